@@ -1,0 +1,53 @@
+"""Everything that Viscera raises on purpose, and the exit code that each becomes.
+
+    VisceraError                 1  an internal error where nothing more exact fits
+    ├── NoInputError             2  the input holds no case
+    ├── DeviceError              3  the device or engine asked for is not to be had
+    ├── InputFolderError         5  the input cannot be opened
+    ├── OutputError              7  the output folder cannot be written
+    ├── WeightsError             9  weights missing, damaged or not understood
+    └── CaseError                8  one case failed, others went on (4: all failed)
+        ├── ScanError               the scan is damaged or is not a CT we can segment
+        └── MemoryBudgetError       the scan needs more memory than there is
+
+0 is success and 143 a run stopped by SIGTERM. The numbers follow dcm2niix's habit of
+one code a cause, so that a scheduler can tell a bad scan from a bad machine.
+"""
+
+
+class VisceraError(Exception):
+    """Base of all errors with a message meant for the user."""
+
+    exit_code = 1
+
+
+class NoInputError(VisceraError):
+    exit_code = 2
+
+
+class DeviceError(VisceraError):
+    exit_code = 3
+
+
+class InputFolderError(VisceraError):
+    exit_code = 5
+
+
+class OutputError(VisceraError):
+    exit_code = 7
+
+
+class WeightsError(VisceraError):
+    exit_code = 9
+
+
+class CaseError(VisceraError):
+    exit_code = 8
+
+
+class ScanError(CaseError):
+    pass
+
+
+class MemoryBudgetError(CaseError):
+    pass
