@@ -1,0 +1,64 @@
+"""Weights as an nnU-Net v2 result folder, so that nnU-Net's own predictor and our exporter read the same thing.
+
+    python -m training.result_folder STATE_DICT.pt OUT_FOLDER --labels organ|tumor|unified
+
+writes OUT_FOLDER/{plans.json, dataset.json, fold_0/checkpoint_final.pth}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+from training.labels import OUTPUTS
+from training.network import State, build_student, count_outputs
+from training.plans import bare_plans
+
+DATASET_NAME = "Dataset023_Viscera"
+
+
+def write_result_folder(state: State, folder: Path, labels: str) -> None:
+    """Write `state` (float32 weights of the student) with the outputs named by `labels` (a key of OUTPUTS).
+
+    `orientation` in dataset.json says how the array must lie: LPS, that is x grows to the patient's left, y to the
+    back and z to the head. nnU-Net's SimpleITK reader does not reorient by itself: give it scans stored that way.
+    """
+    names = OUTPUTS[labels]
+    if count_outputs(state) != len(names):
+        raise ValueError(f"labels {labels!r} need {len(names)} outputs, the state dict has {count_outputs(state)}")
+    dataset = {
+        "channel_names": {"0": "CT"},
+        "labels": names,
+        "numTraining": 1,
+        "file_ending": ".nii.gz",
+        "orientation": "LPS",
+    }
+    network = build_student(len(names))
+    network.load_state_dict(state)
+    checkpoint = {
+        "network_weights": network.state_dict(),
+        "trainer_name": "nnUNetTrainer",
+        "init_args": {"configuration": "student", "fold": 0},
+        "inference_allowed_mirroring_axes": None,  # the paper uses no test-time mirroring
+    }
+    (folder / "fold_0").mkdir(parents=True, exist_ok=True)
+    (folder / "plans.json").write_text(json.dumps(bare_plans(DATASET_NAME), indent=2) + "\n")
+    (folder / "dataset.json").write_text(json.dumps(dataset, indent=2) + "\n")
+    torch.save(checkpoint, folder / "fold_0" / "checkpoint_final.pth")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("state_dict", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--labels", choices=sorted(OUTPUTS), required=True)
+    arguments = parser.parse_args()
+    state = torch.load(arguments.state_dict, map_location="cpu", weights_only=True)
+    write_result_folder(state, arguments.folder, arguments.labels)
+
+
+if __name__ == "__main__":
+    main()
