@@ -1,0 +1,35 @@
+"""The array library of a run: NumPy on the CPU, CuPy on the GPU, behind one name.
+
+Numerics take the library as `xp` and are written once (array API standard, section
+"Use cases": https://data-apis.org/array-api/latest/use_cases.html).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from inference.errors import DeviceError
+
+Array = Any  # numpy.ndarray or cupy.ndarray
+
+
+def array_library(device: str) -> Any:
+    """NumPy for "cpu", CuPy for "cuda". Raises DeviceError where CuPy or a CUDA device is missing."""
+    if device == "cpu":
+        return np
+    try:
+        import cupy
+    except ImportError as error:
+        raise DeviceError(f"device cuda needs CuPy, which is not installed ({error})") from error
+    try:
+        cupy.zeros(1, cupy.float32)  # the cheapest use of the driver, the runtime and the allocator
+    except Exception as error:  # CuPy raises a type of its own for each layer that can fail
+        raise DeviceError(f"device cuda cannot be used: {error}") from error
+    return cupy
+
+
+def to_host(array: Array) -> np.ndarray:
+    """The same values as a NumPy array; no copy where it already is one."""
+    return array if isinstance(array, np.ndarray) else array.get()

@@ -1,0 +1,117 @@
+"""The card: what a network expects and what its outputs mean, read from weights/NAME/card.json.
+
+The exporter writes it beside the network; inference holds no constant of any model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from inference.errors import WeightsError
+
+FORMAT = 1  # of card.json; a reader refuses a format it does not know
+FILE_NAME = "card.json"
+
+
+@dataclass(frozen=True)
+class Label:
+    """One output channel: the value that it writes into the label map, and its name."""
+
+    value: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """What one exported network expects. Axes are (z, y, x) after `axes` was applied.
+
+    name              of the network, such as "organ"
+    folder            where card.json and the model files lie
+    files             file name -> sha256, of every model file that the exporter wrote
+    orientation       of the scans it was trained on, letters as in scan.Scan; None: as each file stores them
+    axes              the plan's transpose_forward: network axis i is array axis axes[i]
+    spacing           mm, at which the network sees a scan
+    patch             voxels of one window
+    clip              HU, lower and upper bound (0.5 and 99.5 percentile of the training foreground)
+    mean, std         HU, of the z-score
+    image_order       spline order that brings an image to `spacing`
+    logit_order       spline order that brings logits back to the scan
+    force_separate_z  the plan's rule for a coarse axis; None: by the ratio of spacings
+    labels            one a channel; channel 0 is background
+    trained_on        a sentence for people: data, iterations, known weakness
+    """
+
+    name: str
+    folder: Path
+    files: dict[str, str]
+    orientation: str | None
+    axes: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    patch: tuple[int, int, int]
+    clip: tuple[float, float]
+    mean: float
+    std: float
+    image_order: int
+    logit_order: int
+    force_separate_z: bool | None
+    labels: tuple[Label, ...]
+    trained_on: str
+
+    def file(self, name: str) -> Path:
+        """Path of a model file after its digest was found right.
+
+        Raises WeightsError where the exporter did not write it, it is missing, or its bytes changed.
+        """
+        if name not in self.files:
+            raise WeightsError(f"network {self.name} was exported without {name}: export it again")
+        path = self.folder / name
+        try:
+            with path.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
+        if digest != self.files[name]:
+            raise WeightsError(f"{path} is damaged: its sha256 is {digest}, the card says {self.files[name]}")
+        return path
+
+
+def read_card(folder: Path) -> Card:
+    """Read folder/card.json. Raises WeightsError, naming the file and the cause."""
+    path = folder / FILE_NAME
+    try:
+        fields: dict[str, Any] = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise WeightsError(f"no network at {folder}: {FILE_NAME} is missing") from error
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} cannot be read: {error}") from error
+    if fields.get("format") != FORMAT:
+        raise WeightsError(f"{path} has format {fields.get('format')!r}, this program reads format {FORMAT}")
+    try:
+        return Card(
+            name=folder.name,
+            folder=folder,
+            files=dict(fields["files"]),
+            orientation=fields["orientation"],
+            axes=_three(fields["axes"], int),
+            spacing=_three(fields["spacing"], float),
+            patch=_three(fields["patch"], int),
+            clip=(float(fields["clip"][0]), float(fields["clip"][1])),
+            mean=float(fields["mean"]),
+            std=float(fields["std"]),
+            image_order=int(fields["image_order"]),
+            logit_order=int(fields["logit_order"]),
+            force_separate_z=fields["force_separate_z"],
+            labels=tuple(Label(int(label["value"]), str(label["name"])) for label in fields["labels"]),
+            trained_on=str(fields["trained_on"]),
+        )
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise WeightsError(f"{path} is not a complete card: {type(error).__name__} {error}") from error
+
+
+def _three(values: Any, kind: Any) -> Any:
+    first, second, third = values
+    return kind(first), kind(second), kind(third)

@@ -1,0 +1,92 @@
+"""Run a window plan over a volume and blend what the network says, slab by slab.
+
+Only as many planes of logits as a window is deep are held: planes behind the current window are
+final, are handed on, and their memory is used again. The logits of a whole scan (29 GiB for
+15 channels of 512 x 512 x 2000) never exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from inference.arrays import Array
+from inference.windows import THIN, Plan, Shape, gaussian
+
+Network = Callable[[Array], Array]  # (b, 1, z, y, x) float32, C-contiguous -> (b, k, z, y, x) float32
+Slab = tuple[int, Array]  # first plane, logits (k, planes, y, x) float32
+
+
+@dataclass
+class Progress:
+    """Windows run so far; `step` is called after each."""
+
+    windows: int = 0
+    step: Callable[[], None] = field(default=lambda: None)
+
+    def count(self) -> None:
+        self.windows += 1
+        self.step()
+
+
+def padding(shape: Shape, patch: Shape) -> tuple[tuple[int, int], ...]:
+    """Voxels to add before and after each axis so that a window fits; nnU-Net's pad_nd_image."""
+    missing = [max(window - n, 0) for n, window in zip(shape, patch, strict=True)]
+    return tuple((m // 2, m - m // 2) for m in missing)
+
+
+def slabs(
+    volume: Array, network: Network, plan: Plan, patch: Shape, xp: Any, progress: Progress
+) -> Iterator[Slab]:
+    """Blended logits of `volume` (z, y, x), which holds at least one window, in slabs that ascend in z.
+
+    Windows are weighed by the Gaussian of nnU-Net and divided by the sum of the weights. Where
+    no window was placed all channels are 0, so that channel 0, background, wins. The slabs
+    together cover the volume; each is the caller's to keep.
+    """
+    weights = xp.asarray(gaussian(patch))
+    blended = total = None
+    base = 0  # the plane of the volume that is plane 0 of the two accumulators
+    group = next(plan, None)
+    while group is not None:
+        seen = []
+        for z, y, x in group:
+            window = (slice(z, z + patch[0]), slice(y, y + patch[1]), slice(x, x + patch[2]))
+            logits = network(xp.ascontiguousarray(volume[window])[None, None])[0]
+            if blended is None:
+                blended = xp.zeros((len(logits), patch[0], *volume.shape[1:]), xp.float32)
+                total = xp.zeros((patch[0], *volume.shape[1:]), xp.float32)
+            if z > base:
+                yield base, _finished(blended, total, min(z - base, patch[0]), xp)
+                if z - base > patch[0]:  # the plan skipped planes
+                    yield base + patch[0], xp.zeros((len(blended), z - base - patch[0], *volume.shape[1:]), xp.float32)
+                _advance(blended, total, min(z - base, patch[0]))
+                base = z
+            seen.append(logits[:, :: THIN[0], :: THIN[1], :: THIN[2]].argmax(axis=0))
+            xp.multiply(logits, weights, out=logits)
+            blended[:, :, window[1], window[2]] += logits
+            total[:, window[1], window[2]] += weights
+            progress.count()
+        try:
+            group = plan.send(seen)
+        except StopIteration:
+            group = None
+    if blended is not None:
+        yield base, _finished(blended, total, len(volume) - base, xp)
+
+
+def _finished(blended: Array, total: Array, planes: int, xp: Any) -> Array:
+    """The first `planes` planes, divided by their weights."""
+    weight = total[:planes]
+    return blended[:, :planes] / xp.where(weight > 0, weight, 1)
+
+
+def _advance(blended: Array, total: Array, planes: int) -> None:
+    """Drop the first `planes` planes and make room for as many at the end."""
+    for array in (blended, total[None]):
+        kept = array.shape[1] - planes
+        array[:, :kept] = array[:, planes:].copy()
+        array[:, kept:] = 0
