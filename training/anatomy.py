@@ -1,0 +1,173 @@
+"""Label maps without a CT, turned into tissue maps that a CT can be rendered from.
+
+Arrays are (z, y, x) in LPS order: x grows to the patient's left, y to the back, z to the head.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from scipy import ndimage
+from skimage.morphology import convex_hull_image
+
+from training.labels import ORGANS, TUMOR
+
+
+class Tissue(IntEnum):
+    """What a voxel is made of. 0..14 are FLARE's codes, so that a tissue map's organs are its labels."""
+
+    AIR = 0
+    LIVER = 1
+    RIGHT_KIDNEY = 2
+    SPLEEN = 3
+    PANCREAS = 4
+    AORTA = 5
+    VENA_CAVA = 6
+    RIGHT_ADRENAL = 7
+    LEFT_ADRENAL = 8
+    GALLBLADDER = 9
+    ESOPHAGUS = 10
+    STOMACH = 11
+    DUODENUM = 12
+    LEFT_KIDNEY = 13
+    TUMOR = 14
+    FAT = 15  # around the organs, inside the abdominal wall
+    SUBCUTANEOUS = 16
+    SKIN = 17
+    MUSCLE = 18
+    BONE = 19
+    LUNG = 20
+    HEART = 21
+    COLON = 22
+    SMALL_BOWEL = 23
+    BLADDER = 24
+    PORTAL_VEIN = 25
+    ARTERY = 26
+    VEIN = 27
+    NERVE = 28
+    CARTILAGE = 29
+    SOFT = 30  # prostate, thyroid and other soft tissue
+    AIRWAY = 31
+    TABLE = 32
+
+
+# Structure names of TotalSegmentator (versions 1 and 2) -> tissue; the first pattern found wins.
+_NAMED: list[tuple[str, Tissue]] = [
+    ("portal_vein", Tissue.PORTAL_VEIN),
+    ("kidney_cyst|prostate|thyroid|brain", Tissue.SOFT),
+    ("kidney_left", Tissue.LEFT_KIDNEY),
+    ("kidney_right", Tissue.RIGHT_KIDNEY),
+    ("adrenal_gland_left", Tissue.LEFT_ADRENAL),
+    ("adrenal_gland_right", Tissue.RIGHT_ADRENAL),
+    ("inferior_vena_cava", Tissue.VENA_CAVA),
+    ("liver", Tissue.LIVER),
+    ("spleen", Tissue.SPLEEN),
+    ("pancreas", Tissue.PANCREAS),
+    ("aorta", Tissue.AORTA),
+    ("gallbladder", Tissue.GALLBLADDER),
+    ("esophagus", Tissue.ESOPHAGUS),
+    ("stomach", Tissue.STOMACH),
+    ("duodenum", Tissue.DUODENUM),
+    ("lung", Tissue.LUNG),
+    ("trachea", Tissue.AIRWAY),
+    ("heart|atrial|pulmonary_artery", Tissue.HEART),
+    ("colon", Tissue.COLON),
+    ("small_bowel", Tissue.SMALL_BOWEL),
+    ("urinary_bladder", Tissue.BLADDER),
+    ("vena|vein", Tissue.VEIN),
+    ("artery|trunk", Tissue.ARTERY),
+    ("spinal_cord", Tissue.NERVE),
+    ("costal_cartilages", Tissue.CARTILAGE),
+    ("autochthon|gluteus|iliopsoas", Tissue.MUSCLE),
+    ("rib|vertebra|hip|sacrum|sternum|scapula|clavicula|humerus|femur|skull|face", Tissue.BONE),
+]
+_LIMBS = "humerus|scapula|clavicula|femur|skull"
+
+
+def tissue_of(structure: str) -> Tissue:
+    """The tissue of a TotalSegmentator structure name."""
+    for pattern, tissue in _NAMED:
+        if re.search(pattern, structure):
+            return tissue
+    raise ValueError(f"structure {structure!r} has no tissue")
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """A tissue map, the way from each voxel to its structure's edge and to the body's wall, and what is unknown."""
+
+    name: str
+    tissue: np.ndarray  # (z, y, x) uint8 Tissue; AIR where nothing is named
+    depth: np.ndarray  # (z, y, x) uint8, voxels to the nearest other structure
+    wall: np.ndarray  # (z, y, x) float16, mm outside the torso's hull; negative inside
+    spacing: tuple[float, float, float]  # mm (z, y, x)
+    merge: np.ndarray  # (15,) uint8: class -> the class it cannot be told from in this map
+
+
+def merge_classes(*groups: tuple[int, ...]) -> np.ndarray:
+    """(15,) uint8: class -> representative; each group's classes are not told apart by a reference."""
+    merge = np.arange(TUMOR + 1, dtype=np.uint8)
+    for group in groups:
+        merge[list(group)] = min(group)
+    return merge
+
+
+def read_lps(path: Path) -> tuple[np.ndarray, tuple[float, float, float]]:
+    """A NIfTI or NRRD file as (z, y, x) in LPS order, with its spacing in mm (z, y, x)."""
+    image = sitk.DICOMOrient(sitk.ReadImage(str(path)), "LPS")
+    z, y, x = image.GetSpacing()[::-1]
+    return sitk.GetArrayFromImage(image), (z, y, x)
+
+
+def _torso_wall(torso: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
+    """mm outside the convex outline of `torso` (bool), slice by slice, smoothed along z; negative inside."""
+    wall = np.full(torso.shape, 100.0, np.float32)
+    for z in np.flatnonzero(torso.any(axis=(1, 2))):
+        hull = convex_hull_image(torso[z])
+        wall[z] = ndimage.distance_transform_edt(~hull, spacing[1:]) - ndimage.distance_transform_edt(hull, spacing[1:])
+    return ndimage.gaussian_filter(wall, [15.0 / spacing[0], 4.0 / spacing[1], 4.0 / spacing[2]])
+
+
+def build_anatomy(
+    name: str, tissue: np.ndarray, limbs: np.ndarray, spacing: tuple[float, float, float], merge: np.ndarray
+) -> Anatomy:
+    """`tissue` (z, y, x) with its margins; `limbs` (bool) marks what is no part of the torso's outline."""
+    edge = np.zeros(tissue.shape, bool)
+    for axis in range(3):
+        change = np.diff(tissue, axis=axis) != 0
+        before = [slice(None)] * 3
+        after = [slice(None)] * 3
+        before[axis], after[axis] = slice(None, -1), slice(1, None)
+        edge[tuple(before)] |= change
+        edge[tuple(after)] |= change
+    depth = np.minimum(ndimage.distance_transform_edt(~edge), 255).astype(np.uint8)
+    wall = _torso_wall((tissue > 0) & ~limbs, spacing).astype(np.float16)
+    return Anatomy(name, tissue, depth, wall, spacing, merge)
+
+
+def read_total_segmentator(label_map: Path, names: dict[int, str]) -> Anatomy:
+    """An anatomy from a map of all of TotalSegmentator's structures, `names` by id."""
+    structures, spacing = read_lps(label_map)
+    to_tissue = np.zeros(256, np.uint8)
+    is_limb = np.zeros(256, bool)
+    for number, name in names.items():
+        to_tissue[number] = tissue_of(name)
+        is_limb[number] = re.search(_LIMBS, name) is not None
+    return build_anatomy(label_map.name, to_tissue[structures], is_limb[structures], spacing, merge_classes())
+
+
+def read_named_structures(label_map: Path) -> Anatomy:
+    """As `read_total_segmentator`, with the names in the json of the same name beside the map."""
+    listed = json.loads(label_map.with_name(label_map.name.replace(".nii.gz", ".json")).read_text())
+    return read_total_segmentator(label_map, {int(number): entry["name"] for number, entry in listed.items()})
+
+
+def organ_codes() -> list[int]:
+    """FLARE's 13 organ codes."""
+    return list(ORGANS.values())

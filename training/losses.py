@@ -1,0 +1,39 @@
+"""Dice and cross-entropy for references that do not tell all classes apart."""
+
+from __future__ import annotations
+
+import torch
+
+from training.labels import IGNORE
+
+
+def partial_label_loss(logits: torch.Tensor, label: torch.Tensor, merge: torch.Tensor) -> torch.Tensor:
+    """Dice + cross-entropy of `logits` (b, k, z, y, x) against `label` (b, z, y, x) uint8.
+
+    `merge` (b, k) gives for each class the class that stands for it in that sample: an organ that a reference leaves
+    out stands with the background, and the loss then sees only the sum of both probabilities (the marginal loss of
+    Shi et al., Medical Image Analysis 2021). Voxels with IGNORE count nowhere.
+    """
+    classes = logits.shape[1]
+    known = label != IGNORE
+    target = torch.where(known, label, 0).long()
+    target = torch.gather(merge.long(), 1, target.flatten(1)).view_as(target)
+    together = torch.nn.functional.one_hot(merge.long(), classes).float()  # (b, class, representative)
+    probability = torch.softmax(logits.float(), 1)
+    if not torch.equal(merge, torch.arange(classes, device=merge.device, dtype=merge.dtype).expand_as(merge)):
+        probability = torch.einsum("bkzyx,bkr->brzyx", probability, together)
+    picked = probability.gather(1, target[:, None])[:, 0]
+    count = known.sum().clamp(min=1)
+    cross_entropy = -(picked.clamp(min=1e-6).log() * known).sum() / count
+
+    # One Dice per class over the batch; a sample speaks only for the classes that its reference tells apart.
+    speaks = (together.sum(1) == 1).float()
+    blank = torch.zeros_like(speaks)
+    here = known.flatten(1).float()
+    overlap = blank.scatter_add(1, target.flatten(1), picked.flatten(1) * here)
+    wanted = blank.scatter_add(1, target.flatten(1), here)
+    given = torch.einsum("bkn,bn->bk", probability.flatten(2), here)
+    present = (wanted * speaks).sum(0) > 0
+    present[0] = False
+    dice = (2 * (overlap * speaks).sum(0) + 1) / (((given + wanted) * speaks).sum(0) + 1)
+    return cross_entropy + (1 - dice[present]).mean() if present.any() else cross_entropy

@@ -1,0 +1,40 @@
+"""A page of synthetic patches to be judged against real CT: `python -m training.samples OUT.png`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from training.sources import open_renderers
+
+
+def main() -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rows", type=int, default=5)
+    parser.add_argument("--columns", type=int, default=6)
+    arguments = parser.parse_args()
+    renderers = open_renderers(arguments.data)
+    rng = np.random.default_rng(arguments.seed)
+    figure, axes = pyplot.subplots(arguments.rows, arguments.columns, figsize=(4 * arguments.columns, 3.3 * arguments.rows))
+    for axis in np.ravel(axes):
+        patch = renderers[rng.integers(len(renderers))].render(rng, (12, 192, 256))
+        image, label = patch.image[6], patch.label[6]
+        axis.imshow(image * 70 + 80, cmap="gray", vmin=-160, vmax=240)
+        axis.contour(label, levels=np.arange(0.5, 15), cmap="hsv", linewidths=0.5, vmin=0, vmax=15)
+        axis.set_axis_off()
+    figure.tight_layout(pad=0.1)
+    figure.savefig(arguments.out, dpi=45)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""A random way from a patch's voxels back to a source volume: affine, elastic, and organs that grow or shrink."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+Shape = tuple[int, int, int]
+
+
+def smooth_field(rng: np.random.Generator, shape: Shape, spacing: np.ndarray, scale: float) -> np.ndarray:
+    """(z, y, x) float32 noise of about unit variance that changes over `scale` mm."""
+    extent = np.array(shape) * spacing
+    knots = np.maximum(np.ceil(extent / scale).astype(int) + 3, 4)
+    coarse = torch.from_numpy(rng.standard_normal((1, 1, *knots), dtype=np.float32))
+    # Linear interpolation between knots loses about half of the variance.
+    return F.interpolate(coarse, size=shape, mode="trilinear", align_corners=False)[0, 0].numpy() * 1.5
+
+
+def rotation(rng: np.random.Generator, degrees: tuple[float, float, float]) -> np.ndarray:
+    """(3, 3) rotation about z, y and x, each by a normal angle of the given standard deviation."""
+    total = np.eye(3)
+    for axis, spread in enumerate(degrees):
+        angle = np.deg2rad(rng.normal(0, spread))
+        a, b = [i for i in range(3) if i != axis]
+        turn = np.eye(3)
+        turn[a, a] = turn[b, b] = np.cos(angle)
+        turn[a, b], turn[b, a] = -np.sin(angle), np.sin(angle)
+        total = total @ turn
+    return total
+
+
+@dataclass(frozen=True)
+class Strength:
+    """How far a warp may go; lengths in mm, standard deviations unless said otherwise."""
+
+    degrees: tuple[float, float, float] = (7.0, 3.0, 3.0)
+    scale: tuple[float, float] = (0.8, 1.25)  # smallest and largest zoom of the patient
+    stretch: float = 0.06  # of each axis by itself
+    elastic: tuple[tuple[float, float], ...] = ((60.0, 5.0), (25.0, 1.5))  # (length, amplitude)
+    bulges: int = 3  # organs that change their size, at most
+
+
+def source_coordinates(
+    rng: np.random.Generator,
+    shape: Shape,
+    spacing: np.ndarray,
+    centre: np.ndarray,
+    strength: Strength,
+    bulge_centres: np.ndarray,
+    snap: float = 0.0,
+) -> np.ndarray:
+    """(3, z, y, x) float32, mm in the source, for a patch of `shape` and `spacing` (mm) about `centre` (mm).
+
+    `bulge_centres` (n, 3) mm are the middles of organs in the source that may grow or shrink. `snap` is the slice
+    spacing of an imagined scan in mm: nnU-Net takes the nearest slice where spacing is anisotropic, so several of
+    the patch's slices can show the same one.
+    """
+    axes = [(np.arange(n) - (n - 1) / 2) * s for n, s in zip(shape, spacing, strict=True)]
+    if snap > 0:
+        axes[0] = np.round(axes[0] / snap) * snap
+    zoom = np.exp(rng.uniform(*np.log(strength.scale))) * np.exp(rng.normal(0, strength.stretch, 3))
+    matrix = rotation(rng, strength.degrees) / zoom
+    planes = [matrix[:, 0, None, None, None] * axes[0][:, None, None]]
+    planes.append(matrix[:, 1, None, None, None] * axes[1][:, None])
+    planes.append(matrix[:, 2, None, None, None] * axes[2])
+    where = (planes[0] + planes[1] + planes[2] + centre[:, None, None, None]).astype(np.float32)
+    for length, amplitude in strength.elastic:
+        size = rng.uniform(0.3, 1.3) * amplitude
+        for axis in range(3):
+            where[axis] += size * smooth_field(rng, shape, spacing, length)
+    for middle in rng.permutation(bulge_centres)[: rng.integers(0, strength.bulges + 1)]:
+        radius = rng.uniform(20, 60)
+        offset = where - middle[:, None, None, None].astype(np.float32)
+        near = np.exp(-(offset**2).sum(0) / (2 * radius**2))
+        where += np.float32(rng.uniform(-0.35, 0.35)) * near * offset
+    return where
+
+
+def take_nearest(volume: np.ndarray, where: np.ndarray, spacing: tuple[float, float, float], outside: int) -> np.ndarray:
+    """`volume` (z, y, x) at `where` (3, z, y, x) mm, nearest voxel; `outside` beyond its edges."""
+    index = [np.rint(where[i] / spacing[i]).astype(np.int32) for i in range(3)]
+    inside = np.ones(where.shape[1:], bool)
+    for i, n in enumerate(volume.shape):
+        inside &= (index[i] >= 0) & (index[i] < n)
+        np.clip(index[i], 0, n - 1, out=index[i])
+    flat = (index[0] * volume.shape[1] + index[1]) * volume.shape[2] + index[2]
+    return np.where(inside, volume.reshape(-1)[flat], volume.dtype.type(outside))
+
+
+def take_linear(volume: torch.Tensor, where: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
+    """`volume` (z, y, x) float32 at `where` (3, z, y, x) mm, trilinear; the nearest edge beyond its edges."""
+    grid = torch.from_numpy(where[::-1].copy()).permute(1, 2, 3, 0)
+    size = torch.tensor([(n - 1) * s / 2 for n, s in zip(volume.shape, spacing, strict=True)][::-1])
+    grid = grid / size.clamp(min=1e-3).float() - 1
+    return F.grid_sample(volume[None, None], grid[None], padding_mode="border", align_corners=True)[0, 0].numpy()
