@@ -1,0 +1,28 @@
+"""Viscera: 13 abdominal organs and tumours from CT.
+
+    from inference import Predictor
+    labels = Predictor()(hu, spacing=(2.5, 0.78, 0.78))
+
+Nothing heavy is imported until a name is used, so that `python -m inference --help` is immediate.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["Predictor", "Scan"]
+
+if TYPE_CHECKING:
+    from inference.predictor import Predictor
+    from inference.scan import Scan
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Predictor":
+        from inference.predictor import Predictor
+
+        return Predictor
+    if name == "Scan":
+        from inference.scan import Scan
+
+        return Scan
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

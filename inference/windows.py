@@ -8,8 +8,8 @@ the order of z, which lets the runner finish the volume slab by slab.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from itertools import product
-from math import ceil
+from itertools import pairwise, product
+from math import ceil, inf
 from typing import Any
 
 import numpy as np
@@ -58,14 +58,22 @@ def starts(size: int, window: int, step: float) -> list[int]:
 
 
 def grid(shape: Shape, patch: Shape, step: float, box: Box | None = None) -> list[list[int]]:
-    """Window starts along z, y and x that cover `box` (default: all) of a volume of `shape` >= `patch`."""
-    axes = []
-    for size, window, part in zip(shape, patch, box or tuple(slice(0, n) for n in shape), strict=True):
-        # A box smaller than the window is widened about its middle, as far as the volume goes.
-        missing = max(window - (part.stop - part.start), 0)
-        first = min(max(part.start - missing // 2, 0), size - max(window, part.stop - part.start))
-        axes.append([first + s for s in starts(max(window, part.stop - part.start), window, step)])
-    return axes
+    """Window starts along z, y and x of a volume of `shape` >= `patch`, as nnU-Net places them.
+
+    Of these, with a `box`, the ones to which some of it belongs: a voxel belongs to the window whose
+    centre is nearest, so that inside the box the network sees just what the dense plan shows it.
+    """
+    axes = [starts(size, window, step) for size, window in zip(shape, patch, strict=True)]
+    if box is None:
+        return axes
+    return [_meeting(along, window, part) for along, window, part in zip(axes, patch, box, strict=True)]
+
+
+def _meeting(along: list[int], window: int, part: slice) -> list[int]:
+    """The windows whose own stretch of the axis, up to halfway to their neighbours, meets `part`."""
+    halfway = [(a + b + window) / 2 for a, b in pairwise(along)]
+    stretches = zip(along, [-inf, *halfway], [*halfway, inf], strict=True)
+    return [start for start, low, high in stretches if part.start < high and part.stop > low]
 
 
 def dense_plan(shape: Shape, patch: Shape, step: float, box: Box | None = None) -> Plan:

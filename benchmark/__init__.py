@@ -1,0 +1,1 @@
+"""Measuring, scoring and showing what inference does. Imported by nothing in inference."""

@@ -1,0 +1,78 @@
+"""Which files are cases, what they are called, and where their labels go."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from inference.errors import InputFolderError, NoInputError
+
+NIFTI = (".nii.gz", ".nii")
+OTHER = (".nrrd", ".mha", ".mhd")  # read through SimpleITK
+CHANNEL = "_0000"  # nnU-Net's and FLARE's suffix of the first, here the only, image channel
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan to segment.
+
+    name    of the case: the file's name without channel and format
+    scan    the file, or the folder of a DICOM series
+    labels  the file to write
+    """
+
+    name: str
+    scan: Path
+    labels: Path
+
+
+def find_cases(inputs: Path, outputs: Path, names: Iterable[str] = ()) -> tuple[list[Case], list[str]]:
+    """The cases of a file, of a folder of scans or of the folder of one DICOM series, by name, and warnings.
+
+    names  keeps only these; each must be there
+    Raises InputFolderError where `inputs` cannot be opened, NoInputError where it holds no case.
+    """
+    warnings: list[str] = []
+    if inputs.is_dir():
+        try:
+            entries = sorted(entry for entry in os.listdir(inputs) if not entry.startswith("."))
+        except OSError as error:
+            raise InputFolderError(f"{inputs} cannot be opened: {error.strerror}") from error
+        files = [inputs / entry for entry in entries if _stem(entry) is not None]
+        if not files and any(entry.lower().endswith(".dcm") for entry in entries):
+            files = [inputs]
+    elif inputs.exists() or inputs.is_symlink():
+        files = [inputs]
+    else:
+        raise InputFolderError(f"{inputs} does not exist")
+
+    cases: dict[str, Case] = {}
+    for file in files:
+        stem = _stem(file.name) or file.name
+        if stem[-5:-4] == "_" and stem[-4:].isdigit() and not stem.endswith(CHANNEL):
+            warnings.append(f"{file.name} is left out: it is channel {stem[-4:]}, and a CT has only {CHANNEL[1:]}")
+            continue
+        name = stem.removesuffix(CHANNEL)
+        if name == stem and file.is_file():
+            warnings.append(f"{file.name} has no {CHANNEL} in its name: taken as a CT all the same")
+        if name in cases:
+            warnings.append(f"{file.name} is left out: {cases[name].scan.name} has the same case name {name}")
+            continue
+        cases[name] = Case(name, file, outputs / f"{name}.nii.gz")
+    if not cases:
+        raise NoInputError(f"{inputs} holds no case: X{CHANNEL}.nii.gz was looked for")
+    wanted = list(names) or list(cases)
+    for name in wanted:
+        if name not in cases:
+            raise NoInputError(f"case {name!r} is not in {inputs}")
+    return [cases[name] for name in wanted], warnings
+
+
+def _stem(name: str) -> str | None:
+    """The name without the ending of a format that we read, or None."""
+    for ending in NIFTI + OTHER:
+        if name.lower().endswith(ending) and len(name) > len(ending):
+            return name[: -len(ending)]
+    return None

@@ -1,0 +1,114 @@
+"""Engines: what runs a network. Each module has one function, `load`, and is imported only when chosen.
+
+    load(card, precision=..., device=..., threads=...) -> Network
+
+so that a process never imports a framework that it does not use. A network's answer may live in
+memory that its next call overwrites.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+from inference.card import Card
+from inference.errors import DeviceError
+from inference.sliding import Network
+
+ENGINES = ("openvino", "onnxruntime", "torch")  # in the order in which "auto" prefers them on the CPU
+DEVICES = ("cpu", "cuda")
+# What each engine can compute in, on each device, best first: "auto" takes the first that the machine has.
+PRECISIONS = {
+    ("openvino", "cpu"): ("bf16", "f32", "f16"),
+    ("onnxruntime", "cpu"): ("f32",),
+    ("onnxruntime", "cuda"): ("f16", "f32"),
+    ("torch", "cpu"): ("f32", "bf16"),
+    ("torch", "cuda"): ("f16", "f32", "bf16"),
+}
+# Linux's names of the instructions without which a narrow type is slower than f32 or not there at all.
+CPU_FLAGS = {"bf16": ("amx_bf16", "avx512_bf16"), "f16": ("amx_fp16", "avx512_fp16")}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a run computes with, and one sentence why for each part that "auto" decided."""
+
+    device: str
+    engine: str
+    precision: str
+    why: tuple[str, ...]
+
+
+def choose(device: str, engine: str, precision: str) -> Choice:
+    """Resolve "auto" in any of the three. What was asked for by name is given or refused, never replaced.
+
+    Raises DeviceError, naming what is missing.
+    """
+    why = []
+    if device == "auto":
+        device, reason = _auto_device(engine)
+        why.append(reason)
+    elif device == "cuda" and (missing := _missing_for_cuda()):
+        raise DeviceError(f"device cuda was asked for, but {missing}")
+    able = [name for name in ENGINES if (name, device) in PRECISIONS]
+    if engine == "auto":
+        installed = [name for name in able if find_spec(name)]
+        if not installed:
+            raise DeviceError(f"no engine for device {device} is installed; any of {', '.join(able)} would do")
+        engine = installed[0]
+        why.append(f"engine {engine}: the first choice on {device} of those installed ({', '.join(installed)})")
+    elif engine not in able:
+        raise DeviceError(f"engine {engine} does not run on device {device}; {', '.join(able)} do")
+    elif find_spec(engine) is None:
+        raise DeviceError(f"engine {engine} was asked for, but the package {engine} is not installed")
+    possible = [p for p in PRECISIONS[engine, device] if device == "cuda" or _cpu_computes(p)]
+    if precision == "auto":
+        precision = possible[0]
+        why.append(f"precision {precision}: the fastest that {engine} has on this {device}")
+    elif precision not in PRECISIONS[engine, device]:
+        raise DeviceError(f"precision {precision} is not one of engine {engine} on {device}: {', '.join(possible)}")
+    elif precision not in possible:
+        raise DeviceError(f"precision {precision} was asked for, but this CPU has none of {CPU_FLAGS[precision]}")
+    return Choice(device, engine, precision, tuple(why))
+
+
+def load(choice: Choice, card: Card, threads: int) -> Network:
+    """The network of `card`, ready to be called with one patch after another."""
+    module = import_module(f"inference.engines.{choice.engine}")
+    network: Network = module.load(card, precision=choice.precision, device=choice.device, threads=threads)
+    return network
+
+
+def _auto_device(engine: str) -> tuple[str, str]:
+    if engine == "openvino":
+        return "cpu", "device cpu: engine openvino runs there"
+    missing = _missing_for_cuda()
+    return ("cpu", f"device cpu: {missing}") if missing else ("cuda", "device cuda: a GPU and its libraries were found")
+
+
+def _missing_for_cuda() -> str | None:
+    """Why CUDA cannot be used, or None. Asks the driver itself; imports no framework."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "no NVIDIA driver (libcuda.so.1) was found"
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
+        return "the NVIDIA driver shows no usable GPU"
+    for package in ("cupy",):
+        if find_spec(package) is None:
+            return f"the package {package} is not installed"
+    return None
+
+
+def _cpu_computes(precision: str) -> bool:
+    if precision == "f32":
+        return True
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return False
+    return any(flag in flags for flag in CPU_FLAGS[precision])

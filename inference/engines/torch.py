@@ -1,0 +1,92 @@
+"""PyTorch: the reference engine. It runs the same ONNX graph with PyTorch's own operators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx
+import torch
+from onnx import numpy_helper
+from torch.nn import functional as F  # noqa: N812, the field's name for it
+
+from inference.arrays import Array
+from inference.card import Card
+from inference.errors import WeightsError
+from inference.sliding import Network
+
+DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+
+
+def load(card: Card, *, precision: str, device: str, threads: int) -> Network:
+    """Read model.onnx for windows of any shape that its strides divide.
+
+    Raises WeightsError where the graph has an operator that no supported U-Net has.
+    """
+    torch.set_num_threads(threads)
+    graph = onnx.load(card.file("model.onnx")).graph
+    for node in graph.node:
+        if node.op_type not in OPERATORS:
+            raise WeightsError(f"{card.folder / 'model.onnx'} has the operator {node.op_type}, unknown to engine torch")
+    weights = {w.name: torch.from_numpy(numpy_helper.to_array(w).copy()).to(device) for w in graph.initializer}
+    nodes = [(OPERATORS[n.op_type], list(n.input), n.output[0], _attributes(n)) for n in graph.node]
+    last_use = {name: index for index, (_, inputs, _, _) in enumerate(nodes) for name in inputs}
+    source, target = graph.input[0].name, graph.output[0].name
+    dtype = DTYPES[precision]
+
+    @torch.inference_mode()
+    def run(batch: Array) -> Array:
+        values = {source: torch.as_tensor(batch, device=device)}
+        with torch.autocast(device, dtype, enabled=dtype != torch.float32):
+            for index, (operator, inputs, output, attributes) in enumerate(nodes):
+                values[output] = operator(*(values.get(i, weights.get(i)) for i in inputs), **attributes)
+                for name in inputs:  # an activation is freed once nothing will read it
+                    if last_use[name] == index:
+                        values.pop(name, None)
+        logits = values[target].float()
+        if device == "cpu":
+            return logits.numpy()
+        import cupy
+
+        return cupy.from_dlpack(logits)
+
+    return run
+
+
+def _attributes(node: Any) -> dict[str, Any]:
+    return {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+
+
+def _symmetric(pads: list[int] | None) -> list[int]:
+    """ONNX's (begin..., end...) as PyTorch's one number an axis."""
+    if not pads:
+        return [0, 0, 0]
+    half = len(pads) // 2
+    if pads[:half] != pads[half:]:
+        raise WeightsError(f"padding {pads} differs at the two ends of an axis: unknown to engine torch")
+    return list(pads[:half])
+
+
+def _conv(x: Any, w: Any, b: Any = None, *, strides: Any = 1, pads: Any = None, dilations: Any = 1, group: int = 1,
+          **_: Any) -> Any:  # fmt: skip
+    return F.conv3d(x, w, b, strides, _symmetric(pads), dilations, group)
+
+
+def _conv_transpose(x: Any, w: Any, b: Any = None, *, strides: Any = 1, pads: Any = None, group: int = 1,
+                    **_: Any) -> Any:  # fmt: skip
+    return F.conv_transpose3d(x, w, b, strides, _symmetric(pads), 0, group)
+
+
+def _average_pool(x: Any, *, kernel_shape: Any, strides: Any = 1, pads: Any = None, **_: Any) -> Any:
+    return F.avg_pool3d(x, kernel_shape, strides, _symmetric(pads), count_include_pad=not any(pads or []))
+
+
+# Every operator of an exported PlainConvUNet or ResidualEncoderUNet.
+OPERATORS = {
+    "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "AveragePool": _average_pool,
+    "InstanceNormalization": lambda x, w, b, epsilon=1e-5: F.instance_norm(x, weight=w, bias=b, eps=epsilon),
+    "LeakyRelu": lambda x, alpha=0.01: F.leaky_relu(x, alpha),
+    "Concat": lambda *xs, axis: torch.cat(xs, axis),
+    "Add": torch.add,
+}

@@ -1,0 +1,90 @@
+"""The Python API: arrays in, arrays out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from inference.arrays import array_library
+from inference.card import FILE_NAME, Card, read_card
+from inference.engines import Choice, choose, load
+from inference.errors import WeightsError
+from inference.machine import usable_cpus
+from inference.scan import Scan
+from inference.segment import PLANS, Model, Report, segment
+
+WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
+USUAL = ("organ", "tumor")  # rising priority: the paper lays the tumour over the organs
+
+
+class Predictor:
+    """Networks loaded once, for any number of scans.
+
+        predictor = Predictor()
+        labels = predictor(hu, spacing=(2.5, 0.78, 0.78))   # (z, y, x) in, (z, y, x) uint8 out
+
+    weights    folder with one folder a network, as training.export writes them
+    networks   names in rising priority; default: organ and tumor, those of them that are there, else all
+    device     "cpu", "cuda" or "auto"; engine, precision: see docs/usage.md
+    plan       "abdomen" (the default) or "dense", which is nnU-Net's
+    step       distance of the windows as a share of the patch, above 0 and at most 1
+    threads    processors to use; default: all that the process may
+
+    Raises WeightsError and DeviceError.
+    """
+
+    def __init__(
+        self,
+        weights: str | Path = WEIGHTS,
+        *,
+        networks: Sequence[str] | None = None,
+        device: str = "auto",
+        engine: str = "auto",
+        precision: str = "auto",
+        plan: str = "abdomen",
+        step: float = 0.5,
+        threads: int | None = None,
+    ) -> None:
+        if plan not in PLANS:
+            raise ValueError(f"plan {plan!r} is not one of {', '.join(PLANS)}")
+        if not 0 < step <= 1:
+            raise ValueError(f"step {step} is not above 0 and at most 1")
+        self.plan, self.step = plan, step
+        self.threads = threads or usable_cpus()
+        self.cards = read_cards(Path(weights), networks)
+        self.choice: Choice = choose(device, engine, precision)
+        self._xp = array_library(self.choice.device)
+        self._models = [Model(card, load(self.choice, card, self.threads)) for card in self.cards]
+
+    @property
+    def labels(self) -> dict[int, str]:
+        """Value in the label map -> name, background left out."""
+        return {label.value: label.name for card in self.cards for label in card.labels[1:]}
+
+    def __call__(self, voxels: np.ndarray, spacing: Sequence[float], orientation: str = "LPS") -> np.ndarray:
+        """Labels (z, y, x) uint8 of a CT (z, y, x) in HU; spacing (z, y, x) in mm, orientation as in Scan.
+
+        Raises ValueError where voxels are not 3-D or spacing not three numbers above 0.
+        """
+        if voxels.ndim != 3 or len(spacing) != 3 or not min(spacing) > 0:
+            raise ValueError(f"a 3-D array and three spacings above 0 are needed, not {voxels.shape} and {spacing}")
+        z, y, x = (float(mm) for mm in spacing)
+        return self.segment(Scan(voxels, (z, y, x), orientation))[0]
+
+    def segment(
+        self, scan: Scan, on_windows: Callable[[str, int], Callable[[], None]] = lambda name, most: lambda: None
+    ) -> tuple[np.ndarray, Report]:
+        """Labels as in `__call__` and the report of the run; `on_windows` as in inference.segment."""
+        return segment(scan, self._models, self._xp, plan=self.plan, step=self.step, on_windows=on_windows)
+
+
+def read_cards(weights: Path, networks: Sequence[str] | None) -> list[Card]:
+    """The cards of the networks asked for, in that order. Raises WeightsError where one is missing."""
+    if networks is None:
+        present = sorted(path.parent.name for path in weights.glob(f"*/{FILE_NAME}"))
+        networks = [name for name in USUAL if name in present] or present
+        if not networks:
+            raise WeightsError(f"{weights} holds no network: a folder with {FILE_NAME} was looked for")
+    return [read_card(weights / name) for name in networks]

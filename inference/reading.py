@@ -1,0 +1,22 @@
+"""Opens a scan of any format that we read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from inference import nifti
+from inference.cases import OTHER
+from inference.scan import Scan
+
+if TYPE_CHECKING:
+    from inference.nifti import Header
+
+
+def read_scan(path: Path) -> tuple[Scan, Header]:
+    """The scan and what write_labels needs. Raises ScanError, saying what is wrong with the file."""
+    if path.is_dir() or path.suffix.lower() in OTHER:
+        from inference import itk  # SimpleITK is large, and NIfTI does not need it
+
+        return itk.read_scan(path)
+    return nifti.read_scan(path)

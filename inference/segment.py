@@ -1,0 +1,186 @@
+"""One scan through the networks: prepare, plan, run, restore, overlay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import product
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from inference.arrays import Array
+from inference.card import Card
+from inference.prepare import Trace, prepare, to_network_axes
+from inference.restore import restore
+from inference.scan import Scan
+from inference.sliding import Network, Progress, padding, slabs
+from inference.windows import Box, Plan, abdomen_plan, body_box, dense_plan, grid
+
+PLANS = ("abdomen", "dense")
+BODY_HU = -300  # between lung (-900..-500 HU) and fat (-120..-80 HU)
+ABOVE_CLIP = 10  # HU: where a card's clip hides BODY_HU, the body is what lies this far above the clip
+MARGIN = 20.0  # mm around the organs found, within which later networks look: tumours grow out of organs
+SEVERAL_ORGANS = 5  # a network that knows this many shows where the abdomen is; one that knows less may see none of it
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network and what it expects."""
+
+    card: Card
+    network: Network
+
+
+@dataclass
+class Report:
+    """What happened on the way to the labels.
+
+    seconds   by stage: prepare, network, restore (blending included)
+    windows   by network: windows run, and windows of the dense plan that were not
+    warnings  one sentence each
+    """
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    windows: dict[str, dict[str, int]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time of a block to `seconds[name]`."""
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + perf_counter() - start
+
+
+def segment(
+    scan: Scan,
+    models: Sequence[Model],
+    xp: Any,
+    *,
+    plan: str = "abdomen",
+    step: float = 0.5,
+    on_windows: Callable[[str, int], Callable[[], None]] = lambda name, most: lambda: None,
+) -> tuple[np.ndarray, Report]:
+    """Labels of a scan, (z, y, x) uint8 on its own grid, and the report.
+
+    models      in rising priority: a later network's label wins where it is not 0
+    plan        "dense": every window, as nnU-Net; "abdomen": the body only, and later networks
+                only within MARGIN of what earlier ones found
+    step        of the windows, as a share of the patch
+    on_windows  called with a network's name and the most windows it may run; what it returns is
+                called after each window
+    """
+    report = Report()
+    labels: np.ndarray | None = None
+    for model in models:
+        found = None
+        if plan == "abdomen" and labels is not None:
+            found = bounds(labels)
+            if found is None:
+                # Outside the abdomen a tumour network has nothing to find and would only raise false alarms.
+                report.windows[model.card.name] = {"run": 0, "skipped": 0}
+                report.warnings.append(f"no organ was found, so the network {model.card.name} was not run")
+                continue
+        above = _run(scan, model, xp, plan, step, found, on_windows, report)
+        labels = above if labels is None else overlay(labels, above)
+    if labels is None:
+        raise ValueError("no network was given")
+    if not labels.any():
+        report.warnings.append("nothing was found: the label map is empty")
+    return labels, report
+
+
+def overlay(below: np.ndarray, above: np.ndarray) -> np.ndarray:
+    """`above` where it is not 0, else `below` (paper, section 2.3: the tumour has priority)."""
+    return np.where(above > 0, above, below)
+
+
+def bounds(labels: np.ndarray) -> Box | None:
+    """The smallest box (z, y, x) that holds every label, or None where there is none."""
+    box = []
+    for axis in range(3):
+        planes = np.flatnonzero(labels.any(axis=tuple(other for other in range(3) if other != axis)))
+        if len(planes) == 0:
+            return None
+        box.append(slice(int(planes[0]), int(planes[-1]) + 1))
+    return box[0], box[1], box[2]
+
+
+def _run(
+    scan: Scan,
+    model: Model,
+    xp: Any,
+    plan: str,
+    step: float,
+    found: Box | None,
+    on_windows: Callable[[str, int], Callable[[], None]],
+    report: Report,
+) -> np.ndarray:
+    """Labels of one network on the scan's grid."""
+    card = model.card
+    with report.stage("prepare"):
+        volume, trace = prepare(scan, card, xp)
+        shape = volume.shape
+        pad = padding(shape, card.patch)
+        if any(before or after for before, after in pad):
+            volume = xp.pad(volume, pad)
+        box = None
+        if plan == "abdomen":
+            box = body_box(volume, _body_threshold(card), xp) if found is None else _on_grid(found, scan, trace, card, shape, pad)
+    windows = _plan(plan, found, volume.shape, card, step, box)
+    most = len(list(product(*grid(volume.shape, card.patch, step, box))))
+    progress = Progress(step=on_windows(card.name, most))
+
+    before = report.seconds.get("network", 0.0)
+
+    def network(batch: Array) -> Array:
+        with report.stage("network"):
+            return model.network(batch)
+
+    start = perf_counter()
+    blended = slabs(volume, network, windows, card.patch, xp, progress)
+    labels = restore(_unpadded(blended, pad, shape), shape, trace, card, xp)
+    inside = report.seconds["network"] - before
+    report.seconds["restore"] = report.seconds.get("restore", 0.0) + perf_counter() - start - inside
+    dense = len(list(product(*grid(volume.shape, card.patch, step))))
+    report.windows[card.name] = {"run": progress.windows, "skipped": max(dense - progress.windows, 0)}
+    return labels
+
+
+def _plan(plan: str, found: Box | None, shape: Any, card: Card, step: float, box: Box | None) -> Plan:
+    if plan == "abdomen" and found is None and len(card.labels) > SEVERAL_ORGANS:
+        assert box is not None
+        return abdomen_plan(shape, card.patch, step, box)
+    return dense_plan(shape, card.patch, step, box)
+
+
+def _body_threshold(card: Card) -> float:
+    return (max(BODY_HU, card.clip[0] + ABOVE_CLIP) - card.mean) / card.std
+
+
+def _on_grid(found: Box, scan: Scan, trace: Trace, card: Card, shape: Any, pad: Any) -> Box:
+    """A box on the scan's stored grid, widened by MARGIN, as a box on the network's padded grid."""
+    marked = np.zeros(scan.voxels.shape, bool)
+    marked[found] = True
+    inside = bounds(to_network_axes(marked, scan.orientation, card)[trace.box])
+    assert inside is not None, "labels lie inside the non-zero box"
+    box = []
+    for part, n_scan, n, mm, (before, _) in zip(inside, trace.shape, shape, card.spacing, pad, strict=True):
+        low = int(np.floor(part.start * n / n_scan - MARGIN / mm))
+        high = int(np.ceil(part.stop * n / n_scan + MARGIN / mm))
+        box.append(slice(max(low, 0) + before, min(high, n) + before))
+    return box[0], box[1], box[2]
+
+
+def _unpadded(blended: Iterator[tuple[int, Array]], pad: Any, shape: Any) -> Iterator[tuple[int, Array]]:
+    """Slabs without the padding, counted from the first plane of the volume itself."""
+    (z, _), (y, _), (x, _) = pad
+    for start, logits in blended:
+        first, last = max(start, z), min(start + logits.shape[1], z + shape[0])
+        if first < last:
+            yield first - z, logits[:, first - start : last - start, y : y + shape[1], x : x + shape[2]]

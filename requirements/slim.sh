@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Remove from a folder of installed packages what a run never opens: `requirements/slim.sh SITE_PACKAGES`.
+# For images only. What is left still reads ONNX and runs it: .ci/container does, with every engine.
+set -euo pipefail
+site=$1
+shopt -s nullglob globstar
+
+# Test suites and their data (nibabel's alone are 5 MB), and stubs that only type checkers read.
+rm -rf "$site"/**/tests/ "$site"/**/*.pyi
+
+# For building extensions against NumPy: headers, static libraries, the Fortran wrapper generator.
+rm -rf "$site"/numpy/{f2py,distutils,_core/include,_core/lib/*.a,random/lib/*.a}
+
+# OpenVINO keeps its CPU plugin and its readers of ONNX and IR. Out: other devices' plugins with their
+# kernels (61 MB), the plugins that share work between devices, readers of other frameworks' models
+# (which would be opened at every start, to ask them), C and C++ interfaces.
+rm -f "$site"/openvino/libs/libopenvino_{intel_gpu,intel_npu,auto,auto_batch,hetero}_plugin.so \
+  "$site"/openvino/libs/libopenvino_{tensorflow,tensorflow_lite,pytorch,paddle,jax,gguf}_frontend.so* \
+  "$site"/openvino/libs/{cache.json,libopenvino_c.so*,libtbbmalloc_proxy.so*,tbb.pc}
+rm -rf "$site"/openvino/{cmake,include,torch} "$site"/openvino/frontend/{jax,paddle,pytorch,tensorflow}
+
+# OpenVINO's model converter costs a tenth of a second at import, and with it comes its reporting of use
+# over the network. OpenVINO imports both only where they are installed.
+rm -rf "$site"/openvino/tools "$site"/openvino_telemetry*
+
+# ONNX Runtime's Python module holds the whole library: the second copy (34 MB) is for C programs.
+# Its tools for converting models are the only users of protobuf and flatbuffers.
+rm -rf "$site"/onnxruntime/capi/libonnxruntime.so.* \
+  "$site"/onnxruntime/{backend,datasets,quantization,tools,transformers} \
+  "$site"/google "$site"/protobuf-* "$site"/flatbuffers* "$site"/bin
