@@ -1,0 +1,118 @@
+"""Labels of `python -m inference --plan dense --precision f32` beside nnU-Net's own, from one checkpoint.
+
+    python -m benchmark.parity MODEL_FOLDER SCANS... [--fold 0] [--engine openvino]
+
+MODEL_FOLDER is an nnU-Net v2 result folder. It is exported, and both programs segment every scan
+by their own command lines; nnU-Net (the optional extra `train`) with --disable_tta, since the
+paper uses no test-time augmentation. Exit code 1 where a scan falls below the thresholds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+
+SAME_VOXELS = 0.9995  # share of voxels with the same label
+SAME_LABEL = 0.995  # Dice of each label that either map holds
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Of two label maps: the share of voxels that agree, and the Dice of each label by value."""
+
+    voxels: float
+    dice: dict[int, float]
+
+    @property
+    def enough(self) -> bool:
+        """True at or above both thresholds."""
+        return self.voxels >= SAME_VOXELS and all(dice >= SAME_LABEL for dice in self.dice.values())
+
+
+def agreement(ours: np.ndarray, theirs: np.ndarray) -> Agreement:
+    """Compare two label maps of one shape. Raises ValueError where the shapes differ."""
+    if ours.shape != theirs.shape:
+        raise ValueError(f"label maps of shapes {ours.shape} and {theirs.shape} cannot be compared")
+    both = np.bincount(ours[ours == theirs].ravel(), minlength=256)
+    sizes = np.bincount(ours.ravel(), minlength=256) + np.bincount(theirs.ravel(), minlength=256)
+    dice = {int(value): float(2 * both[value] / sizes[value]) for value in np.flatnonzero(sizes) if value}
+    return Agreement(float(both.sum() / ours.size), dice)
+
+
+def compare(model_folder: Path, scans: Sequence[Path], *, fold: str, engine: str) -> dict[str, Agreement]:
+    """Agreement of each scan by case name. Raises CalledProcessError where either program fails."""
+    with tempfile.TemporaryDirectory(prefix="viscera-parity-") as temporary:
+        work = Path(temporary)
+        network = work / "weights" / "network"
+        _run("training.export", model_folder, network, "--fold", fold)
+        orientation = json.loads((network / "card.json").read_bytes())["orientation"]
+
+        # nnU-Net takes a scan as its file stores it. Where the network knows one orientation only,
+        # both get the scan turned to it; else ours would be right and nnU-Net's upside down.
+        inputs = work / "inputs"
+        inputs.mkdir()
+        names = []
+        for scan in scans:
+            names.append(scan.name.removesuffix(".gz").removesuffix(".nii").removesuffix("_0000"))
+            _turned(scan, orientation, inputs / f"{names[-1]}_0000.nii.gz")
+        _run(
+            "inference", inputs, work / "ours", "--weights", work / "weights", "--networks", "network",
+            "--device", "cpu", "--engine", engine, "--plan", "dense", "--precision", "f32",
+        )  # fmt: skip
+        subprocess.run(
+            [Path(sys.executable).with_name("nnUNetv2_predict_from_modelfolder"), "-i", inputs, "-o",
+             work / "theirs", "-m", model_folder, "-f", fold, "--disable_tta", "-device", "cpu",
+             "-npp", "1", "-nps", "1"],
+            check=True, stdout=sys.stderr,
+        )  # fmt: skip
+        return {
+            name: agreement(_voxels(work / "ours" / f"{name}.nii.gz"), _voxels(work / "theirs" / f"{name}.nii.gz"))
+            for name in names
+        }
+
+
+def _run(module: str, *arguments: str | Path) -> None:
+    subprocess.run([sys.executable, "-m", module, *arguments], check=True, stdout=sys.stderr)
+
+
+def _turned(scan: Path, orientation: str | None, out: Path) -> None:
+    image = nib.load(scan)
+    turn = ornt_transform(io_orientation(image.affine), axcodes2ornt(tuple(orientation or nib.aff2axcodes(image.affine))))
+    if np.array_equal(turn, [[0, 1], [1, 1], [2, 1]]):
+        out.symlink_to(scan.resolve())
+    else:
+        nib.save(image.as_reoriented(turn), out)
+
+
+def _voxels(path: Path) -> np.ndarray:
+    return np.asarray(nib.load(path).dataobj, np.uint8)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmark.parity", description=__doc__.split("\n\n")[0])
+    parser.add_argument("model_folder", type=Path, help="nnU-Net v2 result folder")
+    parser.add_argument("scans", type=Path, nargs="+", metavar="SCAN")
+    parser.add_argument("--fold", default="0")
+    parser.add_argument("--engine", default="openvino", help="what runs our side")
+    arguments = parser.parse_args()
+    results = compare(arguments.model_folder, arguments.scans, fold=arguments.fold, engine=arguments.engine)
+    for name, found in results.items():
+        dice = "  ".join(f"{value}: {score:.5f}" for value, score in found.dice.items()) or "no label in either"
+        print(f"{name}: {100 * found.voxels:.4f} % of voxels equal; Dice by label  {dice}")
+    failed = [name for name, found in results.items() if not found.enough]
+    if failed:
+        sys.exit(f"below {100 * SAME_VOXELS:.2f} % of voxels or Dice {SAME_LABEL}: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()

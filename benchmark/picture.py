@@ -1,0 +1,75 @@
+"""A picture of label maps over their scans: `python -m benchmark.picture SCAN LABELS OUT.png`.
+
+Three planes through the middle of what was found, radiological view (patient's right at the left).
+Needs matplotlib.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import matplotlib
+import nibabel as nib
+import numpy as np
+
+matplotlib.use("Agg")  # no screen is needed
+from matplotlib import pyplot as plt  # noqa: E402, the backend must be chosen before
+from matplotlib.colors import ListedColormap  # noqa: E402
+from matplotlib.patches import Patch  # noqa: E402
+
+WINDOW = (-160, 240)  # HU, the usual soft-tissue window
+# FLARE 2023's labels, in its order, with colours that neighbours do not share.
+LABELS = (
+    ("liver", "#c8553d"), ("right kidney", "#f2c14e"), ("spleen", "#8f5fbf"), ("pancreas", "#f78154"),
+    ("aorta", "#e63946"), ("inferior vena cava", "#3a86ff"), ("right adrenal gland", "#ffd6e0"),
+    ("left adrenal gland", "#b8f2e6"), ("gallbladder", "#5fad56"), ("esophagus", "#b08968"),
+    ("stomach", "#4cc9f0"), ("duodenum", "#d4e157"), ("left kidney", "#ffb703"), ("tumour", "#ff00c8"),
+)  # fmt: skip
+COLOURS = ListedColormap([(0, 0, 0, 0), *(colour for _, colour in LABELS)])
+
+
+def save_picture(scan: Path, labels: Path, out: Path) -> None:
+    """Write a PNG of the scan, and of the scan with its labels, in three planes."""
+    image = nib.as_closest_canonical(nib.load(scan))
+    hu = np.asarray(image.dataobj, np.float32)
+    found = np.asarray(nib.as_closest_canonical(nib.load(labels)).dataobj, np.uint8)
+    if hu.shape != found.shape:
+        raise ValueError(f"{scan} has shape {hu.shape}, {labels} has {found.shape}")
+    dx, dy, dz = image.header.get_zooms()[:3]
+    middle = [int(np.median(where)) for where in np.nonzero(found)] if found.any() else [n // 2 for n in hu.shape]
+    # RAS -> as radiologists look: rows downwards, the patient's right on the left.
+    planes = (
+        ("axial", lambda v: v[::-1, ::-1, middle[2]].T, dy / dx),
+        ("coronal", lambda v: v[::-1, middle[1], ::-1].T, dz / dx),
+        ("sagittal", lambda v: v[middle[0], ::-1, ::-1].T, dz / dy),
+    )
+    figure, axes = plt.subplots(2, 3, figsize=(13, 7.6), facecolor="black", layout="constrained")
+    for column, (name, cut, aspect) in enumerate(planes):
+        for row in range(2):
+            view = axes[row, column]
+            view.imshow(cut(hu), cmap="gray", vmin=WINDOW[0], vmax=WINDOW[1], aspect=aspect)
+            if row == 1:
+                view.imshow(cut(found), cmap=COLOURS, vmin=0, vmax=len(LABELS), alpha=0.6, aspect=aspect,
+                            interpolation="nearest")  # fmt: skip
+            view.set_axis_off()
+        axes[0, column].set_title(name, color="white")
+    shown = [Patch(color=colour, label=name) for value, (name, colour) in enumerate(LABELS, 1) if (found == value).any()]
+    if shown:
+        figure.legend(handles=shown, loc="outside lower center", ncols=7, frameon=False, labelcolor="white")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=90)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmark.picture", description=__doc__.split("\n\n")[0])
+    parser.add_argument("scan", type=Path)
+    parser.add_argument("labels", type=Path)
+    parser.add_argument("out", type=Path, metavar="OUT.png")
+    arguments = parser.parse_args()
+    save_picture(arguments.scan, arguments.labels, arguments.out)
+
+
+if __name__ == "__main__":
+    main()
