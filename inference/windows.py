@@ -37,7 +37,8 @@ def gaussian(patch: Shape) -> np.ndarray:
         along = np.exp(-0.5 * (distance / sigma) ** 2)
         along[np.abs(distance) > int(4 * sigma + 0.5)] = 0  # where scipy.ndimage truncates
         weights *= np.expand_dims(along, [other for other in range(3) if other != axis])
-    half = (weights / weights.max() * PEAK).astype(np.float16)
+    # By way of float32, as PyTorch rounds a float64 to float16: a few ties fall otherwise.
+    half = (weights / (weights.max() / PEAK)).astype(np.float32).astype(np.float16)
     half[half == 0] = half[half > 0].min()
     return half.astype(np.float32)
 

@@ -1,0 +1,120 @@
+"""Placement and weights as nnU-Net has them; the abdomen plan on volumes whose answer is known."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from inference.windows import (
+    FOUND,
+    Corner,
+    Plan,
+    abdomen_plan,
+    body_box,
+    dense_plan,
+    gaussian,
+    grid,
+    starts,
+)
+
+SHAPE, PATCH = (70, 300, 420), (32, 128, 192)
+WHOLE = (slice(0, SHAPE[0]), slice(0, SHAPE[1]), slice(0, SHAPE[2]))
+
+
+def drain(plan: Plan, saw: np.ndarray) -> list[Corner]:
+    """All corners of a plan whose every window saw `saw`."""
+    corners, group = [], next(plan, None)
+    while group is not None:
+        corners += group
+        try:
+            group = plan.send([saw] * len(group))
+        except StopIteration:
+            group = None
+    return corners
+
+
+def test_starts_by_hand() -> None:
+    assert starts(10, 10, 0.5) == [0]
+    assert starts(12, 8, 0.5) == [0, 4]
+    assert starts(13, 8, 0.5) == [0, 2, 5]  # 5 / 4 -> 3 windows, 2.5 apart, halves rounded to even
+
+
+@pytest.mark.parametrize("step", [0.5, 0.3, 0.75, 1.0])
+@pytest.mark.parametrize("shape", [(70, 300, 420), (32, 128, 192), (33, 129, 193), (97, 413, 413)])
+def test_starts_are_nnunets(shape: tuple[int, int, int], step: float) -> None:
+    reference = pytest.importorskip("nnunetv2.inference.sliding_window_prediction")
+    assert grid(shape, PATCH, step) == reference.compute_steps_for_sliding_window(shape, PATCH, step)
+
+
+@pytest.mark.parametrize("patch", [(32, 128, 192), (8, 16, 16), (10, 30, 22), (48, 160, 224)])
+def test_weights_are_nnunets_to_the_bit(patch: tuple[int, int, int]) -> None:
+    reference = pytest.importorskip("nnunetv2.inference.sliding_window_prediction")
+    torch = pytest.importorskip("torch")
+    expected = reference.compute_gaussian(patch, 1 / 8, 10, device=torch.device("cpu")).float().numpy()
+    assert np.array_equal(gaussian(patch), expected)
+
+
+@pytest.mark.parametrize("step", [0.0, 1.1, -1.0])
+def test_a_step_out_of_range_is_refused(step: float) -> None:
+    with pytest.raises(ValueError, match="step"):
+        starts(20, 10, step)
+
+
+def test_a_volume_smaller_than_the_window_is_refused() -> None:
+    with pytest.raises(ValueError, match="smaller than the window"):
+        starts(9, 10, 0.5)
+
+
+def test_the_dense_plan_yields_every_window_in_order_of_z() -> None:
+    corners = drain(dense_plan(SHAPE, PATCH, 0.5), np.zeros(1))
+    assert corners == list(product(*grid(SHAPE, PATCH, 0.5)))
+    assert corners == sorted(corners)
+
+
+def test_inside_a_box_windows_stand_where_the_dense_plan_has_them() -> None:
+    box = (slice(10, 40), slice(150, 290), slice(0, 100))
+    inside = set(product(*grid(SHAPE, PATCH, 0.5, box)))
+    everywhere = set(product(*grid(SHAPE, PATCH, 0.5)))
+    assert inside < everywhere
+    # Each voxel of the box has its nearest window among them.
+    for voxel in product((10, 25, 39), (150, 200, 289), (0, 50, 99)):
+        centre = [min(axis, key=lambda s, w=w, v=v: abs(s + w / 2 - v - 0.5)) for axis, w, v in zip(grid(SHAPE, PATCH, 0.5), PATCH, voxel, strict=True)]
+        assert tuple(centre) in inside
+
+
+def test_where_foreground_is_found_the_abdomen_plan_runs_every_window() -> None:
+    foreground = np.ones((16, 32, 48))
+    corners = drain(abdomen_plan(SHAPE, PATCH, 0.5, WHOLE), foreground)
+    assert sorted(corners) == list(product(*grid(SHAPE, PATCH, 0.5)))
+    assert [z for z, _, _ in corners] == sorted(z for z, _, _ in corners)  # slabs can be finished in order
+
+
+def test_where_none_is_found_only_the_middle_runs() -> None:
+    corners = drain(abdomen_plan(SHAPE, PATCH, 0.5, WHOLE), np.zeros((16, 32, 48)))
+    zs, ys, xs = grid(SHAPE, PATCH, 0.5)
+    assert {z for z, _, _ in corners} == set(zs)
+    assert len(corners) < len(zs) * len(ys) * len(xs)
+    assert {y for _, y, _ in corners} == set(ys[(len(ys) - 1) // 2 : len(ys) // 2 + 1])
+
+
+def test_the_threshold_decides() -> None:
+    few, enough = np.zeros(1000), np.zeros(1000)
+    few[: FOUND // 4 - 1] = 1  # the middle holds at most four windows
+    enough[:FOUND] = 1
+    assert len(drain(abdomen_plan(SHAPE, PATCH, 0.5, WHOLE), few)) < len(
+        drain(abdomen_plan(SHAPE, PATCH, 0.5, WHOLE), enough)
+    )
+
+
+def test_the_body_box_leaves_out_air_and_a_thin_table() -> None:
+    volume = np.full((10, 100, 120), -5.0, np.float32)
+    volume[:, 20:60, 30:90] = 1
+    volume[:, 90:91, 59:61] = 1  # a bar of the table
+    assert body_box(volume, 0.0, np) == (slice(0, 10), slice(20, 60), slice(30, 90))
+
+
+def test_a_volume_without_a_body_is_kept_whole() -> None:
+    volume = np.full((4, 8, 8), -5.0, np.float32)
+    assert body_box(volume, 0.0, np) == (slice(0, 4), slice(0, 8), slice(0, 8))
