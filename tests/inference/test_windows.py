@@ -100,9 +100,9 @@ def test_where_none_is_found_only_the_middle_runs() -> None:
 
 
 def test_the_threshold_decides() -> None:
-    few, enough = np.zeros(1000), np.zeros(1000)
-    few[: FOUND // 4 - 1] = 1  # the middle holds at most four windows
-    enough[:FOUND] = 1
+    few, enough = np.zeros(40000), np.zeros(40000)
+    few[: int(40000 * FOUND / 4) - 1] = 1  # the middle holds at most four windows
+    enough[: int(40000 * FOUND)] = 1
     assert len(drain(abdomen_plan(SHAPE, PATCH, 0.5, WHOLE), few)) < len(
         drain(abdomen_plan(SHAPE, PATCH, 0.5, WHOLE), enough)
     )

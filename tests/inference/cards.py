@@ -1,0 +1,38 @@
+"""Cards for tests that need no weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from inference.card import Card, Label
+
+
+def make_card(
+    spacing: tuple[float, float, float] = (4.0, 1.2, 1.2),
+    *,
+    name: str = "organ",
+    patch: tuple[int, int, int] = (8, 16, 16),
+    channels: int = 5,
+    orientation: str | None = None,
+    axes: tuple[int, int, int] = (0, 1, 2),
+    values: tuple[int, ...] | None = None,
+) -> Card:
+    """A card of a network whose channel i writes i, or values[i]."""
+    labels = tuple(Label(value, f"label {value}") for value in values or range(channels))
+    return Card(
+        name=name,
+        folder=Path(),
+        files={},
+        orientation=orientation,
+        axes=axes,
+        spacing=spacing,
+        patch=patch,
+        clip=(-160.0, 240.0),
+        mean=80.0,
+        std=70.0,
+        image_order=3,
+        logit_order=1,
+        force_separate_z=None,
+        labels=labels,
+        trained_on="",
+    )

@@ -1,0 +1,124 @@
+"""Preparation against nnU-Net's own preprocessor, on made scans and on every shared one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from cards import make_card
+from scipy import ndimage
+
+from inference.prepare import nonzero_box, prepare, to_network_axes
+from inference.scan import Scan
+
+STUDENT, TEACHER = (4.0, 1.2, 1.2), (2.5, 0.86, 0.86)
+SPACINGS = [
+    ((2.5, 0.78, 0.78), STUDENT),
+    ((3.0, 3.0, 3.0), STUDENT),
+    ((2.5, 0.78, 0.78), TEACHER),
+    ((1.0, 1.0, 1.0), TEACHER),
+    ((5.0, 0.57, 0.57), TEACHER),  # the scan is coarse along z
+    ((0.8, 0.8, 5.0), TEACHER),  # and along x
+    ((0.8, 0.8, 5.0), STUDENT),
+    (STUDENT, STUDENT),
+]
+
+
+def nnunet(voxels: np.ndarray, spacing: tuple[float, ...], card: Any) -> tuple[np.ndarray, Any]:
+    """(z, y, x) float32 and the bounding box, by nnU-Net's DefaultPreprocessor.run_case_npy."""
+    pytest.importorskip("nnunetv2")
+    from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    from training.plans import bare_plans
+
+    plans = bare_plans("Dataset999_Test")
+    plans["configurations"]["student"]["spacing"] = list(card.spacing)
+    plans["transpose_forward"] = list(card.axes)
+    plans["transpose_backward"] = [card.axes.index(axis) for axis in range(3)]
+    manager = PlansManager(plans)
+    properties: dict[str, Any] = {"spacing": list(spacing)}
+    data, _, properties = DefaultPreprocessor(verbose=False).run_case_npy(
+        voxels[None].astype(np.float32), None, properties, manager, manager.get_configuration("student"), {}
+    )
+    return data[0], properties["bbox_used_for_cropping"]
+
+
+def textured(shape: tuple[int, int, int]) -> np.ndarray:
+    noise = np.random.default_rng(0).normal(size=shape)
+    return np.rint(ndimage.gaussian_filter(noise, 1) * 800).astype(np.int16)
+
+
+@pytest.mark.parametrize(("spacing", "new"), SPACINGS)
+def test_equal_to_nnunet(spacing: tuple[float, float, float], new: tuple[float, float, float]) -> None:
+    voxels = textured((20, 50, 44))
+    voxels[:2] = 0  # a border of zeros, which nnU-Net crops
+    voxels[:, -3:] = 0
+    card = make_card(new)
+    volume, trace = prepare(Scan(voxels, spacing, "LPS"), card, np)
+    expected, box = nnunet(voxels, spacing, card)
+    assert volume.shape == expected.shape
+    assert np.abs(volume - expected).max() < 1e-5
+    assert [[part.start, part.stop] for part in trace.box] == [list(pair) for pair in box]
+
+
+def test_equal_to_nnunet_on_transposed_axes() -> None:
+    voxels = textured((24, 30, 36))
+    card = make_card((3.0, 1.5, 1.5), axes=(2, 0, 1))
+    volume, _ = prepare(Scan(voxels, (1.2, 1.3, 4.0), "LPS"), card, np)
+    expected, _ = nnunet(voxels, (1.2, 1.3, 4.0), card)
+    assert volume.shape == expected.shape
+    assert np.abs(volume - expected).max() < 1e-5
+
+
+SCANS = [
+    "labelled/ts_example",
+    "labelled/ts_slab",
+    "labelled/amos_0001",
+    "unlabelled/HCC_006",
+    "unlabelled/HCC_009",
+    "unlabelled/ACRIN_001",
+]
+
+
+@pytest.mark.parametrize("new", [STUDENT, TEACHER], ids=["student", "teacher"])
+@pytest.mark.parametrize("name", SCANS)
+def test_equal_to_nnunet_on_real_scans(name: str, new: tuple[float, float, float], shared_data: Path) -> None:
+    image = nib.load(shared_data / f"{name}_0000.nii.gz")
+    voxels = np.asarray(image.dataobj).T
+    z, y, x = (float(mm) for mm in image.header.get_zooms()[::-1])
+    card = make_card(new)
+    volume, _ = prepare(Scan(voxels, (z, y, x), "LPS"), card, np)
+    expected, _ = nnunet(voxels, (z, y, x), card)
+    assert volume.shape == expected.shape
+    assert np.abs(volume - expected).max() < 1e-3
+
+
+def test_any_orientation_gives_the_network_the_same_volume() -> None:
+    voxels = textured((10, 20, 30))
+    card = make_card(orientation="LPS")
+    expected, _ = prepare(Scan(voxels, (4.0, 1.5, 1.0), "LPS"), card, np)
+    # The same patient stored as sagittal slices: x to the front, y to the feet, z to the right.
+    stored = np.ascontiguousarray(voxels.transpose(2, 0, 1)[::-1, ::-1, ::-1])
+    turned, _ = prepare(Scan(stored, (1.0, 4.0, 1.5), "AIR"), card, np)
+    np.testing.assert_allclose(turned, expected, atol=1e-6)
+
+
+def test_network_axes_are_a_view() -> None:
+    voxels = textured((3, 4, 5))
+    assert np.shares_memory(to_network_axes(voxels, "RAS", make_card(orientation="LPS")), voxels)
+
+
+def test_the_nonzero_box_by_hand() -> None:
+    voxels = np.zeros((5, 6, 7))
+    voxels[1, 2, 3] = voxels[3, 4, 3] = -1
+    assert nonzero_box(voxels) == (slice(1, 4), slice(2, 5), slice(3, 4))
+    assert nonzero_box(np.zeros((2, 3, 4))) == (slice(0, 2), slice(0, 3), slice(0, 4))
+
+
+def test_a_scan_thinner_than_half_a_voxel_keeps_one_plane() -> None:
+    volume, _ = prepare(Scan(np.ones((1, 40, 40), np.int16), (1.0, 1.0, 1.0), "LPS"), make_card(), np)
+    assert volume.shape[0] == 1

@@ -1,0 +1,132 @@
+"""The whole way through, with networks whose answer is known: a threshold on the voxel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from cards import make_card
+
+from inference.scan import Scan
+from inference.segment import MARGIN, Model, bounds, overlay, segment
+
+
+def brighter(hu: float, channels: int = 2) -> Callable[[np.ndarray], np.ndarray]:
+    """A network whose last channel wins where a voxel is brighter than `hu`."""
+
+    def network(batch: np.ndarray) -> np.ndarray:
+        above = (batch[:, 0] * 70 + 80 > hu).astype(np.float32)
+        return np.stack([1 - above, *[0 * above] * (channels - 2), above], axis=1)
+
+    return network
+
+
+def model(name: str, hu: float, values: tuple[int, ...], calls: list[int] | None = None) -> Model:
+    inner = brighter(hu, len(values))
+
+    def network(batch: np.ndarray) -> np.ndarray:
+        if calls is not None:
+            calls.append(1)
+        return inner(batch)
+
+    return Model(make_card((2.0, 2.0, 2.0), name=name, values=values, orientation="LPS"), network)
+
+
+ORGANS = (0, 1, 2, 3, 4, 5, 6)  # enough for a network that shows where the abdomen is
+
+
+def organ_scan() -> tuple[Scan, tuple[slice, slice, slice]]:
+    """A body of 0 HU in air, with one organ of 100 HU that holds a tumour of 200 HU."""
+    voxels = np.full((24, 64, 80), -1000, np.int16)
+    voxels[:, 8:56, 8:72] = 0
+    where = (slice(8, 16), slice(20, 40), slice(20, 44))
+    voxels[where] = 100
+    voxels[10:14, 26:34, 28:36] = 200
+    return Scan(voxels, (2.0, 2.0, 2.0), "LPS"), where
+
+
+@pytest.mark.parametrize("plan", ["dense", "abdomen"])
+def test_the_tumour_lies_over_the_organ(plan: str) -> None:
+    scan, where = organ_scan()
+    labels, report = segment(scan, [model("organ", 60, ORGANS), model("tumor", 150, (0, 14))], np, plan=plan)
+    expected = np.zeros_like(scan.voxels)
+    expected[where] = 6
+    expected[10:14, 26:34, 28:36] = 14
+    assert np.array_equal(labels, expected)
+    assert report.warnings == []
+    assert set(report.seconds) == {"prepare", "network", "restore"}
+
+
+def test_one_network_may_hold_organs_and_tumour() -> None:
+    scan, _ = organ_scan()
+    both = Model(
+        make_card((2.0, 2.0, 2.0), values=(*range(14), 14), orientation="LPS"), brighter(150, channels=15)
+    )
+    labels, _ = segment(scan, [both], np)
+    assert set(np.unique(labels)) == {0, 14}
+
+
+def test_the_tumour_network_looks_only_around_the_organs() -> None:
+    scan, _ = organ_scan()
+    calls: dict[str, list[int]] = {"dense": [], "abdomen": []}
+    for plan, counted in calls.items():
+        labels, report = segment(
+            scan, [model("organ", 60, ORGANS), model("tumor", 150, (0, 14), counted)], np, plan=plan
+        )
+        assert (labels == 14).sum() == 4 * 8 * 8
+        windows = report.windows["tumor"]
+        assert windows["run"] == len(counted)
+        assert windows["run"] + windows["skipped"] == len(calls["dense"])
+    assert 0 < len(calls["abdomen"]) < len(calls["dense"])
+
+
+def test_a_tumour_within_the_margin_of_an_organ_is_kept() -> None:
+    scan, where = organ_scan()
+    gap = int(MARGIN / 2) - 1  # voxels of 2 mm
+    scan.voxels[where[0].stop : where[0].stop + gap] = 0
+    scan.voxels[10:12, 26:30, where[2].stop + gap - 3 : where[2].stop + gap] = 200
+    organ = Model(model("organ", 60, ORGANS).card, lambda batch: brighter(60, 7)(batch) * (batch * 70 + 80 < 150))
+    labels, _ = segment(scan, [organ, model("tumor", 150, (0, 14))], np)
+    assert (labels[10:12, 26:30, where[2].stop + gap - 3 : where[2].stop + gap] == 14).all()
+
+
+def test_without_an_organ_the_tumour_network_is_not_run_and_that_is_said() -> None:
+    scan, _ = organ_scan()
+    calls: list[int] = []
+    labels, report = segment(scan, [model("organ", 2000, ORGANS), model("tumor", 150, (0, 14), calls)], np)
+    assert not labels.any() and not calls
+    assert any("no organ was found" in warning for warning in report.warnings)
+    assert any("nothing was found" in warning for warning in report.warnings)
+    # The dense plan asks nobody.
+    labels, _ = segment(scan, [model("organ", 2000, ORGANS), model("tumor", 150, (0, 14))], np, plan="dense")
+    assert (labels == 14).any()
+
+
+@pytest.mark.parametrize("orientation", ["RAS", "ASL", "PIR", "LAI"])
+def test_labels_come_back_on_the_scans_own_axes(orientation: str) -> None:
+    from inference.scan import reorient
+
+    scan, _ = organ_scan()
+    networks = [model("organ", 60, ORGANS), model("tumor", 150, (0, 14))]
+    expected, _ = segment(scan, networks, np)
+    turned = Scan(np.ascontiguousarray(reorient(scan.voxels, "LPS", orientation)), scan.spacing, orientation)
+    labels, _ = segment(turned, networks, np)
+    assert np.array_equal(labels, reorient(expected, "LPS", orientation))
+
+
+@pytest.mark.parametrize("shape", [(1, 30, 40), (3, 3, 3), (60, 5, 200)])
+@pytest.mark.parametrize("plan", ["dense", "abdomen"])
+def test_scans_smaller_than_a_window_and_odd_shapes(shape: tuple[int, int, int], plan: str) -> None:
+    voxels = np.full(shape, 100, np.int16)
+    labels, _ = segment(Scan(voxels, (2.0, 2.0, 2.0), "LPS"), [model("organ", 60, ORGANS)], np, plan=plan)
+    assert labels.shape == shape
+    assert (labels == 6).all()
+
+
+def test_overlay_and_bounds_by_hand() -> None:
+    assert overlay(np.array([1, 2, 0, 3]), np.array([0, 14, 14, 0])).tolist() == [1, 14, 14, 3]
+    labels = np.zeros((3, 4, 5), np.uint8)
+    assert bounds(labels) is None
+    labels[1, 2, 3] = labels[2, 2, 1] = 1
+    assert bounds(labels) == (slice(1, 3), slice(2, 3), slice(1, 4))
