@@ -42,6 +42,8 @@ READERS = {  # nnU-Net's reader -> orientation it turns scans to; None: as each 
 RESAMPLING = "resample_data_or_seg_to_shape"
 LARGEST_DIFFERENCE = 1e-3  # of the largest logit: f32 engines differ by the order of their sums, about 1e-5
 OPSET = 18
+# Operators whose meaning does not depend on the size of a batch or window: all that both architectures become.
+SIZE_FREE = {"Conv", "ConvTranspose", "InstanceNormalization", "LeakyRelu", "Concat", "Add", "AveragePool"}
 
 
 def export(
@@ -149,17 +151,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def to_onnx(network: torch.nn.Module, patch: list[int]) -> onnx.ModelProto:
     """The network as an ONNX graph with free batch and spatial sizes: image (b,1,z,y,x) -> logits (b,k,z,y,x)."""
-    free = torch.export.Dim.AUTO
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             network,
-            (torch.zeros(2, 1, *patch),),  # a batch of 1 would be taken for a constant
+            (torch.zeros(1, 1, *patch),),
             dynamo=True,
             input_names=["image"],
             output_names=["logits"],
-            dynamic_shapes=({0: free, 2: free, 3: free, 4: free},),
             opset_version=OPSET,
             verbose=False,
         )
@@ -169,6 +169,10 @@ def to_onnx(network: torch.nn.Module, patch: list[int]) -> onnx.ModelProto:
     for item in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer, model.graph):
         del item.metadata_props[:]
         item.doc_string = ""
+    # A graph of these operators alone takes any size. (Exporting with free sizes fails for
+    # ResidualEncoderUNet: its average pooling makes sizes that torch.export cannot solve for.)
+    if fixed := sorted({node.op_type for node in model.graph.node} - SIZE_FREE):
+        raise WeightsError(f"the exported graph has {', '.join(fixed)}, which may fix the size of its input")
     del model.graph.value_info[:]
     for value in (*model.graph.input, *model.graph.output):
         for axis, name in ((0, "batch"), (2, "z"), (3, "y"), (4, "x")):

@@ -1,0 +1,60 @@
+"""Agreement by hand, and the whole command beside nnU-Net's on a tiny network and on the real one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmark.parity import agreement
+
+
+def test_agreement_by_hand() -> None:
+    ours = np.array([0, 1, 1, 2, 2, 2])
+    theirs = np.array([0, 1, 2, 2, 2, 2])
+    found = agreement(ours, theirs)
+    assert found.voxels == 5 / 6
+    assert found.dice == {1: 2 / 3, 2: 6 / 7}
+    assert not found.enough
+    assert agreement(ours, ours).enough
+    with pytest.raises(ValueError, match="cannot be compared"):
+        agreement(ours, ours[:3])
+
+
+def parity(model: Path, *scans: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "benchmark.parity", model, *scans], capture_output=True, text=True, check=False
+    )
+
+
+def test_a_tiny_network_on_a_turned_scan(
+    tiny_model: Path, blob: np.ndarray, save_scan: Callable[..., Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("nnunetv2")
+    scans = [
+        save_scan(tmp_path / "plain_0000.nii.gz", blob, (3.0, 2.0, 2.0)),
+        save_scan(tmp_path / "turned_0000.nii.gz", blob, (2.0, 2.5, 2.5), "ASL"),
+    ]
+    done = parity(tiny_model, *scans)
+    assert done.returncode == 0, done.stderr
+    plain, turned = done.stdout.splitlines()
+    assert plain.startswith("plain: ") and turned.startswith("turned: ")
+    assert "1: " in plain  # labels were found, so that there was something to compare
+
+
+def test_the_organ_network_on_a_real_scan(shared_data: Path, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("nnunetv2")
+    from training.result_folder import write_result_folder
+
+    weights = shared_data.parent / "weights" / "organ_bootstrap.pt"
+    if not weights.is_file():
+        pytest.skip(f"no {weights}")
+    write_result_folder(torch.load(weights, weights_only=True), tmp_path / "model", "organ")
+    done = parity(tmp_path / "model", shared_data / "labelled" / "ts_example_0000.nii.gz")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1: " in done.stdout  # the liver

@@ -1,0 +1,104 @@
+"""A card is read whole or refused, and so are the files that it vouches for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inference.card import read_card
+from inference.errors import WeightsError
+from inference.predictor import read_cards
+
+FIELDS: dict[str, Any] = {
+    "format": 1,
+    "files": {"model.onnx": hashlib.sha256(b"network").hexdigest()},
+    "orientation": "LPS",
+    "axes": [0, 1, 2],
+    "spacing": [4.0, 1.2, 1.2],
+    "patch": [32, 128, 192],
+    "clip": [-160, 240],
+    "mean": 80,
+    "std": 70,
+    "image_order": 3,
+    "logit_order": 1,
+    "force_separate_z": None,
+    "labels": [{"value": 0, "name": "background"}, {"value": 14, "name": "tumor"}],
+    "trained_on": "nothing",
+}
+
+
+def write(folder: Path, **changes: Any) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.onnx").write_bytes(b"network")
+    (folder / "card.json").write_text(json.dumps(FIELDS | changes))
+    return folder
+
+
+def test_fields_and_checked_files(tmp_path: Path) -> None:
+    card = read_card(write(tmp_path / "tumor"))
+    assert card.name == "tumor"
+    assert card.patch == (32, 128, 192)
+    assert [label.value for label in card.labels] == [0, 14]
+    assert card.file("model.onnx").read_bytes() == b"network"
+
+
+def test_one_flipped_bit_is_found(tmp_path: Path) -> None:
+    card = read_card(write(tmp_path / "organ"))
+    (tmp_path / "organ" / "model.onnx").write_bytes(b"metwork")
+    with pytest.raises(WeightsError, match=r"organ/model.onnx is damaged"):
+        card.file("model.onnx")
+
+
+def test_a_file_that_was_not_exported_and_one_that_is_missing(tmp_path: Path) -> None:
+    card = read_card(write(tmp_path / "organ"))
+    with pytest.raises(WeightsError, match="without model_f16.onnx"):
+        card.file("model_f16.onnx")
+    (tmp_path / "organ" / "model.onnx").unlink()
+    with pytest.raises(WeightsError, match="cannot be read"):
+        card.file("model.onnx")
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        ({"format": 2}, "format 2"),
+        ({"patch": [32, 128]}, "not a complete card"),
+        ({"spacing": None}, "not a complete card"),
+        ({"mean": "much"}, "not a complete card"),
+        ({"labels": [{"name": "liver"}]}, "not a complete card"),
+    ],
+)
+def test_cards_that_are_not_understood(tmp_path: Path, changes: dict[str, Any], cause: str) -> None:
+    with pytest.raises(WeightsError, match=cause):
+        read_card(write(tmp_path / "organ", **changes))
+
+
+def test_missing_and_broken_cards(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="card.json is missing"):
+        read_card(tmp_path)
+    (tmp_path / "card.json").write_text("{")
+    with pytest.raises(WeightsError, match="cannot be read"):
+        read_card(tmp_path)
+
+
+def test_the_tumour_network_comes_after_the_organ_network(tmp_path: Path) -> None:
+    write(tmp_path / "tumor")
+    write(tmp_path / "organ")
+    assert [card.name for card in read_cards(tmp_path, None)] == ["organ", "tumor"]
+    assert [card.name for card in read_cards(tmp_path, ["tumor"])] == ["tumor"]
+
+
+def test_a_folder_of_one_network_by_another_name(tmp_path: Path) -> None:
+    write(tmp_path / "mine")
+    assert [card.name for card in read_cards(tmp_path, None)] == ["mine"]
+    with pytest.raises(WeightsError, match="organ"):
+        read_cards(tmp_path, ["organ"])
+
+
+def test_a_folder_without_networks(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="holds no network"):
+        read_cards(tmp_path, None)

@@ -1,0 +1,76 @@
+"""Choosing: what is asked for is given or refused. Running: every engine gives the same logits."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inference import engines
+from inference.errors import DeviceError
+
+HAS_CUDA = engines._missing_for_cuda() is None
+
+
+def test_auto_says_what_it_took_and_why() -> None:
+    choice = engines.choose("auto", "auto", "auto")
+    assert len(choice.why) == 3
+    for part, reason in zip((choice.device, choice.engine, choice.precision), choice.why, strict=True):
+        assert part in reason
+
+
+def test_what_is_asked_for_is_given_without_a_word() -> None:
+    assert engines.choose("cpu", "onnxruntime", "f32") == engines.Choice("cpu", "onnxruntime", "f32", ())
+
+
+@pytest.mark.skipif(HAS_CUDA, reason="this machine has a GPU")
+def test_cuda_asked_for_and_absent() -> None:
+    with pytest.raises(DeviceError, match="cuda was asked for, but"):
+        engines.choose("cuda", "auto", "auto")
+
+
+def test_combinations_that_do_not_exist() -> None:
+    with pytest.raises(DeviceError, match="f16 is not one of engine onnxruntime on cpu"):
+        engines.choose("cpu", "onnxruntime", "f16")
+    if HAS_CUDA:
+        with pytest.raises(DeviceError, match="openvino does not run on device cuda"):
+            engines.choose("cuda", "openvino", "auto")
+
+
+def test_a_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "find_spec", lambda name: None if name == "openvino" else find_spec(name))
+    with pytest.raises(DeviceError, match="openvino is not installed"):
+        engines.choose("cpu", "openvino", "f32")
+    assert engines.choose("cpu", "auto", "f32").engine == "onnxruntime"
+
+
+def test_a_cpu_without_the_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "_cpu_computes", lambda precision: precision == "f32")
+    assert engines.choose("cpu", "openvino", "auto").precision == "f32"
+    with pytest.raises(DeviceError, match="this CPU has none of"):
+        engines.choose("cpu", "openvino", "bf16")
+
+
+@pytest.mark.parametrize("precision", ["f32", "auto"])
+def test_engines_agree(precision: str, tiny_weights: Path, tmp_path: Path) -> None:
+    from inference.card import read_card
+
+    card = read_card(tiny_weights / "organ")
+    patch = np.random.default_rng(3).normal(size=(1, 1, *card.patch)).astype(np.float32)
+    np.save(tmp_path / "patch.npy", patch)
+    answers = []
+    for engine in engines.ENGINES:
+        if find_spec(engine) is None:
+            continue
+        command = [sys.executable, "-m", "training.engine_check", tiny_weights / "organ", engine, precision]
+        subprocess.run([*command, tmp_path / "patch.npy", tmp_path / "logits.npy"], check=True)
+        answers.append(np.load(tmp_path / "logits.npy"))
+    assert len(answers) >= 2
+    for answer in answers[1:]:
+        assert answer.shape == (1, len(card.labels), *card.patch)
+        difference = np.abs(answer - answers[0]).max() / np.abs(answers[0]).max()
+        assert difference < (1e-4 if precision == "f32" else 3e-2)  # bfloat16 keeps 8 bits
