@@ -1,0 +1,188 @@
+"""The command, end to end on tiny networks: files out, records, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from inference.cli import parse
+
+ROOT = Path(__file__).resolve().parents[2]
+F32 = ("--device", "cpu", "--engine", "onnxruntime")
+
+
+def run(*arguments: str | Path, **changes: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "inference", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, **changes)
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, blob: np.ndarray, save_scan: Callable[..., Path]) -> Path:
+    """Two scans of one patient: as stored by a scanner, and turned."""
+    save_scan(tmp_path / "in" / "a_0000.nii.gz", blob, (3.0, 2.0, 2.0))
+    save_scan(tmp_path / "in" / "b_0000.nii.gz", blob[:, ::-1, ::-1], (3.0, 2.0, 2.0), "RAS")
+    return tmp_path / "in"
+
+
+def labels(path: Path) -> np.ndarray:
+    return np.asarray(nib.load(path).dataobj)
+
+
+def test_a_folder_of_scans(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
+    out, record_file = tmp_path / "new" / "out", tmp_path / "runs" / "r.json"
+    done = run(inputs, out, "--weights", tiny_weights, "--json", record_file, *F32)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in out.iterdir()) == ["a.nii.gz", "b.nii.gz"]
+    scan, found = nib.load(inputs / "a_0000.nii.gz"), nib.load(out / "a.nii.gz")
+    assert found.shape == scan.shape
+    assert found.get_data_dtype() == np.uint8
+    assert np.array_equal(found.affine, scan.affine)
+    assert set(np.unique(found.dataobj)) <= {0, 1, 2, 3, 4, 14}
+    # The same patient, however stored, gets the same labels.
+    assert np.array_equal(labels(out / "b.nii.gz")[::-1, ::-1], labels(out / "a.nii.gz"))
+    first, second = json.loads(record_file.read_text())
+    assert (first["case"], first["status"], first["engine"], first["device"]) == ("a", "done", "onnxruntime", "cpu")
+    assert first["windows_run"] > 0 and first["peak_memory_mb"] > 0
+    assert {"load", "read", "prepare", "network", "restore", "write", "total"} <= set(first["seconds"])
+    assert second["seconds"]["load"] == 0
+    for value, entry in first["labels"].items():
+        assert entry["voxels"] == int((labels(out / "a.nii.gz") == int(value)).sum())
+        assert entry["ml"] == pytest.approx(entry["voxels"] * 3 * 2 * 2 / 1000, abs=1e-3)
+
+
+def test_one_file_some_networks_and_the_dense_plan(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
+    flags = ("--weights", tiny_weights, "--plan", "dense", "--step", "0.75", "--threads", "1", *F32)
+    done = run(inputs / "a_0000.nii.gz", tmp_path / "out", *flags, "--networks", "tumor")
+    assert done.returncode == 0, done.stderr
+    assert set(np.unique(labels(tmp_path / "out" / "a.nii.gz"))) <= {0, 14}
+
+
+def test_the_arrays_in_arrays_out_api_gives_the_same(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
+    from inference import Predictor
+
+    run(inputs, tmp_path / "out", "--weights", tiny_weights, "--case", "a", *F32)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.nii.gz"]
+    predictor = Predictor(tiny_weights, device="cpu", engine="onnxruntime")
+    voxels = np.asarray(nib.load(inputs / "a_0000.nii.gz").dataobj).T
+    assert np.array_equal(predictor(voxels, (3.0, 2.0, 2.0)).T, labels(tmp_path / "out" / "a.nii.gz"))
+    assert predictor.labels[14] == "organ_1"
+    with pytest.raises(ValueError, match="3-D"):
+        predictor(voxels[0], (3.0, 2.0, 2.0))
+    with pytest.raises(ValueError, match="spacing"):
+        predictor(voxels, (3.0, 0.0, 2.0))
+
+
+def test_a_damaged_scan_is_named_and_the_others_go_on(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
+    damaged = inputs / "c_0000.nii.gz"
+    damaged.write_bytes((inputs / "a_0000.nii.gz").read_bytes()[:-2000])
+    record_file = tmp_path / "r.json"
+    done = run(inputs, tmp_path / "out", "--weights", tiny_weights, "--json", record_file, *F32)
+    assert done.returncode == 8
+    assert "c_0000.nii.gz" in done.stderr and "1 of 3 cases failed" in done.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.nii.gz", "b.nii.gz"]
+    failed = json.loads(record_file.read_text())[2]
+    assert failed["status"] == "failed" and "c_0000.nii.gz" in failed["error"]
+    done = run(damaged, tmp_path / "out", "--weights", tiny_weights, *F32)
+    assert done.returncode == 4
+
+
+def test_resume_keeps_what_fits_and_redoes_the_rest(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
+    out = tmp_path / "out"
+    flags = ("--weights", tiny_weights, "--resume", "--json", tmp_path / "r.json", *F32)
+    run(inputs, out, *flags)
+    kept = (out / "a.nii.gz").stat().st_mtime_ns
+    whole = (out / "b.nii.gz").read_bytes()
+    (out / "b.nii.gz").write_bytes(whole[:-10])
+    done = run(inputs, out, *flags)
+    assert done.returncode == 0, done.stderr
+    assert [record["status"] for record in json.loads((tmp_path / "r.json").read_text())] == ["kept", "done"]
+    assert (out / "a.nii.gz").stat().st_mtime_ns == kept
+    assert (out / "b.nii.gz").read_bytes() == whole
+
+
+def test_exit_codes_of_what_cannot_start(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
+    weights = ("--weights", tiny_weights)
+    (tmp_path / "empty").mkdir()
+    assert run(tmp_path / "empty", tmp_path / "out", *weights).returncode == 2
+    assert run(tmp_path / "absent", tmp_path / "out", *weights).returncode == 5
+    (tmp_path / "file").touch()
+    done = run(inputs, tmp_path / "file", *weights)
+    assert done.returncode == 7 and "cannot be written by user" in done.stderr
+    assert run(inputs, tmp_path / "out", "--weights", tmp_path / "empty").returncode == 9
+    assert run(inputs, tmp_path / "out", *weights, "--networks", "heart").returncode == 9
+    done = run(inputs, tmp_path / "out", *weights, "--engine", "onnxruntime", "--precision", "bf16")
+    assert done.returncode == 3 and "bf16" in done.stderr
+    assert done.stderr.count("\n") == 1  # one clear sentence, no traceback
+
+
+def test_sigterm_ends_with_143_and_leaves_nothing_half_written(
+    tmp_path: Path, blob: np.ndarray, save_scan: Callable[..., Path], tiny_weights: Path
+) -> None:
+    for number in range(60):
+        save_scan(tmp_path / "in" / f"{number:02d}_0000.nii.gz", blob, (3.0, 2.0, 2.0))
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "inference", tmp_path / "in", out, "--weights", tiny_weights, *F32]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(out.glob("*.nii.gz")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert "SIGTERM" in said
+    found = list(out.iterdir())
+    assert 0 < len(found) < 60
+    for path in found:
+        assert path.name.endswith(".nii.gz") and not path.name.startswith(".")
+        labels(path)
+
+
+def test_odd_names_reach_the_log_escaped(
+    tmp_path: Path, blob: np.ndarray, save_scan: Callable[..., Path], tiny_weights: Path
+) -> None:
+    scan = save_scan(tmp_path / "in" / "x_0000.nii.gz", blob, (3.0, 2.0, 2.0))
+    scan.rename(os.fsdecode(os.fsencode(scan.parent) + b"/-r\n\x1b[31m\xff_0000.nii.gz"))
+    done = run(scan.parent, tmp_path / "out", "--weights", tiny_weights, "--json", tmp_path / "r.json", *F32)
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout and r"\u001b[31m" in done.stdout
+    assert os.listdir(os.fsencode(tmp_path / "out")) == [b"-r\n\x1b[31m\xff.nii.gz"]
+    assert json.loads((tmp_path / "r.json").read_text())[0]["status"] == "done"
+
+
+def test_a_bar_on_a_terminal(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
+    import pty
+
+    reader, terminal = pty.openpty()
+    command = [sys.executable, "-m", "inference", inputs, tmp_path / "out", "--weights", tiny_weights, *F32]
+    subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=terminal, check=True)
+    os.close(terminal)
+    shown = b""
+    while True:
+        try:
+            part = os.read(reader, 65536)
+        except OSError:
+            break
+        if not part:
+            break
+        shown += part
+    os.close(reader)
+    assert b"window" in shown and b"organ" in shown
+
+
+@pytest.mark.parametrize("wrong", [["--step", "0"], ["--step", "1.5"], ["--threads", "0"], ["--plan", "none"]])
+def test_flags_out_of_range(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        parse(["in", "out", *wrong])
+    assert stop.value.code == 2
+    assert wrong[0] in capsys.readouterr().err

@@ -1,0 +1,60 @@
+"""What a process imports, proved in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inference.engines import ENGINES
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = {*ENGINES, "numpy", "nibabel", "scipy", "SimpleITK", "cupy", "onnx", "nnunetv2", "training", "tqdm"}
+
+
+def imported(program: str, *arguments: str | Path) -> set[str]:
+    """Top-level names in sys.modules after `program` ran with `arguments`."""
+    report = "\nimport json, sys; print('\\n' + json.dumps(sorted({m.split('.')[0] for m in sys.modules})))"
+    done = subprocess.run(
+        [sys.executable, "-c", program + report, *arguments], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = "import sys\nfrom inference.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass"
+    assert not imported(program) & HEAVY
+
+
+def test_the_package_is_light_until_it_is_used() -> None:
+    assert not imported("import inference") & HEAVY
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_run_imports_its_engine_and_no_other(
+    engine: str, tmp_path: Path, blob: np.ndarray, save_scan: Callable[..., Path], tiny_weights: Path
+) -> None:
+    pytest.importorskip(engine)
+    scan = save_scan(tmp_path / "x_0000.nii.gz", blob, (3.0, 2.0, 2.0))
+    program = "import sys\nfrom inference.cli import main\nassert main(sys.argv[1:]) == 0"
+    names = imported(
+        program, scan, tmp_path / "out", "--weights", tiny_weights, "--device", "cpu", "--engine", engine
+    )
+    assert engine in names
+    assert not names & (set(ENGINES) - {engine})
+    assert not names & ({"scipy", "SimpleITK", "nnunetv2", "training"} - ({"scipy"} if engine == "torch" else set()))
+
+
+def test_thread_variables_are_set_before_numpy_is_there() -> None:
+    program = (
+        "import os, sys\nfrom inference import cli\noptions = cli.parse(['a', 'b', '--threads', '3'])\n"
+        "cli.Run(options)\nassert os.environ['OMP_NUM_THREADS'] == '3' and 'numpy' not in sys.modules"
+    )
+    imported(program)
+
+
