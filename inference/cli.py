@@ -18,8 +18,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from inference import __version__, machine
+from inference.atomic import remove_parts, write_atomically
 from inference.cases import Case, find_cases
-from inference.errors import CaseError, OutputError, VisceraError
+from inference.errors import CaseError, OutputError, VisceraError, shown
 
 if TYPE_CHECKING:
     from inference.predictor import Predictor
@@ -49,8 +50,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Stopped as stopped:
         say_error(f"stopped by {signal.Signals(stopped.args[0]).name}; finished cases are kept")
         return STOPPED + int(stopped.args[0])
-    finally:
-        run.save_records()
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -90,8 +89,10 @@ class Run:
         for warning in warnings:
             say_warning(warning)
         _make_writable(options.outputs)
+        remove_parts(case.labels for case in cases)
         if options.json:
             _make_writable(options.json.parent)
+            self.save_records()
 
         from inference.predictor import WEIGHTS, Predictor
 
@@ -165,7 +166,7 @@ class Run:
         scan, header = read_scan(case.scan)
         seconds["read"] = perf_counter() - start
         record["shape"], record["spacing"] = list(scan.voxels.shape), list(scan.spacing)
-        if self.options.resume and nifti.labels_match(case.labels, header, scan.voxels.shape):
+        if self.options.resume and nifti.labels_match(case.labels, header):
             record["status"] = "kept"
             say(f"{title}: kept, {shown(case.labels)} is there and fits the scan")
             return
@@ -191,10 +192,11 @@ class Run:
         """Write --json anew, whole: a reader never sees half of it."""
         if self.options.json is None:
             return
-        path: Path = self.options.json
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        part.write_text(json.dumps(self.records, indent=2, allow_nan=False) + "\n")
-        part.replace(path)
+        text = json.dumps(self.records, indent=2, allow_nan=False) + "\n"
+        try:
+            write_atomically(self.options.json, text.encode())
+        except OSError as error:
+            raise OutputError(f"{shown(self.options.json)} cannot be written: {error.strerror}") from error
 
 
 class _Bars(AbstractContextManager["_Bars"]):
@@ -231,11 +233,6 @@ def say_warning(text: str) -> None:
 
 def say_error(text: str) -> None:
     print(f"error: {text}", file=sys.stderr, flush=True)
-
-
-def shown(name: str | Path) -> str:
-    """A name that may hold any bytes, safe to print: control characters and undecodable bytes are escaped."""
-    return json.dumps(os.fsencode(name).decode(errors="backslashreplace"), ensure_ascii=False)[1:-1]
 
 
 def _fail(record: dict[str, Any], title: str, cause: str) -> None:

@@ -14,6 +14,10 @@
 one code a cause, so that a scheduler can tell a bad scan from a bad machine.
 """
 
+import json
+import os
+from pathlib import Path
+
 
 class VisceraError(Exception):
     """Base of all errors with a message meant for the user."""
@@ -51,3 +55,8 @@ class ScanError(CaseError):
 
 class MemoryBudgetError(CaseError):
     pass
+
+
+def shown(name: str | Path) -> str:
+    """A name that may hold any bytes, safe to print: control characters and undecodable bytes are escaped."""
+    return json.dumps(os.fsencode(name).decode(errors="backslashreplace"), ensure_ascii=False)[1:-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+CGROUP = Path("/sys/fs/cgroup")
 MOST_THREADS = 16  # more gain little on one patch, and a container with a pids limit of 64 must hold four pools
 
 # The thread pools of the libraries under us; read by each when it is first imported.
@@ -47,17 +48,43 @@ def reset_peak_memory() -> None:
         pass
 
 
+def memory_budget() -> int:
+    """Bytes that this process can still take: what the machine has free, and what its cgroup leaves."""
+    budgets = [_field("/proc/meminfo", "MemAvailable:") * 1024]
+    for limit, used, reclaimable in (
+        ("memory.max", "memory.current", "inactive_file"),  # cgroup v2
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),  # v1
+    ):
+        try:
+            most = int((CGROUP / limit).read_text())
+            taken = int((CGROUP / used).read_text())
+        except (OSError, ValueError):  # not there, or "max"
+            continue
+        cache = _field(str((CGROUP / limit).with_name("memory.stat")), reclaimable)
+        budgets.append(most - taken + cache)
+    return min(budgets)
+
+
 def _cpu_quota() -> float | None:
     """Processors that the cgroup (v2, then v1) grants, or None where it sets no limit."""
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = (CGROUP / "cpu.max").read_text().split()
     except (OSError, ValueError):
         try:
-            quota = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text()
-            period = Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text()
+            quota = (CGROUP / "cpu/cpu.cfs_quota_us").read_text()
+            period = (CGROUP / "cpu/cpu.cfs_period_us").read_text()
         except OSError:
             return None
     try:
         return int(quota) / int(period) if int(quota) > 0 else None
     except ValueError:  # "max"
         return None
+
+
+def _field(path: str, name: str) -> int:
+    """The number behind `name` in a file of the kernel's, one entry a line; 0 where there is none."""
+    try:
+        lines = Path(path).read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(words[1]) for words in map(str.split, lines) if words and words[0] == name), 0)

@@ -7,16 +7,20 @@ from typing import TYPE_CHECKING
 
 from inference import nifti
 from inference.cases import OTHER
+from inference.errors import CaseError, shown
 from inference.scan import Scan
 
 if TYPE_CHECKING:
-    from inference.nifti import Header
+    from inference.header import Header
 
 
 def read_scan(path: Path) -> tuple[Scan, Header]:
-    """The scan and what write_labels needs. Raises ScanError, saying what is wrong with the file."""
-    if path.is_dir() or path.suffix.lower() in OTHER:
-        from inference import itk  # SimpleITK is large, and NIfTI does not need it
+    """The scan and what write_labels needs. Raises ScanError and MemoryBudgetError: file and cause in a sentence."""
+    try:
+        if path.is_dir() or path.suffix.lower() in OTHER:
+            from inference import itk  # SimpleITK is large, and NIfTI does not need it
 
-        return itk.read_scan(path)
-    return nifti.read_scan(path)
+            return itk.read_scan(path)
+        return nifti.read_scan(path)
+    except CaseError as error:
+        raise type(error)(f"{shown(path.name)} {error}") from error

@@ -1,0 +1,107 @@
+"""Reads CT from NIfTI files and writes label maps as such."""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+
+import numpy as np
+from isal import igzip
+
+from inference import machine
+from inference.atomic import write_atomically
+from inference.errors import CaseError, MemoryBudgetError, ScanError, shown
+from inference.header import LONGEST, Header, parse, voxel_bytes
+from inference.hounsfield import checked
+from inference.scan import Scan
+from inference.stream import MOST_SURPLUS, Stream, open_stream
+
+LEVEL = 1  # of gzip: label maps shrink a hundredfold at any level
+
+
+def read_scan(path: Path) -> tuple[Scan, Header]:
+    """The scan and the header that its label map will carry.
+
+    The header is checked before anything is allocated, the gzip stream to its last checksum.
+    Raises ScanError, whose text goes on from the file's name, and MemoryBudgetError.
+    """
+    with open_stream(path) as stream:
+        header, stored, warnings = _read(stream)
+    voxels, odd = checked(_hounsfield(stored, header))
+    return Scan(voxels, header.spacing, header.orientation, (*header.warnings, *warnings, *odd)), header
+
+
+def write_labels(path: Path, labels: np.ndarray, header: Header) -> None:
+    """Write labels (z, y, x) uint8 as .nii.gz on the grid of the scan whose header this is. Raises CaseError.
+
+    The file is the same for the same labels: no time, no name, no text of the scan's is in it.
+    """
+    if labels.dtype != np.uint8 or labels.shape != header.shape[::-1]:
+        raise ValueError(f"labels {labels.dtype} {labels.shape} are not uint8 {header.shape[::-1]}")
+    data = header.of_labels + np.ascontiguousarray(labels).data.cast("B")
+    try:
+        write_atomically(path, igzip.compress(data, LEVEL, mtime=0))
+    except OSError as error:
+        raise CaseError(f"{shown(path)} cannot be written: {error.strerror or error}") from error
+
+
+def labels_match(path: Path, header: Header) -> bool:
+    """Whether `path` holds a whole label map that was written with this header."""
+    whole = bytearray(len(header.of_labels) + prod(header.shape))
+    try:
+        with open_stream(path) as stream:
+            found = stream.read_into(memoryview(whole))
+            return found == len(whole) and whole.startswith(header.of_labels) and not stream.surplus()
+    except ScanError:
+        return False
+
+
+def _read(stream: Stream) -> tuple[Header, np.ndarray, list[str]]:
+    """Header, voxels (z, y, x) as stored, warnings."""
+    head = bytearray(LONGEST)
+    head = head[: stream.read_into(memoryview(head))]
+    header = parse(bytes(head))
+    size = voxel_bytes(header)
+    if stream.most < header.offset + size:
+        raise ScanError(f"is too short for {' x '.join(map(str, header.shape))} voxels: cut off, or a broken header")
+    # Beside the stored voxels there will be float32 ones, where they are converted, and labels twice.
+    need, budget = size + prod(header.shape) * 6, machine.memory_budget()
+    if need > budget:
+        raise MemoryBudgetError(
+            f"is too large: {' x '.join(map(str, header.shape))} voxels need {need / 1e9:.1f} GB, "
+            f"and {budget / 1e9:.1f} GB are free"
+        )
+    stored = np.empty(header.shape[::-1], header.dtype)
+    target = memoryview(stored.reshape(-1).view(np.uint8)).cast("B")
+    early = bytes(head[header.offset : header.offset + size])  # a NIfTI-1 file's first voxels came with the head
+    target[: len(early)] = early
+    skip = max(header.offset - len(head), 0)
+    if stream.read_into(memoryview(bytearray(skip))) < skip:
+        raise ScanError("is cut off before its first voxel")
+    got = len(early) + stream.read_into(target[len(early) :])
+    if got < size:
+        raise ScanError(f"is cut off: {got} of {size} bytes of voxels are there")
+    return header, stored, _after_voxels(stream)
+
+
+def _after_voxels(stream: Stream) -> list[str]:
+    """Read on to the end, for the checksum; what follows the voxels is a warning."""
+    surplus = stream.surplus()
+    if surplus > MOST_SURPLUS:
+        return [f"more than {MOST_SURPLUS >> 20} MiB follow the voxels: left unread, and the checksum unchecked"]
+    if surplus:
+        return [f"{surplus} bytes follow the voxels: left out"]
+    return ["bytes that are no gzip follow the gzip stream: left out"] if stream.garbage else []
+
+
+def _hounsfield(stored: np.ndarray, header: Header) -> np.ndarray:
+    """int16 where that holds every stored value and none is scaled, else float32."""
+    if header.scaling is None:
+        small = stored.dtype.kind in "iu" and np.can_cast(stored.dtype, np.int16)
+        with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, and is seen as such
+            return stored.astype(np.int16 if small else np.float32, copy=False)
+    slope, inter = header.scaling
+    voxels = stored.astype(np.float32)
+    voxels *= np.float32(slope)
+    voxels += np.float32(inter)
+    return voxels
