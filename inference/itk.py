@@ -98,6 +98,6 @@ def _header(image: Any) -> Header:
 
 
 def _cause(error: RuntimeError) -> str:
-    """The last line of SimpleITK's message, without the names of its source files."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1].split("ITK ERROR: ")[-1] if lines else "SimpleITK says no cause"
+    """The last line of SimpleITK's message but for errno's text, which is of some earlier call."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and "Reason:" not in line]
+    return lines[-1].split("ERROR: ")[-1] if lines else "SimpleITK says no cause"

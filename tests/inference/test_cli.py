@@ -162,10 +162,12 @@ def test_odd_names_reach_the_log_escaped(
 
 def test_a_bar_on_a_terminal(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
     import pty
+    import termios
 
     reader, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 80))  # rows, columns: a bar is not drawn on a screen of size 0
     command = [sys.executable, "-m", "inference", inputs, tmp_path / "out", "--weights", tiny_weights, *F32]
-    subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=terminal, check=True)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=terminal)
     os.close(terminal)
     shown = b""
     while True:
@@ -177,6 +179,7 @@ def test_a_bar_on_a_terminal(inputs: Path, tmp_path: Path, tiny_weights: Path) -
             break
         shown += part
     os.close(reader)
+    assert process.wait() == 0
     assert b"window" in shown and b"organ" in shown
 
 
