@@ -87,7 +87,9 @@ def _run(module: str, *arguments: str | Path) -> None:
 
 def _turned(scan: Path, orientation: str | None, out: Path) -> None:
     image = nib.load(scan)
-    turn = ornt_transform(io_orientation(image.affine), axcodes2ornt(tuple(orientation or nib.aff2axcodes(image.affine))))
+    turn = ornt_transform(
+        io_orientation(image.affine), axcodes2ornt(tuple(orientation or nib.aff2axcodes(image.affine)))
+    )
     if np.array_equal(turn, [[0, 1], [1, 1], [2, 1]]):
         out.symlink_to(scan.resolve())
     else:

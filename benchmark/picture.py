@@ -7,6 +7,7 @@ Needs matplotlib.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
@@ -14,9 +15,9 @@ import nibabel as nib
 import numpy as np
 
 matplotlib.use("Agg")  # no screen is needed
-from matplotlib import pyplot as plt  # noqa: E402, the backend must be chosen before
-from matplotlib.colors import ListedColormap  # noqa: E402
-from matplotlib.patches import Patch  # noqa: E402
+from matplotlib import pyplot as plt
+from matplotlib.colors import ListedColormap
+from matplotlib.patches import Patch
 
 WINDOW = (-160, 240)  # HU, the usual soft-tissue window
 # FLARE 2023's labels, in its order, with colours that neighbours do not share.
@@ -39,11 +40,11 @@ def save_picture(scan: Path, labels: Path, out: Path) -> None:
     dx, dy, dz = image.header.get_zooms()[:3]
     middle = [int(np.median(where)) for where in np.nonzero(found)] if found.any() else [n // 2 for n in hu.shape]
     # RAS -> as radiologists look: rows downwards, the patient's right on the left.
-    planes = (
+    planes: list[tuple[str, Callable[[np.ndarray], np.ndarray], float]] = [
         ("axial", lambda v: v[::-1, ::-1, middle[2]].T, dy / dx),
         ("coronal", lambda v: v[::-1, middle[1], ::-1].T, dz / dx),
         ("sagittal", lambda v: v[middle[0], ::-1, ::-1].T, dz / dy),
-    )
+    ]
     figure, axes = plt.subplots(2, 3, figsize=(13, 7.6), facecolor="black", layout="constrained")
     for column, (name, cut, aspect) in enumerate(planes):
         for row in range(2):
@@ -54,7 +55,9 @@ def save_picture(scan: Path, labels: Path, out: Path) -> None:
                             interpolation="nearest")  # fmt: skip
             view.set_axis_off()
         axes[0, column].set_title(name, color="white")
-    shown = [Patch(color=colour, label=name) for value, (name, colour) in enumerate(LABELS, 1) if (found == value).any()]
+    shown = [
+        Patch(color=colour, label=name) for value, (name, colour) in enumerate(LABELS, 1) if (found == value).any()
+    ]
     if shown:
         figure.legend(handles=shown, loc="outside lower center", ncols=7, frameon=False, labelcolor="white")
     out.parent.mkdir(parents=True, exist_ok=True)

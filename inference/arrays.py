@@ -6,6 +6,7 @@ Numerics take the library as `xp` and are written once (array API standard, sect
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from inference.errors import DeviceError
 
 Array = Any  # numpy.ndarray or cupy.ndarray
+Network = Callable[[Array], Array]  # (b, 1, z, y, x) float32, C-contiguous -> (b, k, z, y, x) float32
 
 
 def array_library(device: str) -> Any:

@@ -56,12 +56,19 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line; one line a flag."""
     parser = argparse.ArgumentParser(prog="python -m inference", description=DESCRIPTION)
     add = parser.add_argument
-    add("inputs", metavar="INPUTS", type=Path, help="a folder of X_0000.nii.gz, one scan, or the folder of a DICOM series")
+    add(
+        "inputs",
+        metavar="INPUTS",
+        type=Path,
+        help="a folder of X_0000.nii.gz, one scan, or the folder of a DICOM series",
+    )
     add("outputs", metavar="OUTPUTS", type=Path, help="folder for the label maps X.nii.gz")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: cuda where it can be had")
     add("--engine", choices=("auto", "openvino", "onnxruntime", "torch"), default="auto", help="what runs the networks")
     add("--plan", choices=("abdomen", "dense"), default="abdomen", help="windows: only where the abdomen is, or all")
-    add("--step", type=_step, default=0.5, metavar="SHARE", help="distance of windows, share of the patch (default 0.5)")
+    add(
+        "--step", type=_step, default=0.5, metavar="SHARE", help="distance of windows, share of the patch (default 0.5)"
+    )
     add("--precision", choices=("auto", "f32", "bf16", "f16"), default="auto", help="of the networks' arithmetic")
     add("--weights", type=Path, metavar="DIR", help="folder of exported networks (default: those of this program)")
     add("--networks", type=_names, metavar="NAMES", help="in rising priority (default: organ,tumor as far as there)")
@@ -256,7 +263,7 @@ def _make_writable(folder: Path) -> None:
     except OSError as error:
         raise OutputError(
             f"{folder} cannot be written by user {os.getuid()}: {error.strerror}; "
-            "with docker, --user \"$(id -u):$(id -g)\" runs as you"
+            'with docker, --user "$(id -u):$(id -g)" runs as you'
         ) from error
 
 

@@ -100,7 +100,9 @@ def parse(block: bytes) -> Header:
         raise ScanError(f"holds vectors or matrices (intent code {int(fields['intent_code'])}), not a CT")
     bits = fields.get_data_dtype().itemsize * 8
     if int(fields["bitpix"]) != bits:
-        warnings.append(f"the header says {int(fields['bitpix'])} bits a voxel, its data type has {bits}: taken as {bits}")
+        warnings.append(
+            f"the header says {int(fields['bitpix'])} bits a voxel, its data type has {bits}: taken as {bits}"
+        )
     offset = _offset(fields, warnings)
     scaling = _scaling(fields, warnings)
     affine = _affine(fields, warnings)
@@ -190,9 +192,7 @@ def _affine(fields: Nifti1Header, warnings: list[str]) -> np.ndarray:
         affine = sform
         spacing = np.linalg.norm(sform[:3, :3], axis=0)
         if not positive or not np.allclose(spacing, pixdim, rtol=SAME, atol=0):
-            warnings.append(
-                f"sform spacing {_times(spacing)} and pixdim {_times(pixdim)} disagree: sform's is taken"
-            )
+            warnings.append(f"sform spacing {_times(spacing)} and pixdim {_times(pixdim)} disagree: sform's is taken")
         if qform is not None and not np.allclose(qform[:3, :3] / pixdim, sform[:3, :3] / spacing, atol=SHEAR):
             warnings.append("sform and qform give the axes other directions: sform's are taken")
     elif qform is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -42,10 +43,8 @@ def peak_memory_mb() -> float:
 
 def reset_peak_memory() -> None:
     """Let the peak start from what is held now; does nothing where the kernel does not allow it."""
-    try:
+    with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # man 5 proc: resets the "high water mark"
-    except OSError:
-        pass
 
 
 def memory_budget() -> int:

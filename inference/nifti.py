@@ -72,7 +72,7 @@ def _read(stream: Stream) -> tuple[Header, np.ndarray, list[str]]:
             f"and {budget / 1e9:.1f} GB are free"
         )
     stored = np.empty(header.shape[::-1], header.dtype)
-    target = memoryview(stored.reshape(-1).view(np.uint8)).cast("B")
+    target = stored.reshape(-1).view(np.uint8).data
     early = bytes(head[header.offset : header.offset + size])  # a NIfTI-1 file's first voxels came with the head
     target[: len(early)] = early
     skip = max(header.offset - len(head), 0)

@@ -93,9 +93,7 @@ def _spacing_on_network_axes(scan: Scan, card: Card) -> tuple[float, float, floa
     return z, y, x
 
 
-def _resample(
-    voxels: np.ndarray, shape: tuple[int, int, int], separate: int | None, card: Card, xp: Any
-) -> Array:
+def _resample(voxels: np.ndarray, shape: tuple[int, int, int], separate: int | None, card: Card, xp: Any) -> Array:
     """Normalise and resample `voxels` to `shape`; axis `separate` by nearest neighbour, the others by spline."""
     lead = separate or 0  # the axis whose slices are walked
     slices = np.moveaxis(voxels, lead, 0)

@@ -27,13 +27,11 @@ def resampled_shape(
     shape: Sequence[int], spacing: Sequence[float], new_spacing: Sequence[float]
 ) -> tuple[int, int, int]:
     """Shape (z, y, x) of a volume of `spacing` (mm) at `new_spacing` (mm); `compute_new_shape` of nnU-Net."""
-    z, y, x = (int(round(s / t * n)) for s, t, n in zip(spacing, new_spacing, shape, strict=True))
+    z, y, x = (round(s / t * n) for s, t, n in zip(spacing, new_spacing, shape, strict=True))
     return z, y, x
 
 
-def separate_axis(
-    spacing: Sequence[float], new_spacing: Sequence[float], force: bool | None = None
-) -> int | None:
+def separate_axis(spacing: Sequence[float], new_spacing: Sequence[float], force: bool | None = None) -> int | None:
     """The axis that nnU-Net resamples on its own, or None; `determine_do_sep_z_and_axis` of nnU-Net.
 
     `force` is the plans' `force_separate_z`: True and False decide, None asks the spacings (mm).

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from inference.arrays import Array
+from inference.arrays import Array, Network
 from inference.card import Card
 from inference.prepare import Trace, prepare, to_network_axes
 from inference.restore import restore
 from inference.scan import Scan
-from inference.sliding import Network, Progress, padding, slabs
+from inference.sliding import Progress, padding, slabs
 from inference.windows import Box, Plan, abdomen_plan, body_box, dense_plan, grid
 
 PLANS = ("abdomen", "dense")
@@ -131,7 +131,11 @@ def _run(
             volume = xp.pad(volume, pad)
         box = None
         if plan == "abdomen":
-            box = body_box(volume, _body_threshold(card), xp) if found is None else _on_grid(found, scan, trace, card, shape, pad)
+            box = (
+                body_box(volume, _body_threshold(card), xp)
+                if found is None
+                else _on_grid(found, scan, trace, card, shape, pad)
+            )
     windows = _plan(plan, found, volume.shape, card, step, box)
     most = len(list(product(*grid(volume.shape, card.patch, step, box))))
     progress = Progress(step=on_windows(card.name, most))

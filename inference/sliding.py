@@ -11,12 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from inference.arrays import Array
+from inference.arrays import Array, Network
 from inference.windows import THIN, Plan, Shape, gaussian
 
-Network = Callable[[Array], Array]  # (b, 1, z, y, x) float32, C-contiguous -> (b, k, z, y, x) float32
 Slab = tuple[int, Array]  # first plane, logits (k, planes, y, x) float32
 
 
@@ -38,9 +35,7 @@ def padding(shape: Shape, patch: Shape) -> tuple[tuple[int, int], ...]:
     return tuple((m // 2, m - m // 2) for m in missing)
 
 
-def slabs(
-    volume: Array, network: Network, plan: Plan, patch: Shape, xp: Any, progress: Progress
-) -> Iterator[Slab]:
+def slabs(volume: Array, network: Network, plan: Plan, patch: Shape, xp: Any, progress: Progress) -> Iterator[Slab]:
     """Blended logits of `volume` (z, y, x), which holds at least one window, in slabs that ascend in z.
 
     Windows are weighed by the Gaussian of nnU-Net and divided by the sum of the weights. Where
@@ -48,7 +43,8 @@ def slabs(
     together cover the volume; each is the caller's to keep.
     """
     weights = xp.asarray(gaussian(patch))
-    blended = total = None
+    blended: Array = None
+    total: Array = None
     base = 0  # the plane of the volume that is plane 0 of the two accumulators
     group = next(plan, None)
     while group is not None:

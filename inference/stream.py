@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 
+from isal import igzip_lib
+
 from inference.errors import ScanError
 
 GZIP = b"\x1f\x8b"
@@ -49,9 +51,6 @@ class Stream:
     """
 
     def __init__(self, file: FileIO) -> None:
-        from isal import igzip_lib
-
-        self._igzip = igzip_lib
         self._file = file
         self._fresh = b""  # read from the file, not yet given to a gzip member
         self._member: igzip_lib.IgzipDecompressor | None = None
@@ -85,7 +84,7 @@ class Stream:
             fresh, self._fresh = self._fresh, b""
             try:
                 piece = self._member.decompress(fresh, most)
-            except self._igzip.error as error:
+            except igzip_lib.error as error:  # type: ignore[misc]  # isal's stub calls it a module attribute
                 raise ScanError(f"is damaged: its gzip stream does not decode ({error})") from error
             if self._member.eof:
                 self._fresh, self._member = self._member.unused_data, None
@@ -107,7 +106,7 @@ class Stream:
         if not self._fresh.startswith(GZIP):
             self.garbage = bool(self._fresh)
             return False
-        self._member = self._igzip.IgzipDecompressor(flag=self._igzip.DECOMP_GZIP)
+        self._member = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
         return True
 
 

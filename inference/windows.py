@@ -79,7 +79,8 @@ def _meeting(along: list[int], window: int, part: slice) -> list[int]:
 
 def dense_plan(shape: Shape, patch: Shape, step: float, box: Box | None = None) -> Plan:
     """Every window over `box` (default: the whole volume), placed and ordered as nnU-Net does."""
-    for corner in product(*grid(shape, patch, step, box)):
+    zs, ys, xs = grid(shape, patch, step, box)
+    for corner in product(zs, ys, xs):
         yield [corner]
 
 
@@ -93,7 +94,7 @@ def abdomen_plan(shape: Shape, patch: Shape, step: float, box: Box) -> Plan:
     """
     zs, ys, xs = grid(shape, patch, step, box)
     for z in zs:
-        middle = list(product([z], _middle(ys), _middle(xs)))
+        middle: list[Corner] = list(product([z], _middle(ys), _middle(xs)))
         seen = yield middle
         ring = [corner for corner in product([z], ys, xs) if corner not in middle]
         if ring and sum(int((labels > 0).sum()) for labels in seen) >= FOUND * seen[0].size:

@@ -1,6 +1,6 @@
 """Run one engine on one patch in a process of its own, so that no two engines share a process.
 
-    python -m training.engine_check FOLDER ENGINE PRECISION PATCH.npy LOGITS.npy
+python -m training.engine_check FOLDER ENGINE PRECISION PATCH.npy LOGITS.npy
 """
 
 from __future__ import annotations

@@ -135,7 +135,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises WeightsError where it is missing, damaged, or holds more than tensors and plain values.
     """
     # What nnU-Net's own checkpoints hold besides: NumPy scalars in the training log.
-    numpy_types = [np._core.multiarray.scalar, np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType]
+    rebuild_scalar = np.float64(0).__reduce__()[0]
+    numpy_types: list[Any] = [rebuild_scalar, np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType]
     try:
         with torch.serialization.safe_globals(numpy_types):
             stored: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -200,7 +201,7 @@ def _check_engines(folder: Path, patch: np.ndarray, expected: np.ndarray) -> Non
         if find_spec(engine) is None:
             print(f"{engine}: not installed, not checked")
             continue
-        command = [sys.executable, "-m", "training.engine_check", folder, engine, "f32"]
+        command: list[str | Path] = [sys.executable, "-m", "training.engine_check", folder, engine, "f32"]
         done = subprocess.run([*command, folder / "patch.npy", folder / "logits.npy"], capture_output=True, text=True)
         if done.returncode != 0:
             raise WeightsError(f"engine {engine} cannot run the network: {done.stderr.strip().splitlines()[-1]}")

@@ -65,9 +65,7 @@ def _unet(features: list[int], strides: list[list[int]]) -> Plans:
 
 # The first pooling leaves z alone: at 4 mm against 1.2 mm the patch is short there.
 STUDENT_UNET = _unet([16, 32, 64, 128, 256], [[1, 1, 1], [1, 2, 2], [2, 2, 2], [2, 2, 2], [2, 2, 2]])
-TEACHER_UNET = _unet(
-    [32, 64, 128, 256, 320, 320], [[1, 1, 1], [1, 2, 2], [2, 2, 2], [2, 2, 2], [2, 2, 2], [1, 2, 2]]
-)
+TEACHER_UNET = _unet([32, 64, 128, 256, 320, 320], [[1, 1, 1], [1, 2, 2], [2, 2, 2], [2, 2, 2], [2, 2, 2], [1, 2, 2]])
 
 
 def _configuration(name: str, spacing: list[float], patch: list[int], architecture: Plans) -> Plans:

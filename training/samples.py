@@ -25,7 +25,9 @@ def main() -> None:
     arguments = parser.parse_args()
     renderers = open_renderers(arguments.data)
     rng = np.random.default_rng(arguments.seed)
-    figure, axes = pyplot.subplots(arguments.rows, arguments.columns, figsize=(4 * arguments.columns, 3.3 * arguments.rows))
+    figure, axes = pyplot.subplots(
+        arguments.rows, arguments.columns, figsize=(4 * arguments.columns, 3.3 * arguments.rows)
+    )
     for axis in np.ravel(axes):
         patch = renderers[rng.integers(len(renderers))].render(rng, (12, 192, 256))
         image, label = patch.image[6], patch.label[6]

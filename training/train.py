@@ -1,7 +1,8 @@
 """Train the student: `python -m training.train RUN_FOLDER --minutes 95 --start weights.pt`.
 
-The loop is lean on purpose: patches of several sizes are made on the fly in worker processes, AdamW in bf16, a learning rate that falls with the time spent, an average of the weights as the result. A run that was
-killed goes on where its last checkpoint stood when it is started again with the same folder.
+The loop is lean on purpose: patches of several sizes are made on the fly in worker processes, AdamW in bf16, a
+learning rate that falls with the time spent, an average of the weights as the result. A run that was killed goes
+on where its last checkpoint stood when it is started again with the same folder.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ def train(
         logits = network(image.bfloat16().to(memory_format=torch.channels_last_3d))
         loss = partial_label_loss(logits, label, merge)
         network.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         for weight, worker in zip(weights, working, strict=True):
             weight.grad = None if worker.grad is None else worker.grad.float()
         torch.nn.utils.clip_grad_norm_(weights, 12.0)

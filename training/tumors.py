@@ -43,7 +43,9 @@ class Lesion:
     value: np.ndarray  # (z, y, x) float32 HU of the lesion
 
 
-def _reach(rng: np.random.Generator, shape: Shape, spacing: np.ndarray, centre: np.ndarray, radius: float) -> np.ndarray:
+def _reach(
+    rng: np.random.Generator, shape: Shape, spacing: np.ndarray, centre: np.ndarray, radius: float
+) -> np.ndarray:
     """(z, y, x) float32: distance from `centre` (voxels) over the lesion's own, irregular radius; 1 at its edge."""
     axes = [(np.arange(n, dtype=np.float32) - c) * s for n, c, s in zip(shape, centre, spacing, strict=True)]
     turn = (rotation(rng, (60.0, 60.0, 60.0)) / rng.uniform(0.7, 1.35, 3)[:, None]).astype(np.float32)

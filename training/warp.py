@@ -80,7 +80,9 @@ def source_coordinates(
     return where
 
 
-def take_nearest(volume: np.ndarray, where: np.ndarray, spacing: tuple[float, float, float], outside: int) -> np.ndarray:
+def take_nearest(
+    volume: np.ndarray, where: np.ndarray, spacing: tuple[float, float, float], outside: int
+) -> np.ndarray:
     """`volume` (z, y, x) at `where` (3, z, y, x) mm, nearest voxel; `outside` beyond its edges."""
     index = [np.rint(where[i] / spacing[i]).astype(np.int32) for i in range(3)]
     inside = np.ones(where.shape[1:], bool)

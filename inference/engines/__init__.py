@@ -14,9 +14,9 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
+from inference.arrays import Network
 from inference.card import Card
 from inference.errors import DeviceError
-from inference.sliding import Network
 
 ENGINES = ("openvino", "onnxruntime", "torch")  # in the order in which "auto" prefers them on the CPU
 DEVICES = ("cpu", "cuda")

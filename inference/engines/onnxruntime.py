@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from inference.arrays import Array, array_library
+from inference.arrays import Array, Network, array_library
 from inference.card import Card
 from inference.errors import DeviceError
-from inference.sliding import Network
 
 TENSORRT_CACHE = "VISCERA_TENSORRT_CACHE"  # a folder for built engines: naming one opts in to TensorRT
 
@@ -41,7 +40,10 @@ def _on_cuda(path: str, options: Any, dtype: Any, channels: int) -> Network:
     providers: list[tuple[str, dict[str, str]]] = [("CUDAExecutionProvider", cuda)]
     if cache := os.environ.get(TENSORRT_CACHE):
         tensorrt = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": cache}
-        tensorrt |= {"user_compute_stream": cuda["user_compute_stream"], "trt_fp16_enable": str(int(dtype == np.float16))}
+        tensorrt |= {
+            "user_compute_stream": cuda["user_compute_stream"],
+            "trt_fp16_enable": str(int(dtype == np.float16)),
+        }
         providers.insert(0, ("TensorrtExecutionProvider", tensorrt))
     session = ort.InferenceSession(path, options, providers=providers)
     given = session.get_providers()  # ONNX Runtime falls back to the CPU without an error

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import openvino as ov
 
-from inference.arrays import Array
+from inference.arrays import Array, Network
 from inference.card import Card
-from inference.sliding import Network
 
 
 def load(card: Card, *, precision: str, device: str, threads: int) -> Network:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import onnx
 import torch
 from onnx import numpy_helper
-from torch.nn import functional as F  # noqa: N812, the field's name for it
+from torch.nn import functional as F
 
-from inference.arrays import Array
+from inference.arrays import Array, Network
 from inference.card import Card
 from inference.errors import WeightsError
-from inference.sliding import Network
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
@@ -81,7 +81,7 @@ def _average_pool(x: Any, *, kernel_shape: Any, strides: Any = 1, pads: Any = No
 
 
 # Every operator of an exported PlainConvUNet or ResidualEncoderUNet.
-OPERATORS = {
+OPERATORS: dict[str, Callable[..., Any]] = {
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     "AveragePool": _average_pool,

@@ -132,7 +132,16 @@ def test_sigterm_ends_with_143_and_leaves_nothing_half_written(
     for number in range(60):
         save_scan(tmp_path / "in" / f"{number:02d}_0000.nii.gz", blob, (3.0, 2.0, 2.0))
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "inference", tmp_path / "in", out, "--weights", tiny_weights, *F32]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "inference",
+        tmp_path / "in",
+        out,
+        "--weights",
+        tiny_weights,
+        *F32,
+    ]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not list(out.glob("*.nii.gz")) and time.monotonic() < deadline:
@@ -166,7 +175,16 @@ def test_a_bar_on_a_terminal(inputs: Path, tmp_path: Path, tiny_weights: Path) -
 
     reader, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (24, 80))  # rows, columns: a bar is not drawn on a screen of size 0
-    command = [sys.executable, "-m", "inference", inputs, tmp_path / "out", "--weights", tiny_weights, *F32]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "inference",
+        inputs,
+        tmp_path / "out",
+        "--weights",
+        tiny_weights,
+        *F32,
+    ]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=terminal)
     os.close(terminal)
     shown = b""

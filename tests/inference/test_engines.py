@@ -66,7 +66,14 @@ def test_engines_agree(precision: str, tiny_weights: Path, tmp_path: Path) -> No
     for engine in engines.ENGINES:
         if find_spec(engine) is None:
             continue
-        command = [sys.executable, "-m", "training.engine_check", tiny_weights / "organ", engine, precision]
+        command: list[str | Path] = [
+            sys.executable,
+            "-m",
+            "training.engine_check",
+            tiny_weights / "organ",
+            engine,
+            precision,
+        ]
         subprocess.run([*command, tmp_path / "patch.npy", tmp_path / "logits.npy"], check=True)
         answers.append(np.load(tmp_path / "logits.npy"))
     assert len(answers) >= 2

@@ -42,9 +42,7 @@ def test_a_run_imports_its_engine_and_no_other(
     pytest.importorskip(engine)
     scan = save_scan(tmp_path / "x_0000.nii.gz", blob, (3.0, 2.0, 2.0))
     program = "import sys\nfrom inference.cli import main\nassert main(sys.argv[1:]) == 0"
-    names = imported(
-        program, scan, tmp_path / "out", "--weights", tiny_weights, "--device", "cpu", "--engine", engine
-    )
+    names = imported(program, scan, tmp_path / "out", "--weights", tiny_weights, "--device", "cpu", "--engine", engine)
     assert engine in names
     assert not names & (set(ENGINES) - {engine})
     assert not names & {"SimpleITK", "nnunetv2", "training"}  # nibabel takes SciPy where it is installed
@@ -56,5 +54,3 @@ def test_thread_variables_are_set_before_numpy_is_there() -> None:
         "cli.Run(options)\nassert os.environ['OMP_NUM_THREADS'] == '3' and 'numpy' not in sys.modules"
     )
     imported(program)
-
-

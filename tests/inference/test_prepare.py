@@ -8,11 +8,11 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from cards import make_card
 from scipy import ndimage
 
 from inference.prepare import nonzero_box, prepare, to_network_axes
 from inference.scan import Scan
+from tests.inference.cards import make_card
 
 STUDENT, TEACHER = (4.0, 1.2, 1.2), (2.5, 0.86, 0.86)
 SPACINGS = [

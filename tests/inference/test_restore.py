@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from cards import make_card
 from scipy import ndimage
-from test_prepare import SPACINGS
 
 from inference.prepare import Trace
 from inference.restore import restore, winning_channel
+from tests.inference.cards import make_card
+from tests.inference.test_prepare import SPACINGS
 
 STORED = (21, 47, 52)
 BOX = (slice(1, 20), slice(0, 45), slice(3, 52))
@@ -34,7 +34,8 @@ def test_equal_to_nnunets_dense_restoring(
 ) -> None:
     resampling = pytest.importorskip("nnunetv2.preprocessing.resampling.default_resampling")
     trace = Trace(STORED, "LPS", BOX, spacing)
-    shape = tuple(int(n) for n in resampling.compute_new_shape(trace.shape, spacing, at))
+    z, y, x = (int(n) for n in resampling.compute_new_shape(trace.shape, spacing, at))
+    shape = (z, y, x)
     logits = logits_of(shape)
     dense = resampling.resample_data_or_seg_to_shape(logits, trace.shape, at, spacing, False, 1, 0, None).argmax(0)
     expected = np.zeros(STORED, np.uint8)

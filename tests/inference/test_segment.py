@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from cards import make_card
 
 from inference.scan import Scan
 from inference.segment import MARGIN, Model, bounds, overlay, segment
+from tests.inference.cards import make_card
 
 
 def brighter(hu: float, channels: int = 2) -> Callable[[np.ndarray], np.ndarray]:
@@ -60,9 +60,7 @@ def test_the_tumour_lies_over_the_organ(plan: str) -> None:
 
 def test_one_network_may_hold_organs_and_tumour() -> None:
     scan, _ = organ_scan()
-    both = Model(
-        make_card((2.0, 2.0, 2.0), values=(*range(14), 14), orientation="LPS"), brighter(150, channels=15)
-    )
+    both = Model(make_card((2.0, 2.0, 2.0), values=(*range(14), 14), orientation="LPS"), brighter(150, channels=15))
     labels, _ = segment(scan, [both], np)
     assert set(np.unique(labels)) == {0, 14}
 

@@ -50,9 +50,7 @@ def test_where_no_window_ran_every_channel_is_zero(volume: np.ndarray) -> None:
         yield [(0, 0, 0)]
         yield [(11, 11, 16)]
 
-    blended = np.concatenate(
-        [part for _, part in slabs(volume, network, two_windows(), PATCH, np, Progress())], axis=1
-    )
+    blended = np.concatenate([part for _, part in slabs(volume, network, two_windows(), PATCH, np, Progress())], axis=1)
     assert blended.shape == (3, *SHAPE)
     assert not blended[:, 6:11].any()
     np.testing.assert_allclose(blended[0, :6, :8, :10], volume[:6, :8, :10], atol=1e-5)

@@ -80,7 +80,10 @@ def test_inside_a_box_windows_stand_where_the_dense_plan_has_them() -> None:
     assert inside < everywhere
     # Each voxel of the box has its nearest window among them.
     for voxel in product((10, 25, 39), (150, 200, 289), (0, 50, 99)):
-        centre = [min(axis, key=lambda s, w=w, v=v: abs(s + w / 2 - v - 0.5)) for axis, w, v in zip(grid(SHAPE, PATCH, 0.5), PATCH, voxel, strict=True)]
+        centre = [
+            min((abs(s + w / 2 - v - 0.5), s) for s in axis)[1]
+            for axis, w, v in zip(grid(SHAPE, PATCH, 0.5), PATCH, voxel, strict=True)
+        ]
         assert tuple(centre) in inside
 
 

@@ -13,10 +13,9 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("nnunetv2")
 
-from conftest import TINY_PATCH, write_model  # noqa: E402
-
 from inference.card import read_card  # noqa: E402
 from inference.errors import WeightsError  # noqa: E402
+from tests.conftest import TINY_PATCH, write_model  # noqa: E402
 from training import export as exporter  # noqa: E402
 
 
@@ -65,7 +64,11 @@ def test_any_batch_and_size_equals_the_module(tiny_model: Path, tiny_weights: Pa
 
 def test_a_residual_encoder_with_turned_axes(tmp_path: Path) -> None:
     model = write_model(
-        tmp_path / "m", architecture="ResidualEncoderUNet", spacing=(2.5, 2.0, 2.0), transpose=(1, 0, 2), orientation=None
+        tmp_path / "m",
+        architecture="ResidualEncoderUNet",
+        spacing=(2.5, 2.0, 2.0),
+        transpose=(1, 0, 2),
+        orientation=None,
     )
     exporter.export(model, tmp_path / "net")
     card = read_card(tmp_path / "net")
