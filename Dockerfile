@@ -1,64 +1,66 @@
-# syntax-free on purpose: builds with BuildKit and with the legacy builder.
-#   docker build -t viscera .                     GPU and CPU
-#   docker build -t viscera:cpu --target cpu .    CPU only, small
+# Viscera in a container:
+#   docker build -t viscera .                     for NVIDIA GPUs, and CPUs where there is none
+#   docker build -t viscera:cpu --target cpu .    for CPUs, a small image
+# Stages stand in this order so that the legacy builder, which builds all above its target, builds no CUDA for `cpu`.
 ARG BASE_IMAGE=debian:12-slim
 
-# hadolint ignore=DL3006  # the tag is in BASE_IMAGE
 FROM ${BASE_IMAGE} AS python
-# Debian's own Python: security fixes come with the base image, and no second one has to be carried.
-# hadolint ignore=DL3008  # Debian's stable versions are fixed by the release
+# Debian's own Python: its security fixes come with the base image's.
+# hadolint ignore=DL3008  # a Debian release fixes the versions, and keeps only the newest of each
 RUN apt-get update \
  && apt-get install -y --no-install-recommends python3 \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
-
-FROM python AS build
-# hadolint ignore=DL3008
-RUN apt-get update && apt-get install -y --no-install-recommends python3-venv
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-COPY requirements/slim.sh /slim.sh
-
-# Dependencies before code: they change seldom and take long. pip and setuptools stay behind.
-FROM build AS packages-cpu
-COPY requirements.txt /requirements.txt
-RUN python3 -m venv /venv \
- && /venv/bin/pip install --require-hashes --only-binary :all: -r /requirements.txt \
- && bash /slim.sh /venv/lib/python3.*/site-packages \
- && /venv/bin/pip uninstall -y setuptools pip \
- && python3 -m compileall -q --invalidation-mode unchecked-hash /venv/lib
-
-FROM build AS packages-gpu
-COPY requirements/gpu.txt /requirements.txt
-RUN python3 -m venv /venv \
- && /venv/bin/pip install --require-hashes --only-binary :all: -r /requirements.txt \
- && bash /slim.sh /venv/lib/python3.*/site-packages \
- && /venv/bin/pip uninstall -y setuptools pip \
- && python3 -m compileall -q --invalidation-mode unchecked-hash /venv/lib
 
 FROM python AS code
 WORKDIR /workspace
 COPY predict.sh LICENSE ./
 COPY weights weights
 COPY inference inference
-# No file is written at run time (--read-only), so the bytecode is made here; unchecked, since nothing changes.
+# Nothing is written at run time (--read-only), so the bytecode is made here; unchecked, since nothing changes.
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash inference
 
 FROM python AS runtime
-# HOME: an unknown uid has none. UTF8: names of scans, in any locale. The bytecode is already there.
+# HOME, since an unknown uid has none; UTF8 for the names of scans, in any locale.
 ENV PATH=/venv/bin:$PATH \
     HOME=/tmp \
     PYTHONUTF8=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 WORKDIR /workspace
-# A command and no entry point: FLARE's own command, /bin/bash -c "sh predict.sh", takes its place.
+# A command and no entry point: FLARE's own, /bin/bash -c "sh predict.sh", takes its place.
 CMD ["sh", "predict.sh"]
 LABEL org.opencontainers.image.title="Viscera" \
       org.opencontainers.image.description="Abdominal organs and tumours in CT. Research use only." \
       org.opencontainers.image.licenses="Apache-2.0"
 
+FROM python AS build
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends python3-venv \
+ && rm -rf /var/lib/apt/lists/*
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+COPY requirements/slim.sh /slim.sh
+
+# Packages before code: they change seldom and take long. pip and setuptools stay behind.
+FROM build AS packages-cpu
+COPY requirements.txt /requirements.txt
+RUN python3 -m venv /venv \
+ && /venv/bin/pip install --require-hashes --only-binary :all: -r /requirements.txt \
+ && bash /slim.sh /venv/lib/python3.*/site-packages \
+ && /venv/bin/pip uninstall -q -y setuptools pip \
+ && python3 -m compileall -q --invalidation-mode unchecked-hash /venv/lib
+
 FROM runtime AS cpu
 COPY --from=packages-cpu /venv /venv
 COPY --from=code /workspace /workspace
+
+FROM build AS packages-gpu
+COPY requirements/gpu.txt /requirements.txt
+RUN python3 -m venv /venv \
+ && /venv/bin/pip install --require-hashes --only-binary :all: -r /requirements.txt \
+ && bash /slim.sh /venv/lib/python3.*/site-packages \
+ && /venv/bin/pip uninstall -q -y setuptools pip \
+ && python3 -m compileall -q --invalidation-mode unchecked-hash /venv/lib
 
 FROM runtime AS gpu
 # What the NVIDIA container runtime hands in: CUDA for computing, nvidia-smi for measuring.

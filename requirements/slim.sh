@@ -27,4 +27,4 @@ rm -rf "$site"/openvino/tools "$site"/openvino_telemetry*
 # Its tools for converting models are the only users of protobuf and flatbuffers.
 rm -rf "$site"/onnxruntime/capi/libonnxruntime.so.* \
   "$site"/onnxruntime/{backend,datasets,quantization,tools,transformers} \
-  "$site"/google "$site"/protobuf-* "$site"/flatbuffers* "$site"/bin
+  "$site"/google "$site"/protobuf-* "$site"/flatbuffers* "${site:?}"/bin

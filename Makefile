@@ -1,0 +1,64 @@
+# Each target sets up what it needs in .venv, once.
+#   make predict                        the embedded sample
+#   make predict INPUT=dir OUTPUT=dir   a folder of scans; FLAGS="--plan dense" adds flags
+#   make test | lint | image | lock
+PYTHON ?= python3
+BIN := .venv/bin
+SAMPLE := sample
+TORCH = $(shell grep '^torch==' requirements/dev.txt)
+
+.PHONY: predict test lint format image lock clean
+
+ifdef INPUT
+predict: .venv/run
+	@test -n "$(OUTPUT)" || { echo "error: give OUTPUT=dir as well" >&2; exit 2; }
+	$(BIN)/python -m inference "$(INPUT)" "$(OUTPUT)" $(FLAGS)
+else
+predict: .venv/picture
+	$(BIN)/python -m benchmark.torso $(SAMPLE)/inputs/torso_0000.nii.gz
+	$(BIN)/python -m inference $(SAMPLE)/inputs $(SAMPLE)/outputs --json $(SAMPLE)/run.json $(FLAGS)
+	$(BIN)/python -m benchmark.picture $(SAMPLE)/inputs/torso_0000.nii.gz $(SAMPLE)/outputs/torso.nii.gz $(SAMPLE)/torso.png
+	@echo "labels:  $(SAMPLE)/outputs/torso.nii.gz"
+	@echo "picture: $(SAMPLE)/torso.png"
+endif
+
+test: .venv/dev
+	$(BIN)/python -m pytest
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/shellcheck predict.sh requirements/*.sh .ci/run .ci/container
+
+format: .venv/dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+image:
+	docker build -t viscera .
+
+lock: .venv/dev
+	$(BIN)/pip install --quiet uv
+	PATH="$(CURDIR)/$(BIN):$$PATH" requirements/lock.sh
+
+clean:
+	rm -rf .venv $(SAMPLE)
+
+.venv/run: requirements.txt requirements/environment.py
+	$(PYTHON) requirements/environment.py .venv
+	$(BIN)/pip install --quiet --require-hashes -r requirements.txt
+	touch $@
+
+# The one package more that pictures need, at the version of dev.txt.
+.venv/picture: .venv/run requirements/dev.txt
+	$(BIN)/pip install --quiet -c requirements/dev.txt matplotlib
+	touch $@
+
+# PyPI's torch brings CUDA, gigabytes of it; TORCH_INDEX=https://download.pytorch.org/whl/cpu does not.
+.venv/dev: .venv/run requirements/dev.txt
+	$(if $(TORCH_INDEX),$(BIN)/pip install --quiet --index-url $(TORCH_INDEX) $(TORCH))
+	$(BIN)/pip install --quiet -r requirements/dev.txt
+	touch $@
