@@ -19,7 +19,8 @@ from nibabel.quaternions import quat2mat
 from inference.errors import ScanError
 from inference.stream import looks_like
 
-MAGIC = {348: b"n+1", 540: b"n+2\0\r\n\x1a\n"}  # by size of the header
+# By size of the header: where the magic bytes are, and what they are.
+MAGIC = {348: (344, b"n+1\0"), 540: (4, b"n+2\0\r\n\x1a\n")}
 LONGEST = 540
 EXTENDER = 4  # bytes after the header that say whether extensions follow
 MOST_EXTENSIONS = 64 << 20
@@ -82,7 +83,6 @@ class Header:
         fields["scl_slope"], fields["scl_inter"] = 1, 0
         fields["cal_min"] = fields["cal_max"] = 0
         size = int(fields["sizeof_hdr"])
-        fields["magic"] = MAGIC[size]
         fields["vox_offset"] = size + EXTENDER
         return bytes(fields.binaryblock) + bytes(EXTENDER)
 
@@ -117,10 +117,11 @@ def _fields(block: bytes) -> Nifti1Header:
             if int.from_bytes(block[:4], order) == size:  # type: ignore[arg-type]
                 if len(block) < size:
                     raise ScanError(f"is cut off: {len(block)} bytes are less than its header")
-                magic = kind(block[:size], endianness=mark, check=False)["magic"].item()
-                if magic == b"ni1" or (size == 540 and magic.startswith(b"ni2")):
+                at, magic = MAGIC[size]
+                found = block[at : at + len(magic)]
+                if found[:3] in (b"ni1", b"ni2"):
                     raise ScanError("is a header without voxels (NIfTI pair): convert the pair to one .nii.gz")
-                if magic != MAGIC[size].rstrip(b"\0"):
+                if found != magic:
                     raise ScanError("is not NIfTI (the magic bytes are wrong; ANALYZE 7.5 has no orientation)")
                 return kind(block[:size], endianness=mark, check=False)
     if not block:
