@@ -40,10 +40,13 @@ def test_a_tiny_network_on_a_turned_scan(
         save_scan(tmp_path / "turned_0000.nii.gz", blob, (2.0, 2.5, 2.5), "ASL"),
     ]
     done = parity(tiny_model, *scans)
-    assert done.returncode == 0, done.stderr
-    plain, turned = done.stdout.splitlines()
-    assert plain.startswith("plain: ") and turned.startswith("turned: ")
-    assert "1: " in plain  # labels were found, so that there was something to compare
+    lines = done.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["plain", "turned"], done.stderr
+    # Not the Dice of each label: random weights leave near-ties in small regions, and nnU-Net keeps logits in
+    # float16, which decides those its own way.
+    for line in lines:
+        assert float(line.split()[1]) >= 99.95, line
+        assert "1: 0.999" in line  # labels were found, so that there was something to compare
 
 
 def test_the_organ_network_on_a_real_scan(shared_data: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from nibabel.nifti2 import Nifti2Header
 
 from inference import machine, nifti
 from inference.errors import CaseError, MemoryBudgetError, ScanError
+from inference.header import parse
 from inference.reading import read_scan
 
 SHAPE = (10, 12, 14)  # (z, y, x)
@@ -105,9 +106,7 @@ def test_26_values_beyond_ct_are_kept_for_the_clip(hu: np.ndarray, tmp_path: Pat
 @pytest.mark.parametrize("code", ["RAS", "LPS", "LPI", "PIL", "SAR"], ids=lambda code: f"27-28 {code}")
 def test_orientation_is_where_the_axes_point(code: str, hu: np.ndarray, tmp_path: Path) -> None:
     image = nib.Nifti1Image(hu.T, RAS)
-    turn = nib.orientations.ornt_transform(
-        nib.io_orientation(RAS), nib.orientations.axcodes2ornt(tuple(code))
-    )
+    turn = nib.orientations.ornt_transform(nib.io_orientation(RAS), nib.orientations.axcodes2ornt(tuple(code)))
     turned = image.as_reoriented(turn)
     nib.save(turned, tmp_path / "x_0000.nii.gz")
     scan, _ = read_scan(tmp_path / "x_0000.nii.gz")
@@ -452,7 +451,6 @@ def test_89_90_what_is_no_file(tmp_path: Path) -> None:
 def test_92_a_file_that_changes_while_it_is_read(hu: np.ndarray, tmp_path: Path, monkeypatch: Any) -> None:
     path = tmp_path / "x_0000.nii"
     path.write_bytes(file_bytes(header(), hu))
-    parse = nifti.parse
 
     def write_meanwhile(block: bytes) -> Any:
         with path.open("ab") as other:

@@ -1,0 +1,54 @@
+"""What the documents promise is there: flags, modules, fields, exit codes, files."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from inference import errors
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "weights").glob("*.md")]
+USAGE = (ROOT / "docs" / "usage.md").read_text()
+
+
+def test_every_flag_is_documented_and_every_documented_flag_exists() -> None:
+    command = [sys.executable, "-m", "inference", "--help"]
+    help_text = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    flags = set(re.findall(r"--[a-z]+", help_text))
+    assert set(re.findall(r"^\| `(--[a-z]+)`", USAGE, re.MULTILINE)) == flags
+
+
+def test_exit_codes_are_those_of_the_exceptions() -> None:
+    table = USAGE.split("## Exit codes")[1].split("##")[0]
+    documented = {
+        int(code) for code in re.findall(r"\d+", " ".join(re.findall(r"^\| ([\d, ]+) \|", table, re.MULTILINE)))
+    }
+    raised = {kind.exit_code for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "exit_code")}
+    assert documented == raised | {0, 4, 130, 143}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_modules_and_files_that_are_named_exist(document: Path) -> None:
+    text = document.read_text()
+    for module in re.findall(r"python -m ([a-z_.]+)", text):
+        assert importlib.util.find_spec(module), module
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        if not link.startswith("http"):
+            assert (document.parent / link).exists(), link
+    for target in re.findall(r"^ {4}make ([a-z]+)", text, re.MULTILINE):
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
+
+
+def test_every_module_of_inference_has_its_floor() -> None:
+    architecture = (ROOT / "docs" / "architecture.md").read_text()
+    contract = (ROOT / "pyproject.toml").read_text()
+    for path in (ROOT / "inference").glob("*.py"):
+        if path.name != "__init__.py":
+            assert f"`{path.name}`" in architecture, path.name
+            assert f"inference.{path.stem}" in contract, path.name
