@@ -6,6 +6,9 @@ import os
 from typing import Any
 
 import numpy as np
+
+# ONNX Runtime reports its use to Microsoft unless this is set before its import.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime as ort
 
 from inference.arrays import Array, Network, array_library

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+
+# OpenVINO reports its import to Google Analytics where this package is installed, as it is with the wheel.
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 import openvino as ov
 
 from inference.arrays import Array, Network

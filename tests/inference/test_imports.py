@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -46,6 +47,21 @@ def test_a_run_imports_its_engine_and_no_other(
     assert engine in names
     assert not names & (set(ENGINES) - {engine})
     assert not names & {"SimpleITK", "nnunetv2", "training"}  # nibabel takes SciPy where it is installed
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_no_engine_reports_its_use(engine: str, tmp_path: Path) -> None:
+    """ONNX Runtime and OpenVINO can; each would first keep a number for the machine under its home."""
+    pytest.importorskip(engine)
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom inference.card import read_card\n"
+        "from inference.engines import choose, load\n"
+        "load(choose('cpu', sys.argv[1], 'f32'), read_card(Path('weights/organ')), 1)"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
+    environment |= {"HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", program, engine], check=True, cwd=ROOT, env=environment)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_thread_variables_are_set_before_numpy_is_there() -> None:

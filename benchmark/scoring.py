@@ -1,0 +1,87 @@
+"""Scores of label maps as FLARE 2023 computes them: DSC, and NSD at a tolerance of each organ's own.
+
+The rules are those of the challenge's evaluation script (FLARE23_DSC_NSD_Eval.py, github.com/JunMa11/FLARE),
+the surface distances those of the library that it uses (Nikolov et al., arXiv:1809.04430).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from surface_distance import metrics
+
+# Label -> name, tolerance of NSD in mm.
+LABELS: dict[int, tuple[str, float]] = {
+    1: ("liver", 5), 2: ("right kidney", 3), 3: ("spleen", 3), 4: ("pancreas", 5), 5: ("aorta", 2),
+    6: ("inferior vena cava", 2), 7: ("right adrenal gland", 2), 8: ("left adrenal gland", 2),
+    9: ("gallbladder", 2), 10: ("esophagus", 3), 11: ("stomach", 5), 12: ("duodenum", 7), 13: ("left kidney", 3),
+    14: ("tumour", 2),
+}  # fmt: skip
+TUBES = (5, 6, 10)  # scored only where the reference has them: how far a tube is drawn is a matter of taste
+LEAST_DSC = 0.2  # below it NSD counts as 0 (0.1 until March 2024)
+
+
+@dataclass(frozen=True)
+class Score:
+    """DSC and NSD of one label in one case, both in 0..1; None where the reference has no slice to score on."""
+
+    dsc: float | None
+    nsd: float | None
+
+
+def score_case(
+    prediction: np.ndarray, reference: np.ndarray, spacing: tuple[float, float, float], labels: list[int]
+) -> dict[int, Score]:
+    """Scores by label of two label maps (x, y, z) whole numbers, z along the patient; spacing (x, y, z) mm.
+
+    Raises ValueError where the shapes differ.
+    """
+    if prediction.shape != reference.shape:
+        raise ValueError(f"label maps of shapes {prediction.shape} and {reference.shape} cannot be compared")
+    return {label: _score(prediction == label, reference == label, spacing, label) for label in labels}
+
+
+def _score(found: np.ndarray, wanted: np.ndarray, spacing: tuple[float, float, float], label: int) -> Score:
+    if label in TUBES and wanted.any():
+        slices = np.flatnonzero(wanted.any(axis=(0, 1)))
+        part = slice(slices[0], slices[-1])  # the script leaves the highest slice out
+        if part.start == part.stop:
+            return Score(None, None)
+        found, wanted = found[:, :, part], wanted[:, :, part]
+    if not wanted.any() or not found.any():
+        same = float(wanted.any() == found.any())
+        return Score(same, same)
+    box = _box(found | wanted)
+    found, wanted = found[box], wanted[box]
+    dsc = 2 * float((found & wanted).sum()) / float(found.sum() + wanted.sum())
+    if dsc < LEAST_DSC:
+        return Score(dsc, 0.0)
+    distances = metrics.compute_surface_distances(wanted, found, spacing)
+    return Score(dsc, float(metrics.compute_surface_dice_at_tolerance(distances, LABELS[label][1])))
+
+
+def _box(mask: np.ndarray) -> tuple[slice, ...]:
+    """The smallest box around a mask that holds something."""
+    planes = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    return tuple(slice(int(along[0]), int(along[-1]) + 1) for along in planes)
+
+
+def read_pair(prediction: Path, reference: Path) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]]:
+    """Two label maps (x, y, z) uint8 and their spacing in mm.
+
+    Raises ValueError, naming the files, where they are not on one grid or hold what is no label.
+    """
+    ours, theirs = nib.load(prediction), nib.load(reference)
+    if ours.shape != theirs.shape or not np.allclose(ours.affine, theirs.affine, atol=1e-3):
+        raise ValueError(f"{prediction} and {reference} do not lie on the same grid")
+    maps = []
+    for path, image in ((prediction, ours), (reference, theirs)):
+        values = np.asanyarray(image.dataobj)
+        if values.min() < 0 or values.max() > 255 or (values.dtype.kind == "f" and (values % 1).any()):
+            raise ValueError(f"{path} is no label map: its values run from {values.min():g} to {values.max():g}")
+        maps.append(values.astype(np.uint8))
+    x, y, z = (float(mm) for mm in theirs.header.get_zooms()[:3])
+    return maps[0], maps[1], (x, y, z)
