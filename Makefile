@@ -5,7 +5,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SAMPLE := sample
-TORCH = $(shell grep '^torch==' requirements/dev.txt)
+TORCH = $(shell grep -E '^torch(vision)?==' requirements/dev.txt)
 
 .PHONY: predict test lint format image lock clean
 
@@ -31,7 +31,7 @@ lint: .venv/dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/hadolint Dockerfile
-	$(BIN)/shellcheck predict.sh requirements/*.sh .ci/run .ci/container
+	$(BIN)/shellcheck predict.sh requirements/*.sh training/train.sh .ci/run .ci/container
 
 format: .venv/dev
 	$(BIN)/ruff check --fix .

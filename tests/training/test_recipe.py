@@ -1,0 +1,112 @@
+"""The recipe on tiny data: datasets and votes by hand, and train.sh from the scans to the exported student."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from inference.card import read_card
+from training.data import ALL_ORGANS, split, to_lps, to_outputs
+from training.pseudo_labels import agreement, merge, vote
+
+ROOT = Path(__file__).resolve().parents[2]
+IGNORE = 14
+
+
+def test_a_full_reference_keeps_its_background_and_a_partial_one_has_none() -> None:
+    stored = np.array([0, 1, 3, 14], np.uint8)
+    organs = frozenset(ALL_ORGANS)
+    assert to_outputs(stored, organs, organs, IGNORE).tolist() == [0, 1, 3, 0]
+    assert to_outputs(stored, frozenset({1}), organs, IGNORE).tolist() == [14, 1, 14, 14]
+    # A reference with tumours does not say which organ lies under them.
+    assert to_outputs(stored, organs | {14}, organs, IGNORE).tolist() == [0, 1, 3, 14]
+    assert to_outputs(stored, organs | {14}, frozenset({14}), 2).tolist() == [0, 0, 0, 1]
+
+
+def test_no_patient_is_on_both_sides_of_a_fold() -> None:
+    cases = [f"p{patient}_{visit}" for patient in range(7) for visit in range(2)]
+    folds = split(cases, r"(p\d+)_")
+    assert len(folds) == 5
+    for fold in folds:
+        assert sorted(fold["train"] + fold["val"]) == cases
+        assert not {case[:2] for case in fold["train"]} & {case[:2] for case in fold["val"]}
+    assert {case for fold in folds for case in fold["val"]} == set(cases)
+    with pytest.raises(ValueError, match="does not match"):
+        split(["x"], r"(p\d+)_")
+
+
+def test_every_orientation_becomes_lps(blob: np.ndarray, save_scan: Callable[..., Path], tmp_path: Path) -> None:
+    image = nib.load(save_scan(tmp_path / "a.nii.gz", blob, (3.0, 2.0, 2.0), "LPS"))
+    turned = nib.load(save_scan(tmp_path / "b.nii.gz", blob[:, ::-1, ::-1], (3.0, 2.0, 2.0), "RAS"))
+    assert nib.aff2axcodes(to_lps(turned).affine) == ("L", "P", "S")
+    assert np.array_equal(to_lps(turned).dataobj, image.dataobj)
+
+
+def test_a_vote_by_hand() -> None:
+    maps = [np.array(one, np.uint8) for one in ([1, 1, 0, 2, 0], [1, 0, 0, 2, 1], [1, 2, 2, 2, 2])]
+    voted = vote(maps)
+    assert voted.tolist() == [1, 0, 0, 2, 0]
+    found = agreement(maps, voted)
+    assert found[1] == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
+    assert found[2] == pytest.approx((1 + 1 + 2 / 5) / 3)
+
+
+def test_what_teachers_doubt_is_ignored_and_what_is_given_stands() -> None:
+    maps = [np.array(one, np.uint8) for one in ([1, 1, 0, 2, 0], [1, 0, 0, 2, 1], [1, 2, 2, 2, 2])]
+    merged, _, kept = merge(maps, 0.79, 9)
+    assert merged.tolist() == [9, 9, 0, 2, 9]  # label 1 agrees in 0.78, label 2 in 0.8
+    assert kept
+    assert not merge(maps, 0.9, 9)[2]
+    reference = np.array([0, 2, 0, 0, 0], np.uint8)
+    merged, _, _ = merge(maps, 0.5, 9, reference, frozenset({2}))
+    assert merged.tolist() == [1, 2, 0, 9, 0]
+
+
+def test_train_sh_goes_from_scans_to_exported_weights_and_on_after_a_kill(
+    blob: np.ndarray, save_scan: Callable[..., Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("nnunetv2")
+    labels = np.zeros(blob.shape, np.uint8)
+    for code in ALL_ORGANS:  # every organ is there
+        labels[5:20, 10 + 3 * code : 12 + 3 * code, 20:50] = code
+    for name in ("p1_a", "p2_a", "p2_b"):
+        save_scan(tmp_path / "organ" / f"{name}_0000.nii.gz", blob, (3.0, 2.0, 2.0))
+        save_scan(tmp_path / "organ" / f"{name}.nii.gz", labels, (3.0, 2.0, 2.0))
+    save_scan(tmp_path / "more" / "q_0000.nii.gz", blob[:, ::-1, ::-1], (3.0, 2.0, 2.0), "RAS")
+    run = tmp_path / "run"
+    command: list[str | Path] = [
+        ROOT / "training" / "train.sh",
+        run,
+        "--organ",
+        tmp_path / "organ",
+        "--unlabelled",
+        tmp_path / "more",
+    ]
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DEVICE": "cpu", "KINDS": "organ", "FOLDS": "2",
+        "TEACHER": "3d_fullres", "STUDENT": "3d_fullres", "KEEP": "0", "VISCERA_EPOCHS": "1", "VISCERA_ITERATIONS": "1",
+        "nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "1",
+    }  # fmt: skip
+    done = subprocess.run(
+        [*command, "--patient", r"(p\d)_"], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    card = read_card(run / "weights" / "organ")
+    assert (len(card.labels), card.orientation) == (14, "LPS")
+    student = json.loads((run / "raw" / "Dataset031_OrganStudent" / "dataset.json").read_text())
+    assert student["numTraining"] == 4
+    plans = json.loads((run / "preprocessed" / "Dataset031_OrganStudent" / "nnUNetPlans.json").read_text())
+    assert plans["configurations"]["student"]["spacing"] == [4.0, 1.2, 1.2]
+    # What was done is not done again; what is missing is.
+    (run / "done" / "organ-export").unlink()
+    again = subprocess.run([*command, "--patient", r"(p\d)_"], capture_output=True, text=True, env=environment)
+    assert again.returncode == 0
+    assert again.stdout.count("done before") == len(list((run / "done").iterdir())) - 1
