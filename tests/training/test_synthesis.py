@@ -1,0 +1,159 @@
+"""Rendering, tumours, loss and loop on a torso of blocks that the test makes itself."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from training.anatomy import Anatomy, Tissue, build_anatomy, merge_classes, tissue_of  # noqa: E402
+from training.labels import IGNORE, TUMOR  # noqa: E402
+from training.losses import partial_label_loss  # noqa: E402
+from training.network import build_student, count_outputs, with_outputs  # noqa: E402
+from training.patch import SPACING  # noqa: E402
+from training.sources import Source  # noqa: E402
+from training.synthesis import Renderer  # noqa: E402
+from training.train import learning_rate, train  # noqa: E402
+from training.tumors import HOSTS, grow_lesion  # noqa: E402
+
+PATCH = (12, 64, 80)
+
+
+@pytest.fixture(scope="module")
+def anatomy() -> Anatomy:
+    """Liver, spleen, aorta, vertebrae and muscle as boxes; (z, y, x) = (60, 90, 120) at 3 mm."""
+    tissue = np.zeros((60, 90, 120), np.uint8)
+    tissue[:, 10:80, 10:110] = Tissue.FAT
+    tissue[:, 60:80, 10:110] = Tissue.MUSCLE
+    tissue[:, 62:76, 50:70] = Tissue.BONE
+    tissue[10:50, 20:55, 15:55] = Tissue.LIVER
+    tissue[15:45, 30:55, 85:105] = Tissue.SPLEEN
+    tissue[:, 52:60, 60:68] = Tissue.AORTA
+    return build_anatomy("blocks", tissue, np.zeros(tissue.shape, bool), (3.0, 3.0, 3.0), merge_classes())
+
+
+def test_the_same_seed_gives_the_same_patch_and_another_another(anatomy: Anatomy) -> None:
+    renderer = Renderer(anatomy)
+    first, again, other = (renderer.render(np.random.default_rng(seed), PATCH) for seed in (5, 5, 6))
+    assert np.array_equal(first.image, again.image)
+    assert np.array_equal(first.label, again.label)
+    assert not np.array_equal(first.image, other.image)
+
+
+def test_patches_hold_what_the_map_holds_in_the_networks_own_range(anatomy: Anatomy) -> None:
+    renderer = Renderer(anatomy)
+    patches = [renderer.render(np.random.default_rng(seed), PATCH) for seed in range(12)]
+    seen = {int(value) for patch in patches for value in np.unique(patch.label)}
+    assert {0, Tissue.LIVER, Tissue.SPLEEN, Tissue.AORTA, TUMOR} <= seen
+    assert seen <= {0, Tissue.LIVER, Tissue.SPLEEN, Tissue.AORTA, TUMOR, IGNORE}
+    for patch in patches:
+        assert patch.image.shape == patch.label.shape == PATCH
+        assert patch.image.dtype == np.float32
+        assert patch.label.dtype == np.uint8
+        assert patch.image.min() >= (-160 - 80) / 70 - 1e-5
+        assert patch.image.max() <= (240 - 80) / 70 + 1e-5
+
+
+def test_organs_differ_from_fat_as_they_do_on_ct(anatomy: Anatomy) -> None:
+    renderer = Renderer(anatomy)
+    liver, elsewhere = [], []
+    for seed in range(12):
+        patch = renderer.render(np.random.default_rng(seed), PATCH)
+        liver.extend(patch.image[patch.label == Tissue.LIVER][::50])
+        elsewhere.extend(patch.image[patch.label == 0][::50])
+    assert np.median(liver) * 70 + 80 > 30  # HU
+    assert np.percentile(elsewhere, 20) * 70 + 80 < -60
+
+
+@pytest.mark.parametrize("host", [Tissue.LIVER, Tissue.SPLEEN])
+def test_a_tumour_grows_in_its_host(host: Tissue, anatomy: Anatomy) -> None:
+    inside, volumes = 0, []
+    for seed in range(20):
+        lesion = grow_lesion(np.random.default_rng(seed), anatomy.tissue, np.array([3.0, 3.0, 3.0]), host, 100.0, 1.0)
+        assert lesion is not None
+        mask = lesion.weight > 0.5
+        volumes.append(mask.sum() * 27 / 1000)
+        inside += bool((anatomy.tissue[mask] == host).mean() > 0.5) if mask.any() else 0
+        assert lesion.weight.min() >= 0
+        assert lesion.weight.max() <= 1
+    assert inside >= 15
+    assert max(volumes) > 5 * max(min(volumes), 0.03)  # ml: from small to large
+
+
+def test_no_tumour_where_its_host_is_not(anatomy: Anatomy) -> None:
+    assert Tissue.PANCREAS in HOSTS
+    rng = np.random.default_rng(0)
+    assert grow_lesion(rng, anatomy.tissue, np.array([3.0, 3.0, 3.0]), Tissue.PANCREAS, 100.0, 1.0) is None
+
+
+def test_names_become_tissues() -> None:
+    assert tissue_of("kidney_left") == Tissue.LEFT_KIDNEY
+    assert tissue_of("portal_vein_and_splenic_vein") == Tissue.PORTAL_VEIN
+    assert tissue_of("vertebrae_L1") == Tissue.BONE
+    with pytest.raises(ValueError, match="no tissue"):
+        tissue_of("unheard of")
+
+
+def test_the_loss_falls_where_the_answer_is_right_and_ignores_what_is_unknown() -> None:
+    label = torch.tensor([[[[0, 1, 2, IGNORE]]]], dtype=torch.uint8)
+    merge = torch.arange(3, dtype=torch.uint8)[None]
+    right = torch.full((1, 3, 1, 1, 4), -9.0)
+    for at, channel in enumerate((0, 1, 2, 0)):
+        right[0, channel, 0, 0, at] = 9.0
+    assert float(partial_label_loss(right, label, merge)) < 0.01
+    wrong_where_unknown = right.clone()
+    wrong_where_unknown[..., 3] = torch.tensor([-9.0, 9.0, -9.0])[:, None, None]
+    assert partial_label_loss(wrong_where_unknown, label, merge) == partial_label_loss(right, label, merge)
+    assert float(partial_label_loss(-right, label, merge)) > 1
+
+
+def test_an_organ_that_a_reference_does_not_know_may_be_found_in_its_background() -> None:
+    label = torch.zeros((1, 1, 1, 4), dtype=torch.uint8)
+    unknown = torch.from_numpy(merge_classes((0, 2)))[None, :3]
+    finds_organ_2 = torch.full((1, 3, 1, 1, 4), -9.0)
+    finds_organ_2[:, 2] = 9.0
+    assert float(partial_label_loss(finds_organ_2, label, unknown)) < 0.01
+    finds_organ_1 = finds_organ_2[:, [0, 2, 1]]
+    assert float(partial_label_loss(finds_organ_1, label, unknown)) > 1
+
+
+def test_a_network_with_one_output_more_finds_what_it_found() -> None:
+    network = build_student(14)
+    grown = build_student(15)
+    grown.load_state_dict(with_outputs(network.state_dict(), 15))
+    assert count_outputs(grown.state_dict()) == 15
+    volume = torch.randn(1, 1, 16, 32, 32)
+    with torch.inference_mode():
+        before, after = network(volume), grown(volume)
+    assert torch.allclose(before, after[:, :14], atol=1e-5)
+    assert torch.equal(before.argmax(1), after.argmax(1))
+
+
+def test_the_rate_warms_up_and_falls_to_nothing() -> None:
+    rates = [learning_rate(1.0, step / 1000, step) for step in range(1001)]
+    assert rates[0] < rates[10] < rates[29]
+    assert all(later < earlier for earlier, later in pairwise(rates[30:]))
+    assert rates[-1] == 0
+
+
+def test_a_training_goes_on_where_it_was(anatomy: Anatomy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.train.SIZES", [((16, 32, 32), 1, 1.0)])
+    sources: list[tuple[Source, float]] = [(Renderer(anatomy), 1.0)]
+    steps = [0]
+    for minutes in (0.03, 0.06):
+        result = train(tmp_path, sources, outputs=15, minutes=minutes, start=None, workers=0)
+        saved = torch.load(tmp_path / "last.pt", weights_only=True)
+        assert saved["minutes"] >= minutes
+        steps.append(saved["step"])
+    assert steps == sorted(set(steps))
+    state = torch.load(result, weights_only=True)
+    assert all(bool(torch.isfinite(value).all()) for value in state.values())
+    build_student(15).load_state_dict(state)
+
+
+def test_spacing_of_a_patch_is_the_students() -> None:
+    assert SPACING.tolist() == [4.0, 1.2, 1.2]
