@@ -29,6 +29,7 @@ Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 # (patch (z, y, x), patches a batch, share of the steps): several sizes, so that the instance norm of a larger
 # window at inference is nothing new.
 SIZES: list[tuple[Shape, int, float]] = [((24, 112, 160), 2, 0.6), ((32, 128, 192), 1, 0.25), ((40, 160, 192), 1, 0.15)]
+GARBAGE = 1e6  # norm of a gradient that no step is made with
 EMA_STEPS = 250  # the averaged weights look back about as many steps
 
 
@@ -123,8 +124,9 @@ def train(
         loss.backward()  # type: ignore[no-untyped-call]
         for weight, worker in zip(weights, working, strict=True):
             weight.grad = None if worker.grad is None else worker.grad.float()
-        torch.nn.utils.clip_grad_norm_(weights, 12.0)
-        optimizer.step()
+        # On volumes of a few voxels PyTorch 2.13's bfloat16 convolution gives a gradient of 1e33 at times.
+        if float(torch.nn.utils.clip_grad_norm_(weights, 12.0)) < GARBAGE:
+            optimizer.step()
         with torch.no_grad():
             for weight, worker in zip(weights, working, strict=True):
                 worker.copy_(weight)

@@ -141,7 +141,7 @@ def test_the_rate_warms_up_and_falls_to_nothing() -> None:
 
 
 def test_a_training_goes_on_where_it_was(anatomy: Anatomy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.train.SIZES", [((16, 32, 32), 1, 1.0)])
+    monkeypatch.setattr("training.train.SIZES", [((16, 64, 64), 1, 1.0)])
     sources: list[tuple[Source, float]] = [(Renderer(anatomy), 1.0)]
     steps = [0]
     for minutes in (0.03, 0.06):

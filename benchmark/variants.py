@@ -1,0 +1,100 @@
+"""What precision, window size and window plan do to labels and time, beside nnU-Net's own way on float32.
+
+    python -m benchmark.variants WEIGHTS SCANS... [--window 48,192,256] [--json FILE]
+
+Every variant segments every scan by `python -m inference` in a process of its own, one after the other, each beside
+the reference: `--plan dense --precision f32` with the patch of the card. Printed: voxels that changed, the Dice of
+each label with the reference, and the time as a share of the reference's, all of this machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from benchmark.parity import Agreement, agreement
+
+REFERENCE = ("--plan", "dense", "--precision", "f32")
+SEEN = 1000  # voxels that a label must have in the reference for its Dice to be told
+
+
+def segment(weights: Path, scan: Path, out: Path, flags: tuple[str, ...]) -> tuple[np.ndarray, float]:
+    """Label map and seconds of the networks, from the run's own record."""
+    record = out / "record.json"
+    command: list[str | Path] = [sys.executable, "-m", "inference", scan, out, "--weights", weights, "--json", record]
+    subprocess.run([*command, "--device", "cpu", *flags], check=True, stdout=sys.stderr)
+    (found,) = json.loads(record.read_text())
+    labels = np.asarray(nib.load(out / f"{found['case']}.nii.gz").dataobj, np.uint8)
+    return labels, float(found["seconds"]["network"])
+
+
+def with_patch(weights: Path, out: Path, patch: list[int]) -> Path:
+    """A copy of the weights whose cards name another window."""
+    shutil.copytree(weights, out)
+    for path in out.glob("*/card.json"):
+        card = json.loads(path.read_text())
+        path.write_text(json.dumps(card | {"patch": patch}))
+    return out
+
+
+def compare(weights: Path, scans: list[Path], windows: list[list[int]]) -> dict[str, Any]:
+    """By variant and scan: `voxels` (share that is equal), `dice` by label, `time` (share of the reference's)."""
+    results: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="viscera-variants-") as temporary:
+        work = Path(temporary)
+        variants: dict[str, tuple[Path, tuple[str, ...]]] = {
+            "bf16": (weights, ("--plan", "dense", "--precision", "bf16")),
+            "abdomen plan": (weights, ("--plan", "abdomen", "--precision", "f32")),
+            "step 0.75": (weights, (*REFERENCE, "--step", "0.75")),
+        }
+        for window in windows:
+            name = "x".join(map(str, window))
+            variants[f"window {name}"] = (with_patch(weights, work / f"weights-{name}", window), REFERENCE)
+        for scan in scans:
+            expected, seconds = segment(weights, scan, work / "reference", REFERENCE)
+            for name, (folder, flags) in variants.items():
+                found, took = segment(folder, scan, work / "variant", flags)
+                same: Agreement = agreement(found, expected)
+                dice = {label: value for label, value in same.dice.items() if np.sum(expected == label) >= SEEN}
+                results.setdefault(name, {})[scan.name] = {
+                    "voxels": same.voxels, "dice": dice, "time": took / seconds,
+                }  # fmt: skip
+    return results
+
+
+def table(results: dict[str, Any]) -> str:
+    """A Markdown table of the worst of all scans, and the mean share of time."""
+    rows = ["| variant | voxels changed | lowest Dice of a label | mean Dice | time |", "|---|---|---|---|---|"]
+    for name, scans in results.items():
+        voxels = max(1 - found["voxels"] for found in scans.values())
+        dice = [value for found in scans.values() for value in found["dice"].values()]
+        time = float(np.mean([found["time"] for found in scans.values()]))
+        rows.append(f"| {name} | {100 * voxels:.3f} % | {min(dice):.3f} | {np.mean(dice):.4f} | {time:.2f} |")
+    return "\n".join(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("scans", type=Path, nargs="+", metavar="SCAN")
+    parser.add_argument("--window", action="append", default=[], metavar="Z,Y,X", help="another window, in voxels")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    arguments = parser.parse_args()
+    windows = [[int(n) for n in text.split(",")] for text in arguments.window]
+    results = compare(arguments.weights, arguments.scans, windows)
+    print(table(results))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""Variants of a run beside the reference, on tiny networks."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmark.variants import table
+from inference.engines import _cpu_computes
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_a_table_tells_the_worst() -> None:
+    results = {"bf16": {
+        "a": {"voxels": 0.999, "dice": {"1": 0.99}, "time": 0.25},
+        "b": {"voxels": 0.995, "dice": {"1": 0.97, "2": 1.0}, "time": 0.75},
+    }}  # fmt: skip
+    assert table(results).splitlines()[-1] == "| bf16 | 0.500 % | 0.970 | 0.9867 | 0.50 |"
+
+
+@pytest.mark.skipif(not _cpu_computes("bf16"), reason="this processor has no bfloat16")
+def test_every_variant_is_run(
+    blob: np.ndarray, save_scan: Callable[..., Path], tiny_weights: Path, tmp_path: Path
+) -> None:
+    scan = save_scan(tmp_path / "x_0000.nii.gz", blob, (3.0, 2.0, 2.0))
+    record = tmp_path / "v.json"
+    command: list[str | Path] = [sys.executable, "-m", "benchmark.variants", tiny_weights, scan, "--json", record]
+    subprocess.run([*command, "--window", "8,32,48"], check=True, cwd=ROOT, env=os.environ)
+    found = json.loads(record.read_text())
+    assert set(found) == {"bf16", "abdomen plan", "step 0.75", "window 8x32x48"}
+    for scans in found.values():
+        assert 0.5 < scans["x_0000.nii.gz"]["voxels"] <= 1
