@@ -67,6 +67,7 @@ def test_no_engine_reports_its_use(engine: str, tmp_path: Path) -> None:
 def test_thread_variables_are_set_before_numpy_is_there() -> None:
     program = (
         "import os, sys\nfrom inference import cli\noptions = cli.parse(['a', 'b', '--threads', '3'])\n"
-        "cli.Run(options)\nassert os.environ['OMP_NUM_THREADS'] == '3' and 'numpy' not in sys.modules"
+        "cli.Run(options)\nassert os.environ['OMP_NUM_THREADS'] == '3' and 'numpy' not in sys.modules\n"
+        "assert os.environ['OPENBLAS_NUM_THREADS'] == '1'"
     )
     imported(program)
