@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,14 +21,16 @@ class Case:
     name    of the case: the file's name without channel and format
     scan    the file, or the folder of a DICOM series
     labels  the file to write
+    twin    another scan that has this name already: this one fails, or one would overwrite the other
     """
 
     name: str
     scan: Path
     labels: Path
+    twin: Path | None = None
 
 
-def find_cases(inputs: Path, outputs: Path, names: Iterable[str] = ()) -> tuple[list[Case], list[str]]:
+def find_cases(inputs: Path, outputs: Path, names: Sequence[str] = ()) -> tuple[list[Case], list[str]]:
     """The cases of a file, of a folder of scans or of the folder of one DICOM series, by name, and warnings.
 
     names  keeps only these; each must be there
@@ -48,7 +50,8 @@ def find_cases(inputs: Path, outputs: Path, names: Iterable[str] = ()) -> tuple[
     else:
         raise InputFolderError(f"{inputs} does not exist")
 
-    cases: dict[str, Case] = {}
+    cases: list[Case] = []
+    first: dict[str, Path] = {}
     for file in files:
         stem = _stem(file.name) or file.name
         if stem[-5:-4] == "_" and stem[-4:].isdigit() and not stem.endswith(CHANNEL):
@@ -57,17 +60,15 @@ def find_cases(inputs: Path, outputs: Path, names: Iterable[str] = ()) -> tuple[
         name = stem.removesuffix(CHANNEL)
         if name == stem and file.is_file():
             warnings.append(f"{file.name} has no {CHANNEL} in its name: taken as a CT all the same")
-        if name in cases:
-            warnings.append(f"{file.name} is left out: {cases[name].scan.name} has the same case name {name}")
-            continue
-        cases[name] = Case(name, file, outputs / f"{name}.nii.gz")
+        cases.append(Case(name, file, outputs / f"{name}.nii.gz", twin=first.get(name)))
+        first.setdefault(name, file)
     if not cases:
         raise NoInputError(f"{inputs} holds no case: X{CHANNEL}.nii.gz was looked for")
-    wanted = list(names) or list(cases)
-    for name in wanted:
-        if name not in cases:
+    for name in names:
+        if name not in first:
             raise NoInputError(f"case {name!r} is not in {inputs}")
-    return [cases[name] for name in wanted], warnings
+    wanted = list(names) or list(first)
+    return [case for name in wanted for case in cases if case.name == name], warnings
 
 
 def _stem(name: str) -> str | None:

@@ -168,6 +168,8 @@ class Run:
         from inference import nifti
         from inference.reading import read_scan
 
+        if case.twin:
+            raise CaseError(f"{shown(case.scan.name)} is left out: {shown(case.twin.name)} has the same case name")
         seconds = record["seconds"]
         start = perf_counter()
         scan, header = read_scan(case.scan)

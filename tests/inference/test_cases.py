@@ -58,9 +58,11 @@ def test_a_file_without_the_suffix_is_taken_and_said(tmp_path: Path) -> None:
 
 
 def test_two_files_of_one_name(tmp_path: Path) -> None:
-    found, warnings = names(tmp_path, "x_0000.nii", "x_0000.nii.gz")
-    assert found == ["x"]
-    assert "same case name" in warnings[0]
+    names(tmp_path, "x_0000.nii", "x_0000.nii.gz", "y_0000.nii")
+    cases, _ = find_cases(tmp_path, OUT)
+    assert [(case.scan.name, case.twin and case.twin.name) for case in cases] == [
+        ("x_0000.nii", None), ("x_0000.nii.gz", "x_0000.nii"), ("y_0000.nii", None)
+    ]  # fmt: skip
 
 
 def test_one_file_as_input(tmp_path: Path) -> None:

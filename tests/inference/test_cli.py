@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import signal
@@ -95,6 +96,14 @@ def test_a_damaged_scan_is_named_and_the_others_go_on(inputs: Path, tmp_path: Pa
     assert failed["status"] == "failed" and "c_0000.nii.gz" in failed["error"]
     done = run(damaged, tmp_path / "out", "--weights", tiny_weights, *F32)
     assert done.returncode == 4
+
+
+def test_of_two_scans_of_one_name_the_second_fails(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
+    (inputs / "a_0000.nii").write_bytes(gzip.decompress((inputs / "b_0000.nii.gz").read_bytes()))
+    done = run(inputs, tmp_path / "out", "--weights", tiny_weights, *F32)
+    assert done.returncode == 8
+    assert "a_0000.nii.gz is left out: a_0000.nii has the same case name" in done.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.nii.gz", "b.nii.gz"]
 
 
 def test_resume_keeps_what_fits_and_redoes_the_rest(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
