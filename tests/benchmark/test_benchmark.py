@@ -1,0 +1,105 @@
+"""The programs `run` and `score` on tiny networks, held to the published schema; the figures by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmark.efficiency import figures
+from benchmark.sampler import container_mb, resident_mb, tree
+
+ROOT = Path(__file__).resolve().parents[2]
+jsonschema = pytest.importorskip("jsonschema")
+SCHEMA = json.loads((ROOT / "benchmark" / "schema.json").read_text())
+
+
+def benchmark(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command: list[str | Path] = [sys.executable, "-m", "benchmark", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+
+
+def test_figures_of_a_curve_by_hand() -> None:
+    assert figures([0.0, 0.1, 0.3], [10.0, 20.0, 40.0]) == {
+        "max_mb": 40.0, "flare_area_mb_s": 7.0, "trapezoid_mb_s": 1.5 + 6.0
+    }  # fmt: skip
+
+
+def test_a_processs_children_count_with_it() -> None:
+    grow = "import time; block = bytearray(80_000_000); block[::4096] = b'x' * len(block[::4096]); time.sleep(30)"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {grow!r}])"
+    process = subprocess.Popen([sys.executable, "-c", parent])
+    try:
+        deadline = time.monotonic() + 20
+        while resident_mb(tree(process.pid)) < 90 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert len(tree(process.pid)) == 2
+        assert 90 < resident_mb(tree(process.pid)) < 200
+    finally:
+        for pid in reversed(tree(process.pid)):
+            os.kill(pid, 9)
+        process.wait()
+
+
+def test_no_container_is_no_memory(tmp_path: Path) -> None:
+    assert container_mb(tmp_path / "cid") == 0
+    (tmp_path / "cid").write_text("0" * 64)
+    assert container_mb(tmp_path / "cid") == 0
+
+
+def test_run_measures_every_case_alone_and_score_scores_it(
+    blob: np.ndarray, save_scan: Callable[..., Path], tiny_weights: Path, tmp_path: Path
+) -> None:
+    cases, out = tmp_path / "cases", tmp_path / "runs.json"
+    for name in ("a", "b"):
+        save_scan(cases / f"{name}_0000.nii.gz", blob, (3.0, 2.0, 2.0))
+    flags = f"--weights {tiny_weights} --device cpu --engine onnxruntime"
+    done = benchmark("run", "--cases", cases, "--out", out, "--repeat", "2", "--flags", flags)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(out.read_text())
+    jsonschema.validate(document, SCHEMA)
+    assert [(one["case"], one["round"]) for one in document["runs"]] == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
+    for one in document["runs"]:
+        assert one["exit_code"] == 0
+        assert one["record"]["seconds"]["total"] < one["wall_s"]
+        assert one["host_memory"]["max_mb"] > 30
+        samples = one["samples"]
+        assert len(samples["t_s"]) == len(samples["host_mb"]) >= one["wall_s"] / 0.1 * 0.5
+        assert samples["sampler_cpu_share"] < 1
+    bad: dict[str, Any] = document | {"version": 2}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(bad, SCHEMA)
+
+    labels = np.zeros(blob.shape, np.uint8)
+    labels[5:15, 20:40, 20:40] = 1
+    for folder in ("pred", "ref"):
+        save_scan(tmp_path / folder / "a.nii.gz", labels, (3.0, 2.0, 2.0))
+    scored = benchmark("score", "--pred", tmp_path / "pred", "--ref", tmp_path / "ref", "--out", tmp_path / "s.json")
+    assert scored.returncode == 0, scored.stderr
+    scores = json.loads((tmp_path / "s.json").read_text())
+    jsonschema.validate(scores, SCHEMA)
+    assert scores["scores"]["a"]["1"] == {"dsc": 1.0, "nsd": 1.0}
+
+
+def test_what_cannot_be_measured_or_scored_is_one_sentence(save_scan: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = benchmark("run", "--cases", tmp_path / "empty", "--out", tmp_path / "x.json")
+    assert done.returncode == 1
+    assert "holds no case" in done.stderr
+    done = benchmark(
+        "run", "--cases", tmp_path, "--out", tmp_path / "x.json", "--runner", "docker", "--image", "no:such"
+    )
+    assert done.returncode == 1
+    save_scan(tmp_path / "ref" / "a.nii.gz", np.ones((3, 4, 5), np.uint8), (3.0, 2.0, 2.0))
+    done = benchmark("score", "--pred", tmp_path / "empty", "--ref", tmp_path / "ref", "--out", tmp_path / "x.json")
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith("empty lacks a.nii.gz")
+    assert not (tmp_path / "x.json").exists()
