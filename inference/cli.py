@@ -71,7 +71,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add("--precision", choices=("auto", "f32", "bf16", "f16"), default="auto", help="of the networks' arithmetic")
     add("--weights", type=Path, metavar="DIR", help="folder of exported networks (default: those of this program)")
-    add("--networks", type=_names, metavar="NAMES", help="in rising priority (default: organ,tumor as far as there)")
+    add("--networks", type=_names, metavar="NAMES", help="in rising priority (default: organ,tumor if there, else all)")
     add("--case", action="append", default=[], metavar="NAME", help="only this case; may be repeated")
     add("--resume", action="store_true", help="leave out cases whose label map is there, whole, and fits the scan")
     add("--threads", type=_count, metavar="N", help="processors to use (default: all that this process may)")

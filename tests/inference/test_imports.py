@@ -50,17 +50,19 @@ def test_a_run_imports_its_engine_and_no_other(
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_no_engine_reports_its_use(engine: str, tmp_path: Path) -> None:
+def test_no_engine_reports_its_use(engine: str, tmp_path: Path, tiny_weights: Path) -> None:
     """ONNX Runtime and OpenVINO can; each would first keep a number for the machine under its home."""
     pytest.importorskip(engine)
     program = (
         "import sys\nfrom pathlib import Path\nfrom inference.card import read_card\n"
         "from inference.engines import choose, load\n"
-        "load(choose('cpu', sys.argv[1], 'f32'), read_card(Path('weights/organ')), 1)"
+        "load(choose('cpu', sys.argv[1], 'f32'), read_card(Path(sys.argv[2])), 1)"
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
     environment |= {"HOME": str(tmp_path)}
-    subprocess.run([sys.executable, "-c", program, engine], check=True, cwd=ROOT, env=environment)
+    subprocess.run(
+        [sys.executable, "-c", program, engine, tiny_weights / "organ"], check=True, cwd=ROOT, env=environment
+    )
     assert list(tmp_path.iterdir()) == []
 
 
