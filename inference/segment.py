@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from inference.arrays import Array, Network
+from inference.body import body_box, body_mask
 from inference.card import Card
 from inference.prepare import Trace, prepare, to_network_axes
 from inference.restore import restore
 from inference.scan import Scan
 from inference.sliding import Progress, padding, slabs
-from inference.windows import Box, Plan, abdomen_plan, body_box, dense_plan, grid
+from inference.windows import Box, Plan, abdomen_plan, dense_plan, grid
 
 PLANS = ("abdomen", "dense")
 BODY_HU = -300  # between lung (-900..-500 HU) and fat (-120..-80 HU)
@@ -69,8 +70,8 @@ def segment(
     """Labels of a scan, (z, y, x) uint8 on its own grid, and the report.
 
     models      in rising priority: a later network's label wins where it is not 0
-    plan        "dense": every window, as nnU-Net; "abdomen": the body only, and later networks
-                only within MARGIN of what earlier ones found
+    plan        "dense": every window, as nnU-Net; "abdomen": windows and labels in the body only,
+                and later networks only within MARGIN of what earlier ones found
     step        of the windows, as a share of the patch
     on_windows  called with a network's name and the most windows it may run; what it returns is
                 called after each window
@@ -127,15 +128,12 @@ def _run(
         volume, trace = prepare(scan, card, xp)
         shape = volume.shape
         pad = padding(shape, card.patch)
+        box, inside = None, None
+        if plan == "abdomen":
+            inside = np.pad(body_mask(volume, _body_threshold(card), card.spacing, xp), pad)
+            box = body_box(inside) if found is None else _on_grid(found, scan, trace, card, shape, pad)
         if any(before or after for before, after in pad):
             volume = xp.pad(volume, pad)
-        box = None
-        if plan == "abdomen":
-            box = (
-                body_box(volume, _body_threshold(card), xp)
-                if found is None
-                else _on_grid(found, scan, trace, card, shape, pad)
-            )
     windows = _plan(plan, found, volume.shape, card, step, box)
     most = len(list(product(*grid(volume.shape, card.patch, step, box))))
     progress = Progress(step=on_windows(card.name, most))
@@ -147,10 +145,10 @@ def _run(
             return model.network(batch)
 
     start = perf_counter()
-    blended = slabs(volume, network, windows, card.patch, xp, progress)
+    blended = slabs(volume, network, windows, card.patch, xp, progress, inside)
     labels = restore(_unpadded(blended, pad, shape), shape, trace, card, xp)
-    inside = report.seconds["network"] - before
-    report.seconds["restore"] = report.seconds.get("restore", 0.0) + perf_counter() - start - inside
+    elapsed = perf_counter() - start - (report.seconds["network"] - before)
+    report.seconds["restore"] = report.seconds.get("restore", 0.0) + elapsed
     dense = len(list(product(*grid(volume.shape, card.patch, step))))
     report.windows[card.name] = {"run": progress.windows, "skipped": max(dense - progress.windows, 0)}
     return labels

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from inference.arrays import Array, Network
 from inference.windows import THIN, Plan, Shape, gaussian
 
@@ -35,12 +37,20 @@ def padding(shape: Shape, patch: Shape) -> tuple[tuple[int, int], ...]:
     return tuple((m // 2, m - m // 2) for m in missing)
 
 
-def slabs(volume: Array, network: Network, plan: Plan, patch: Shape, xp: Any, progress: Progress) -> Iterator[Slab]:
+def slabs(
+    volume: Array,
+    network: Network,
+    plan: Plan,
+    patch: Shape,
+    xp: Any,
+    progress: Progress,
+    inside: np.ndarray | None = None,
+) -> Iterator[Slab]:
     """Blended logits of `volume` (z, y, x), which holds at least one window, in slabs that ascend in z.
 
     Windows are weighed by the Gaussian of nnU-Net and divided by the sum of the weights. Where
-    no window was placed all channels are 0, so that channel 0, background, wins. The slabs
-    together cover the volume; each is the caller's to keep.
+    no window was placed, and outside the mask `inside` (z, y, x), all channels are 0, so that
+    channel 0, background, wins. The slabs together cover the volume; each is the caller's to keep.
     """
     weights = xp.asarray(gaussian(patch))
     blended: Array = None
@@ -56,7 +66,7 @@ def slabs(volume: Array, network: Network, plan: Plan, patch: Shape, xp: Any, pr
                 blended = xp.zeros((len(logits), patch[0], *volume.shape[1:]), xp.float32)
                 total = xp.zeros((patch[0], *volume.shape[1:]), xp.float32)
             if z > base:
-                yield base, _finished(blended, total, min(z - base, patch[0]), xp)
+                yield base, _finished(blended, total, base, min(z - base, patch[0]), inside, xp)
                 if z - base > patch[0]:  # the plan skipped planes
                     yield base + patch[0], xp.zeros((len(blended), z - base - patch[0], *volume.shape[1:]), xp.float32)
                 _advance(blended, total, min(z - base, patch[0]))
@@ -71,13 +81,16 @@ def slabs(volume: Array, network: Network, plan: Plan, patch: Shape, xp: Any, pr
         except StopIteration:
             group = None
     if blended is not None:
-        yield base, _finished(blended, total, len(volume) - base, xp)
+        yield base, _finished(blended, total, base, len(volume) - base, inside, xp)
 
 
-def _finished(blended: Array, total: Array, planes: int, xp: Any) -> Array:
-    """The first `planes` planes, divided by their weights."""
+def _finished(blended: Array, total: Array, base: int, planes: int, inside: np.ndarray | None, xp: Any) -> Array:
+    """The first `planes` planes, divided by their weights; 0 where there is no weight or where it is outside."""
     weight = total[:planes]
-    return blended[:, :planes] / xp.where(weight > 0, weight, 1)
+    known = weight > 0
+    if inside is not None:
+        known &= xp.asarray(inside[base : base + planes])
+    return blended[:, :planes] / xp.where(known, weight, xp.inf)
 
 
 def _advance(blended: Array, total: Array, planes: int) -> None:

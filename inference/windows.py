@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from itertools import pairwise, product
 from math import ceil, inf
-from typing import Any
 
 import numpy as np
 
@@ -24,7 +23,6 @@ Plan = Generator[list[Corner], list[Array], None]
 THIN = (2, 4, 4)  # of a window, every so many voxels are shown to the plan: 1/32 of them decide as well
 SIGMA = 1 / 8  # of the patch: nnU-Net's compute_gaussian
 PEAK = 10  # nnU-Net's value_scaling_factor: keeps the smallest float16 weights above zero
-BODY_SHARE = 0.02  # of a plane's voxels; the table and its edge fill less
 FOUND = 1 / 400  # of a window's voxels are foreground: 2,000 of the student's; FLARE 2022's winner asks for 1,000
 
 
@@ -104,19 +102,3 @@ def abdomen_plan(shape: Shape, patch: Shape, step: float, box: Box) -> Plan:
 def _middle(values: Sequence[int]) -> Sequence[int]:
     """The one middle value, or the two."""
     return values[(len(values) - 1) // 2 : len(values) // 2 + 1]
-
-
-def body_box(volume: Array, above: float, xp: Any) -> Box:
-    """The box of the patient in a volume (z, y, x); z is kept whole.
-
-    A plane belongs to the body where more than BODY_SHARE of it is brighter than `above`, a value
-    between lung and fat. The whole volume where no plane does.
-    """
-    inside = volume[:, ::2, ::2] > above
-    box = [slice(0, volume.shape[0])]
-    for axis, others in ((1, (0, 2)), (2, (0, 1))):
-        planes = xp.flatnonzero(inside.mean(axis=others) > BODY_SHARE)
-        if len(planes) == 0:
-            return box[0], slice(0, volume.shape[1]), slice(0, volume.shape[2])
-        box.append(slice(2 * int(planes[0]), min(2 * int(planes[-1]) + 2, volume.shape[axis])))
-    return box[0], box[1], box[2]

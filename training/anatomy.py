@@ -57,14 +57,17 @@ class Tissue(IntEnum):
     TABLE = 32
 
 
-# Structure names of TotalSegmentator (versions 1 and 2) -> tissue; the first pattern found wins.
+# Structure names of TotalSegmentator (versions 1 and 2) and of the SPL atlas -> tissue; the first pattern found wins.
 _NAMED: list[tuple[str, Tissue]] = [
-    ("portal_vein", Tissue.PORTAL_VEIN),
+    ("Intervertebral", Tissue.CARTILAGE),
+    ("hepatic_vein", Tissue.LIVER),  # the reference's liver holds its veins
+    ("renal_pelvis|ureter", Tissue.SOFT),
+    ("portal_vein|splenic_vein", Tissue.PORTAL_VEIN),
     ("kidney_cyst|prostate|thyroid|brain", Tissue.SOFT),
-    ("kidney_left", Tissue.LEFT_KIDNEY),
-    ("kidney_right", Tissue.RIGHT_KIDNEY),
-    ("adrenal_gland_left", Tissue.LEFT_ADRENAL),
-    ("adrenal_gland_right", Tissue.RIGHT_ADRENAL),
+    ("kidney_left|left_kidney", Tissue.LEFT_KIDNEY),
+    ("kidney_right|right_kidney", Tissue.RIGHT_KIDNEY),
+    ("adrenal_gland_left|left_adrenal", Tissue.LEFT_ADRENAL),
+    ("adrenal_gland_right|right_adrenal", Tissue.RIGHT_ADRENAL),
     ("inferior_vena_cava", Tissue.VENA_CAVA),
     ("liver", Tissue.LIVER),
     ("spleen", Tissue.SPLEEN),
@@ -84,14 +87,20 @@ _NAMED: list[tuple[str, Tissue]] = [
     ("artery|trunk", Tissue.ARTERY),
     ("spinal_cord", Tissue.NERVE),
     ("costal_cartilages", Tissue.CARTILAGE),
-    ("autochthon|gluteus|iliopsoas", Tissue.MUSCLE),
-    ("rib|vertebra|hip|sacrum|sternum|scapula|clavicula|humerus|femur|skull|face", Tissue.BONE),
+    ("autochthon|gluteus|iliopsoas|muscle", Tissue.MUSCLE),
+    (
+        "rib|vertebra|hip|sacrum|sternum|scapula|clavicula|humerus|femur|skull|face"
+        "|bone|Rib|Cervical|Thoracic|Lumbar|Pelvis|Sacrum|Coccyx",
+        Tissue.BONE,
+    ),
 ]
+SPL_SCALE = 1.8  # brings the atlas's liver to the size of an adult's, 1.4 l
+SPL_TOP = 0.7
 _LIMBS = "humerus|scapula|clavicula|femur|skull"
 
 
 def tissue_of(structure: str) -> Tissue:
-    """The tissue of a TotalSegmentator structure name."""
+    """The tissue of a structure, named as in TotalSegmentator or in the SPL abdominal atlas."""
     for pattern, tissue in _NAMED:
         if re.search(pattern, structure):
             return tissue
@@ -151,21 +160,44 @@ def build_anatomy(
     return Anatomy(name, tissue, depth, wall, spacing, merge)
 
 
-def read_total_segmentator(label_map: Path, names: dict[int, str]) -> Anatomy:
+def read_structures(label_map: Path, names: dict[int, str]) -> Anatomy:
     """An anatomy from a map of all of TotalSegmentator's structures, `names` by id."""
     structures, spacing = read_lps(label_map)
-    to_tissue = np.zeros(256, np.uint8)
-    is_limb = np.zeros(256, bool)
-    for number, name in names.items():
-        to_tissue[number] = tissue_of(name)
-        is_limb[number] = re.search(_LIMBS, name) is not None
-    return build_anatomy(label_map.name, to_tissue[structures], is_limb[structures], spacing, merge_classes())
+    tissue, limbs = _tissues(structures, names)
+    return build_anatomy(label_map.name, tissue, limbs, spacing, merge_classes())
 
 
 def read_named_structures(label_map: Path) -> Anatomy:
-    """As `read_total_segmentator`, with the names in the json of the same name beside the map."""
+    """As `read_structures`, with the names in the json of the same name beside the map."""
     listed = json.loads(label_map.with_name(label_map.name.replace(".nii.gz", ".json")).read_text())
-    return read_total_segmentator(label_map, {int(number): entry["name"] for number, entry in listed.items()})
+    return read_structures(label_map, {int(number): entry["name"] for number, entry in listed.items()})
+
+
+def read_spl_atlas(atlas: Path, colours: Path) -> Anatomy:
+    """The abdominal atlas of the Surgical Planning Laboratory, its names from its colour table.
+
+    Its header's spacing is too small (SPL_SCALE). Its stomach includes the duodenum, an esophagus it has not. It
+    names no lung and no heart, so that what lies above SPL_TOP of the liver's height is cut off.
+    """
+    structures, spacing = read_lps(atlas)
+    rows = [line.split() for line in colours.read_text().splitlines() if line and not line.startswith("#")]
+    tissue, limbs = _tissues(structures, {int(row[0]): row[1] for row in rows})
+    height = np.flatnonzero((tissue == Tissue.LIVER).any(axis=(1, 2)))
+    top = int(height[0] + SPL_TOP * (height[-1] - height[0]))
+    z, y, x = (SPL_SCALE * step for step in spacing)
+    merge = merge_classes((Tissue.STOMACH, Tissue.DUODENUM), (0, Tissue.ESOPHAGUS))
+    return build_anatomy(atlas.name, tissue[:top], limbs[:top], (z, y, x), merge)
+
+
+def _tissues(structures: np.ndarray, names: dict[int, str]) -> tuple[np.ndarray, np.ndarray]:
+    """(tissue uint8, limbs bool) of a map of structures."""
+    to_tissue = np.zeros(int(structures.max()) + 1, np.uint8)
+    is_limb = np.zeros(len(to_tissue), bool)
+    for number, name in names.items():
+        if number < len(to_tissue):
+            to_tissue[number] = tissue_of(name)
+            is_limb[number] = re.search(_LIMBS, name) is not None
+    return to_tissue[structures], is_limb[structures]
 
 
 def organ_codes() -> list[int]:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from training.labels import IGNORE
+from training.labels import IGNORE, ORGANS, TUMOR
+
+# Voxels of small and late-learned structures count more in the cross-entropy: without it a network of a few
+# thousand steps never begins with the adrenal glands.
+RARE = ("pancreas", "right_adrenal_gland", "left_adrenal_gland", "gallbladder", "esophagus", "duodenum")
+RARE_WEIGHT = 3.0
 
 
 def partial_label_loss(logits: torch.Tensor, label: torch.Tensor, merge: torch.Tensor) -> torch.Tensor:
@@ -23,8 +28,10 @@ def partial_label_loss(logits: torch.Tensor, label: torch.Tensor, merge: torch.T
     if not torch.equal(merge, torch.arange(classes, device=merge.device, dtype=merge.dtype).expand_as(merge)):
         probability = torch.einsum("bkzyx,bkr->brzyx", probability, together)
     picked = probability.gather(1, target[:, None])[:, 0]
-    count = known.sum().clamp(min=1)
-    cross_entropy = -(picked.clamp(min=1e-6).log() * known).sum() / count
+    weight = torch.ones(classes, device=logits.device)
+    weight[[code for code in (*(ORGANS[name] for name in RARE), TUMOR) if code < classes]] = RARE_WEIGHT
+    counted = weight[target] * known
+    cross_entropy = -(picked.clamp(min=1e-6).log() * counted).sum() / counted.sum().clamp(min=1)
 
     # One Dice per class over the batch; a sample speaks only for the classes that its reference tells apart.
     speaks = (together.sum(1) == 1).float()

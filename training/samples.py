@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=5)
     parser.add_argument("--columns", type=int, default=6)
     arguments = parser.parse_args()
-    renderers = open_renderers(arguments.data)
+    renderers = list(open_renderers(arguments.data).values())
     rng = np.random.default_rng(arguments.seed)
     figure, axes = pyplot.subplots(
         arguments.rows, arguments.columns, figsize=(4 * arguments.columns, 3.3 * arguments.rows)

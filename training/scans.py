@@ -40,9 +40,9 @@ class LabelledScan:
         self.extent = np.array(self.label.shape) * np.array(self.spacing)
 
     def centre(self, rng: np.random.Generator) -> np.ndarray:
-        """mm (z, y, x): mostly near a labelled structure, sometimes anywhere in the volume."""
-        if rng.random() < 0.15:
-            return rng.uniform(0.1, 0.9, 3) * self.extent
+        """mm (z, y, x): mostly near a labelled structure, sometimes anywhere in the volume, its empty edge included."""
+        if rng.random() < 0.2:
+            return rng.uniform(0.0, 1.0, 3) * self.extent
         points = self.seeds[int(rng.choice(list(self.seeds)))]
         return points[rng.integers(len(points))] + rng.normal(0, [12, 20, 25])
 

@@ -39,9 +39,14 @@ class Renderer:
         self.anywhere = named[:: max(1, len(named) // 5000)] * self.spacing
 
     def centre(self, rng: np.random.Generator) -> np.ndarray:
-        """mm (z, y, x): mostly near an organ, each as often as the others, sometimes anywhere in the body."""
-        if rng.random() < 0.12:
-            return self.anywhere[rng.integers(len(self.anywhere))]
+        """mm (z, y, x): mostly near an organ, each as often as the others, sometimes anywhere in the body or beside it.
+
+        A window of nothing but air looks like no other: it must be seen to be known for empty.
+        """
+        anywhere = rng.random()
+        if anywhere < 0.16:
+            point = self.anywhere[rng.integers(len(self.anywhere))]
+            return point + (anywhere < 0.04) * rng.normal(0, [0, 250, 250])
         points = self.seeds[int(rng.choice(list(self.seeds)))]
         return points[rng.integers(len(points))] + rng.normal(0, [12, 20, 25])
 

@@ -89,6 +89,15 @@ def test_a_tumour_within_the_margin_of_an_organ_is_kept() -> None:
     assert (labels[10:12, 26:30, where[2].stop + gap - 3 : where[2].stop + gap] == 14).all()
 
 
+def test_the_abdomen_plan_labels_nothing_outside_the_body() -> None:
+    scan, _ = organ_scan()
+    scan.voxels[:, 62:, :] = 100  # a board under the patient that the network takes for the organ
+    organ = [model("organ", 60, ORGANS)]
+    assert segment(scan, organ, np, plan="dense")[0][:, 62:].all()
+    labels, _ = segment(scan, organ, np)
+    assert labels.any() and not labels[:, 62:].any()
+
+
 def test_without_an_organ_the_tumour_network_is_not_run_and_that_is_said() -> None:
     scan, _ = organ_scan()
     calls: list[int] = []

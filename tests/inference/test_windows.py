@@ -12,7 +12,6 @@ from inference.windows import (
     Corner,
     Plan,
     abdomen_plan,
-    body_box,
     dense_plan,
     gaussian,
     grid,
@@ -109,15 +108,3 @@ def test_the_threshold_decides() -> None:
     assert len(drain(abdomen_plan(SHAPE, PATCH, 0.5, WHOLE), few)) < len(
         drain(abdomen_plan(SHAPE, PATCH, 0.5, WHOLE), enough)
     )
-
-
-def test_the_body_box_leaves_out_air_and_a_thin_table() -> None:
-    volume = np.full((10, 100, 120), -5.0, np.float32)
-    volume[:, 20:60, 30:90] = 1
-    volume[:, 90:91, 59:61] = 1  # a bar of the table
-    assert body_box(volume, 0.0, np) == (slice(0, 10), slice(20, 60), slice(30, 90))
-
-
-def test_a_volume_without_a_body_is_kept_whole() -> None:
-    volume = np.full((4, 8, 8), -5.0, np.float32)
-    assert body_box(volume, 0.0, np) == (slice(0, 4), slice(0, 8), slice(0, 8))
