@@ -31,7 +31,7 @@ lint: .venv/dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/hadolint Dockerfile
-	$(BIN)/shellcheck predict.sh requirements/*.sh training/train.sh .ci/run .ci/container
+	$(BIN)/shellcheck predict.sh requirements/*.sh training/train.sh .ci/run .ci/container .ci/regression
 
 format: .venv/dev
 	$(BIN)/ruff check --fix .

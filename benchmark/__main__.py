@@ -1,6 +1,6 @@
-"""Measure and score: `python -m benchmark run --cases DIR --out runs.json`, `python -m benchmark score ...`.
+"""Measure, score, compare and report: `python -m benchmark run --cases DIR --out runs.json`, ...
 
-Both write JSON that schema.json beside this file describes.
+What is measured goes to JSON that schema.json beside this file describes.
 """
 
 from __future__ import annotations
@@ -8,19 +8,31 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmark.run import FORMAT, VERSION, measure
+from benchmark.peers import PEERS
+from benchmark.run import FORMAT, VERSION, measure, write
 from inference.errors import VisceraError
+from inference.predictor import WEIGHTS
 
 ENDING = ".nii.gz"
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Measure every case and print one line for each."""
-    document = measure(options.cases, options.runner, options.image, options.repeat, options.flags.split())
+    document = measure(
+        options.cases,
+        options.runner,
+        options.image,
+        options.repeat,
+        options.flags.split(),
+        options.out,
+        options.resume,
+    )
     by_case: dict[str, list[dict[str, Any]]] = {}
     for one in document["runs"]:
         by_case.setdefault(one["case"], []).append(one)
@@ -64,26 +76,127 @@ def score(options: argparse.Namespace) -> dict[str, Any]:
     return {"format": FORMAT, "version": VERSION, "scores": scores, "means": means}
 
 
+def report(options: argparse.Namespace) -> None:
+    """Write the report of runs, and of scores where there are any, to a folder."""
+    from benchmark.report import build  # matplotlib, which a measuring run must not wait for
+
+    scores = _read(options.scores, "scores") if options.scores else None
+    build(_read(options.runs, "runs"), scores, options.out)
+    print(f"{options.out / 'index.html'}")
+
+
+def scaling(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure the sizes of Table 5 made from one scan, and fit how time and memory grow."""
+    from benchmark.scaling import growth, make_sizes
+
+    with tempfile.TemporaryDirectory(prefix="viscera-scaling-") as temporary:
+        make_sizes(options.scan, Path(temporary))
+        options.cases = Path(temporary)
+        document = run(options)
+    document["growth"] = growth(document)
+    for name, (base, slope) in document["growth"].items():
+        print(f"{name}: {base:.2f} + {slope:.4f} a slice")
+    return document
+
+
+def versus(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure ours and a peer in turn and print a line for each case."""
+    from benchmark.versus import summary
+    from benchmark.versus import versus as pairs
+
+    document = pairs(
+        options.cases,
+        options.peer,
+        options.weights,
+        options.models,
+        options.device,
+        options.pairs,
+        options.flags.split(),
+        options.out,
+    )
+    print(document["settings"])
+    print("\n".join(summary(document)))
+    return document
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Print how the new runs differ from the old ones. Raises ValueError where a case is slower or takes more."""
+    from benchmark.comparison import changes
+
+    found = changes(_read(options.old, "runs"), _read(options.new, "runs"))
+    for one in found:
+        print(f"{one.case}: {one.figure} {one.old:.2f} -> {one.new:.2f}, {one.ratio:.3f} times: {one.verdict}")
+    worse = [f"{one.case} ({one.figure} {one.ratio:.2f} times)" for one in found if one.verdict == "worse"]
+    if worse:
+        raise ValueError(f"worse beyond the spread of both: {', '.join(worse)}")
+
+
+def _read(path: Path, kind: str) -> dict[str, Any]:
+    """A JSON file of this program. Raises ValueError where it is another file."""
+    try:
+        document: dict[str, Any] = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if document.get("format") != FORMAT or document.get("version") != VERSION or kind not in document:
+        raise ValueError(f"{path} holds no {kind} of {FORMAT} version {VERSION}")
+    return document
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmark", description=__doc__.split("\n\n")[0])
     programs = parser.add_subparsers(required=True, metavar="PROGRAM")
-    one = programs.add_parser("run", help="time and memory of every case, each in a start of its own")
+    measured = argparse.ArgumentParser(add_help=False)
+    measured.add_argument("--runner", choices=("process", "docker"), default="process")
+    measured.add_argument("--image", default="viscera", help="for the runner docker")
+    measured.add_argument("--repeat", type=int, default=3, help="rounds over all cases")
+    measured.add_argument("--resume", action="store_true", help="keep what --out holds and go on behind it")
+    flags = argparse.ArgumentParser(add_help=False)
+    flags.add_argument("--flags", default="", help="of python -m inference, such as '--plan dense'")
+    out = argparse.ArgumentParser(add_help=False)
+    out.add_argument("--out", type=Path, required=True, help="JSON file")
+
+    one = programs.add_parser(
+        "run", parents=[measured, flags, out], help="time and memory of every case, each in a start of its own"
+    )
     one.add_argument("--cases", type=Path, required=True, help="folder of X_0000.nii.gz")
-    one.add_argument("--runner", choices=("process", "docker"), default="process")
-    one.add_argument("--image", default="viscera", help="for the runner docker")
-    one.add_argument("--repeat", type=int, default=3)
-    one.add_argument("--flags", default="", help="of python -m inference, such as '--plan dense'")
     one.set_defaults(program=run)
-    one = programs.add_parser("score", help="DSC and NSD as FLARE 2023 scores them")
+    one = programs.add_parser(
+        "scaling",
+        parents=[measured, flags, out],
+        help="the same for the sizes of the paper's Table 5, made from one scan",
+    )
+    one.add_argument("--scan", type=Path, required=True)
+    one.set_defaults(program=scaling)
+    one = programs.add_parser("score", parents=[out], help="DSC and NSD as FLARE 2023 scores them")
     one.add_argument("--pred", type=Path, required=True)
     one.add_argument("--ref", type=Path, required=True)
     one.set_defaults(program=score)
-    for one in programs.choices.values():
-        one.add_argument("--out", type=Path, required=True, help="JSON file")
+    one = programs.add_parser("versus", parents=[flags, out], help="ours and a peer in turn, with the same networks")
+    one.add_argument("--peer", choices=PEERS, required=True)
+    one.add_argument("--cases", type=Path, required=True, help="folder of X_0000.nii.gz")
+    one.add_argument("--pairs", type=int, default=3)
+    one.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    one.add_argument("--weights", type=Path, default=WEIGHTS)
+    one.add_argument("--models", type=Path, nargs="+", default=[], help="nnU-Net result folders of the same networks")
+    one.set_defaults(program=versus)
+    one = programs.add_parser("report", help="Markdown and an HTML page of runs and scores")
+    one.add_argument("runs", type=Path)
+    one.add_argument("scores", type=Path, nargs="?")
+    one.add_argument("--out", type=Path, required=True, help="folder")
+    one.set_defaults(program=report)
+    one = programs.add_parser(
+        "compare", help="two results of run: exit code 1 where the new one is worse beyond the spread of both"
+    )
+    one.add_argument("old", type=Path)
+    one.add_argument("new", type=Path)
+    one.set_defaults(program=compare)
     options = parser.parse_args()
     try:
         document = options.program(options)
-        options.out.write_text(json.dumps(document, indent=1) + "\n")
+        if document is not None:
+            write(document, options.out)
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"error: {' '.join(map(str, error.cmd))} failed")
     except (VisceraError, ValueError, RuntimeError, OSError) as error:
         sys.exit(f"error: {error}")
 

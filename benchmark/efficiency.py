@@ -16,3 +16,13 @@ def figures(t_s: Sequence[float], mb: Sequence[float]) -> dict[str, float]:
         "flare_area_mb_s": round(float(np.sum(mb) * FLARE_INTERVAL), 3),
         "trapezoid_mb_s": round(float(np.trapezoid(mb, t_s)), 3),
     }
+
+
+def flare24(ram_mb: Sequence[float], cpu_percent: Sequence[float]) -> dict[str, float]:
+    """FLARE 2024's figures without a GPU, by the names of its columns: MB and per cent of the whole machine."""
+    return {
+        "MaxCPU_Utilization": round(float(max(cpu_percent)), 2),
+        "AUC_CPU_Time": round(float(np.sum(cpu_percent) * FLARE_INTERVAL), 2),
+        "MaxRAM": round(float(max(ram_mb)), 2),
+        "AUC_RAM_Time": round(float(np.sum(ram_mb) * FLARE_INTERVAL), 2),
+    }

@@ -64,7 +64,7 @@ def compare(model_folder: Path, scans: Sequence[Path], *, fold: str, engine: str
         names = []
         for scan in scans:
             names.append(scan.name.removesuffix(".gz").removesuffix(".nii").removesuffix("_0000"))
-            _turned(scan, orientation, inputs / f"{names[-1]}_0000.nii.gz")
+            turned(scan, orientation, inputs / f"{names[-1]}_0000.nii.gz")
         _run(
             "inference", inputs, work / "ours", "--weights", work / "weights", "--networks", "network",
             "--device", "cpu", "--engine", engine, "--plan", "dense", "--precision", "f32",
@@ -85,7 +85,7 @@ def _run(module: str, *arguments: str | Path) -> None:
     subprocess.run([sys.executable, "-m", module, *arguments], check=True, stdout=sys.stderr)
 
 
-def _turned(scan: Path, orientation: str | None, out: Path) -> None:
+def turned(scan: Path, orientation: str | None, out: Path) -> None:
     image = nib.load(scan)
     turn = ornt_transform(
         io_orientation(image.affine), axcodes2ornt(tuple(orientation or nib.aff2axcodes(image.affine)))

@@ -5,6 +5,8 @@ samples at a fixed interval until its standard input closes, then writes what it
 
     t_s           seconds since its start
     host_mb       resident memory of the process and all that it started, or of the container's cgroup
+    ram_mb        memory in use on the machine by anybody (total - available), FLARE 2024's figure
+    cpu_percent   of all processors, busy for anybody since the sample before, FLARE 2024's figure
     gpu_mb        memory in use on the GPU by anybody (NVML: total - free), FLARE's figure; absent without a GPU
     gpu_own_mb    of these, what the run's own processes hold; 0 where NVML does not tell
 """
@@ -23,6 +25,7 @@ from typing import Any
 
 MB = 10**6
 PAGE = os.sysconf("SC_PAGE_SIZE")
+COLUMNS = ("t_s", "host_mb", "ram_mb", "cpu_percent", "gpu_mb", "gpu_own_mb")
 INTERVAL = 0.1  # seconds, FLARE's
 CGROUPS = (  # of a container, by cgroup version and driver
     "/sys/fs/cgroup/system.slice/docker-{id}.scope/memory.current",
@@ -72,6 +75,19 @@ def container_mb(cidfile: Path) -> float:
     return 0.0
 
 
+def machine_ram_mb() -> float:
+    """Memory in use on the whole machine."""
+    lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
+    kib = {line[0]: int(line[1]) for line in lines}
+    return (kib["MemTotal:"] - kib["MemAvailable:"]) * 1024 / MB
+
+
+def machine_ticks() -> tuple[int, int]:
+    """(idle, all) clock ticks of all processors since the machine's start; waiting for a disk is no idleness."""
+    ticks = [int(value) for value in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return ticks[3], sum(ticks)
+
+
 def open_gpu() -> tuple[Callable[[list[int]], tuple[float, float]] | None, str]:
     """A function of pids -> (memory in use on GPU 0, what these processes hold), MB, and the GPU's name or why none."""
     try:
@@ -100,17 +116,23 @@ def sample(pid: int, cidfile: Path | None, interval: float) -> dict[str, Any]:
     if gpu:
         del result["gpu_absent"]
     rows: list[tuple[float, ...]] = []
+    idle, ticks = machine_ticks()
+    busy = 0.0
     start = time.monotonic()
     while True:
         now = time.monotonic() - start
         pids = tree(pid)
         host = container_mb(cidfile) if cidfile else resident_mb(pids)
-        rows.append((now, host, *(gpu(pids) if gpu else ())))
+        idle_now, ticks_now = machine_ticks()
+        if ticks_now > ticks:
+            busy = 100 * (1 - (idle_now - idle) / (ticks_now - ticks))
+            idle, ticks = idle_now, ticks_now
+        rows.append((now, host, machine_ram_mb(), busy, *(gpu(pids) if gpu else ())))
         late = time.monotonic() - start
         # Samples lie on a grid of their own, so that a late one does not move those behind it.
         if select.select([sys.stdin], [], [], max((int(late / interval) + 1) * interval - late, 0))[0]:
             break
-    for name, column in zip(("t_s", "host_mb", "gpu_mb", "gpu_own_mb"), zip(*rows, strict=True), strict=False):
+    for name, column in zip(COLUMNS, zip(*rows, strict=True), strict=False):
         result[name] = [round(value, 3) for value in column]
     used = os.times()
     result["sampler_cpu_share"] = round((used.user + used.system) / max(time.monotonic() - start, 1e-9), 4)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
+from onnx import numpy_helper
 from torch import nn
 
 from training.plans import STUDENT_UNET
@@ -18,6 +21,22 @@ def build_student(outputs: int, deep_supervision: bool = False) -> PlainConvUNet
     plan: dict[str, Any] = dict(STUDENT_UNET["arch_kwargs"])
     plan |= {"conv_op": nn.Conv3d, "norm_op": nn.InstanceNorm3d, "nonlin": nn.LeakyReLU}
     return PlainConvUNet(input_channels=1, num_classes=outputs, deep_supervision=deep_supervision, **plan)
+
+
+def read_state(path: Path) -> State:
+    """The student's state dict from a file of PyTorch, or from a folder of exported weights with its model.onnx."""
+    if path.is_file():
+        state: State = torch.load(path, map_location="cpu", weights_only=True)
+        return state
+    stored = {
+        weight.name: torch.from_numpy(numpy_helper.to_array(weight).copy())
+        for weight in onnx.load(path / "model.onnx").graph.initializer
+    }
+    network = build_student(count_outputs(stored))
+    unknown = network.load_state_dict(stored, strict=False).unexpected_keys  # what is missing are other names of these
+    if unknown:
+        raise ValueError(f"{path} does not hold the student's network: {unknown[0]} is not in it")
+    return network.state_dict()
 
 
 def count_outputs(state: State) -> int:

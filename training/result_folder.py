@@ -1,8 +1,9 @@
 """Weights as an nnU-Net v2 result folder, so that nnU-Net's own predictor and our exporter read the same thing.
 
-    python -m training.result_folder STATE_DICT.pt OUT_FOLDER --labels organ|tumor|unified
+    python -m training.result_folder WEIGHTS OUT_FOLDER --labels organ|tumor|unified
 
-writes OUT_FOLDER/{plans.json, dataset.json, fold_0/checkpoint_final.pth}.
+takes a state dict of PyTorch or a folder of exported weights, such as weights/unified, and writes
+OUT_FOLDER/{plans.json, dataset.json, fold_0/checkpoint_final.pth}.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 import torch
 
 from training.labels import OUTPUTS
-from training.network import State, build_student, count_outputs
+from training.network import State, build_student, count_outputs, read_state
 from training.plans import bare_plans
 
 DATASET_NAME = "Dataset023_Viscera"
@@ -52,12 +53,11 @@ def write_result_folder(state: State, folder: Path, labels: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("state_dict", type=Path)
+    parser.add_argument("weights", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--labels", choices=sorted(OUTPUTS), required=True)
     arguments = parser.parse_args()
-    state = torch.load(arguments.state_dict, map_location="cpu", weights_only=True)
-    write_result_folder(state, arguments.folder, arguments.labels)
+    write_result_folder(read_state(arguments.weights), arguments.folder, arguments.labels)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from training.losses import partial_label_loss
-from training.network import build_student, with_outputs
+from training.network import build_student, read_state, with_outputs
 from training.sources import Source, open_sources
 from training.warp import Shape
 
@@ -95,7 +95,7 @@ def train(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     master = build_student(outputs).to(device)
     if start:
-        master.load_state_dict(with_outputs(torch.load(start, map_location=device, weights_only=True), outputs))
+        master.load_state_dict(with_outputs(read_state(start), outputs))
     average = {key: value.detach().clone() for key, value in master.state_dict().items()}
     optimizer = torch.optim.AdamW(master.parameters(), lr=peak, weight_decay=1e-2)
     step, spent = 0, 0.0
@@ -174,7 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--minutes", type=float, required=True)
-    parser.add_argument("--start", type=Path, help="state dict to start from")
+    parser.add_argument("--start", type=Path, help="state dict or folder of exported weights to start from")
     parser.add_argument("--outputs", type=int, default=15, help="15 unified, 14 organs")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--synthetic", type=float, default=0.55, help="share of synthetic patches")

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from benchmark.efficiency import figures
+from benchmark.run import watch
 from benchmark.sampler import container_mb, resident_mb, tree
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,6 +88,47 @@ def test_run_measures_every_case_alone_and_score_scores_it(
     scores = json.loads((tmp_path / "s.json").read_text())
     jsonschema.validate(scores, SCHEMA)
     assert scores["scores"]["a"]["1"] == {"dsc": 1.0, "nsd": 1.0}
+
+
+def test_a_killed_run_keeps_what_it_measured_and_goes_on(
+    blob: np.ndarray, save_scan: Callable[..., Path], tiny_weights: Path, tmp_path: Path
+) -> None:
+    cases, out = tmp_path / "cases", tmp_path / "runs.json"
+    save_scan(cases / "a_0000.nii.gz", blob, (3.0, 2.0, 2.0))
+    flags = f"--weights {tiny_weights} --device cpu --engine onnxruntime"
+    command: list[str | Path] = ["run", "--cases", cases, "--out", out, "--repeat", "3", "--flags", flags]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmark", *command], cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + 60
+    while not out.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, 9)
+    process.wait()
+    kept = json.loads(out.read_text())["runs"]
+    assert 1 <= len(kept) < 3
+    assert benchmark(*command, "--resume").returncode == 0
+    document = json.loads(out.read_text())
+    jsonschema.validate(document, SCHEMA)
+    assert document["runs"][: len(kept)] == kept
+    assert [one["round"] for one in document["runs"]] == [0, 1, 2]
+    # What was measured in another way is not mixed with it.
+    done = benchmark(*command[:-1], f"{flags} --plan dense", "--resume")
+    assert done.returncode == 1 and "runs.json cannot be resumed: flags differ" in done.stderr
+    assert json.loads(out.read_text()) == document
+
+
+def test_known_memory_for_a_known_time_measures_right() -> None:
+    hold = "import time; block = b'x' * 300_000_000; time.sleep(2); del block; time.sleep(1)"
+    empty = watch([sys.executable, "-c", "import time; time.sleep(3)"])
+    held = watch([sys.executable, "-c", hold])
+    assert held["wall_s"] == pytest.approx(3, abs=0.8)
+    more = held["host_memory"]["max_mb"] - empty["host_memory"]["max_mb"]
+    assert more == pytest.approx(300, rel=0.02)
+    area = held["host_memory"]["trapezoid_mb_s"] - empty["host_memory"]["trapezoid_mb_s"]
+    assert area == pytest.approx(600, rel=0.25)  # it takes the time to start as well
+    assert held["flare24"]["MaxRAM"] > 300
+    assert 0 < held["flare24"]["MaxCPU_Utilization"] <= 100
 
 
 def test_what_cannot_be_measured_or_scored_is_one_sentence(save_scan: Callable[..., Path], tmp_path: Path) -> None:
