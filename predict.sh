@@ -6,7 +6,11 @@ set -eu
 cd "$(dirname "$0")"
 
 mount=
-if [ -d /workspace/inputs ]; then mount=/workspace; fi
+if [ -d /workspace/inputs ]; then
+  mount=/workspace
+  # FLARE's scorer dies on a missing file, and takes every file in the outputs for a label map.
+  set -- --on-error empty --no-sidecar "$@"
+fi
 inputs=$mount/inputs
 outputs=$mount/outputs
 

@@ -14,8 +14,8 @@ import numpy as np
 from benchmark.parity import agreement
 from benchmark.peers import PEERS, Networks, write_models
 from benchmark.run import FORMAT, VERSION, host, watch, write
+from inference.card import read_cards
 from inference.cases import find_cases
-from inference.predictor import read_cards
 
 KEPT = ("wall_s", "cpu_s", "host_memory", "gpu_memory")
 

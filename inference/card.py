@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from inference.errors import WeightsError
 
 FORMAT = 1  # of card.json; a reader refuses a format it does not know
 FILE_NAME = "card.json"
+WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
+USUAL = ("organ", "tumor")  # rising priority: the paper lays the tumour over the organs
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,16 @@ def read_card(folder: Path) -> Card:
         )
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise WeightsError(f"{path} is not a complete card: {type(error).__name__} {error}") from error
+
+
+def read_cards(weights: Path, networks: Sequence[str] | None) -> list[Card]:
+    """The cards of the networks asked for, in that order. Raises WeightsError where one is missing."""
+    if networks is None:
+        present = sorted(path.parent.name for path in weights.glob(f"*/{FILE_NAME}"))
+        networks = [name for name in USUAL if name in present] or present
+        if not networks:
+            raise WeightsError(f"{weights} holds no network: a folder with {FILE_NAME} was looked for")
+    return [read_card(weights / name) for name in networks]
 
 
 def _three(values: Any, kind: Any) -> Any:

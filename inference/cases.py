@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from inference.errors import InputFolderError, NoInputError
+from inference.errors import InputFolderError, NoInputError, shown
 
 NIFTI = (".nii.gz", ".nii")
 OTHER = (".nrrd", ".mha", ".mhd")  # read through SimpleITK
@@ -41,32 +41,34 @@ def find_cases(inputs: Path, outputs: Path, names: Sequence[str] = ()) -> tuple[
         try:
             entries = sorted(entry for entry in os.listdir(inputs) if not entry.startswith("."))
         except OSError as error:
-            raise InputFolderError(f"{inputs} cannot be opened: {error.strerror}") from error
+            raise InputFolderError(f"{shown(inputs)} cannot be opened: {error.strerror}") from error
         files = [inputs / entry for entry in entries if _stem(entry) is not None]
         if not files and any(entry.lower().endswith(".dcm") for entry in entries):
             files = [inputs]
     elif inputs.exists() or inputs.is_symlink():
         files = [inputs]
     else:
-        raise InputFolderError(f"{inputs} does not exist")
+        raise InputFolderError(f"{shown(inputs)} does not exist")
 
     cases: list[Case] = []
     first: dict[str, Path] = {}
     for file in files:
         stem = _stem(file.name) or file.name
         if stem[-5:-4] == "_" and stem[-4:].isdigit() and not stem.endswith(CHANNEL):
-            warnings.append(f"{file.name} is left out: it is channel {stem[-4:]}, and a CT has only {CHANNEL[1:]}")
+            warnings.append(
+                f"{shown(file.name)} is left out: it is channel {stem[-4:]}, and a CT has only {CHANNEL[1:]}"
+            )
             continue
         name = stem.removesuffix(CHANNEL)
         if name == stem and file.is_file():
-            warnings.append(f"{file.name} has no {CHANNEL} in its name: taken as a CT all the same")
+            warnings.append(f"{shown(file.name)} has no {CHANNEL} in its name: taken as a CT all the same")
         cases.append(Case(name, file, outputs / f"{name}.nii.gz", twin=first.get(name)))
         first.setdefault(name, file)
     if not cases:
-        raise NoInputError(f"{inputs} holds no case: X{CHANNEL}.nii.gz was looked for")
+        raise NoInputError(f"{shown(inputs)} holds no case: X{CHANNEL}.nii.gz was looked for")
     for name in names:
         if name not in first:
-            raise NoInputError(f"case {name!r} is not in {inputs}")
+            raise NoInputError(f"case {shown(name)} is not in {shown(inputs)}")
     wanted = list(names) or list(first)
     return [case for name in wanted for case in cases if case.name == name], warnings
 

@@ -1,6 +1,6 @@
 """`python -m inference INPUTS OUTPUTS`: arguments, the loop over cases, progress, exit code.
 
-Nothing but the standard library is imported before the arguments were understood.
+Nothing but the standard library is imported here: the work is done by a process of its own, the worker.
 """
 
 from __future__ import annotations
@@ -10,21 +10,19 @@ import json
 import os
 import signal
 import sys
-import traceback
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from inference import __version__, machine
+from inference import __version__, errors, machine, sidecar
 from inference.atomic import remove_parts, write_atomically
+from inference.card import WEIGHTS, read_cards
 from inference.cases import Case, find_cases
 from inference.errors import CaseError, OutputError, VisceraError, shown
-
-if TYPE_CHECKING:
-    from inference.predictor import Predictor
-    from inference.segment import Report
+from inference.supervisor import LostError, Supervisor
 
 SOME_FAILED, ALL_FAILED = 8, 4
 STOPPED = 128  # plus the signal's number, as a shell reports it: 143 for SIGTERM, 130 for SIGINT
@@ -41,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
+    if options.hash_names:
+        errors.hide_names()
     run = Run(options)
     try:
         return run.cases()
@@ -48,8 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say_error(str(error))
         return error.exit_code
     except Stopped as stopped:
-        say_error(f"stopped by {signal.Signals(stopped.args[0]).name}; finished cases are kept")
+        say_error(f"stopped by {signal.Signals(stopped.args[0]).name} before the first case")
         return STOPPED + int(stopped.args[0])
+    finally:
+        run.supervisor.stop()
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -70,12 +72,22 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--step", type=_step, default=0.5, metavar="SHARE", help="distance of windows, share of the patch (default 0.5)"
     )
     add("--precision", choices=("auto", "f32", "bf16", "f16"), default="auto", help="of the networks' arithmetic")
-    add("--weights", type=Path, metavar="DIR", help="folder of exported networks (default: those of this program)")
+    add(
+        "--weights",
+        type=Path,
+        default=WEIGHTS,
+        metavar="DIR",
+        help="folder of exported networks (default: those of this program)",
+    )
     add("--networks", type=_names, metavar="NAMES", help="in rising priority (default: organ,tumor if there, else all)")
     add("--case", action="append", default=[], metavar="NAME", help="only this case; may be repeated")
-    add("--resume", action="store_true", help="leave out cases whose label map is there, whole, and fits the scan")
+    add("--resume", action="store_true", help="leave out cases whose label map is there and whose sidecar fits")
+    add("--on-error", choices=("skip", "empty"), default="skip", help="a failed case: no label map, or an empty one")
+    add("--timeout", type=_seconds, default=600.0, metavar="S", help="a case fails that stands still so long (600)")
     add("--threads", type=_count, metavar="N", help="processors to use (default: all that this process may)")
     add("--json", type=Path, metavar="FILE", help="write one record a case: times, memory, windows, warnings")
+    add("--no-sidecar", dest="sidecar", action="store_false", help="write no X.json beside X.nii.gz, no summary.json")
+    add("--hash-names", action="store_true", help="names of files as a hash in logs and records")
     add("--version", action="version", version=f"viscera {__version__}")
     return parser.parse_args(arguments)
 
@@ -84,10 +96,13 @@ class Run:
     """One call of the command: the cases, one after another, and what is to be said about each."""
 
     def __init__(self, options: argparse.Namespace) -> None:
+        options.threads = options.threads or machine.usable_cpus()
         self.options = options
-        self.threads: int = options.threads or machine.usable_cpus()
         self.records: list[dict[str, Any]] = []
-        machine.limit_threads(self.threads)
+        self.supervisor = Supervisor(vars(options), options.timeout)
+        self.taken: dict[str, Any] = {}  # what the worker loaded: device, engine, precision, why
+        self.started = _now()
+        machine.limit_threads(options.threads)
 
     def cases(self) -> int:
         """Segment every case; a failed one does not stop the others. Returns the exit code."""
@@ -95,117 +110,117 @@ class Run:
         cases, warnings = find_cases(options.inputs, options.outputs, options.case)
         for warning in warnings:
             say_warning(warning)
+        self.cards = read_cards(options.weights, options.networks)
         _make_writable(options.outputs)
-        remove_parts(case.labels for case in cases)
+        remove_parts(path for case in cases for path in (case.labels, sidecar.sidecar(case.labels)))
         if options.json:
             _make_writable(options.json.parent)
             self.save_records()
+        try:
+            for number, case in enumerate(cases, 1):
+                self.records.append(self._case(case, f"[{number}/{len(cases)}] {shown(case.name)}"))
+                self.save_records()
+            failed = sum(record["status"] == "failed" for record in self.records)
+            if failed:
+                say_error(f"{failed} of {len(cases)} cases failed")
+            code = 0 if not failed else ALL_FAILED if failed == len(cases) else SOME_FAILED
+        except Stopped as stopped:
+            self.supervisor.stop()
+            remove_parts(path for case in cases for path in (case.labels, sidecar.sidecar(case.labels)))
+            code = STOPPED + int(stopped.args[0])
+            say_error(f"stopped by {signal.Signals(stopped.args[0]).name}; finished cases are kept")
+        self._summarise(cases, code)
+        return code
 
-        from inference.predictor import WEIGHTS, Predictor
-
-        start = perf_counter()
-        predictor = Predictor(
-            options.weights or WEIGHTS,
-            networks=options.networks,
-            device=options.device,
-            engine=options.engine,
-            precision=options.precision,
-            plan=options.plan,
-            step=options.step,
-            threads=self.threads,
-        )
-        loading = perf_counter() - start
-        say(", ".join(predictor.choice.why) or "device, engine and precision as asked for")
-        failed = 0
-        for number, case in enumerate(cases, 1):
-            record = self._case(case, predictor, f"[{number}/{len(cases)}] {shown(case.name)}")
-            record["seconds"]["load"] = loading  # of the networks: paid once, in the first case's time
-            loading = 0.0
-            self.records.append(record)
-            self.save_records()
-            failed += record["status"] == "failed"
-        if failed:
-            say_error(f"{failed} of {len(cases)} cases failed")
-        return 0 if not failed else ALL_FAILED if failed == len(cases) else SOME_FAILED
-
-    def _case(self, case: Case, predictor: Predictor, title: str) -> dict[str, Any]:
+    def _case(self, case: Case, title: str) -> dict[str, Any]:
+        """Segment a case, or keep what is there; write its sidecar and say how it went."""
         record: dict[str, Any] = {
             "case": shown(case.name),
-            "status": "done",
+            "status": "failed",
             "error": None,
-            "seconds": {},
-            "device": predictor.choice.device,
-            "engine": predictor.choice.engine,
-            "precision": predictor.choice.precision,
-            "why": list(predictor.choice.why),
-            "threads": self.threads,
-            "plan": predictor.plan,
-            "step": predictor.step,
-            "windows_run": 0,
-            "windows_skipped": 0,
             "warnings": [],
+            "seconds": {},
+            "program": __version__,
+            "weights": sidecar.weights_digests(self.cards),
+            "threads": self.options.threads,
+            "plan": self.options.plan,
+            "step": self.options.step,
         }
-        machine.reset_peak_memory()
         start = perf_counter()
-        try:
-            self._segment(case, predictor, title, record)
-        except CaseError as error:
-            _fail(record, title, str(error))
-        except MemoryError:
-            _fail(record, title, "not enough memory for this scan")
-        except Exception as error:  # a fault of ours: said as such, and the other cases go on
-            traceback.print_exc()
-            _fail(record, title, f"internal error: {type(error).__name__}: {error}")
-        record["seconds"]["total"] = perf_counter() - start
-        record["peak_memory_mb"] = machine.peak_memory_mb()
-        if record["status"] == "done":
-            say(f"{title}: {record['seconds']['total']:.1f} s, {len(record['labels'])} labels -> {shown(case.labels)}")
-        return record
-
-    def _segment(self, case: Case, predictor: Predictor, title: str, record: dict[str, Any]) -> None:
-        import numpy as np
-
-        from inference import nifti
-        from inference.reading import read_scan
-
         if case.twin:
-            raise CaseError(f"{shown(case.scan.name)} is left out: {shown(case.twin.name)} has the same case name")
-        seconds = record["seconds"]
-        start = perf_counter()
-        scan, header = read_scan(case.scan)
-        seconds["read"] = perf_counter() - start
-        record["shape"], record["spacing"] = list(scan.voxels.shape), list(scan.spacing)
-        if self.options.resume and nifti.labels_match(case.labels, header):
-            record["status"] = "kept"
-            say(f"{title}: kept, {shown(case.labels)} is there and fits the scan")
-            return
-        with _Bars(title) as bars:
-            labels, report = predictor.segment(scan, bars.start)
-        seconds |= report.seconds
-        start = perf_counter()
-        nifti.write_labels(case.labels, labels, header)
-        seconds["write"] = perf_counter() - start
-        record["warnings"] = [*scan.warnings, *report.warnings]
+            record["error"] = f"{shown(case.scan.name)} is left out: {shown(case.twin.name)} has the same case name"
+        elif self.options.resume and (kept := sidecar.fits(case, self.cards, vars(self.options))):
+            say(f"{title}: kept, {shown(case.labels.name)} was made from this scan by these networks")
+            return kept | {"status": "kept"}
+        else:
+            record |= self._segmented(case, title)
+        record["seconds"]["total"] = perf_counter() - start
         for warning in record["warnings"]:
             say_warning(f"{title}: {warning}")
-        _count_windows(record, report)
-        voxel_ml = float(np.prod(scan.spacing)) / 1000
-        counts = np.bincount(labels.ravel(), minlength=256)
-        record["labels"] = {
-            str(value): {"name": name, "voxels": int(counts[value]), "ml": round(float(counts[value]) * voxel_ml, 3)}
-            for value, name in sorted(predictor.labels.items())
-            if counts[value]
-        }
+        if record["status"] == "failed":
+            say_error(f"{title}: {record['error']}")
+            if self.options.on_error == "empty" and not case.twin:
+                self._empty(case, title)
+        else:
+            say(f"{title}: {record['seconds']['total']:.1f} s, {len(record['labels'])} labels -> {shown(case.labels)}")
+        if self.options.sidecar and not case.twin:
+            try:
+                sidecar.write(case.labels, record)
+            except CaseError as error:
+                record |= {"status": "failed", "error": str(error)}
+                say_error(f"{title}: {error}")
+        return record
+
+    def _segmented(self, case: Case, title: str) -> dict[str, Any]:
+        """The worker's record of a case, or one that says how the worker was lost."""
+        if self.supervisor.pid is None:
+            self.taken = self.supervisor.ready()
+            if not self.records:
+                say(", ".join(self.taken["why"]) or "device, engine and precision as asked for")
+        with _Bars(title) as bars:
+            try:
+                return self.supervisor.order("segment", case, bars.show)
+            except LostError as lost:
+                return {**self.taken, "status": "failed", "error": f"the process that segmented it {lost}"}
+
+    def _empty(self, case: Case, title: str) -> None:
+        """Write an empty label map for a failed case: it stays a failure, but a file is there."""
+        if self.supervisor.pid is None:
+            self.taken = self.supervisor.ready()
+        try:
+            done = self.supervisor.order("empty", case, lambda _: None)
+        except LostError as lost:
+            done = {"status": "failed", "error": f"the process {lost}"}
+        if done["status"] == "failed":
+            say_error(f"{title}: no empty label map either: {done['error']}")
+        else:
+            say_warning(f"{title}: an empty label map was written, as --on-error empty asks")
 
     def save_records(self) -> None:
         """Write --json anew, whole: a reader never sees half of it."""
-        if self.options.json is None:
+        if self.options.json is not None:
+            _save(self.options.json, self.records)
+
+    def _summarise(self, cases: list[Case], code: int) -> None:
+        """Write OUTPUTS/summary.json, unless a case of that name has its sidecar there."""
+        path = self.options.outputs / "summary.json"
+        if not self.options.sidecar or any(sidecar.sidecar(case.labels) == path for case in cases):
             return
-        text = json.dumps(self.records, indent=2, allow_nan=False) + "\n"
-        try:
-            write_atomically(self.options.json, text.encode())
-        except OSError as error:
-            raise OutputError(f"{shown(self.options.json)} cannot be written: {error.strerror}") from error
+        counts = {name: sum(one["status"] == name for one in self.records) for name in ("done", "kept", "failed")}
+        failed = [{"case": one["case"], "error": one["error"]} for one in self.records if one["status"] == "failed"]
+        odd = [{"case": one["case"], "warnings": one["warnings"]} for one in self.records if one["warnings"]]
+        summary = {
+            "program": __version__,
+            "started": self.started,
+            "ended": _now(),
+            "exit_code": code,
+            "cases": counts | {"not_begun": len(cases) - len(self.records)},
+            "failed": failed,
+            "warnings": odd,
+            "weights": sidecar.weights_digests(self.cards),
+            **self.taken,
+        }
+        _save(path, summary)
 
 
 class _Bars(AbstractContextManager["_Bars"]):
@@ -215,14 +230,19 @@ class _Bars(AbstractContextManager["_Bars"]):
         self.title = title
         self.bar: Any = None
 
-    def start(self, network: str, most: int) -> Callable[[], None]:
+    def show(self, message: dict[str, Any]) -> None:
+        """Take a message of the worker's."""
         if not sys.stderr.isatty():
-            return lambda: None
-        from tqdm import tqdm
+            return
+        if "network" in message:
+            from tqdm import tqdm
 
-        self._close()
-        self.bar = tqdm(total=most, desc=f"{self.title} {network}", unit="window", leave=False)
-        return lambda: self.bar.update()
+            tqdm.monitor_interval = 0  # no thread: the supervisor may have to fork again
+            self._close()
+            title = f"{self.title} {message['network']}"
+            self.bar = tqdm(total=message["most"], desc=title, unit="window", leave=False)
+        elif "window" in message:
+            self.bar.update()
 
     def _close(self) -> None:
         if self.bar is not None:
@@ -244,15 +264,16 @@ def say_error(text: str) -> None:
     print(f"error: {text}", file=sys.stderr, flush=True)
 
 
-def _fail(record: dict[str, Any], title: str, cause: str) -> None:
-    record["status"], record["error"] = "failed", cause
-    say_error(f"{title}: {cause}")
+def _save(path: Path, document: Any) -> None:
+    """Write JSON whole or not at all. Raises OutputError."""
+    try:
+        write_atomically(path, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
+    except OSError as error:
+        raise OutputError(f"{shown(path)} cannot be written: {error.strerror}") from error
 
 
-def _count_windows(record: dict[str, Any], report: Report) -> None:
-    record["windows"] = report.windows
-    record["windows_run"] = sum(network["run"] for network in report.windows.values())
-    record["windows_skipped"] = sum(network["skipped"] for network in report.windows.values())
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def _make_writable(folder: Path) -> None:
@@ -264,7 +285,7 @@ def _make_writable(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise OutputError(
-            f"{folder} cannot be written by user {os.getuid()}: {error.strerror}; "
+            f"{shown(folder)} cannot be written by user {os.getuid()}: {error.strerror}; "
             'with docker, --user "$(id -u):$(id -g)" runs as you'
         ) from error
 
@@ -278,6 +299,13 @@ def _step(text: str) -> float:
     if not 0 < step <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
     return step
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return seconds
 
 
 def _count(text: str) -> int:

@@ -14,6 +14,7 @@
 one code a cause, so that a scheduler can tell a bad scan from a bad machine.
 """
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -57,6 +58,28 @@ class MemoryBudgetError(CaseError):
     pass
 
 
+_hidden = False
+
+
+def hide_names() -> None:
+    """From now on `shown` gives hashes, in this process and those that it forks."""
+    global _hidden
+    _hidden = True
+
+
+def names_are_hidden() -> bool:
+    return _hidden
+
+
 def shown(name: str | Path) -> str:
-    """A name that may hold any bytes, safe to print: control characters and undecodable bytes are escaped."""
+    """A name that may hold any bytes, safe to print: control characters and undecodable bytes are escaped.
+
+    With `hide_names` the first 12 digits of the sha256 of the case's name: the same for a scan, its case and its
+    label map.
+    """
+    if _hidden:
+        case = os.path.basename(name)
+        for ending in (".gz", ".nii", ".json", ".nrrd", ".mha", ".mhd", "_0000"):
+            case = case.removesuffix(ending)
+        return hashlib.sha256(os.fsencode(case)).hexdigest()[:12]
     return json.dumps(os.fsencode(name).decode(errors="backslashreplace"), ensure_ascii=False)[1:-1]

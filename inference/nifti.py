@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from math import prod
 from pathlib import Path
 
@@ -31,29 +32,33 @@ def read_scan(path: Path) -> tuple[Scan, Header]:
     return Scan(voxels, header.spacing, header.orientation, (*header.warnings, *warnings, *odd)), header
 
 
-def write_labels(path: Path, labels: np.ndarray, header: Header) -> None:
-    """Write labels (z, y, x) uint8 as .nii.gz on the grid of the scan whose header this is. Raises CaseError.
+def write_labels(path: Path, labels: np.ndarray, header: Header) -> str:
+    """Write labels (z, y, x) uint8 as .nii.gz on the grid of the scan whose header this is; returns its sha256.
+
+    Raises CaseError where the file cannot be written.
 
     The file is the same for the same labels: no time, no name, no text of the scan's is in it.
     """
     if labels.dtype != np.uint8 or labels.shape != header.shape[::-1]:
         raise ValueError(f"labels {labels.dtype} {labels.shape} are not uint8 {header.shape[::-1]}")
     data = header.of_labels + np.ascontiguousarray(labels).data.cast("B")
+    packed = igzip.compress(data, LEVEL, mtime=0)
     try:
-        write_atomically(path, igzip.compress(data, LEVEL, mtime=0))
+        write_atomically(path, packed)
     except OSError as error:
         raise CaseError(f"{shown(path)} cannot be written: {error.strerror or error}") from error
+    return hashlib.sha256(packed).hexdigest()
 
 
-def labels_match(path: Path, header: Header) -> bool:
-    """Whether `path` holds a whole label map that was written with this header."""
-    whole = bytearray(len(header.of_labels) + prod(header.shape))
-    try:
-        with open_stream(path) as stream:
-            found = stream.read_into(memoryview(whole))
-            return found == len(whole) and whole.startswith(header.of_labels) and not stream.surplus()
-    except ScanError:
-        return False
+def write_empty(scan: Path, path: Path) -> None:
+    """Write a label map without labels on the grid that the header of `scan` tells; its voxels are not read.
+
+    Raises CaseError where the header cannot be read or the file cannot be written.
+    """
+    with open_stream(scan) as stream:
+        head = bytearray(LONGEST)
+        header = parse(bytes(head[: stream.read_into(memoryview(head))]))
+    write_labels(path, np.zeros(header.shape[::-1], np.uint8), header)
 
 
 def _read(stream: Stream) -> tuple[Header, np.ndarray, list[str]]:

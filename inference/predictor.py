@@ -8,15 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from inference.arrays import array_library
-from inference.card import FILE_NAME, Card, read_card
+from inference.card import WEIGHTS, read_cards
 from inference.engines import Choice, choose, load
-from inference.errors import WeightsError
 from inference.machine import usable_cpus
 from inference.scan import Scan
 from inference.segment import PLANS, Model, Report, segment
-
-WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
-USUAL = ("organ", "tumor")  # rising priority: the paper lays the tumour over the organs
 
 
 class Predictor:
@@ -78,13 +74,3 @@ class Predictor:
     ) -> tuple[np.ndarray, Report]:
         """Labels as in `__call__` and the report of the run; `on_windows` as in inference.segment."""
         return segment(scan, self._models, self._xp, plan=self.plan, step=self.step, on_windows=on_windows)
-
-
-def read_cards(weights: Path, networks: Sequence[str] | None) -> list[Card]:
-    """The cards of the networks asked for, in that order. Raises WeightsError where one is missing."""
-    if networks is None:
-        present = sorted(path.parent.name for path in weights.glob(f"*/{FILE_NAME}"))
-        networks = [name for name in USUAL if name in present] or present
-        if not networks:
-            raise WeightsError(f"{weights} holds no network: a folder with {FILE_NAME} was looked for")
-    return [read_card(weights / name) for name in networks]

@@ -20,8 +20,8 @@ USAGE = (ROOT / "docs" / "usage.md").read_text()
 def test_every_flag_is_documented_and_every_documented_flag_exists() -> None:
     command = [sys.executable, "-m", "inference", "--help"]
     help_text = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
-    flags = set(re.findall(r"--[a-z]+", help_text))
-    assert set(re.findall(r"^\| `(--[a-z]+)`", USAGE, re.MULTILINE)) == flags
+    flags = set(re.findall(r"--[a-z-]+", help_text))
+    assert set(re.findall(r"^\| `(--[a-z-]+)`", USAGE, re.MULTILINE)) == flags
 
 
 def test_exit_codes_are_those_of_the_exceptions() -> None:

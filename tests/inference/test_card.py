@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from inference.card import read_card
+from inference.card import read_card, read_cards
 from inference.errors import WeightsError
-from inference.predictor import read_cards
 
 FIELDS: dict[str, Any] = {
     "format": 1,

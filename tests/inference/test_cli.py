@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +19,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from inference import __version__
 from inference.cli import parse
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,6 +39,14 @@ def inputs(tmp_path: Path, blob: np.ndarray, save_scan: Callable[..., Path]) -> 
     return tmp_path / "in"
 
 
+def label_maps(folder: Path) -> list[str]:
+    """Names of the label maps in a folder that holds nothing else but their sidecars and a summary."""
+    names = {path.name for path in folder.iterdir()}
+    maps = sorted(name for name in names if name.endswith(".nii.gz"))
+    assert names - set(maps) <= {"summary.json", *(name.replace(".nii.gz", ".json") for name in names)}
+    return maps
+
+
 def labels(path: Path) -> np.ndarray:
     return np.asarray(nib.load(path).dataobj)
 
@@ -44,7 +55,7 @@ def test_a_folder_of_scans(inputs: Path, tmp_path: Path, tiny_weights: Path) -> 
     out, record_file = tmp_path / "new" / "out", tmp_path / "runs" / "r.json"
     done = run(inputs, out, "--weights", tiny_weights, "--json", record_file, *F32)
     assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in out.iterdir()) == ["a.nii.gz", "b.nii.gz"]
+    assert label_maps(out) == ["a.nii.gz", "b.nii.gz"]
     scan, found = nib.load(inputs / "a_0000.nii.gz"), nib.load(out / "a.nii.gz")
     assert found.shape == scan.shape
     assert found.get_data_dtype() == np.uint8
@@ -73,7 +84,7 @@ def test_the_arrays_in_arrays_out_api_gives_the_same(inputs: Path, tmp_path: Pat
     from inference import Predictor
 
     run(inputs, tmp_path / "out", "--weights", tiny_weights, "--case", "a", *F32)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.nii.gz"]
+    assert label_maps(tmp_path / "out") == ["a.nii.gz"]
     predictor = Predictor(tiny_weights, device="cpu", engine="onnxruntime")
     voxels = np.asarray(nib.load(inputs / "a_0000.nii.gz").dataobj).T
     assert np.array_equal(predictor(voxels, (3.0, 2.0, 2.0)).T, labels(tmp_path / "out" / "a.nii.gz"))
@@ -91,7 +102,7 @@ def test_a_damaged_scan_is_named_and_the_others_go_on(inputs: Path, tmp_path: Pa
     done = run(inputs, tmp_path / "out", "--weights", tiny_weights, "--json", record_file, *F32)
     assert done.returncode == 8
     assert "c_0000.nii.gz" in done.stderr and "1 of 3 cases failed" in done.stderr
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.nii.gz", "b.nii.gz"]
+    assert label_maps(tmp_path / "out") == ["a.nii.gz", "b.nii.gz"]
     failed = json.loads(record_file.read_text())[2]
     assert failed["status"] == "failed" and "c_0000.nii.gz" in failed["error"]
     done = run(damaged, tmp_path / "out", "--weights", tiny_weights, *F32)
@@ -103,21 +114,139 @@ def test_of_two_scans_of_one_name_the_second_fails(inputs: Path, tmp_path: Path,
     done = run(inputs, tmp_path / "out", "--weights", tiny_weights, *F32)
     assert done.returncode == 8
     assert "a_0000.nii.gz is left out: a_0000.nii has the same case name" in done.stderr
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.nii.gz", "b.nii.gz"]
+    assert label_maps(tmp_path / "out") == ["a.nii.gz", "b.nii.gz"]
+
+
+def test_the_sidecar_and_the_summary_say_how_it_went(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
+    (inputs / "c_0000.nii.gz").write_bytes(b"no NIfTI")
+    out = tmp_path / "out"
+    assert run(inputs, out, "--weights", tiny_weights, *F32).returncode == 8
+    a = json.loads((out / "a.json").read_text())
+    assert (a["status"], a["program"], a["engine"]) == ("done", __version__, "onnxruntime")
+    assert a["input_sha256"] == hashlib.sha256((inputs / "a_0000.nii.gz").read_bytes()).hexdigest()
+    assert a["output_sha256"] == hashlib.sha256((out / "a.nii.gz").read_bytes()).hexdigest()
+    card = (tiny_weights / "organ" / "card.json").read_bytes()
+    assert a["weights"]["organ"] == hashlib.sha256(card).hexdigest()
+    c = json.loads((out / "c.json").read_text())
+    assert c["status"] == "failed" and "c_0000.nii.gz" in c["error"]
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["exit_code"] == 8
+    assert summary["cases"] == {"done": 2, "kept": 0, "failed": 1, "not_begun": 0}
+    assert summary["failed"] == [{"case": "c", "error": c["error"]}]
+
+
+def test_without_sidecars_there_are_label_maps_only(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
+    assert run(inputs, tmp_path / "out", "--weights", tiny_weights, "--no-sidecar", *F32).returncode == 0
+    assert sorted(os.listdir(tmp_path / "out")) == ["a.nii.gz", "b.nii.gz"]
+
+
+def test_on_error_empty_leaves_an_empty_map_and_a_failure(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
+    whole = (inputs / "a_0000.nii.gz").read_bytes()
+    (inputs / "c_0000.nii.gz").write_bytes(whole[: len(whole) // 2])
+    (inputs / "d_0000.nii.gz").write_bytes(b"no NIfTI")
+    done = run(inputs, tmp_path / "out", "--weights", tiny_weights, "--on-error", "empty", *F32)
+    assert done.returncode == 8
+    assert label_maps(tmp_path / "out") == ["a.nii.gz", "b.nii.gz", "c.nii.gz"]
+    empty = nib.load(tmp_path / "out" / "c.nii.gz")
+    assert empty.shape == nib.load(inputs / "a_0000.nii.gz").shape and not np.any(empty.dataobj)
+    assert json.loads((tmp_path / "out" / "c.json").read_text())["status"] == "failed"
+    assert "no empty label map either" in done.stderr  # of d not even the header can be read
+
+
+def resumed(inputs: Path, out: Path, *flags: str | Path) -> list[str]:
+    """The cases' statuses in a run with --resume."""
+    record = out.parent / "r.json"
+    done = run(inputs, out, "--resume", "--json", record, *flags, *F32)
+    assert done.returncode == 0, done.stderr
+    return [one["status"] for one in json.loads(record.read_text())]
 
 
 def test_resume_keeps_what_fits_and_redoes_the_rest(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
+    out, weights = tmp_path / "out", tmp_path / "weights"
+    shutil.copytree(tiny_weights, weights)
+    flags: tuple[str | Path, ...] = ("--weights", weights)
+    assert resumed(inputs, out, *flags) == ["done", "done"]
+    first = {path.name: path.read_bytes() for path in out.glob("*.nii.gz")}
+    written = (out / "a.nii.gz").stat().st_mtime_ns
+    assert resumed(inputs, out, *flags) == ["kept", "kept"]
+    (out / "b.nii.gz").write_bytes(first["b.nii.gz"][:-10])  # damaged
+    assert resumed(inputs, out, *flags) == ["kept", "done"]
+    (out / "b.json").unlink()  # nothing is known of it
+    assert resumed(inputs, out, *flags) == ["kept", "done"]
+    assert (out / "a.nii.gz").stat().st_mtime_ns == written
+    assert {path.name: path.read_bytes() for path in out.glob("*.nii.gz")} == first
+    assert resumed(inputs, out, *flags, "--plan", "dense") == ["done", "done"]  # made otherwise
+    scan = inputs / "a_0000.nii.gz"
+    scan.write_bytes((inputs / "b_0000.nii.gz").read_bytes())  # another scan of the same name
+    assert resumed(inputs, out, *flags, "--plan", "dense") == ["done", "kept"]
+    card = weights / "tumor" / "card.json"
+    card.write_text(card.read_text().replace("random weights", "other weights"))
+    assert resumed(inputs, out, *flags, "--plan", "dense") == ["done", "done"]
+
+
+def workers(pid: int) -> list[int]:
+    """The processes that `pid` has started and that are alive."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP])
+def test_a_scan_that_kills_or_hangs_the_worker_costs_that_scan_only(
+    number: signal.Signals, tmp_path: Path, blob: np.ndarray, save_scan: Callable[..., Path], tiny_weights: Path
+) -> None:
+    """The signals are those of the kernel out of memory, of a crash, and of a process that stands still."""
+    for name in ("a", "c"):
+        save_scan(tmp_path / "in" / f"{name}_0000.nii.gz", blob, (3.0, 2.0, 2.0))
+    save_scan(tmp_path / "in" / "b_0000.nii.gz", np.resize(blob, (600, 60, 72)), (3.0, 2.0, 2.0))  # takes its time
     out = tmp_path / "out"
-    flags = ("--weights", tiny_weights, "--resume", "--json", tmp_path / "r.json", *F32)
-    run(inputs, out, *flags)
-    kept = (out / "a.nii.gz").stat().st_mtime_ns
-    whole = (out / "b.nii.gz").read_bytes()
-    (out / "b.nii.gz").write_bytes(whole[:-10])
-    done = run(inputs, out, *flags)
-    assert done.returncode == 0, done.stderr
-    assert [record["status"] for record in json.loads((tmp_path / "r.json").read_text())] == ["kept", "done"]
-    assert (out / "a.nii.gz").stat().st_mtime_ns == kept
-    assert (out / "b.nii.gz").read_bytes() == whole
+    command: list[str | Path] = [sys.executable, "-m", "inference", tmp_path / "in", out, "--weights", tiny_weights]
+    process = subprocess.Popen(
+        [*command, "--timeout", "4", *F32], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    while not process.stdout.readline().startswith("[1/3]"):
+        pass
+    time.sleep(0.2)
+    (worker,) = workers(process.pid)
+    os.kill(worker, number)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 8
+    assert label_maps(out) == ["a.nii.gz", "c.nii.gz"]
+    assert (out / "a.nii.gz").read_bytes() == (out / "c.nii.gz").read_bytes()
+    cause = "made no progress for 4 s" if number == signal.SIGSTOP else f"was ended by {number.name}"
+    assert cause in said and cause in json.loads((out / "b.json").read_text())["error"]
+
+
+def test_a_worker_does_not_outlive_its_supervisor(
+    tmp_path: Path, blob: np.ndarray, save_scan: Callable[..., Path], tiny_weights: Path
+) -> None:
+    save_scan(tmp_path / "in" / "b_0000.nii.gz", np.resize(blob, (900, 60, 72)), (3.0, 2.0, 2.0))
+    command: list[str | Path] = [sys.executable, "-m", "inference", tmp_path / "in", tmp_path / "out"]
+    process = subprocess.Popen(
+        [*command, "--weights", tiny_weights, *F32], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert process.stdout and process.stdout.readline()  # the networks are loaded
+    (worker,) = workers(process.pid)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not Path(f"/proc/{worker}").exists()
+
+
+def test_hashed_names_say_nothing(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
+    for name in ("a", "b"):
+        (inputs / f"{name}_0000.nii.gz").rename(inputs / f"DOE^JANE_{name}_0000.nii.gz")
+    (inputs / "DOE^JANE_c_0000.nii.gz").write_bytes(b"no NIfTI")
+    (inputs / "DOE^JANE_a_0001.nii.gz").write_bytes(b"another channel")
+    out, record = tmp_path / "DOE^JANE_out", tmp_path / "r.json"
+    done = run(inputs, out, "--weights", tiny_weights, "--hash-names", "--json", record, *F32)
+    assert done.returncode == 8
+    texts = [done.stdout, done.stderr, record.read_text(), *(path.read_text() for path in out.glob("*.json"))]
+    assert len(texts) == 7
+    assert not any("JANE" in text for text in texts)
+    name = hashlib.sha256(b"DOE^JANE_a").hexdigest()[:12]
+    assert f"[1/3] {name}" in done.stdout and json.loads(record.read_text())[0]["case"] == name
 
 
 def test_exit_codes_of_what_cannot_start(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
@@ -159,11 +288,12 @@ def test_sigterm_ends_with_143_and_leaves_nothing_half_written(
     _, said = process.communicate(timeout=30)
     assert process.returncode == 143
     assert "SIGTERM" in said
-    found = list(out.iterdir())
+    found = label_maps(out)
     assert 0 < len(found) < 60
-    for path in found:
-        assert path.name.endswith(".nii.gz") and not path.name.startswith(".")
-        labels(path)
+    for name in found:
+        labels(out / name)
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["exit_code"] == 143 and summary["cases"]["not_begun"] == 60 - summary["cases"]["done"]
 
 
 def test_odd_names_reach_the_log_escaped(
@@ -174,7 +304,7 @@ def test_odd_names_reach_the_log_escaped(
     done = run(scan.parent, tmp_path / "out", "--weights", tiny_weights, "--json", tmp_path / "r.json", *F32)
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout and r"\u001b[31m" in done.stdout
-    assert os.listdir(os.fsencode(tmp_path / "out")) == [b"-r\n\x1b[31m\xff.nii.gz"]
+    assert b"-r\n\x1b[31m\xff.nii.gz" in os.listdir(os.fsencode(tmp_path / "out"))
     assert json.loads((tmp_path / "r.json").read_text())[0]["status"] == "done"
 
 

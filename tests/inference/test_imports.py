@@ -42,8 +42,17 @@ def test_a_run_imports_its_engine_and_no_other(
 ) -> None:
     pytest.importorskip(engine)
     scan = save_scan(tmp_path / "x_0000.nii.gz", blob, (3.0, 2.0, 2.0))
-    program = "import sys\nfrom inference.cli import main\nassert main(sys.argv[1:]) == 0"
-    names = imported(program, scan, tmp_path / "out", "--weights", tiny_weights, "--device", "cpu", "--engine", engine)
+    flags = (scan, tmp_path / "out", "--weights", tiny_weights, "--device", "cpu", "--engine", engine, "--threads", "1")
+    # The supervisor, which stays beside the worker, imports none of it.
+    names = imported("import sys\nfrom inference.cli import main\nassert main(sys.argv[1:]) == 0", *flags)
+    assert not names & HEAVY
+    worker = (
+        "import sys\nfrom pathlib import Path\nfrom inference.cases import Case\nfrom inference.cli import parse\n"
+        "from inference.worker import Worker\noptions = parse(sys.argv[1:])\n"
+        "case = Case('x', options.inputs, options.outputs / 'again.nii.gz')\n"
+        "record = Worker(vars(options), lambda message: None).segment(case)\nassert record['status'] == 'done', record"
+    )
+    names = imported(worker, *flags)
     assert engine in names
     assert not names & (set(ENGINES) - {engine})
     assert not names & {"SimpleITK", "nnunetv2", "training"}  # nibabel takes SciPy where it is installed

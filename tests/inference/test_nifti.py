@@ -510,13 +510,14 @@ def test_labels_of_another_shape_are_a_fault_of_the_caller(hu: np.ndarray, tmp_p
         nifti.write_labels(tmp_path / "x.nii.gz", np.zeros((2, 3, 4), np.uint8), found)
 
 
-def test_labels_match_only_a_whole_map_of_this_scan(hu: np.ndarray, tmp_path: Path) -> None:
+def test_an_empty_label_map_needs_the_header_only(hu: np.ndarray, tmp_path: Path) -> None:
     _, found = read(tmp_path, file_bytes(header(), hu))
-    _, other = read(tmp_path, file_bytes(header(srow_x=[3, 0, 0, 1]), hu), "other.nii")
-    path = tmp_path / "x.nii.gz"
-    assert not nifti.labels_match(path, found)
-    nifti.write_labels(path, (hu > 0).astype(np.uint8), found)
-    assert nifti.labels_match(path, found)
-    assert not nifti.labels_match(path, other)
-    path.write_bytes(path.read_bytes()[:-4])
-    assert not nifti.labels_match(path, found)
+    whole, empty, scan = tmp_path / "x.nii.gz", tmp_path / "y.nii.gz", tmp_path / "cut_0000.nii"
+    nifti.write_labels(whole, np.zeros(hu.shape, np.uint8), found)
+    scan.write_bytes(file_bytes(header(), hu)[:400])
+    nifti.write_empty(scan, empty)
+    assert empty.read_bytes() == whole.read_bytes()
+    scan.write_bytes(b"no NIfTI at all")
+    with pytest.raises(ScanError):
+        nifti.write_empty(scan, tmp_path / "z.nii.gz")
+    assert not (tmp_path / "z.nii.gz").exists()

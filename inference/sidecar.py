@@ -1,0 +1,68 @@
+"""What is written beside a label map: how it came about, and digests that tell whether it still fits its scan."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from inference.atomic import write_atomically
+from inference.card import Card
+from inference.cases import Case
+from inference.errors import CaseError, shown
+
+DECISIVE = ("plan", "step")  # what else changes labels: a label map made otherwise is made again
+
+
+def sidecar(labels: Path) -> Path:
+    """X.json beside X.nii.gz."""
+    return labels.with_name(labels.name.removesuffix(".nii.gz") + ".json")
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file, or of all files of a folder in the order of their names. Raises OSError."""
+    if path.is_dir():
+        parts = "".join(f"{name}\0{digest(path / name)}\n" for name in sorted(os.listdir(path)))
+        return hashlib.sha256(os.fsencode(parts)).hexdigest()
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb", buffering=0) as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(0, "is not a regular file")
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def weights_digests(cards: Sequence[Card]) -> dict[str, str]:
+    """Network -> sha256 of its card, which holds the sha256 of every model file."""
+    return {card.name: digest(card.folder / "card.json") for card in cards}
+
+
+def write(labels: Path, record: dict[str, Any]) -> None:
+    """Write the sidecar of `labels`. Raises CaseError."""
+    path = sidecar(labels)
+    try:
+        write_atomically(path, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
+    except OSError as error:
+        raise CaseError(f"{shown(path)} cannot be written: {error.strerror or error}") from error
+
+
+def fits(case: Case, cards: Sequence[Card], options: dict[str, Any]) -> dict[str, Any] | None:
+    """The sidecar of a label map that was made from this scan, by these networks and options; None where none was.
+
+    The label map's own bytes are compared as well: what is damaged does not fit.
+    """
+    try:
+        record: dict[str, Any] = json.loads(sidecar(case.labels).read_bytes())
+        same = (
+            record["status"] == "done"
+            and record["weights"] == weights_digests(cards)
+            and all(record[name] == options[name] for name in DECISIVE)
+            and record["output_sha256"] == digest(case.labels)
+            and record["input_sha256"] == digest(case.scan)
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return record if same else None

@@ -1,0 +1,163 @@
+"""The process that does the work: it loads the networks once and segments one scan after another.
+
+The supervisor forks it and talks to it in JSON lines. It sends orders {"segment": case} and {"empty": case}, a case
+being the fields of a Case; answers are
+
+    {"ready": {...}}               once, what was loaded
+    {"fatal": [code, message]}     instead: exit code and sentence of a VisceraError
+    {"network": name, "most": n}   a network begins, with at most n windows
+    {"window": 1}                  a window is done
+    {"record": {...}}              the order is done; its status says how
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from inference import errors, machine
+from inference.cases import Case
+from inference.errors import CaseError, VisceraError, shown
+
+if TYPE_CHECKING:
+    from inference.predictor import Predictor
+    from inference.segment import Report
+
+Send = Callable[[dict[str, Any]], None]
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def serve(orders: int, answers: int, options: dict[str, Any]) -> int:
+    """Work until `orders` (a file descriptor) closes; returns the exit code. `options` are the command line's."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a worker does not outlive its supervisor
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the supervisor decides
+    out = os.fdopen(answers, "w", encoding="ascii")
+
+    def send(message: dict[str, Any]) -> None:
+        print(json.dumps(message, allow_nan=False), file=out, flush=True)
+
+    try:
+        worker = Worker(options, send)
+    except VisceraError as error:
+        send({"fatal": [error.exit_code, str(error)]})
+        return 0
+    with os.fdopen(orders, encoding="ascii") as lines:
+        for line in lines:
+            ((order, fields),) = json.loads(line).items()
+            case = Case(fields["name"], Path(fields["scan"]), Path(fields["labels"]))
+            send({"record": worker.segment(case) if order == "segment" else worker.empty(case)})
+    return 0
+
+
+class Worker:
+    """Networks, loaded with the command line's `options`, and what is said about each scan."""
+
+    def __init__(self, options: dict[str, Any], send: Send) -> None:
+        from inference.predictor import Predictor  # NumPy and an engine come with it
+
+        self.send = send
+        start = perf_counter()
+        self.predictor: Predictor = Predictor(
+            options["weights"],
+            networks=options["networks"],
+            device=options["device"],
+            engine=options["engine"],
+            precision=options["precision"],
+            plan=options["plan"],
+            step=options["step"],
+            threads=options["threads"],
+        )
+        self.loading = perf_counter() - start
+        choice = self.predictor.choice
+        self.taken = {
+            "device": choice.device,
+            "engine": choice.engine,
+            "precision": choice.precision,
+            "why": list(choice.why),
+        }
+        send({"ready": self.taken})
+
+    def segment(self, case: Case) -> dict[str, Any]:
+        """Segment a scan and write its label map; the record says what happened. Nothing is raised."""
+        record: dict[str, Any] = {
+            "status": "done",
+            "error": None,
+            "seconds": {"load": self.loading},  # of the networks: paid once, in the first case's time
+            **self.taken,
+            "windows_run": 0,
+            "windows_skipped": 0,
+            "warnings": [],
+        }
+        self.loading = 0.0
+        machine.reset_peak_memory()
+        start = perf_counter()
+        try:
+            self._segment(case, record)
+        except CaseError as error:
+            record |= {"status": "failed", "error": str(error)}
+        except MemoryError:
+            record |= {"status": "failed", "error": "not enough memory for this scan"}
+        except Exception as error:  # a fault of ours: said as such, and the other cases go on
+            record |= {"status": "failed", "error": f"internal error: {type(error).__name__}"}
+            if not errors.names_are_hidden():  # a message of Python's can hold a path
+                record["error"] += f": {error}"
+                traceback.print_exc()
+        record["seconds"]["total"] = perf_counter() - start
+        record["peak_memory_mb"] = machine.peak_memory_mb()
+        return record
+
+    def empty(self, case: Case) -> dict[str, Any]:
+        """Write a label map without labels for a scan that failed, if its header can be read."""
+        from inference import nifti
+
+        try:
+            nifti.write_empty(case.scan, case.labels)
+        except CaseError as error:
+            return {"status": "failed", "error": f"{shown(case.scan.name)} {error}"}
+        return {"status": "done", "error": None}
+
+    def _segment(self, case: Case, record: dict[str, Any]) -> None:
+        import numpy as np
+
+        from inference import nifti
+        from inference.reading import read_scan
+        from inference.sidecar import digest
+
+        seconds = record["seconds"]
+        start = perf_counter()
+        scan, header = read_scan(case.scan)
+        record["input_sha256"] = digest(case.scan)
+        seconds["read"] = perf_counter() - start
+        record["shape"], record["spacing"] = list(scan.voxels.shape), list(scan.spacing)
+        labels, report = self.predictor.segment(scan, self._begin)
+        seconds |= report.seconds
+        start = perf_counter()
+        record["output_sha256"] = nifti.write_labels(case.labels, labels, header)
+        seconds["write"] = perf_counter() - start
+        record["warnings"] = [*scan.warnings, *report.warnings]
+        _count_windows(record, report)
+        voxel_ml = float(np.prod(scan.spacing)) / 1000
+        counts = np.bincount(labels.ravel(), minlength=256)
+        record["labels"] = {
+            str(value): {"name": name, "voxels": int(counts[value]), "ml": round(float(counts[value]) * voxel_ml, 3)}
+            for value, name in sorted(self.predictor.labels.items())
+            if counts[value]
+        }
+
+    def _begin(self, network: str, most: int) -> Callable[[], None]:
+        self.send({"network": network, "most": most})
+        return lambda: self.send({"window": 1})
+
+
+def _count_windows(record: dict[str, Any], report: Report) -> None:
+    record["windows"] = report.windows
+    record["windows_run"] = sum(network["run"] for network in report.windows.values())
+    record["windows_skipped"] = sum(network["skipped"] for network in report.windows.values())
