@@ -1,13 +1,13 @@
 # Each target sets up what it needs in .venv, once.
 #   make predict                        the embedded sample
 #   make predict INPUT=dir OUTPUT=dir   a folder of scans; FLAGS="--plan dense" adds flags
-#   make test | lint | image | lock
+#   make test | soak | lint | image | lock
 PYTHON ?= python3
 BIN := .venv/bin
 SAMPLE := sample
 TORCH = $(shell grep -E '^torch(vision)?==' requirements/dev.txt)
 
-.PHONY: predict test lint format image lock clean
+.PHONY: predict test soak lint format image lock clean
 
 ifdef INPUT
 predict: .venv/run
@@ -24,6 +24,10 @@ endif
 
 test: .venv/dev
 	$(BIN)/python -m pytest
+
+# The long tests at their full length, about 20 minutes; the log is committed.
+soak: .venv/dev
+	SOAK=1 $(BIN)/python -m pytest -rP tests/inference/test_endurance.py | tee docs/soak.log
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from inference import nifti
 from inference.cases import OTHER
 from inference.errors import CaseError, shown
@@ -21,6 +23,7 @@ def read_scan(path: Path) -> tuple[Scan, Header]:
             from inference import itk  # SimpleITK is large, and NIfTI does not need it
 
             return itk.read_scan(path)
-        return nifti.read_scan(path)
+        with np.errstate(all="ignore"):  # what is no number is found and said by our own checks
+            return nifti.read_scan(path)
     except CaseError as error:
         raise type(error)(f"{shown(path.name)} {error}") from error
