@@ -9,11 +9,12 @@ FROM ${BASE_IMAGE} AS python
 # hadolint ignore=DL3008  # a Debian release fixes the versions, and keeps only the newest of each
 RUN apt-get update \
  && apt-get install -y --no-install-recommends python3 \
- && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/* \
+ && find / -xdev -type f -perm /6000 -exec chmod a-s {} +
 
 FROM python AS code
 WORKDIR /workspace
-COPY predict.sh LICENSE ./
+COPY predict.sh LICENSE requirements/sbom.py ./
 COPY weights weights
 COPY inference inference
 # Nothing is written at run time (--read-only), so the bytecode is made here; unchecked, since nothing changes.
@@ -53,6 +54,7 @@ RUN python3 -m venv /venv \
 FROM runtime AS cpu
 COPY --from=packages-cpu /venv /venv
 COPY --from=code /workspace /workspace
+RUN python3 sbom.py > sbom.json && rm sbom.py
 
 FROM build AS packages-gpu
 COPY requirements/gpu.txt /requirements.txt
@@ -68,3 +70,4 @@ ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 COPY --from=packages-gpu /venv /venv
 COPY --from=code /workspace /workspace
+RUN python3 sbom.py > sbom.json && rm sbom.py

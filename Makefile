@@ -34,6 +34,7 @@ lint: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive inference
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/shellcheck predict.sh requirements/*.sh training/train.sh .ci/run .ci/container .ci/regression
 

@@ -1,0 +1,27 @@
+"""What is in this image, as CycloneDX 1.6 JSON on standard output: Debian's packages and Python's.
+
+Run by the image's own Python at the end of its build: `python3 requirements/sbom.py`.
+"""
+
+import json
+import subprocess
+from importlib.metadata import distributions
+
+
+def component(name: str, version: str, kind: str) -> dict[str, str]:
+    """One entry; `kind` is the namespace of its package URL (github.com/package-url/purl-spec)."""
+    return {"type": "library", "name": name, "version": version, "purl": f"pkg:{kind}/{name}@{version}"}
+
+
+def debian() -> list[dict[str, str]]:
+    command = ["dpkg-query", "--show", "--showformat", "${Package} ${Version}\n"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    return [component(*line.split(), "deb/debian") for line in lines]
+
+
+def python() -> list[dict[str, str]]:
+    found = {(dist.metadata["Name"].lower(), dist.version) for dist in distributions()}
+    return [component(name, version, "pypi") for name, version in sorted(found)]
+
+
+print(json.dumps({"bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1, "components": debian() + python()}))
