@@ -80,6 +80,16 @@ def merge(
     return merged, agreed, kept
 
 
+def segment_all(teachers: Sequence[Path], scans: Path, work: Path) -> list[Path]:
+    """Segment the folder `scans` with every teacher by `python -m inference`; the folders of their label maps."""
+    folders = [work / f"teacher-{number}" for number in range(len(teachers))]
+    for teacher, folder in zip(teachers, folders, strict=True):
+        # --resume: a stage that was killed goes on where it was.
+        command: list[str | Path] = [sys.executable, "-m", "inference", scans, folder, "--weights", teacher, "--resume"]
+        subprocess.run(command, check=True)
+    return folders
+
+
 def student_dataset(dataset: Path, scans: Path, labels: Path, out: Path) -> int:
     """Copy the raw dataset to `out` and add every scan that has a file in `labels`; returns how many there are now."""
     shutil.copytree(dataset, out, dirs_exist_ok=True)
@@ -113,14 +123,10 @@ def main() -> None:
     work = arguments.into.with_name(f"pseudo-{arguments.into.name}")  # nnU-Net reads names that begin with Dataset
     labels = work / "labels"
     labels.mkdir(parents=True, exist_ok=True)
-    folders = [work / f"teacher-{number}" for number in range(len(arguments.teachers))]
     there = any(arguments.scans.glob(f"*_0000{ENDING}"))
-    for teacher, folder in zip(arguments.teachers, folders, strict=True) if there else ():
-        # --resume: a stage that was killed goes on where it was.
-        command = [sys.executable, "-m", "inference", arguments.scans, folder, "--weights", teacher, "--resume"]
-        subprocess.run(command, check=True)
+    folders = segment_all(arguments.teachers, arguments.scans, work) if there else []
     report = {}
-    for path in sorted(folders[0].glob(f"*{ENDING}")):
+    for path in sorted(folders[0].glob(f"*{ENDING}")) if there else ():
         first = nib.load(path)
         maps = [np.asarray(nib.load(folder / path.name).dataobj, np.uint8) for folder in folders]
         given = arguments.references / path.name if arguments.references else None

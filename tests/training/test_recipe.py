@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 from inference.card import read_card
+from training import labels as codes
 from training.data import ALL_ORGANS, split, to_lps, to_outputs
 from training.pseudo_labels import agreement, merge, vote
+from training.weak_labels import agreed
 
 ROOT = Path(__file__).resolve().parents[2]
 IGNORE = 14
@@ -108,3 +110,17 @@ def test_train_sh_goes_from_scans_to_exported_weights_and_on_after_a_kill(
     again = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert again.returncode == 0
     assert again.stdout.count("done before") == len(list((run / "done").iterdir())) - 1
+
+
+def test_weak_teachers_are_believed_where_they_agree_and_in_one_piece() -> None:
+    first = np.zeros((40, 6, 6), np.uint8)
+    first[2:12] = 1  # the liver, 10 voxels of 2 mm
+    first[13:15] = 1  # a piece close by
+    first[30:32] = 1  # a piece 36 mm away
+    first[20:24, :3] = 3
+    second = first.copy()
+    second[20:24, 2:3] = 0
+    labels = agreed([first, second], (2.0, 2.0, 2.0), keep=0.5)
+    assert (labels[2:12] == 1).all()
+    assert (labels[13:15] == codes.IGNORE).all() and (labels[30:32] == 0).all()
+    assert (labels[20:24, :2] == 3).all() and (labels[20:24, 2] == codes.IGNORE).all()

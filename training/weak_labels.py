@@ -1,0 +1,64 @@
+"""Pseudo-labels from weak teachers, for training.train.
+
+    python -m training.weak_labels TEACHERS... --scans DIR --out DIR
+
+Teachers are folders of exported networks, such as snapshots of one run. What they agree on is kept, by the rules of
+training.pseudo_labels and two more, since a weak teacher is wrong in pieces: a voxel on which they do not all agree
+is ignored, and so is a piece of an organ apart from its largest; more than FAR from it, it is background.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from scipy import ndimage
+
+from training.data import ENDING
+from training.labels import IGNORE, ORGANS
+from training.pseudo_labels import merge, segment_all
+
+FAR = 15.0  # mm: what lies farther from an organ is no part of it, which the network is then taught
+
+
+def agreed(maps: Sequence[np.ndarray], spacing: Sequence[float], keep: float) -> np.ndarray:
+    """What teachers' label maps (x, y, z) agree on, uint8, IGNORE where they do not; spacing in mm."""
+    labels, _, _ = merge(maps, keep, IGNORE)
+    for other in maps[1:]:
+        labels[other != maps[0]] = IGNORE
+    for organ in ORGANS.values():
+        pieces, count = ndimage.label(labels == organ)
+        if count < 2:
+            continue
+        largest = pieces == 1 + np.bincount(pieces.reshape(-1))[1:].argmax()
+        rest = (labels == organ) & ~largest
+        far = ndimage.distance_transform_edt(~largest, spacing) > FAR
+        labels[rest & far], labels[rest & ~far] = 0, IGNORE
+    return labels
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("teachers", type=Path, nargs="+", help="folders of exported networks")
+    parser.add_argument("--scans", type=Path, required=True, help="folder of X_0000.nii.gz")
+    parser.add_argument("--out", type=Path, required=True, help="folder for X.nii.gz")
+    parser.add_argument("--keep", type=float, default=0.55, help="least agreement for a label to be trusted")
+    parser.add_argument("--without", nargs="*", default=[], help="cases to leave out")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    folders = segment_all(arguments.teachers, arguments.scans, arguments.out / "teachers")
+    for path in sorted(folders[0].glob(f"*{ENDING}")):
+        if path.name.removesuffix(ENDING) in arguments.without:
+            continue
+        first = nib.load(path)
+        maps = [np.asarray(nib.load(folder / path.name).dataobj, np.uint8) for folder in folders]
+        labels = agreed(maps, first.header.get_zooms(), arguments.keep)
+        nib.save(nib.Nifti1Image(labels, first.affine, first.header), arguments.out / path.name)
+        print(f"{path.name}: {100 * (labels == IGNORE).mean():.1f} % ignored")
+
+
+if __name__ == "__main__":
+    main()
