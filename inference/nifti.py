@@ -7,7 +7,7 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
-from isal import igzip
+from isal import isal_zlib
 
 from inference import machine
 from inference.atomic import write_atomically
@@ -18,6 +18,7 @@ from inference.scan import Scan
 from inference.stream import MOST_SURPLUS, Stream, open_stream
 
 LEVEL = 1  # of gzip: label maps shrink a hundredfold at any level
+GZIP_WINDOW = 31  # zlib.h: 15 bits of window, and 16 for a gzip header, which then holds neither time nor name
 
 
 def read_scan(path: Path) -> tuple[Scan, Header]:
@@ -41,8 +42,10 @@ def write_labels(path: Path, labels: np.ndarray, header: Header) -> str:
     """
     if labels.dtype != np.uint8 or labels.shape != header.shape[::-1]:
         raise ValueError(f"labels {labels.dtype} {labels.shape} are not uint8 {header.shape[::-1]}")
-    data = header.of_labels + np.ascontiguousarray(labels).data.cast("B")
-    packed = igzip.compress(data, LEVEL, mtime=0)
+    packer = isal_zlib.compressobj(LEVEL, isal_zlib.DEFLATED, GZIP_WINDOW)
+    pieces = [packer.compress(header.of_labels)]
+    pieces += [packer.compress(np.ascontiguousarray(plane)) for plane in labels]
+    packed = b"".join([*pieces, packer.flush()])
     try:
         write_atomically(path, packed)
     except OSError as error:

@@ -145,7 +145,8 @@ class Worker:
         record["warnings"] = [*scan.warnings, *report.warnings]
         _count_windows(record, report)
         voxel_ml = float(np.prod(scan.spacing)) / 1000
-        counts = np.bincount(labels.ravel(), minlength=256)
+        # Plane by plane: of a whole volume NumPy would make a copy of eight bytes a voxel.
+        counts = np.sum([np.bincount(plane.reshape(-1), minlength=256) for plane in labels], axis=0)
         record["labels"] = {
             str(value): {"name": name, "voxels": int(counts[value]), "ml": round(float(counts[value]) * voxel_ml, 3)}
             for value, name in sorted(self.predictor.labels.items())
