@@ -184,6 +184,34 @@ def test_resume_keeps_what_fits_and_redoes_the_rest(inputs: Path, tmp_path: Path
     assert resumed(inputs, out, *flags, "--plan", "dense") == ["done", "done"]
 
 
+def test_twenty_bad_scans_among_ten_change_nothing_for_the_ten(
+    tmp_path: Path, blob: np.ndarray, save_scan: Callable[..., Path], tiny_weights: Path
+) -> None:
+    flags = ("--weights", tiny_weights, *F32)
+    for number in range(10):
+        save_scan(tmp_path / "good" / f"{number:02d}_good_0000.nii.gz", np.roll(blob, number, 2), (3.0, 2.0, 2.0))
+    assert run(tmp_path / "good", tmp_path / "clean", *flags).returncode == 0
+    mixed = tmp_path / "mixed"
+    shutil.copytree(tmp_path / "good", mixed)
+    whole = (mixed / "00_good_0000.nii.gz").read_bytes()
+    bad = {
+        **{f"cut-{share}": whole[: len(whole) * share // 10] for share in range(10)},
+        **{f"flip-{at}": whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in (2000, 9000, len(whole) - 5)},
+        "page": b"<html>404</html>", "pointer": b"version https://git-lfs.github.com/spec/v1\n", "zip": b"PK\x03\x04",
+        "twice": gzip.compress(whole), "zeros": bytes(5000), "short": whole[:1], "text": b"\n" * 400,
+    }  # fmt: skip
+    for name, content in bad.items():
+        (mixed / f"{len(name):02d}_bad_{name}_0000.nii.gz").write_bytes(content)
+    done = run(mixed, tmp_path / "out", *flags)
+    assert done.returncode == 8
+    clean = {name: (tmp_path / "clean" / name).read_bytes() for name in label_maps(tmp_path / "clean")}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.nii.gz")} == clean
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["cases"] == {"done": 10, "kept": 0, "failed": 20, "not_begun": 0}
+    assert {one["case"].split("_bad_")[1] for one in summary["failed"]} == set(bad)
+    assert all("_0000.nii.gz" in one["error"] and "internal" not in one["error"] for one in summary["failed"])
+
+
 def workers(pid: int) -> list[int]:
     """The processes that `pid` has started and that are alive."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

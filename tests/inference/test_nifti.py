@@ -227,10 +227,12 @@ ODD: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.parametrize("order", ["<", ">"], ids=["little", "big"])
+@pytest.mark.parametrize("gz", [False, True], ids=["plain", "gz"])
 @pytest.mark.parametrize("name", ODD)
-def test_odd_headers_are_read_with_a_warning(name: str, hu: np.ndarray, tmp_path: Path) -> None:
+def test_odd_headers_are_read_with_a_warning(name: str, gz: bool, order: str, hu: np.ndarray, tmp_path: Path) -> None:
     fields, said = ODD[name]
-    scan, _ = read(tmp_path, file_bytes(header(**fields), hu))
+    scan, _ = read(tmp_path, file_bytes(header(order=order, **fields), hu), gz=gz)
     assert np.array_equal(scan.voxels, hu)
     assert any(said in warning for warning in scan.warnings), scan.warnings
 
@@ -336,12 +338,12 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("order", ["<", ">"], ids=["little", "big"])
 @pytest.mark.parametrize("gz", [False, True], ids=["plain", "gz"])
 @pytest.mark.parametrize("name", BROKEN)
-def test_broken_headers_are_refused(name: str, gz: bool, hu: np.ndarray, tmp_path: Path) -> None:
+def test_broken_headers_are_refused(name: str, gz: bool, order: str, hu: np.ndarray, tmp_path: Path) -> None:
     fields, cause = BROKEN[name]
-    made = header()
-    data = bytes(made.binaryblock)
+    made = header(order=order)
     for field, value in fields.items():
         made[field] = value
     data = bytes(made.binaryblock) + bytes(4) + hu.tobytes()
