@@ -85,7 +85,7 @@ def test_chosen_cases(tmp_path: Path) -> None:
     names(tmp_path, "a_0000.nii.gz", "b_0000.nii.gz", "c_0000.nii.gz")
     cases, _ = find_cases(tmp_path, OUT, ["c", "a"])
     assert [case.name for case in cases] == ["c", "a"]
-    with pytest.raises(NoInputError, match="'d'"):
+    with pytest.raises(NoInputError, match="case d is not in"):
         find_cases(tmp_path, OUT, ["d"])
 
 

@@ -186,7 +186,8 @@ def test_many_cases_in_one_process_take_no_more_than_a_few(
         f"the first {part} {first:.4f}, of the last {last:.4f}"
     )
     assert memory[-1] < 1.02 * memory[start]
-    assert len(set(descriptors[start:])) == 1 and len(set(threads[start:])) == 1
+    assert max(descriptors[start:]) <= min(descriptors) + 1  # the next scan may be open already
+    assert len(set(threads[start:])) == 1
 
 
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
