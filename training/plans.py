@@ -2,7 +2,7 @@
 
     python -m training.plans PLANS.json
 
-adds the configurations `student` and `teacher` to a plans.json that nnU-Net's planner wrote. Shapes and spacings are
+adds the configurations `student`, `plain_student` and `teacher` to a plans.json that nnU-Net's planner wrote. Shapes and spacings are
 (z, y, x), spacings in mm.
 """
 
@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 Plans = dict[str, Any]
+
+INSTANCE_NORM = "torch.nn.modules.instancenorm.InstanceNorm3d"
 
 STUDENT_SPACING = [4.0, 1.2, 1.2]
 STUDENT_PATCH = [32, 128, 192]
@@ -44,8 +46,8 @@ _RESAMPLING = {
 }
 
 
-def _unet(features: list[int], strides: list[list[int]]) -> Plans:
-    """PlainConvUNet with 3x3x3 kernels, two convolutions a stage, instance norm and leaky ReLU."""
+def _unet(features: list[int], strides: list[list[int]], norm: str | None = INSTANCE_NORM) -> Plans:
+    """PlainConvUNet with 3x3x3 kernels, two convolutions a stage, `norm` and leaky ReLU."""
     stages = len(features)
     return {
         "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
@@ -58,8 +60,8 @@ def _unet(features: list[int], strides: list[list[int]]) -> Plans:
             "n_conv_per_stage": [2] * stages,
             "n_conv_per_stage_decoder": [2] * (stages - 1),
             "conv_bias": True,
-            "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
-            "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+            "norm_op": norm,
+            "norm_op_kwargs": {"eps": 1e-5, "affine": True} if norm else None,
             "dropout_op": None,
             "dropout_op_kwargs": None,
             "nonlin": "torch.nn.LeakyReLU",
@@ -70,7 +72,13 @@ def _unet(features: list[int], strides: list[list[int]]) -> Plans:
 
 
 # The first pooling leaves z alone: at 4 mm against 1.2 mm the patch is short there.
-STUDENT_UNET = _unet([16, 32, 64, 128, 256], [[1, 1, 1], [1, 2, 2], [2, 2, 2], [2, 2, 2], [2, 2, 2]])
+_STUDENT: tuple[list[int], list[list[int]]] = (
+    [16, 32, 64, 128, 256],
+    [[1, 1, 1], [1, 2, 2], [2, 2, 2], [2, 2, 2], [2, 2, 2]],
+)
+STUDENT_UNET = _unet(*_STUDENT)
+# The student whose norms' statistics became constants in its convolutions (training.network.fold_norms).
+PLAIN_STUDENT_UNET = _unet(*_STUDENT, norm=None)
 TEACHER_UNET = _unet([32, 64, 128, 256, 320, 320], [[1, 1, 1], [1, 2, 2], [2, 2, 2], [2, 2, 2], [2, 2, 2], [1, 2, 2]])
 
 
@@ -91,15 +99,18 @@ def _configuration(name: str, spacing: list[float], patch: list[int], architectu
 
 
 def with_student_and_teacher(plans: Plans) -> Plans:
-    """`plans` with the configurations `student` and `teacher` added; the one given stays as it is."""
+    """`plans` with our configurations added; those given stay as they are."""
     edited = deepcopy(plans)
     edited["configurations"]["student"] = _configuration("student", STUDENT_SPACING, STUDENT_PATCH, STUDENT_UNET)
+    edited["configurations"]["plain_student"] = _configuration(
+        "student", STUDENT_SPACING, STUDENT_PATCH, PLAIN_STUDENT_UNET
+    )
     edited["configurations"]["teacher"] = _configuration("teacher", TEACHER_SPACING, TEACHER_PATCH, TEACHER_UNET)
     return edited
 
 
 def bare_plans(dataset_name: str) -> Plans:
-    """Plans for weights that nnU-Net's own planner never saw: our two configurations and our normalisation."""
+    """Plans for weights that nnU-Net's own planner never saw: our configurations and our normalisation."""
     return with_student_and_teacher(
         {
             "dataset_name": dataset_name,

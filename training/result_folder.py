@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from training.labels import OUTPUTS
-from training.network import State, build_student, count_outputs, read_state
+from training.network import State, build_student, count_outputs, has_norms, read_state
 from training.plans import bare_plans
 
 DATASET_NAME = "Dataset023_Viscera"
@@ -37,12 +37,13 @@ def write_result_folder(state: State, folder: Path, labels: str) -> None:
         "file_ending": ".nii.gz",
         "orientation": "LPS",
     }
-    network = build_student(len(names))
+    norms = has_norms(state)
+    network = build_student(len(names), norms)
     network.load_state_dict(state)
     checkpoint = {
         "network_weights": network.state_dict(),
         "trainer_name": "nnUNetTrainer",
-        "init_args": {"configuration": "student", "fold": 0},
+        "init_args": {"configuration": "student" if norms else "plain_student", "fold": 0},
         "inference_allowed_mirroring_axes": None,  # the paper uses no test-time mirroring
     }
     (folder / "fold_0").mkdir(parents=True, exist_ok=True)

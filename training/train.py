@@ -21,7 +21,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from training.losses import partial_label_loss
-from training.network import build_student, read_state, with_outputs
+from training.network import build_student, fold_norms, has_norms, read_state, with_outputs
 from training.sources import Source, open_sources
 from training.warp import Shape
 
@@ -29,8 +29,14 @@ Batch = list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]  # one (image, lab
 
 # (patch (z, y, x), patches a step, share of the steps): several sizes, so that the instance norm of a larger
 # window at inference is nothing new.
-SIZES: list[tuple[Shape, int, float]] = [((24, 112, 160), 2, 0.6), ((32, 128, 192), 1, 0.25), ((40, 160, 192), 1, 0.15)]
+SIZES: list[tuple[Shape, int, float]] = [
+    ((24, 112, 160), 2, 0.4),
+    ((32, 128, 192), 1, 0.3),
+    ((40, 160, 192), 1, 0.2),
+    ((48, 192, 256), 1, 0.1),
+]
 GARBAGE = 1e6  # norm of a gradient that no step is made with
+FOLDED_ON = 6  # batches by which norms are folded
 EMA_STEPS = 250  # the averaged weights look back about as many steps
 
 
@@ -73,6 +79,12 @@ def for_single_patches(network: torch.nn.Module) -> None:
             module.forward = MethodType(_norm_of_one, module)  # type: ignore[method-assign]
 
 
+def _some_images(sources: list[tuple[Source, float]], seed: int) -> list[torch.Tensor]:
+    """What norms are folded on: patches (1, 1, z, y, x) of all sources, as often as training takes them."""
+    batches = iter(Patches(sources, seed))
+    return [image for _ in range(FOLDED_ON) for image, *_ in next(batches)]
+
+
 def learning_rate(peak: float, progress: float, step: int) -> float:
     """nnU-Net's polynomial decay over `progress` (0..1), after 30 steps of warming up."""
     return float(peak * max(1 - progress, 0.0) ** 0.9 * min(1.0, (step + 1) / 30))
@@ -89,13 +101,20 @@ def train(
     seed: int = 0,
     workers: int = 1,
     save_minutes: float = 5.0,
+    plain: bool = False,
 ) -> Path:
-    """Train for `minutes` of this run's own time and return the path of the averaged weights."""
+    """Train for `minutes` of this run's own time and return the path of the averaged weights.
+
+    plain  train the student without instance norms; those of `start` are folded first
+    """
     folder.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    master = build_student(outputs).to(device)
-    if start:
-        master.load_state_dict(with_outputs(read_state(start), outputs))
+    state = with_outputs(read_state(start), outputs) if start else None
+    if state and plain and has_norms(state):
+        state = fold_norms(state, _some_images(sources, seed))
+    master = build_student(outputs, norms=not plain).to(device)
+    if state:
+        master.load_state_dict(state)
     average = {key: value.detach().clone() for key, value in master.state_dict().items()}
     optimizer = torch.optim.AdamW(master.parameters(), lr=peak, weight_decay=1e-2)
     step, spent = 0, 0.0
@@ -183,6 +202,7 @@ def main() -> None:
     parser.add_argument("--without", nargs="*", default=[], help="names of scans and label maps to hold out")
     parser.add_argument("--peak", type=float, default=8e-4, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--plain", action="store_true", help="without instance norms: those of --start are folded")
     arguments = parser.parse_args()
     train(
         arguments.folder,
@@ -192,6 +212,7 @@ def main() -> None:
         start=arguments.start,
         peak=arguments.peak,
         seed=arguments.seed,
+        plain=arguments.plain,
     )
 
 

@@ -32,6 +32,9 @@ _SOFT_NEIGHBOURS = [
     *(Tissue.FAT, Tissue.STOMACH, Tissue.COLON, Tissue.SMALL_BOWEL, Tissue.DUODENUM, Tissue.PANCREAS),
     *(Tissue.PORTAL_VEIN, Tissue.SOFT, Tissue.GALLBLADDER),
 ]
+# A giant pushes its neighbours away; here it takes their place, so that it may grow into all that could move.
+_GIANT_NEIGHBOURS = [*_SOFT_NEIGHBOURS, Tissue.SPLEEN, Tissue.ARTERY, Tissue.VEIN]
+GIANT_SHARE = 0.25  # of the tumours of the liver
 
 
 @dataclass(frozen=True)
@@ -84,10 +87,13 @@ def grow_lesion(
     radius = float(np.exp(rng.uniform(np.log(2.5), np.log(max(min(largest, room * (1.3 if exophytic else 0.9)), 3.5)))))
     if host == Tissue.LIVER and not cyst and rng.random() < 0.3:
         radius = rng.uniform(20, 50)
+    giant = host == Tissue.LIVER and not cyst and rng.random() < GIANT_SHARE
+    if giant:
+        radius, exophytic = rng.uniform(45, 90), rng.random() < 0.7
     reach = _reach(rng, tissue.shape, spacing, centre, radius)
     allowed = tissue == host
     if exophytic:
-        allowed |= np.isin(tissue, _SOFT_NEIGHBOURS)
+        allowed |= np.isin(tissue, _GIANT_NEIGHBOURS if giant else _SOFT_NEIGHBOURS)
     allowed = ndimage.gaussian_filter(allowed.astype(np.float32), [0.4, 0.8, 0.8])
     sharpness = radius / (0.5 if cyst else rng.uniform(0.8, 4.0))  # 1 / width of the edge in units of the radius
     weight = np.clip((1 - reach) * sharpness + 0.5, 0, 1) * np.clip(allowed * 2 - 0.5, 0, 1)
@@ -100,6 +106,9 @@ def grow_lesion(
     level = host_hu + contrast if hyper else max(host_hu - contrast, rng.uniform(15, 40))
     value = np.full(tissue.shape, level, np.float32)
     value += rng.uniform(0, 14) * smooth_field(rng, tissue.shape, spacing, rng.uniform(5, 25))
+    if giant:  # a mosaic of nodules, dead tissue and vessels
+        value += rng.uniform(5, 15 + 20 * enhanced) * smooth_field(rng, tissue.shape, spacing, rng.uniform(5, 25))
+        value += rng.uniform(0, 10) * smooth_field(rng, tissue.shape, spacing, rng.uniform(3, 6))
     if rng.random() < 0.4:  # rim
         width = rng.uniform(0.08, 0.25)
         value += rng.uniform(10, 50) * enhanced * np.exp(-(((reach - 1 + width) / width) ** 2))
