@@ -39,6 +39,8 @@ class Card:
     axes              the plan's transpose_forward: network axis i is array axis axes[i]
     spacing           mm, at which the network sees a scan
     patch             voxels of one window
+    window_multiple   any multiple of it, in voxels, may be a window: the network has no instance norm, and what it
+                      says of a voxel depends on its surroundings alone. None: every window is a patch
     clip              HU, lower and upper bound (0.5 and 99.5 percentile of the training foreground)
     mean, std         HU, of the z-score
     image_order       spline order that brings an image to `spacing`
@@ -55,6 +57,7 @@ class Card:
     axes: tuple[int, int, int]
     spacing: tuple[float, float, float]
     patch: tuple[int, int, int]
+    window_multiple: tuple[int, int, int] | None
     clip: tuple[float, float]
     mean: float
     std: float
@@ -102,6 +105,7 @@ def read_card(folder: Path) -> Card:
             axes=_three(fields["axes"], int),
             spacing=_three(fields["spacing"], float),
             patch=_three(fields["patch"], int),
+            window_multiple=_three(multiple, int) if (multiple := fields.get("window_multiple")) else None,
             clip=(float(fields["clip"][0]), float(fields["clip"][1])),
             mean=float(fields["mean"]),
             std=float(fields["std"]),

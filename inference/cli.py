@@ -71,7 +71,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add(
         "--step", type=_step, default=0.5, metavar="SHARE", help="distance of windows, share of the patch (default 0.5)"
     )
-    add("--precision", choices=("auto", "f32", "bf16", "f16"), default="auto", help="of the networks' arithmetic")
+    add(
+        "--precision",
+        choices=("auto", "f32", "bf16", "f16", "int8"),
+        default="auto",
+        help="of the networks' arithmetic",
+    )
     add(
         "--weights",
         type=Path,

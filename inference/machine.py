@@ -15,6 +15,24 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
 # the same processors two of them took 16.6 s for what one did in 0.13 s (512 x 512 x 554, 2 cores, 2026-11-24).
 ONE_THREAD = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
+# Linux's names of the instructions without which a narrow type is slower than f32 or not there at all.
+CPU_FLAGS = {
+    "int8": ("amx_int8", "avx512_vnni", "avx_vnni"),
+    "bf16": ("amx_bf16", "avx512_bf16"),
+    "f16": ("amx_fp16", "avx512_fp16"),
+}
+
+
+def computes(precision: str) -> bool:
+    """Whether the processor has instructions for a precision; f32 it has always."""
+    if precision == "f32":
+        return True
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return False
+    return any(flag in flags for flag in CPU_FLAGS[precision])
+
 
 def usable_cpus() -> int:
     """Processors by the affinity mask and the cgroup's quota, whichever is less; at most MOST_THREADS."""

@@ -50,7 +50,7 @@ class Predictor:
         self.plan, self.step = plan, step
         self.threads = threads or usable_cpus()
         self.cards = read_cards(Path(weights), networks)
-        self.choice: Choice = choose(device, engine, precision)
+        self.choice: Choice = choose(device, engine, precision, self.cards)
         self._xp = array_library(self.choice.device)
         self._models = [Model(card, load(self.choice, card, self.threads)) for card in self.cards]
 

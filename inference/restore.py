@@ -16,7 +16,7 @@ import numpy as np
 
 from inference.arrays import Array, to_host
 from inference.card import Card
-from inference.prepare import Trace, to_network_axes
+from inference.prepare import Box, Trace, to_network_axes
 from inference.resize import linear_taps, nearest_index, separate_axis
 from inference.sliding import Slab
 
@@ -42,18 +42,30 @@ def taps(n_in: int, n_out: int, order: int) -> Taps:
     return Taps(lower, np.minimum(lower + 1, n_in - 1), weight)
 
 
-def restore(slabs: Iterable[Slab], shape: tuple[int, int, int], trace: Trace, card: Card, xp: Any) -> np.ndarray:
+def within(along: Taps, part: slice) -> tuple[slice, Taps]:
+    """The output voxels whose samples both lie in `part`, and their taps counted from its start."""
+    there = np.flatnonzero((along.lower >= part.start) & (along.upper < part.stop))
+    rows = slice(int(there[0]), int(there[-1]) + 1) if len(there) else slice(0, 0)
+    return rows, Taps(along.lower[rows] - part.start, along.upper[rows] - part.start, along.weight[rows])
+
+
+def restore(
+    slabs: Iterable[Slab], shape: tuple[int, int, int], trace: Trace, card: Card, xp: Any, box: Box | None = None
+) -> np.ndarray:
     """Labels (z, y, x) uint8 on the grid and in the axis order of the scan's file.
 
     slabs  logits of a volume of `shape` (z, y, x) at the card's spacing, ascending in z
+    box    the part of that volume that the slabs hold, counted from its corner; default: all of it. Beyond it is
+           background
     """
     separate = separate_axis(card.spacing, trace.spacing, card.force_separate_z)
-    along_z, along_y, along_x = (
-        taps(n_in, n_out, 0 if axis == separate else card.logit_order)
-        for axis, (n_in, n_out) in enumerate(zip(shape, trace.shape, strict=True))
+    box = box or (slice(0, shape[0]), slice(0, shape[1]), slice(0, shape[2]))
+    (rows_z, along_z), (rows_y, along_y), (rows_x, along_x) = (
+        within(taps(n_in, n_out, 0 if axis == separate else card.logit_order), part)
+        for axis, (n_in, n_out, part) in enumerate(zip(shape, trace.shape, box, strict=True))
     )
     labels = np.zeros(trace.stored_shape, np.uint8)
-    inside = to_network_axes(labels, trace.orientation, card)[trace.box]
+    inside = to_network_axes(labels, trace.orientation, card)[trace.box][rows_z, rows_y, rows_x]
     values = np.array([label.value for label in card.labels], np.uint8)
     plane = _PlaneRestorer(along_y, along_x, xp)
     done = 0

@@ -17,13 +17,14 @@ from inference.card import Card
 from inference.prepare import Trace, prepare, to_network_axes
 from inference.restore import restore
 from inference.scan import Scan
-from inference.sliding import Progress, padding, slabs
-from inference.windows import Box, Plan, abdomen_plan, dense_plan, grid
+from inference.sliding import Padding, Progress, padding, slabs, wide_slabs
+from inference.windows import Box, Plan, abdomen_plan, dense_plan, grid, wide_window
 
 PLANS = ("abdomen", "dense")
 BODY_HU = -300  # between lung (-900..-500 HU) and fat (-120..-80 HU)
 ABOVE_CLIP = 10  # HU: where a card's clip hides BODY_HU, the body is what lies this far above the clip
 MARGIN = 20.0  # mm around the organs found, within which later networks look: tumours grow out of organs
+MOST_VOXELS = 4_000_000  # of a window of a network that takes any: about 1.5 GB with what is computed on the way
 SEVERAL_ORGANS = 5  # a network that knows this many shows where the abdomen is; one that knows less may see none of it
 
 
@@ -128,16 +129,12 @@ def _run(
         volume, trace = prepare(scan, card, xp)
         shape = volume.shape
         pad = padding(shape, card.patch)
-        box, inside = None, None
-        if plan == "abdomen":
-            inside = np.pad(body_mask(volume, _body_threshold(card), card.spacing, xp), pad)
-            box = body_box(inside) if found is None else _on_grid(found, scan, trace, card, shape, pad)
-        if any(before or after for before, after in pad):
-            volume = xp.pad(volume, pad)
-    windows = _plan(plan, found, volume.shape, card, step, box)
-    most = len(list(product(*grid(volume.shape, card.patch, step, box))))
-    progress = Progress(step=on_windows(card.name, most))
-
+        region: Box | None = None
+        inside = body_mask(volume, body_threshold(card), card.spacing, xp) if plan == "abdomen" else None
+        if inside is not None:
+            region = body_box(inside) if found is None else _on_grid(found, scan, trace, card, shape)
+    dense = len(list(product(*grid(_padded(shape, pad), card.patch, step))))
+    progress = Progress(step=on_windows(card.name, dense))
     before = report.seconds.get("network", 0.0)
 
     def network(batch: Array) -> Array:
@@ -145,13 +142,51 @@ def _run(
             return model.network(batch)
 
     start = perf_counter()
-    blended = slabs(volume, network, windows, card.patch, xp, progress, inside)
-    labels = restore(_unpadded(blended, pad, shape), shape, trace, card, xp)
+    if region is not None and card.window_multiple is not None:
+        window = wide_window(_shape(region), card.window_multiple, card.patch[0], step, MOST_VOXELS)
+        region = _grown(region, window, shape)
+        part = volume[region]
+        short = padding(part.shape, window)
+        blended = wide_slabs(xp.pad(part, short), network, window, step, xp, progress, np.pad(inside[region], short))
+        labels = restore(_unpadded(blended, short, part.shape), shape, trace, card, xp, region)
+    else:
+        windows = _plan(plan, found, _padded(shape, pad), card, step, _shifted(region, pad))
+        if inside is not None:
+            inside = np.pad(inside, pad)
+        blended = slabs(xp.pad(volume, pad), network, windows, card.patch, xp, progress, inside)
+        labels = restore(_unpadded(blended, pad, shape), shape, trace, card, xp)
     elapsed = perf_counter() - start - (report.seconds["network"] - before)
     report.seconds["restore"] = report.seconds.get("restore", 0.0) + elapsed
-    dense = len(list(product(*grid(volume.shape, card.patch, step))))
     report.windows[card.name] = {"run": progress.windows, "skipped": max(dense - progress.windows, 0)}
     return labels
+
+
+def _shape(box: Box) -> tuple[int, int, int]:
+    z, y, x = (part.stop - part.start for part in box)
+    return z, y, x
+
+
+def _padded(shape: tuple[int, int, int], pad: Padding) -> tuple[int, int, int]:
+    z, y, x = (n + before + after for n, (before, after) in zip(shape, pad, strict=True))
+    return z, y, x
+
+
+def _shifted(box: Box | None, pad: Padding) -> Box | None:
+    """A box of the volume as a box of the padded one."""
+    if box is None:
+        return None
+    z, y, x = (slice(part.start + before, part.stop + before) for part, (before, _) in zip(box, pad, strict=True))
+    return z, y, x
+
+
+def _grown(box: Box, window: tuple[int, int, int], shape: tuple[int, int, int]) -> Box:
+    """`box` with as much of the volume around it as makes room for a window, where there is that much."""
+    grown = []
+    for part, n, whole in zip(box, window, shape, strict=True):
+        missing = max(n - (part.stop - part.start), 0)
+        start = min(max(part.start - missing // 2, 0), max(whole - n, 0))
+        grown.append(slice(min(start, part.start), min(max(start + n, part.stop), whole)))
+    return grown[0], grown[1], grown[2]
 
 
 def _plan(plan: str, found: Box | None, shape: Any, card: Card, step: float, box: Box | None) -> Plan:
@@ -161,21 +196,22 @@ def _plan(plan: str, found: Box | None, shape: Any, card: Card, step: float, box
     return dense_plan(shape, card.patch, step, box)
 
 
-def _body_threshold(card: Card) -> float:
+def body_threshold(card: Card) -> float:
+    """Above which a voxel, in the network's units, can be body."""
     return (max(BODY_HU, card.clip[0] + ABOVE_CLIP) - card.mean) / card.std
 
 
-def _on_grid(found: Box, scan: Scan, trace: Trace, card: Card, shape: Any, pad: Any) -> Box:
-    """A box on the scan's stored grid, widened by MARGIN, as a box on the network's padded grid."""
+def _on_grid(found: Box, scan: Scan, trace: Trace, card: Card, shape: Any) -> Box:
+    """A box on the scan's stored grid, widened by MARGIN, as a box on the network's grid."""
     marked = np.zeros(scan.voxels.shape, bool)
     marked[found] = True
     inside = bounds(to_network_axes(marked, scan.orientation, card)[trace.box])
     assert inside is not None, "labels lie inside the non-zero box"
     box = []
-    for part, n_scan, n, mm, (before, _) in zip(inside, trace.shape, shape, card.spacing, pad, strict=True):
+    for part, n_scan, n, mm in zip(inside, trace.shape, shape, card.spacing, strict=True):
         low = int(np.floor(part.start * n / n_scan - MARGIN / mm))
         high = int(np.ceil(part.stop * n / n_scan + MARGIN / mm))
-        box.append(slice(max(low, 0) + before, min(high, n) + before))
+        box.append(slice(max(low, 0), min(high, n)))
     return box[0], box[1], box[2]
 
 

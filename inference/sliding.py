@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import numpy as np
 
 from inference.arrays import Array, Network
-from inference.windows import THIN, Plan, Shape, gaussian
+from inference.windows import THIN, Plan, Shape, gaussian, grid, halfway
 
 Slab = tuple[int, Array]  # first plane, logits (k, planes, y, x) float32
+Padding = tuple[tuple[int, int], ...]  # voxels before and after each axis
+FOUND_AT_SEAM = 1 / 4000  # of the voxels beside a seam between two windows: more foreground, and it gets a window
 
 
 @dataclass
@@ -31,7 +34,7 @@ class Progress:
         self.step()
 
 
-def padding(shape: Shape, patch: Shape) -> tuple[tuple[int, int], ...]:
+def padding(shape: Shape, patch: Shape) -> Padding:
     """Voxels to add before and after each axis so that a window fits; nnU-Net's pad_nd_image."""
     missing = [max(window - n, 0) for n, window in zip(shape, patch, strict=True)]
     return tuple((m // 2, m - m // 2) for m in missing)
@@ -99,3 +102,84 @@ def _advance(blended: Array, total: Array, planes: int) -> None:
         kept = array.shape[1] - planes
         array[:, :kept] = array[:, planes:].copy()
         array[:, kept:] = 0
+
+
+def wide_slabs(
+    volume: Array,
+    network: Network,
+    window: Shape,
+    step: float,
+    xp: Any,
+    progress: Progress,
+    inside: np.ndarray,
+) -> Iterator[Slab]:
+    """Logits of `volume` (z, y, x) in slabs that ascend in z, from windows of a network that takes any size.
+
+    Nothing is blended: a voxel takes what the window said whose centre is nearest, and outside the mask `inside`
+    (z, y, x) all channels are 0. Where two windows with one between them find nothing on either side of it, that one
+    is not run. A slab holds until the next one is asked for.
+    """
+    zs, ys, xs = grid(volume.shape, window, step)
+
+    def planes(index: int) -> Array:
+        logits = _planes(volume, network, window, zs[index], ys, xs, xp, progress)
+        logits *= xp.asarray(inside[zs[index] : zs[index] + window[0]])
+        return logits
+
+    def found(logits: Array) -> bool:
+        winners = logits[:, :: THIN[0], :: THIN[1], :: THIN[2]].argmax(axis=0)
+        return bool((winners > 0).sum() > FOUND_AT_SEAM * winners.size)
+
+    low, index, logits = 0, 0, planes(0)
+    while index + 1 < len(zs):
+        middle, after = index + 1, index + 2
+        if after >= len(zs) or zs[after] > zs[index] + window[0] or found(logits[:, zs[middle] - zs[index] :]):
+            end = halfway(zs[index], zs[middle], window[0])
+            yield low, logits[:, low - zs[index] : end - zs[index]]
+            low, index, logits = end, middle, planes(middle)
+            continue
+        rest = logits[:, low - zs[index] :].copy()  # the network's next answer may overwrite it
+        logits = planes(after)
+        if found(logits[:, : zs[middle] + window[0] - zs[after]]):
+            logits = logits.copy()
+            edge, end = halfway(zs[index], zs[middle], window[0]), halfway(zs[middle], zs[after], window[0])
+            yield low, rest[:, : edge - low]
+            yield edge, planes(middle)[:, edge - zs[middle] : end - zs[middle]]
+        else:
+            end = halfway(zs[index], zs[after], window[0])
+            yield low, rest[:, : end - low]
+        low, index = end, after
+    yield low, logits[:, low - zs[index] :]
+
+
+def _planes(
+    volume: Array,
+    network: Network,
+    window: Shape,
+    z: int,
+    ys: list[int],
+    xs: list[int],
+    xp: Any,
+    progress: Progress,
+) -> Array:
+    """Logits (k, z, y, x) of all windows that begin at plane `z`, side by side."""
+    whole: Array = None
+    for y, x in product(ys, xs):
+        part = volume[z : z + window[0], y : y + window[1], x : x + window[2]]
+        logits = network(xp.ascontiguousarray(part)[None, None])[0]
+        progress.count()
+        if len(ys) == len(xs) == 1:
+            return logits
+        if whole is None:
+            whole = xp.empty((len(logits), window[0], *volume.shape[1:]), xp.float32)
+        rows, columns = _nearest(ys, y, window[1], volume.shape[1]), _nearest(xs, x, window[2], volume.shape[2])
+        whole[:, :, rows, columns] = logits[:, :, rows.start - y : rows.stop - y, columns.start - x : columns.stop - x]
+    return whole
+
+
+def _nearest(starts: list[int], start: int, window: int, size: int) -> slice:
+    """The part of an axis that is nearest to the centre of the window at `start`."""
+    index = starts.index(start)
+    low = halfway(starts[index - 1], start, window) if index else 0
+    high = halfway(start, starts[index + 1], window) if index + 1 < len(starts) else size
+    return slice(low, high)

@@ -68,6 +68,34 @@ def grid(shape: Shape, patch: Shape, step: float, box: Box | None = None) -> lis
     return [_meeting(along, window, part) for along, window, part in zip(axes, patch, box, strict=True)]
 
 
+def halfway(first: int, second: int, window: int) -> int:
+    """The plane from which on a voxel is nearer to the centre of the window that starts at `second`."""
+    return (first + second + window) // 2
+
+
+def wide_window(shape: Shape, multiple: Shape, depth: int, step: float, most: int) -> Shape:
+    """The window of a network that takes any: planes as wide as `shape`, at most `depth` of them.
+
+    All axes are multiples of `multiple`. Where that has over `most` voxels, planes are cut into as many windows as
+    it takes, which overlap as `step` says.
+    """
+    z = _rounded_up(min(shape[0], depth), multiple[0])
+    y, x = (_rounded_up(n, m) for n, m in zip(shape[1:], multiple[1:], strict=True))
+    rows = columns = 1
+    while z * y * x > most and (y, x) != multiple[1:]:
+        if y > x:
+            rows += 1
+            y = _rounded_up(ceil(shape[1] / (1 + step * (rows - 1))), multiple[1])
+        else:
+            columns += 1
+            x = _rounded_up(ceil(shape[2] / (1 + step * (columns - 1))), multiple[2])
+    return z, y, x
+
+
+def _rounded_up(n: int, multiple: int) -> int:
+    return ceil(n / multiple) * multiple
+
+
 def _meeting(along: list[int], window: int, part: slice) -> list[int]:
     """The windows whose own stretch of the axis, up to halfway to their neighbours, meets `part`."""
     halfway = [(a + b + window) / 2 for a, b in pairwise(along)]

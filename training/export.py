@@ -88,12 +88,16 @@ def export(
     network.eval()
 
     intensity = plans["foreground_intensity_properties_per_channel"]["0"]
+    model = to_onnx(network, configuration.patch_size)
+    normed = any(node.op_type == "InstanceNormalization" for node in model.graph.node)
+    strides = configuration.network_arch_init_kwargs["strides"]
     card = {
         "format": FORMAT,
         "orientation": orientation or dataset.get("orientation") or READERS[plans["image_reader_writer"]],
         "axes": plans["transpose_forward"],
         "spacing": configuration.spacing,
         "patch": configuration.patch_size,
+        "window_multiple": None if normed else [int(n) for n in np.prod(strides, axis=0)],
         "clip": [intensity["percentile_00_5"], intensity["percentile_99_5"]],
         "mean": intensity["mean"],
         "std": intensity["std"],
@@ -116,7 +120,6 @@ def export(
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
         folder = Path(temporary)
         patch = np.random.default_rng(0).normal(size=(1, 1, *configuration.patch_size)).astype(np.float32)
-        model = to_onnx(network, configuration.patch_size)
         onnx.save(model, folder / "model.onnx")
         onnx.save(to_float16(model), folder / "model_f16.onnx")
         card["files"] = {name: _sha256(folder / name) for name in ("model.onnx", "model_f16.onnx")}

@@ -2,8 +2,8 @@
 
     python -m training.plans PLANS.json
 
-adds the configurations `student`, `plain_student` and `teacher` to a plans.json that nnU-Net's planner wrote. Shapes and spacings are
-(z, y, x), spacings in mm.
+adds the configurations `student`, `plain_student` and `teacher` to a plans.json that nnU-Net's planner wrote. Shapes
+and spacings are (z, y, x), spacings in mm.
 """
 
 from __future__ import annotations

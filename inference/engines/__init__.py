@@ -9,27 +9,26 @@ memory that its next call overwrites.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 
 from inference.arrays import Network
 from inference.card import Card
 from inference.errors import DeviceError
+from inference.machine import CPU_FLAGS, computes
 
 ENGINES = ("openvino", "onnxruntime", "torch")  # in the order in which "auto" prefers them on the CPU
 DEVICES = ("cpu", "cuda")
 # What each engine can compute in, on each device, best first: "auto" takes the first that the machine has.
 PRECISIONS = {
-    ("openvino", "cpu"): ("bf16", "f32", "f16"),
+    ("openvino", "cpu"): ("int8", "bf16", "f32", "f16"),
     ("onnxruntime", "cpu"): ("f32",),
     ("onnxruntime", "cuda"): ("f16", "f32"),
     ("torch", "cpu"): ("f32", "bf16"),
     ("torch", "cuda"): ("f16", "f32", "bf16"),
 }
-# Linux's names of the instructions without which a narrow type is slower than f32 or not there at all.
-CPU_FLAGS = {"bf16": ("amx_bf16", "avx512_bf16"), "f16": ("amx_fp16", "avx512_fp16")}
 
 
 @dataclass(frozen=True)
@@ -42,9 +41,10 @@ class Choice:
     why: tuple[str, ...]
 
 
-def choose(device: str, engine: str, precision: str) -> Choice:
+def choose(device: str, engine: str, precision: str, cards: Sequence[Card] = ()) -> Choice:
     """Resolve "auto" in any of the three. What was asked for by name is given or refused, never replaced.
 
+    int8 can be had where all `cards` have files for it.
     Raises DeviceError, naming what is missing.
     """
     why = []
@@ -64,12 +64,17 @@ def choose(device: str, engine: str, precision: str) -> Choice:
         raise DeviceError(f"engine {engine} does not run on device {device}; {', '.join(able)} do")
     elif find_spec(engine) is None:
         raise DeviceError(f"engine {engine} was asked for, but the package {engine} is not installed")
-    possible = [p for p in PRECISIONS[engine, device] if device == "cuda" or _cpu_computes(p)]
+    possible = [p for p in PRECISIONS[engine, device] if device == "cuda" or computes(p)]
+    without = next((card.name for card in cards if "model_int8.xml" not in card.files), None)
+    if "int8" in possible and (without or not cards):
+        possible.remove("int8")
     if precision == "auto":
         precision = possible[0]
         why.append(f"precision {precision}: the fastest that {engine} has on this {device}")
     elif precision not in PRECISIONS[engine, device]:
         raise DeviceError(f"precision {precision} is not one of engine {engine} on {device}: {', '.join(possible)}")
+    elif precision == "int8" and without and computes(precision):
+        raise DeviceError(f"precision int8 was asked for, but network {without} has none: see training.quantize")
     elif precision not in possible:
         raise DeviceError(f"precision {precision} was asked for, but this CPU has none of {CPU_FLAGS[precision]}")
     return Choice(device, engine, precision, tuple(why))
@@ -102,13 +107,3 @@ def _missing_for_cuda() -> str | None:
         if find_spec(package) is None:
             return f"the package {package} is not installed"
     return None
-
-
-def _cpu_computes(precision: str) -> bool:
-    if precision == "f32":
-        return True
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text().split())
-    except OSError:
-        return False
-    return any(flag in flags for flag in CPU_FLAGS[precision])

@@ -10,25 +10,35 @@ import openvino as ov
 
 from inference.arrays import Array, Network
 from inference.card import Card
+from inference.machine import computes
 
 
 def load(card: Card, *, precision: str, device: str, threads: int) -> Network:
-    """Compile model.onnx for windows of the card's patch; other shapes are not accepted."""
+    """Read model.onnx, or for int8 what training.quantize made of it.
+
+    It is compiled for the shape of the first window, and again when that changes: a fixed shape lets the plugin plan
+    its memory and blocking.
+    """
     core = ov.Core()
-    model = core.read_model(card.file("model.onnx"))
-    model.reshape([1, 1, *card.patch])  # a fixed shape lets the plugin plan its memory and blocking
-    compiled = core.compile_model(
-        model,
-        device.upper(),
-        {
-            "INFERENCE_PRECISION_HINT": precision,
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": threads,
-        },
-    )
-    request = compiled.create_infer_request()
+    if precision == "int8":
+        weights = card.file("model_int8.bin")
+        model = core.read_model(card.file("model_int8.xml"), weights)
+        precision = "bf16" if computes("bf16") else "f32"  # of what is not int8: the first and last layers
+    else:
+        model = core.read_model(card.file("model.onnx"))
+    settings = {
+        "INFERENCE_PRECISION_HINT": precision,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+    }
+    compiled: dict[tuple[int, ...], ov.InferRequest] = {}
 
     def run(batch: Array) -> Array:
+        if batch.shape not in compiled:
+            compiled.clear()  # one at a time: each holds the memory of its windows
+            model.reshape(batch.shape)
+            compiled[batch.shape] = core.compile_model(model, device.upper(), settings).create_infer_request()
+        request = compiled[batch.shape]
         request.infer({0: batch}, share_inputs=True)
         return request.get_output_tensor(0).data
 

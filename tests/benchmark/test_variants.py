@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from benchmark.variants import table
-from inference.engines import _cpu_computes
+from inference.machine import computes
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,7 +26,7 @@ def test_a_table_tells_the_worst() -> None:
     assert table(results).splitlines()[-1] == "| bf16 | 0.500 % | 0.970 | 0.9867 | 0.50 |"
 
 
-@pytest.mark.skipif(not _cpu_computes("bf16"), reason="this processor has no bfloat16")
+@pytest.mark.skipif(not computes("bf16"), reason="this processor has no bfloat16")
 def test_every_variant_is_run(
     blob: np.ndarray, save_scan: Callable[..., Path], tiny_weights: Path, tmp_path: Path
 ) -> None:

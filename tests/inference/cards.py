@@ -16,6 +16,7 @@ def make_card(
     orientation: str | None = None,
     axes: tuple[int, int, int] = (0, 1, 2),
     values: tuple[int, ...] | None = None,
+    window_multiple: tuple[int, int, int] | None = None,
 ) -> Card:
     """A card of a network whose channel i writes i, or values[i]."""
     labels = tuple(Label(value, f"label {value}") for value in values or range(channels))
@@ -27,6 +28,7 @@ def make_card(
         axes=axes,
         spacing=spacing,
         patch=patch,
+        window_multiple=window_multiple,
         clip=(-160.0, 240.0),
         mean=80.0,
         std=70.0,

@@ -49,7 +49,7 @@ def test_a_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_cpu_without_the_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "_cpu_computes", lambda precision: precision == "f32")
+    monkeypatch.setattr(engines, "computes", lambda precision: precision == "f32")
     assert engines.choose("cpu", "openvino", "auto").precision == "f32"
     with pytest.raises(DeviceError, match="this CPU has none of"):
         engines.choose("cpu", "openvino", "bf16")

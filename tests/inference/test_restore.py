@@ -9,6 +9,7 @@ import pytest
 from scipy import ndimage
 
 from inference.prepare import Trace
+from inference.resize import resampled_shape
 from inference.restore import restore, winning_channel
 from tests.inference.cards import make_card
 from tests.inference.test_prepare import SPACINGS
@@ -43,6 +44,23 @@ def test_equal_to_nnunets_dense_restoring(
     labels = restore(in_slabs(logits, planes), shape, trace, make_card(at, channels=6), np)
     assert labels.dtype == np.uint8
     assert np.array_equal(labels, expected)
+
+
+@pytest.mark.parametrize(("spacing", "at"), [((2.0, 1.0, 0.9), (1.5, 1.4, 1.3)), ((3.0, 0.8, 0.8), (4.0, 1.2, 1.2))])
+def test_a_part_of_the_volume_is_restored_as_in_the_whole(
+    spacing: tuple[float, float, float], at: tuple[float, float, float]
+) -> None:
+    trace, card = Trace(STORED, "LPS", BOX, spacing), make_card(at, channels=6)
+    shape = resampled_shape(trace.shape, spacing, at)
+    box = (slice(2, shape[0] - 1), slice(5, shape[1]), slice(4, shape[2] - 7))
+    logits = np.zeros((6, *shape), np.float32)
+    logits[0] = 50  # background everywhere but well inside the box
+    inner = tuple(slice(part.start + 1, part.stop - 1) for part in box)
+    logits[(slice(None), *inner)] = logits_of(tuple(part.stop - part.start for part in inner))
+    whole = restore(in_slabs(logits, 4), shape, trace, card, np)
+    part = restore(in_slabs(logits[(slice(None), *box)], 4), shape, trace, card, np, box)
+    assert whole.any()
+    assert np.array_equal(part, whole)
 
 
 def test_labels_take_the_values_of_the_card_and_the_axes_of_the_file() -> None:

@@ -22,7 +22,13 @@ def brighter(hu: float, channels: int = 2) -> Callable[[np.ndarray], np.ndarray]
     return network
 
 
-def model(name: str, hu: float, values: tuple[int, ...], calls: list[int] | None = None) -> Model:
+def model(
+    name: str,
+    hu: float,
+    values: tuple[int, ...],
+    calls: list[int] | None = None,
+    window_multiple: tuple[int, int, int] | None = None,
+) -> Model:
     inner = brighter(hu, len(values))
 
     def network(batch: np.ndarray) -> np.ndarray:
@@ -30,7 +36,8 @@ def model(name: str, hu: float, values: tuple[int, ...], calls: list[int] | None
             calls.append(1)
         return inner(batch)
 
-    return Model(make_card((2.0, 2.0, 2.0), name=name, values=values, orientation="LPS"), network)
+    card = make_card((2.0, 2.0, 2.0), name=name, values=values, orientation="LPS", window_multiple=window_multiple)
+    return Model(card, network)
 
 
 ORGANS = (0, 1, 2, 3, 4, 5, 6)  # enough for a network that shows where the abdomen is
@@ -46,10 +53,11 @@ def organ_scan() -> tuple[Scan, tuple[slice, slice, slice]]:
     return Scan(voxels, (2.0, 2.0, 2.0), "LPS"), where
 
 
-@pytest.mark.parametrize("plan", ["dense", "abdomen"])
-def test_the_tumour_lies_over_the_organ(plan: str) -> None:
+@pytest.mark.parametrize(("plan", "multiple"), [("dense", None), ("abdomen", None), ("abdomen", (4, 8, 8))])
+def test_the_tumour_lies_over_the_organ(plan: str, multiple: tuple[int, int, int] | None) -> None:
     scan, where = organ_scan()
-    labels, report = segment(scan, [model("organ", 60, ORGANS), model("tumor", 150, (0, 14))], np, plan=plan)
+    networks = [model("organ", 60, ORGANS, None, multiple), model("tumor", 150, (0, 14), None, multiple)]
+    labels, report = segment(scan, networks, np, plan=plan)
     expected = np.zeros_like(scan.voxels)
     expected[where] = 6
     expected[10:14, 26:34, 28:36] = 14
@@ -110,12 +118,13 @@ def test_without_an_organ_the_tumour_network_is_not_run_and_that_is_said() -> No
     assert (labels == 14).any()
 
 
+@pytest.mark.parametrize("multiple", [None, (4, 8, 8)])
 @pytest.mark.parametrize("orientation", ["RAS", "ASL", "PIR", "LAI"])
-def test_labels_come_back_on_the_scans_own_axes(orientation: str) -> None:
+def test_labels_come_back_on_the_scans_own_axes(orientation: str, multiple: tuple[int, int, int] | None) -> None:
     from inference.scan import reorient
 
     scan, _ = organ_scan()
-    networks = [model("organ", 60, ORGANS), model("tumor", 150, (0, 14))]
+    networks = [model("organ", 60, ORGANS, None, multiple), model("tumor", 150, (0, 14), None, multiple)]
     expected, _ = segment(scan, networks, np)
     turned = Scan(np.ascontiguousarray(reorient(scan.voxels, "LPS", orientation)), scan.spacing, orientation)
     labels, _ = segment(turned, networks, np)
@@ -123,10 +132,13 @@ def test_labels_come_back_on_the_scans_own_axes(orientation: str) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 30, 40), (3, 3, 3), (60, 5, 200)])
-@pytest.mark.parametrize("plan", ["dense", "abdomen"])
-def test_scans_smaller_than_a_window_and_odd_shapes(shape: tuple[int, int, int], plan: str) -> None:
+@pytest.mark.parametrize(("plan", "multiple"), [("dense", None), ("abdomen", None), ("abdomen", (4, 8, 8))])
+def test_scans_smaller_than_a_window_and_odd_shapes(
+    shape: tuple[int, int, int], plan: str, multiple: tuple[int, int, int] | None
+) -> None:
     voxels = np.full(shape, 100, np.int16)
-    labels, _ = segment(Scan(voxels, (2.0, 2.0, 2.0), "LPS"), [model("organ", 60, ORGANS)], np, plan=plan)
+    organ = model("organ", 60, ORGANS, None, multiple)
+    labels, _ = segment(Scan(voxels, (2.0, 2.0, 2.0), "LPS"), [organ], np, plan=plan)
     assert labels.shape == shape
     assert (labels == 6).all()
 

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from inference.sliding import Progress, padding, slabs
+from inference.sliding import Progress, padding, slabs, wide_slabs
 from inference.windows import Plan, dense_plan, gaussian, grid
 
 PATCH = (6, 8, 10)
@@ -68,6 +68,51 @@ def test_the_plan_is_sent_the_winners_of_its_windows(volume: np.ndarray) -> None
     window = volume[:6, 4:12, 4:14]
     expected = network(window[None, None])[0].argmax(0)[::2, ::4, ::4]
     assert np.array_equal(seen[0][1], expected)
+
+
+WIDE = (8, 12, 16)
+
+
+def voxelwise(batch: np.ndarray) -> np.ndarray:
+    """Foreground where a voxel is above 1: what a network says that looks no farther than the voxel."""
+    return np.concatenate([batch * 0 + 1, batch], axis=1)
+
+
+@pytest.mark.parametrize("shape", [(8, 12, 16), (9, 12, 16), (23, 12, 16), (41, 30, 29)])
+def test_wide_windows_together_are_the_volume(shape: tuple[int, int, int]) -> None:
+    volume = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    inside = np.random.default_rng(2).random(shape) < 0.9
+    parts = [(low, part.copy()) for low, part in wide_slabs(volume, voxelwise, WIDE, 0.5, np, Progress(), inside)]
+    assert [low for low, _ in parts] == list(np.cumsum([0] + [part.shape[1] for _, part in parts])[:-1])
+    assert np.array_equal(
+        np.concatenate([part for _, part in parts], axis=1), voxelwise(volume[None, None])[0] * inside
+    )
+
+
+def test_a_voxel_takes_the_window_whose_centre_is_nearest() -> None:
+    def depth(batch: np.ndarray) -> np.ndarray:
+        planes = np.arange(WIDE[0], dtype=np.float32)[:, None, None]
+        return np.concatenate([batch * 0, batch * 0 + planes], axis=1)
+
+    volume = np.zeros((24, 12, 16), np.float32)  # windows from 0, 4, 8, 12 and 16
+    (_, planes) = np.concatenate(
+        [part.copy() for _, part in wide_slabs(volume, depth, WIDE, 0.5, np, Progress(), np.ones(volume.shape, bool))],
+        axis=1,
+    )
+    assert planes[:, 0, 0].tolist() == [0, 1, 2, 3, 4, 5, *[2, 3, 4, 5] * 3, 2, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("bright", "fewest", "most"), [(slice(0, 0), 6, 6), (slice(20, 22), 7, 10), (slice(0, 48), 11, 11)]
+)
+def test_windows_between_two_that_find_nothing_are_not_run(bright: slice, fewest: int, most: int) -> None:
+    volume = np.zeros((48, 12, 16), np.float32)  # eleven windows at half a window's distance, six side by side
+    volume[bright] = 5
+    progress = Progress()
+    inside = np.ones(volume.shape, bool)
+    parts = [part.copy() for _, part in wide_slabs(volume, voxelwise, WIDE, 0.5, np, progress, inside)]
+    assert np.array_equal(np.concatenate(parts, axis=1), voxelwise(volume[None, None])[0])
+    assert fewest <= progress.windows <= most
 
 
 def test_padding_is_nnunets() -> None:

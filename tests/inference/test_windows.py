@@ -16,6 +16,7 @@ from inference.windows import (
     gaussian,
     grid,
     starts,
+    wide_window,
 )
 
 SHAPE, PATCH = (70, 300, 420), (32, 128, 192)
@@ -108,3 +109,23 @@ def test_the_threshold_decides() -> None:
     assert len(drain(abdomen_plan(SHAPE, PATCH, 0.5, WHOLE), few)) < len(
         drain(abdomen_plan(SHAPE, PATCH, 0.5, WHOLE), enough)
     )
+
+
+def test_wide_windows_by_hand() -> None:
+    multiple = (8, 16, 16)
+    assert wide_window((70, 250, 330), multiple, 32, 0.5, 10**7) == (32, 256, 336)
+    assert wide_window((11, 40, 16), multiple, 32, 0.5, 10**7) == (16, 48, 16)
+    # 32 x 256 x 336 is 2.75 million voxels: two windows of 224 overlap by 112 over the 330 of the longer axis.
+    assert wide_window((70, 250, 330), multiple, 32, 0.5, 2_000_000) == (32, 256, 224)
+    assert wide_window((70, 250, 330), multiple, 32, 1.0, 2_000_000) == (32, 256, 176)
+    assert wide_window((70, 250, 330), multiple, 32, 0.5, 1) == (32, 16, 16)
+
+
+@pytest.mark.parametrize("most", [300_000, 1_000_000, 5_000_000])
+def test_wide_windows_cover_a_volume_within_their_limit(most: int) -> None:
+    window = wide_window(SHAPE, (8, 16, 16), 32, 0.5, most)
+    assert np.prod(window) <= most
+    covered = np.zeros([max(n, w) for n, w in zip(SHAPE, window, strict=True)], bool)
+    for corner in product(*grid(covered.shape, window, 0.5)):
+        covered[tuple(slice(c, c + n) for c, n in zip(corner, window, strict=True))] = True
+    assert covered.all()

@@ -26,6 +26,7 @@ def change(path: Path, **fields: Any) -> None:
 def test_what_the_card_says(tiny_weights: Path) -> None:
     card = read_card(tiny_weights / "tumor")
     assert card.patch == tuple(TINY_PATCH)
+    assert card.window_multiple is None  # it has instance norms
     assert card.spacing == (4.0, 3.0, 3.0)
     assert card.orientation == "LPS"
     assert card.clip == (-160.0, 240.0) and (card.mean, card.std) == (80.0, 70.0)

@@ -10,11 +10,21 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from inference.card import read_card  # noqa: E402
 from training.anatomy import Anatomy, Tissue, build_anatomy, merge_classes, tissue_of  # noqa: E402
+from training.export import export  # noqa: E402
 from training.labels import IGNORE, TUMOR  # noqa: E402
 from training.losses import partial_label_loss  # noqa: E402
-from training.network import build_student, count_outputs, with_outputs  # noqa: E402
+from training.network import (  # noqa: E402
+    build_student,
+    count_outputs,
+    fold_norms,
+    has_norms,
+    read_state,
+    with_outputs,
+)
 from training.patch import SPACING  # noqa: E402
+from training.result_folder import write_result_folder  # noqa: E402
 from training.sources import Source  # noqa: E402
 from training.synthesis import Renderer  # noqa: E402
 from training.train import learning_rate, train  # noqa: E402
@@ -133,6 +143,27 @@ def test_a_network_with_one_output_more_finds_what_it_found() -> None:
     assert torch.equal(before.argmax(1), after.argmax(1))
 
 
+def test_folded_norms_answer_alike_where_their_statistics_were_taken(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = build_student(15).eval()
+    for parameter in network.parameters():  # norms and biases as training leaves them
+        parameter.data += 0.1 * parameter.data.abs().mean() * torch.randn_like(parameter)
+    image = torch.randn(1, 1, 16, 64, 64)
+    state = fold_norms(network.state_dict(), [image])
+    assert has_norms(network.state_dict()) and not has_norms(state)
+    plain = build_student(15, norms=False).eval()
+    plain.load_state_dict(state)
+    with torch.inference_mode():
+        expected, found = network(image), plain(image)
+    assert torch.allclose(expected, found, atol=1e-3 * float(expected.abs().max()))
+    # Exported and read again it is the same network, and the card says that its windows may have any size.
+    write_result_folder(state, tmp_path / "model", "unified")
+    export(tmp_path / "model", tmp_path / "unified")
+    again = read_state(tmp_path / "unified")
+    assert all(torch.equal(value, again[key]) for key, value in state.items())
+    assert read_card(tmp_path / "unified").window_multiple == (8, 16, 16)
+
+
 def test_the_rate_warms_up_and_falls_to_nothing() -> None:
     rates = [learning_rate(1.0, step / 1000, step) for step in range(1001)]
     assert rates[0] < rates[10] < rates[29]
@@ -149,6 +180,8 @@ def test_a_training_goes_on_where_it_was(anatomy: Anatomy, tmp_path: Path, monke
         saved = torch.load(tmp_path / "last.pt", weights_only=True)
         assert saved["minutes"] >= minutes
         steps.append(saved["step"])
+    plain = train(tmp_path / "plain", sources, outputs=15, minutes=0.01, start=result, workers=0, plain=True)
+    assert not has_norms(torch.load(plain, weights_only=True))
     assert steps == sorted(set(steps))
     state = torch.load(result, weights_only=True)
     assert all(bool(torch.isfinite(value).all()) for value in state.values())

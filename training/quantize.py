@@ -1,0 +1,71 @@
+"""int8 for an exported network: `python -m training.quantize weights/unified SCANS...`
+
+Adds model_int8.xml and .bin, OpenVINO's format, to the folder, and their digests to its card. Quantisation after
+training by NNCF: ranges of activations are those seen on windows of SCANS, biases are corrected. What it does to
+labels is told by `python -m benchmark.variants`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from inference.body import body_box, body_mask
+from inference.card import FILE_NAME, Card, read_card
+from inference.engines.openvino import ov  # its import stops OpenVINO and NNCF from reporting their use
+from inference.prepare import prepare
+from inference.reading import read_scan
+from inference.segment import body_threshold
+from inference.sliding import padding
+
+import nncf  # isort: skip
+
+FILES = ("model_int8.xml", "model_int8.bin")
+
+
+def windows(scan: Path, card: Card) -> Iterator[np.ndarray]:
+    """Windows (1, 1, z, y, x) over the body, one above the other, in units of the network."""
+    volume, _ = prepare(read_scan(scan)[0], card, np)
+    inside = body_mask(volume, body_threshold(card), card.spacing, np)
+    volume = volume[body_box(inside)]
+    depth, *plane = card.patch
+    volume = np.pad(volume, padding(volume.shape, card.patch))
+    for z in range(0, len(volume) - depth + 1, depth):
+        y, x = ((n - size) // 2 for n, size in zip(volume.shape[1:], plane, strict=True))
+        for corner in {(0, x), (y, 0), (y, x), (volume.shape[1] - plane[0], x), (y, volume.shape[2] - plane[1])}:
+            part = volume[z : z + depth, corner[0] : corner[0] + plane[0], corner[1] : corner[1] + plane[1]]
+            yield np.ascontiguousarray(part)[None, None]
+
+
+def quantize(folder: Path, scans: list[Path]) -> None:
+    """Write FILES to `folder` and enter them in its card."""
+    card = read_card(folder)
+    model = ov.Core().read_model(card.file("model.onnx"))
+    batches = [batch for scan in scans for batch in windows(scan, card)]
+    small = nncf.quantize(model, nncf.Dataset(batches), subset_size=len(batches), preset=nncf.QuantizationPreset.MIXED)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        made = [Path(temporary) / name for name in FILES]
+        ov.save_model(small, made[0], compress_to_fp16=False)
+        fields = json.loads((folder / FILE_NAME).read_text())
+        fields["files"] |= {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in made}
+        (Path(temporary) / FILE_NAME).write_text(json.dumps(fields, indent=2) + "\n")
+        for name in (*FILES, FILE_NAME):  # the card last: it vouches for the others
+            (Path(temporary) / name).replace(folder / name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="an exported network")
+    parser.add_argument("scans", type=Path, nargs="+", metavar="SCAN")
+    arguments = parser.parse_args()
+    quantize(arguments.folder, arguments.scans)
+
+
+if __name__ == "__main__":
+    main()
