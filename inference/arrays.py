@@ -32,6 +32,12 @@ def array_library(device: str) -> Any:
     return cupy
 
 
+def free_blocks(xp: Any) -> None:
+    """Give back what the library keeps of a GPU's memory for its next arrays; NumPy keeps nothing."""
+    if xp is not np:
+        xp.get_default_memory_pool().free_all_blocks()
+
+
 def to_host(array: Array) -> np.ndarray:
     """The same values as a NumPy array; no copy where it already is one."""
     return array if isinstance(array, np.ndarray) else array.get()

@@ -176,16 +176,22 @@ class Run:
                 say_error(f"{title}: {error}")
         return record
 
-    def _segmented(self, case: Case, title: str) -> dict[str, Any]:
-        """The worker's record of a case, or one that says how the worker was lost."""
+    def _segmented(self, case: Case, title: str, order: str = "segment") -> dict[str, Any]:
+        """The worker's record of a case, or one that says how the worker was lost.
+
+        A worker that is killed, as the kernel does where memory is too small, gets a second try with the least memory.
+        """
         if self.supervisor.pid is None:
             self.taken = self.supervisor.ready()
             if not self.records:
                 say(", ".join(self.taken["why"]) or "device, engine and precision as asked for")
         with _Bars(title) as bars:
             try:
-                return self.supervisor.order("segment", case, bars.show)
+                return self.supervisor.order(order, case, bars.show)
             except LostError as lost:
+                if lost.killed and order == "segment":
+                    say_warning(f"{title}: the process that segmented it {lost}; once more with the least memory")
+                    return self._segmented(case, title, "frugal")
                 return {**self.taken, "status": "failed", "error": f"the process that segmented it {lost}"}
 
     def _empty(self, case: Case, title: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inference.arrays import array_library
+from inference.arrays import array_library, free_blocks
 from inference.card import WEIGHTS, read_cards
 from inference.engines import Choice, choose, load
 from inference.machine import usable_cpus
@@ -70,7 +70,19 @@ class Predictor:
         return self.segment(Scan(voxels, (z, y, x), orientation))[0]
 
     def segment(
-        self, scan: Scan, on_windows: Callable[[str, int], Callable[[], None]] = lambda name, most: lambda: None
+        self,
+        scan: Scan,
+        on_windows: Callable[[str, int], Callable[[], None]] = lambda name, most: lambda: None,
+        frugal: bool = False,
     ) -> tuple[np.ndarray, Report]:
-        """Labels as in `__call__` and the report of the run; `on_windows` as in inference.segment."""
-        return segment(scan, self._models, self._xp, plan=self.plan, step=self.step, on_windows=on_windows)
+        """Labels as in `__call__` and the report of the run; `on_windows` and `frugal` as in inference.segment.
+
+        Raises MemoryError where memory, the machine's or the GPU's, is too small.
+        """
+        try:
+            return segment(
+                scan, self._models, self._xp, plan=self.plan, step=self.step, frugal=frugal, on_windows=on_windows
+            )
+        except MemoryError:
+            free_blocks(self._xp)
+            raise

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
+from math import prod
 from time import perf_counter
 from typing import Any
 
@@ -66,6 +67,7 @@ def segment(
     *,
     plan: str = "abdomen",
     step: float = 0.5,
+    frugal: bool = False,
     on_windows: Callable[[str, int], Callable[[], None]] = lambda name, most: lambda: None,
 ) -> tuple[np.ndarray, Report]:
     """Labels of a scan, (z, y, x) uint8 on its own grid, and the report.
@@ -74,6 +76,7 @@ def segment(
     plan        "dense": every window, as nnU-Net; "abdomen": windows and labels in the body only,
                 and later networks only within MARGIN of what earlier ones found
     step        of the windows, as a share of the patch
+    frugal      no window has more voxels than the patch: slower, and the least memory
     on_windows  called with a network's name and the most windows it may run; what it returns is
                 called after each window
     """
@@ -88,7 +91,7 @@ def segment(
                 report.windows[model.card.name] = {"run": 0, "skipped": 0}
                 report.warnings.append(f"no organ was found, so the network {model.card.name} was not run")
                 continue
-        above = _run(scan, model, xp, plan, step, found, on_windows, report)
+        above = _run(scan, model, xp, plan, step, found, frugal, on_windows, report)
         labels = above if labels is None else overlay(labels, above)
     if labels is None:
         raise ValueError("no network was given")
@@ -120,6 +123,7 @@ def _run(
     plan: str,
     step: float,
     found: Box | None,
+    frugal: bool,
     on_windows: Callable[[str, int], Callable[[], None]],
     report: Report,
 ) -> np.ndarray:
@@ -142,8 +146,9 @@ def _run(
             return model.network(batch)
 
     start = perf_counter()
-    if region is not None and card.window_multiple is not None:
-        window = wide_window(_shape(region), card.window_multiple, card.patch[0], step, MOST_VOXELS)
+    if inside is not None and region is not None and card.window_multiple is not None:
+        most = prod(card.patch) if frugal else MOST_VOXELS
+        window = wide_window(_shape(region), card.window_multiple, card.patch[0], step, most)
         region = _grown(region, window, shape)
         part = volume[region]
         short = padding(part.shape, window)

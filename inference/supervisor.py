@@ -20,7 +20,11 @@ Message = dict[str, Any]
 
 
 class LostError(Exception):
-    """The worker is gone before its answer; the text says how."""
+    """The worker is gone before its answer; the text says how. `killed`: by SIGKILL, as where memory is too small."""
+
+    def __init__(self, text: str, killed: bool = False) -> None:
+        super().__init__(text)
+        self.killed = killed
 
 
 class Supervisor:
@@ -73,7 +77,7 @@ class Supervisor:
         try:
             os.write(self._orders, (json.dumps({what: fields}) + "\n").encode("ascii"))
         except BrokenPipeError:
-            raise LostError(self._end()) from None
+            raise self._lost() from None
         while "record" not in (message := self._next()):
             on_message(message)
         record: Message = message["record"]
@@ -93,11 +97,15 @@ class Supervisor:
                 raise LostError(f"made no progress for {self.timeout:g} s and was ended")
             piece = os.read(self._answers, 1 << 16)
             if not piece:
-                raise LostError(self._end())
+                raise self._lost()
             self._unread += piece
         line, self._unread = self._unread.split(b"\n", 1)
         message: Message = json.loads(line)
         return message
+
+    def _lost(self) -> LostError:
+        ending = self._end()
+        return LostError(ending, killed="SIGKILL" in ending)
 
     def _end(self) -> str:
         """Collect the ended worker; how it ended, in words."""

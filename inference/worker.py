@@ -1,7 +1,7 @@
 """The process that does the work: it loads the networks once and segments one scan after another.
 
-The supervisor forks it and talks to it in JSON lines. It sends orders {"segment": case} and {"empty": case}, a case
-being the fields of a Case; answers are
+The supervisor forks it and talks to it in JSON lines. It sends orders {"segment": case}, {"frugal": case} (the same
+with the least memory) and {"empty": case}, a case being the fields of a Case; answers are
 
     {"ready": {...}}               once, what was loaded
     {"fatal": [code, message]}     instead: exit code and sentence of a VisceraError
@@ -27,9 +27,13 @@ from inference.cases import Case
 from inference.errors import CaseError, VisceraError, shown
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from inference.predictor import Predictor
+    from inference.scan import Scan
     from inference.segment import Report
 
+LOADED_BY = ("weights", "networks", "device", "engine", "precision", "plan", "step", "threads")
 Send = Callable[[dict[str, Any]], None]
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -53,7 +57,7 @@ def serve(orders: int, answers: int, options: dict[str, Any]) -> int:
         for line in lines:
             ((order, fields),) = json.loads(line).items()
             case = Case(fields["name"], Path(fields["scan"]), Path(fields["labels"]))
-            send({"record": worker.segment(case) if order == "segment" else worker.empty(case)})
+            send({"record": worker.empty(case) if order == "empty" else worker.segment(case, order == "frugal")})
     return 0
 
 
@@ -65,16 +69,8 @@ class Worker:
 
         self.send = send
         start = perf_counter()
-        self.predictor: Predictor = Predictor(
-            options["weights"],
-            networks=options["networks"],
-            device=options["device"],
-            engine=options["engine"],
-            precision=options["precision"],
-            plan=options["plan"],
-            step=options["step"],
-            threads=options["threads"],
-        )
+        self.options = {name: options[name] for name in LOADED_BY}
+        self.predictor: Predictor = Predictor(**self.options)
         self.loading = perf_counter() - start
         choice = self.predictor.choice
         self.taken = {
@@ -85,8 +81,11 @@ class Worker:
         }
         send({"ready": self.taken})
 
-    def segment(self, case: Case) -> dict[str, Any]:
-        """Segment a scan and write its label map; the record says what happened. Nothing is raised."""
+    def segment(self, case: Case, frugal: bool) -> dict[str, Any]:
+        """Segment a scan and write its label map; the record says what happened. Nothing is raised.
+
+        frugal  take the way that needs the least memory at once
+        """
         record: dict[str, Any] = {
             "status": "done",
             "error": None,
@@ -94,13 +93,14 @@ class Worker:
             **self.taken,
             "windows_run": 0,
             "windows_skipped": 0,
+            "fallback": [],
             "warnings": [],
         }
         self.loading = 0.0
         machine.reset_peak_memory()
         start = perf_counter()
         try:
-            self._segment(case, record)
+            self._segment(case, record, frugal)
         except CaseError as error:
             record |= {"status": "failed", "error": str(error)}
         except MemoryError:
@@ -124,7 +124,7 @@ class Worker:
             return {"status": "failed", "error": f"{shown(case.scan.name)} {error}"}
         return {"status": "done", "error": None}
 
-    def _segment(self, case: Case, record: dict[str, Any]) -> None:
+    def _segment(self, case: Case, record: dict[str, Any], frugal: bool) -> None:
         import numpy as np
 
         from inference import nifti
@@ -137,12 +137,12 @@ class Worker:
         record["input_sha256"] = digest(case.scan)
         seconds["read"] = perf_counter() - start
         record["shape"], record["spacing"] = list(scan.voxels.shape), list(scan.spacing)
-        labels, report = self.predictor.segment(scan, self._begin)
+        labels, report = self._labels(scan, record, frugal)
         seconds |= report.seconds
         start = perf_counter()
         record["output_sha256"] = nifti.write_labels(case.labels, labels, header)
         seconds["write"] = perf_counter() - start
-        record["warnings"] = [*scan.warnings, *report.warnings]
+        record["warnings"] = [*scan.warnings, *report.warnings, *record["fallback"]]
         _count_windows(record, report)
         voxel_ml = float(np.prod(scan.spacing)) / 1000
         # Plane by plane: of a whole volume NumPy would make a copy of eight bytes a voxel.
@@ -152,6 +152,24 @@ class Worker:
             for value, name in sorted(self.predictor.labels.items())
             if counts[value]
         }
+
+    def _labels(self, scan: Scan, record: dict[str, Any], frugal: bool) -> tuple[np.ndarray, Report]:
+        """Segment; where memory runs out, again in windows of a patch, and from a GPU at last on the CPU."""
+        from inference.predictor import Predictor
+
+        if frugal:
+            record["fallback"].append("there was too little memory at first: in windows of a patch")
+        try:
+            return self.predictor.segment(scan, self._begin, frugal)
+        except MemoryError:
+            if not frugal:
+                return self._labels(scan, record, frugal=True)
+            if record["device"] == "cpu":
+                raise
+        record["fallback"].append("there was too little memory on the GPU: on the CPU")
+        predictor = Predictor(**self.options | {"device": "cpu", "engine": "auto", "precision": "auto"})
+        record |= {"device": "cpu", "engine": predictor.choice.engine, "precision": predictor.choice.precision}
+        return predictor.segment(scan, self._begin, frugal)
 
     def _begin(self, network: str, most: int) -> Callable[[], None]:
         self.send({"network": network, "most": most})

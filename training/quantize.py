@@ -18,13 +18,13 @@ import numpy as np
 
 from inference.body import body_box, body_mask
 from inference.card import FILE_NAME, Card, read_card
-from inference.engines.openvino import ov  # its import stops OpenVINO and NNCF from reporting their use
 from inference.prepare import prepare
 from inference.reading import read_scan
 from inference.segment import body_threshold
 from inference.sliding import padding
 
 import nncf  # isort: skip
+import openvino as ov  # isort: skip
 
 FILES = ("model_int8.xml", "model_int8.bin")
 

@@ -62,7 +62,12 @@ def _on_cuda(path: str, options: Any, dtype: Any, channels: int) -> Network:
         logits = cupy.empty((batch.shape[0], channels, *batch.shape[2:]), dtype)
         binding.bind_input(source, "cuda", 0, dtype, batch.shape, batch.data.ptr)
         binding.bind_output(target, "cuda", 0, dtype, logits.shape, logits.data.ptr)
-        session.run_with_iobinding(binding)
+        try:
+            session.run_with_iobinding(binding)
+        except Exception as error:  # ONNX Runtime has one type for all that can go wrong on a GPU
+            if "allocate memory" in str(error) or "out of memory" in str(error).lower():
+                raise MemoryError(str(error)) from error
+            raise
         return logits.astype(cupy.float32, copy=False)
 
     return run

@@ -34,7 +34,7 @@ def load(card: Card, *, precision: str, device: str, threads: int) -> Network:
     dtype = DTYPES[precision]
 
     @torch.inference_mode()
-    def run(batch: Array) -> Array:
+    def answer(batch: Array) -> Any:
         values = {source: torch.as_tensor(batch, device=device)}
         with torch.autocast(device, dtype, enabled=dtype != torch.float32):
             for index, (operator, inputs, output, attributes) in enumerate(nodes):
@@ -42,7 +42,14 @@ def load(card: Card, *, precision: str, device: str, threads: int) -> Network:
                 for name in inputs:  # an activation is freed once nothing will read it
                     if last_use[name] == index:
                         values.pop(name, None)
-        logits = values[target].float()
+        return values[target].float()
+
+    def run(batch: Array) -> Array:
+        try:
+            logits = answer(batch)
+        except torch.OutOfMemoryError as error:
+            torch.cuda.empty_cache()
+            raise MemoryError(str(error)) from error
         if device == "cpu":
             return logits.numpy()
         import cupy

@@ -50,7 +50,8 @@ def test_a_run_imports_its_engine_and_no_other(
         "import sys\nfrom pathlib import Path\nfrom inference.cases import Case\nfrom inference.cli import parse\n"
         "from inference.worker import Worker\noptions = parse(sys.argv[1:])\n"
         "case = Case('x', options.inputs, options.outputs / 'again.nii.gz')\n"
-        "record = Worker(vars(options), lambda message: None).segment(case)\nassert record['status'] == 'done', record"
+        "record = Worker(vars(options), lambda message: None).segment(case, False)\n"
+        "assert record['status'] == 'done', record"
     )
     names = imported(worker, *flags)
     assert engine in names

@@ -143,6 +143,22 @@ def test_scans_smaller_than_a_window_and_odd_shapes(
     assert (labels == 6).all()
 
 
+def test_frugal_windows_are_no_larger_than_the_patch() -> None:
+    scan, _ = organ_scan()
+    sizes: dict[bool, list[int]] = {True: [], False: []}
+    labels = {}
+    for frugal, seen in sizes.items():
+
+        def network(batch: np.ndarray, seen: list[int] = seen) -> np.ndarray:
+            seen.append(batch.size)
+            return brighter(60, 7)(batch)
+
+        organ = Model(model("organ", 60, ORGANS, None, (4, 8, 8)).card, network)
+        labels[frugal], _ = segment(scan, [organ], np, frugal=frugal)
+    assert max(sizes[True]) <= np.prod(organ.card.patch) < max(sizes[False])
+    assert np.array_equal(labels[True], labels[False])
+
+
 def test_overlay_and_bounds_by_hand() -> None:
     assert overlay(np.array([1, 2, 0, 3]), np.array([0, 14, 14, 0])).tolist() == [1, 14, 14, 3]
     labels = np.zeros((3, 4, 5), np.uint8)

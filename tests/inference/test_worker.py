@@ -1,0 +1,72 @@
+"""The steps that are taken where memory runs out. A GPU's memory is played: there is none here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inference.cases import Case
+from inference.cli import parse
+from inference.nifti import read_scan
+from inference.predictor import Predictor
+from inference.worker import Worker
+
+
+@pytest.fixture
+def case(tmp_path: Path, blob: np.ndarray, save_scan: Callable[..., Path]) -> Case:
+    scan = save_scan(tmp_path / "x_0000.nii.gz", blob, (3.0, 2.0, 2.0))
+    return Case("x", scan, tmp_path / "x.nii.gz")
+
+
+def worker_of(weights: Path, case: Case, refuse: Callable[[bool], bool]) -> Worker:
+    """A worker whose own predictor has too little memory where `refuse(frugal)`."""
+    flags = ("--weights", weights, "--device", "cpu", "--precision", "f32", "--threads", "1")
+    worker = Worker(vars(parse([str(part) for part in (case.scan, case.labels.parent, *flags)])), lambda _: None)
+    able = worker.predictor.segment
+
+    def segment(scan: Any, begin: Any, frugal: bool) -> Any:
+        if refuse(frugal):
+            raise MemoryError
+        return able(scan, begin, frugal)
+
+    worker.predictor.segment = segment  # type: ignore[method-assign,assignment]
+    return worker
+
+
+def test_with_memory_enough_nothing_is_said(case: Case, tiny_weights: Path) -> None:
+    record = worker_of(tiny_weights, case, lambda frugal: False).segment(case, frugal=False)
+    assert record["status"] == "done" and record["fallback"] == record["warnings"] == []
+
+
+def test_small_windows_come_first(case: Case, tiny_weights: Path) -> None:
+    record = worker_of(tiny_weights, case, lambda frugal: not frugal).segment(case, frugal=False)
+    assert record["status"] == "done"
+    (step,) = record["fallback"]
+    assert "windows of a patch" in step and step in record["warnings"]
+
+
+def test_a_gpu_without_memory_leaves_it_to_the_cpu(case: Case, tiny_weights: Path) -> None:
+    worker = worker_of(tiny_weights, case, lambda frugal: True)
+    worker.taken["device"] = "cuda"
+    record = worker.segment(case, frugal=False)
+    assert record["status"] == "done"
+    assert [step.rsplit(": ", 1)[1] for step in record["fallback"]] == ["in windows of a patch", "on the CPU"]
+    assert record["device"] == "cpu" and record["engine"] == "openvino"
+    expected, _ = Predictor(tiny_weights, device="cpu", threads=1).segment(read_scan(case.scan)[0])
+    assert np.array_equal(read_labels(case.labels), expected)
+
+
+def test_too_little_memory_in_every_way_fails_by_name(case: Case, tiny_weights: Path) -> None:
+    record = worker_of(tiny_weights, case, lambda frugal: True).segment(case, frugal=False)
+    assert record["status"] == "failed" and record["error"] == "not enough memory for this scan"
+    assert not case.labels.exists()
+
+
+def read_labels(path: Path) -> np.ndarray:
+    import nibabel as nib
+
+    return np.asarray(nib.load(path).dataobj).transpose(2, 1, 0)
