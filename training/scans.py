@@ -20,7 +20,10 @@ TUMOR_SHARE = 0.35
 
 
 class LabelledScan:
-    """A CT and its reference; organs that the reference leaves out are merged with the background."""
+    """A CT and its reference; organs that the reference leaves out are merged with the background.
+
+    tumours_known  whether a reference without tumour says that there is none
+    """
 
     def __init__(self, name: str, image: Path, reference: Path, tumours_known: bool) -> None:
         self.name = name
@@ -29,7 +32,7 @@ class LabelledScan:
         self.hu = torch.from_numpy(np.clip(hu, -1024, 700).astype(np.float32))
         given = set(np.unique(self.label).tolist())
         missing = [code for code in ORGANS.values() if code not in given]
-        if not tumours_known:
+        if not tumours_known and TUMOR not in given:
             missing.append(TUMOR)
         self.merge = merge_classes((0, *missing))
         self.seeds: dict[int, np.ndarray] = {}
@@ -41,7 +44,7 @@ class LabelledScan:
 
     def centre(self, rng: np.random.Generator) -> np.ndarray:
         """mm (z, y, x): mostly near a labelled structure, sometimes anywhere in the volume, its empty edge included."""
-        if rng.random() < 0.2:
+        if rng.random() < 0.3:
             return rng.uniform(0.0, 1.0, 3) * self.extent
         points = self.seeds[int(rng.choice(list(self.seeds)))]
         return points[rng.integers(len(points))] + rng.normal(0, [12, 20, 25])
