@@ -31,7 +31,7 @@ def body_mask(volume: Array, above: float, spacing: tuple[float, float, float], 
     if int(body.sum()) < LEAST * prod(body.shape):
         return np.ones(volume.shape, bool)
     for _ in range(1 + MARGIN):
-        body = _dilated(body, (1, 2))
+        body = dilated(body, (1, 2))
     border = xp.ones(body.shape, bool)
     border[:, 1:-1, 1:-1] = False
     inside = to_host(~_grown(border & ~body, ~body, (1, 2)))
@@ -55,7 +55,7 @@ def _cells(volume: Array, above: float, rows: int, columns: int, xp: Any) -> Arr
     return bright.reshape(z, bright.shape[1] // rows, rows, -1, columns).mean(axis=(2, 4), dtype=xp.float32) > 0.5
 
 
-def _dilated(mask: Array, axes: tuple[int, ...]) -> Array:
+def dilated(mask: Array, axes: tuple[int, ...]) -> Array:
     """`mask` and its neighbours along `axes`."""
     out = mask.copy()
     for axis in axes:
@@ -69,7 +69,7 @@ def _dilated(mask: Array, axes: tuple[int, ...]) -> Array:
 
 def _eroded(mask: Array) -> Array:
     """`mask` without the cells that have a neighbour in their plane outside it; the field of view's edge is none."""
-    return ~_dilated(~mask, (1, 2))
+    return ~dilated(~mask, (1, 2))
 
 
 def _grown(seed: Array, within: Array, axes: tuple[int, ...] = (0, 1, 2)) -> Array:
@@ -78,7 +78,7 @@ def _grown(seed: Array, within: Array, axes: tuple[int, ...] = (0, 1, 2)) -> Arr
     while True:
         larger = found
         for _ in range(8):  # counting costs as much as a step
-            larger = _dilated(larger, axes) & within
+            larger = dilated(larger, axes) & within
         if int(larger.sum()) == int(found.sum()):
             return found
         found = larger

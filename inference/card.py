@@ -22,10 +22,11 @@ USUAL = ("organ", "tumor")  # rising priority: the paper lays the tumour over th
 
 @dataclass(frozen=True)
 class Label:
-    """One output channel: the value that it writes into the label map, and its name."""
+    """One output channel: the value that it writes into the label map, its name, and whether it is all one piece."""
 
     value: int
     name: str
+    one_piece: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,10 @@ def read_card(folder: Path) -> Card:
             image_order=int(fields["image_order"]),
             logit_order=int(fields["logit_order"]),
             force_separate_z=fields["force_separate_z"],
-            labels=tuple(Label(int(label["value"]), str(label["name"])) for label in fields["labels"]),
+            labels=tuple(
+                Label(int(label["value"]), str(label["name"]), bool(label.get("one_piece")))
+                for label in fields["labels"]
+            ),
             trained_on=str(fields["trained_on"]),
         )
     except (KeyError, TypeError, ValueError, IndexError) as error:

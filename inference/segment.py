@@ -15,6 +15,7 @@ import numpy as np
 from inference.arrays import Array, Network
 from inference.body import body_box, body_mask
 from inference.card import Card
+from inference.pieces import drop_far_pieces
 from inference.prepare import Trace, prepare, to_network_axes
 from inference.restore import restore
 from inference.scan import Scan
@@ -43,11 +44,13 @@ class Report:
 
     seconds   by stage: prepare, network, restore (blending included)
     windows   by network: windows run, and windows of the dense plan that were not
+    dropped   by label: voxels that lay far from the rest of their organ and were taken out
     warnings  one sentence each
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
     windows: dict[str, dict[str, int]] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
     @contextmanager
@@ -73,8 +76,8 @@ def segment(
     """Labels of a scan, (z, y, x) uint8 on its own grid, and the report.
 
     models      in rising priority: a later network's label wins where it is not 0
-    plan        "dense": every window, as nnU-Net; "abdomen": windows and labels in the body only,
-                and later networks only within MARGIN of what earlier ones found
+    plan        "dense": every window, as nnU-Net; "abdomen": windows and labels in the body only, organs in
+                one piece, and later networks only within MARGIN of what earlier ones found
     step        of the windows, as a share of the patch
     frugal      no window has more voxels than the patch: slower, and the least memory
     on_windows  called with a network's name and the most windows it may run; what it returns is
@@ -160,6 +163,10 @@ def _run(
             inside = np.pad(inside, pad)
         blended = slabs(xp.pad(volume, pad), network, windows, card.patch, xp, progress, inside)
         labels = restore(_unpadded(blended, pad, shape), shape, trace, card, xp)
+    if plan == "abdomen":
+        names = {label.value: label.name for label in card.labels if label.one_piece}
+        lost = drop_far_pieces(labels, scan.spacing, names)
+        report.dropped |= {names[value]: voxels for value, voxels in lost.items()}
     elapsed = perf_counter() - start - (report.seconds["network"] - before)
     report.seconds["restore"] = report.seconds.get("restore", 0.0) + elapsed
     report.windows[card.name] = {"run": progress.windows, "skipped": max(dense - progress.windows, 0)}

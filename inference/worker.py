@@ -143,6 +143,7 @@ class Worker:
         record["output_sha256"] = nifti.write_labels(case.labels, labels, header)
         seconds["write"] = perf_counter() - start
         record["warnings"] = [*scan.warnings, *report.warnings, *record["fallback"]]
+        record["dropped"] = report.dropped
         _count_windows(record, report)
         voxel_ml = float(np.prod(scan.spacing)) / 1000
         # Plane by plane: of a whole volume NumPy would make a copy of eight bytes a voxel.

@@ -257,7 +257,7 @@ def _labels(dataset: dict[str, Any], values: Mapping[str, int]) -> list[dict[str
         value = values.get(name, named[name])
         if isinstance(value, int) and not 0 <= value <= 255:
             raise WeightsError(f"label {name} has value {value}, which a uint8 label map cannot hold")
-        labels.append({"value": value, "name": name})
+        labels.append({"value": value, "name": name, "one_piece": name in dataset.get("one_piece", ())})
     return labels
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from training.labels import OUTPUTS
+from training.labels import ORGANS, OUTPUTS
 from training.network import State, build_student, count_outputs, has_norms, read_state
 from training.plans import bare_plans
 
@@ -24,8 +24,9 @@ DATASET_NAME = "Dataset023_Viscera"
 def write_result_folder(state: State, folder: Path, labels: str) -> None:
     """Write `state` (float32 weights of the student) with the outputs named by `labels` (a key of OUTPUTS).
 
-    `orientation` in dataset.json says how the array must lie: LPS, that is x grows to the patient's left, y to the
-    back and z to the head. nnU-Net's SimpleITK reader does not reorient by itself: give it scans stored that way.
+    `one_piece` in dataset.json says which labels are organs of one piece, `orientation` how the array must lie: LPS,
+    that is x grows to the patient's left, y to the back and z to the head. nnU-Net's SimpleITK reader does not reorient
+    by itself: give it scans stored that way.
     """
     names = OUTPUTS[labels]
     if count_outputs(state) != len(names):
@@ -36,6 +37,7 @@ def write_result_folder(state: State, folder: Path, labels: str) -> None:
         "numTraining": 1,
         "file_ending": ".nii.gz",
         "orientation": "LPS",
+        "one_piece": [name for name in names if name in ORGANS],
     }
     norms = has_norms(state)
     network = build_student(len(names), norms)

@@ -53,7 +53,7 @@ def test_labels_follow_the_scan(
     turn = ornt_transform(io_orientation(lps), axcodes2ornt(tuple(orientation)))
     turned = nib.orientations.apply_orientation(blob.transpose(2, 1, 0), turn)
     affine = lps @ inv_ornt_aff(turn, blob.shape[::-1])
-    dtype = np.dtype(STORED_AS[(number + (order == ">")) % len(STORED_AS)]).newbyteorder(order)
+    dtype = np.dtype(STORED_AS[(number + (order == ">")) % len(STORED_AS)]).newbyteorder(order)  # type: ignore[arg-type]
     header = Nifti1Header(endianness=order)
     header.set_data_shape(turned.shape)
     header.set_data_dtype(dtype)

@@ -1,0 +1,45 @@
+"""Pieces on volumes whose answer is drawn by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from inference.pieces import FAR, drop_far_pieces
+
+LIVER, LESION = 1, 14
+
+
+def volume() -> np.ndarray:
+    """A liver of 40 x 40 x 40 mm at the top; below it a bladder, at its side a lobe that is cut off, and lesions."""
+    labels = np.zeros((100, 60, 60), np.uint8)
+    labels[55:95, 5:45, 5:45] = LIVER
+    labels[5:15, 20:30, 20:30] = LIVER  # 40 mm below
+    labels[60:65, 5:45, 48:52] = LIVER  # 3 mm beside
+    labels[1:5, 50:54, 50:54] = LIVER  # the least that is always seen, 4 mm wide
+    labels[5:8, 5:8, 5:8] = labels[80:83, 20:23, 20:23] = LESION
+    return labels
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3])
+def test_what_lies_far_from_its_organ_goes_and_nothing_else(scale: int) -> None:
+    labels = volume().repeat(scale, 0).repeat(scale, 1).repeat(scale, 2)
+    expected = labels.copy()
+    expected[: 50 * scale][expected[: 50 * scale] == LIVER] = 0
+    lost = drop_far_pieces(labels, (1.0 / scale,) * 3, [LIVER])
+    assert lost == {LIVER: (1000 + 64) * scale**3}
+    assert np.array_equal(labels, expected)
+
+
+def test_distance_is_in_mm() -> None:
+    labels = volume()
+    assert drop_far_pieces(labels, (FAR / 50, 1.0, 1.0), [LIVER]) == {}  # all slices are now nearer
+    assert np.array_equal(labels, volume())
+
+
+def test_labels_that_may_be_in_many_pieces_stay() -> None:
+    labels = volume()
+    assert drop_far_pieces(labels, (1.0, 1.0, 1.0), []) == {}
+    assert np.array_equal(labels, volume())
+    empty = np.zeros((9, 9, 9), np.uint8)
+    assert drop_far_pieces(empty, (1.0, 1.0, 1.0), [LIVER]) == {}
