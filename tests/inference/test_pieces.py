@@ -12,12 +12,12 @@ LIVER, LESION = 1, 14
 
 def volume() -> np.ndarray:
     """A liver of 40 x 40 x 40 mm at the top; below it a bladder, at its side a lobe that is cut off, and lesions."""
-    labels = np.zeros((100, 60, 60), np.uint8)
-    labels[55:95, 5:45, 5:45] = LIVER
-    labels[5:15, 20:30, 20:30] = LIVER  # 40 mm below
-    labels[60:65, 5:45, 48:52] = LIVER  # 3 mm beside
-    labels[1:5, 50:54, 50:54] = LIVER  # the least that is always seen, 4 mm wide
-    labels[5:8, 5:8, 5:8] = labels[80:83, 20:23, 20:23] = LESION
+    labels = np.zeros((140, 60, 60), np.uint8)
+    labels[90:130, 5:45, 5:45] = LIVER
+    labels[5:15, 20:30, 20:30] = LIVER  # 75 mm below
+    labels[95:100, 5:45, 48:52] = LIVER  # 3 mm beside
+    labels[20:24, 52:56, 52:56] = LIVER  # the least that is always seen, 4 mm wide
+    labels[5:8, 5:8, 5:8] = labels[110:113, 20:23, 20:23] = LESION
     return labels
 
 
@@ -25,7 +25,7 @@ def volume() -> np.ndarray:
 def test_what_lies_far_from_its_organ_goes_and_nothing_else(scale: int) -> None:
     labels = volume().repeat(scale, 0).repeat(scale, 1).repeat(scale, 2)
     expected = labels.copy()
-    expected[: 50 * scale][expected[: 50 * scale] == LIVER] = 0
+    expected[: 30 * scale][expected[: 30 * scale] == LIVER] = 0
     lost = drop_far_pieces(labels, (1.0 / scale,) * 3, [LIVER])
     assert lost == {LIVER: (1000 + 64) * scale**3}
     assert np.array_equal(labels, expected)
@@ -33,7 +33,7 @@ def test_what_lies_far_from_its_organ_goes_and_nothing_else(scale: int) -> None:
 
 def test_distance_is_in_mm() -> None:
     labels = volume()
-    assert drop_far_pieces(labels, (FAR / 50, 1.0, 1.0), [LIVER]) == {}  # all slices are now nearer
+    assert drop_far_pieces(labels, (FAR / 90, 1.0, 1.0), [LIVER]) == {}  # all slices are now nearer
     assert np.array_equal(labels, volume())
 
 
