@@ -27,13 +27,12 @@ from training.warp import Shape
 
 Batch = list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]  # one (image, label, merge) a patch
 
-# (patch (z, y, x), patches a step, share of the steps): several sizes, so that the instance norm of a larger
-# window at inference is nothing new.
+# (patch (z, y, x), patches a step, share of the steps): up to whole planes, as inference sees them without norms.
 SIZES: list[tuple[Shape, int, float]] = [
-    ((24, 112, 160), 2, 0.4),
+    ((24, 112, 160), 2, 0.25),
     ((32, 128, 192), 1, 0.3),
-    ((40, 160, 192), 1, 0.2),
-    ((48, 192, 256), 1, 0.1),
+    ((32, 192, 256), 1, 0.25),
+    ((32, 240, 320), 1, 0.2),
 ]
 GARBAGE = 1e6  # norm of a gradient that no step is made with
 FOLDED_ON = 6  # batches by which norms are folded
