@@ -22,6 +22,7 @@ import nibabel as nib
 import numpy as np
 
 from benchmark.parity import Agreement, agreement
+from inference.card import read_cards
 
 REFERENCE = ("--plan", "dense", "--precision", "f32")
 SEEN = 1000  # voxels that a label must have in the reference for its Dice to be told
@@ -54,8 +55,11 @@ def compare(weights: Path, scans: list[Path], windows: list[list[int]]) -> dict[
         variants: dict[str, tuple[Path, tuple[str, ...]]] = {
             "bf16": (weights, ("--plan", "dense", "--precision", "bf16")),
             "abdomen plan": (weights, ("--plan", "abdomen", "--precision", "f32")),
+            "abdomen plan, bf16": (weights, ("--plan", "abdomen", "--precision", "bf16")),
             "step 0.75": (weights, (*REFERENCE, "--step", "0.75")),
         }
+        if all("model_int8.xml" in card.files for card in read_cards(weights, None)):
+            variants["abdomen plan, int8"] = (weights, ("--plan", "abdomen", "--precision", "int8"))
         for window in windows:
             name = "x".join(map(str, window))
             variants[f"window {name}"] = (with_patch(weights, work / f"weights-{name}", window), REFERENCE)

@@ -35,6 +35,17 @@ def test_every_variant_is_run(
     command: list[str | Path] = [sys.executable, "-m", "benchmark.variants", tiny_weights, scan, "--json", record]
     subprocess.run([*command, "--window", "8,32,48"], check=True, cwd=ROOT, env=os.environ)
     found = json.loads(record.read_text())
-    assert set(found) == {"bf16", "abdomen plan", "step 0.75", "window 8x32x48"}
+    assert set(found) == {"bf16", "abdomen plan", "abdomen plan, bf16", "step 0.75", "window 8x32x48"}
     for scans in found.values():
         assert 0.5 < scans["x_0000.nii.gz"]["voxels"] <= 1
+
+
+def test_floors_count_the_operations_of_a_network(tiny_weights: Path) -> None:
+    from benchmark.floors import operations_a_voxel
+    from inference.card import read_card
+
+    # conftest's tiny plan by hand: kernels 1x3x3, then 3x3x3; strides 1x2x2, then 2x2x2; transposed back.
+    full = 9 * (1 * 4 + 4 * 4) + (8 * 4) + 9 * (8 * 4) + 4 * 5  # encoder, transposed, decoder after it, last layer
+    half = (27 * (4 * 8 + 8 * 8) + (12 * 8) + 27 * (16 * 8)) / 4
+    quarter = 27 * (8 * 12 + 12 * 12) / 32
+    assert operations_a_voxel(read_card(tiny_weights / "organ")) == pytest.approx(2 * (full + half + quarter))
