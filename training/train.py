@@ -94,18 +94,21 @@ def train(
     sources: list[tuple[Source, float]],
     *,
     outputs: int,
-    minutes: float,
-    start: Path | None,
+    minutes: float | None = None,
+    steps: int | None = None,
+    start: Path | None = None,
     peak: float = 8e-4,
     seed: int = 0,
     workers: int = 1,
     save_minutes: float = 5.0,
     plain: bool = False,
 ) -> Path:
-    """Train for `minutes` of this run's own time and return the path of the averaged weights.
+    """Train for `minutes` of this run's own time, or for `steps`, and return the path of the averaged weights.
 
     plain  train the student without instance norms; those of `start` are folded first
     """
+    if (minutes is None) == (steps is None):
+        raise ValueError("a run has a budget of minutes or of steps")
     folder.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     state = with_outputs(read_state(start), outputs) if start else None
@@ -151,10 +154,10 @@ def train(
     losses: list[float] = []
     saved_at = spent
     began = time.monotonic() - spent * 60
-    while spent < minutes:
+    while (progress := step / steps if steps else spent / (minutes or 1.0)) < 1:
         patches = next(batches)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(peak, spent / minutes, step)
+            group["lr"] = learning_rate(peak, progress, step)
         network.zero_grad()
         for patch in patches:
             image, label, merge = (part.to(device) for part in patch)

@@ -16,6 +16,7 @@ import pytest
 from inference.card import read_card
 from training import labels as codes
 from training.data import ALL_ORGANS, split, to_lps, to_outputs
+from training.outline import outlined
 from training.pseudo_labels import agreement, merge, vote
 from training.weak_labels import agreed
 
@@ -124,3 +125,25 @@ def test_weak_teachers_are_believed_where_they_agree_and_in_one_piece() -> None:
     assert (labels[2:12] == 1).all()
     assert (labels[13:15] == codes.IGNORE).all() and (labels[30:32] == 0).all()
     assert (labels[20:24, :2] == 3).all() and (labels[20:24, 2] == codes.IGNORE).all()
+
+
+def test_a_tumour_is_outlined_from_a_point() -> None:
+    hu = np.full((60, 60, 44), -100.0)
+    labels = np.zeros(hu.shape, np.uint8)
+    liver = (slice(5, 55), slice(5, 55), slice(4, 40))
+    tumour = (slice(15, 45), slice(15, 45), slice(8, 36))
+    tail = (slice(45, 55), slice(30, 33), slice(20, 23))  # a vessel without contrast that touches it
+    vessel = (slice(18, 20), slice(18, 20), slice(15, 25))  # one with contrast inside it
+    hu[liver], labels[liver] = 120, 1
+    hu[tumour] = hu[tail] = 70
+    hu[vessel] = 160
+    labels[50:55, 50:55, 20:23] = 3
+    found = outlined(hu, labels, (1.0, 1.0, 1.0), (32, 32, 22), below=95, organ=1)
+    wanted = np.zeros(hu.shape, bool)
+    wanted[tumour] = True
+    assert 2 * np.sum(wanted & (found == 14)) / (wanted.sum() + np.sum(found == 14)) > 0.85
+    assert (found[tail][3:] != 14).all() and (found[vessel] == 14).all()
+    assert (found[labels == 3] == 3).all() and (found[5:8] == labels[5:8]).all()
+    assert (found[48, 20:30, 12:19] == codes.IGNORE).all()  # the rim
+    with pytest.raises(ValueError, match="not well inside"):
+        outlined(hu, labels, (1.0, 1.0, 1.0), (50, 8, 20), below=95, organ=1)

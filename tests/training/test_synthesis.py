@@ -181,7 +181,10 @@ def test_a_training_goes_on_where_it_was(anatomy: Anatomy, tmp_path: Path, monke
         saved = torch.load(tmp_path / "last.pt", weights_only=True)
         assert saved["minutes"] >= minutes
         steps.append(saved["step"])
-    plain = train(tmp_path / "plain", sources, outputs=15, minutes=0.01, start=result, workers=0, plain=True)
+    plain = train(tmp_path / "plain", sources, outputs=15, steps=1, start=result, workers=0, plain=True)
+    assert torch.load(tmp_path / "plain" / "last.pt", weights_only=True)["step"] == 1
+    with pytest.raises(ValueError, match="minutes or of steps"):
+        train(tmp_path / "plain", sources, outputs=15)
     assert not has_norms(torch.load(plain, weights_only=True))
     assert steps == sorted(set(steps))
     state = torch.load(result, weights_only=True)
