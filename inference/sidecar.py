@@ -49,6 +49,11 @@ def write(labels: Path, record: dict[str, Any]) -> None:
         raise CaseError(f"{shown(path)} cannot be written: {error.strerror or error}") from error
 
 
+def _auto_gives(precision: str, asked: str) -> bool:
+    """Whether labels of a precision are as good as those that "auto" would make: int8 has to be asked for."""
+    return asked == "auto" and precision != "int8"
+
+
 def fits(case: Case, cards: Sequence[Card], options: dict[str, Any]) -> dict[str, Any] | None:
     """The sidecar of a label map that was made from this scan, by these networks and options; None where none was.
 
@@ -60,6 +65,7 @@ def fits(case: Case, cards: Sequence[Card], options: dict[str, Any]) -> dict[str
             record["status"] == "done"
             and record["weights"] == weights_digests(cards)
             and all(record[name] == options[name] for name in DECISIVE)
+            and (record["precision"] == options["precision"] or _auto_gives(record["precision"], options["precision"]))
             and record["output_sha256"] == digest(case.labels)
             and record["input_sha256"] == digest(case.scan)
         )

@@ -21,9 +21,10 @@ from inference.machine import CPU_FLAGS, computes
 
 ENGINES = ("openvino", "onnxruntime", "torch")  # in the order in which "auto" prefers them on the CPU
 DEVICES = ("cpu", "cuda")
-# What each engine can compute in, on each device, best first: "auto" takes the first that the machine has.
+# What each engine can compute in, on each device, best first: "auto" takes the first that the machine has. Behind f32,
+# which every machine has, stands what changes labels enough to be asked for by name.
 PRECISIONS = {
-    ("openvino", "cpu"): ("int8", "bf16", "f32", "f16"),
+    ("openvino", "cpu"): ("bf16", "f32", "f16", "int8"),
     ("onnxruntime", "cpu"): ("f32",),
     ("onnxruntime", "cuda"): ("f16", "f32"),
     ("torch", "cpu"): ("f32", "bf16"),

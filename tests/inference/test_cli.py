@@ -176,6 +176,9 @@ def test_resume_keeps_what_fits_and_redoes_the_rest(inputs: Path, tmp_path: Path
     assert (out / "a.nii.gz").stat().st_mtime_ns == written
     assert {path.name: path.read_bytes() for path in out.glob("*.nii.gz")} == first
     assert resumed(inputs, out, *flags, "--plan", "dense") == ["done", "done"]  # made otherwise
+    record = json.loads((out / "a.json").read_text())
+    (out / "a.json").write_text(json.dumps(record | {"precision": "int8"}))  # more than "auto" gives changed labels
+    assert resumed(inputs, out, *flags, "--plan", "dense") == ["done", "kept"]
     scan = inputs / "a_0000.nii.gz"
     scan.write_bytes((inputs / "b_0000.nii.gz").read_bytes())  # another scan of the same name
     assert resumed(inputs, out, *flags, "--plan", "dense") == ["done", "kept"]

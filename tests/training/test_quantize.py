@@ -26,12 +26,11 @@ def test_int8_answers_nearly_as_float32(
     shutil.copytree(tiny_weights / "organ", folder)
     with pytest.raises(DeviceError, match="network organ has none: see training.quantize"):
         choose("cpu", "openvino", "int8", [read_card(folder)])
-    assert choose("cpu", "openvino", "auto", [read_card(folder)]).precision != "int8"
 
     quantize(folder, [save_scan(tmp_path / "x_0000.nii.gz", blob, (3.0, 2.0, 2.0))])
     card = read_card(folder)
     assert set(FILES) < set(card.files)
-    assert choose("cpu", "openvino", "auto", [card]).precision == "int8"
+    assert choose("cpu", "openvino", "auto", [card]).precision != "int8"  # it is asked for by name
     batch = np.random.default_rng(0).normal(size=(1, 1, *card.patch)).astype(np.float32)
     answers = [load(choose("cpu", "openvino", p, [card]), card, 1)(batch).copy() for p in ("f32", "int8")]
     assert not np.array_equal(*answers)
