@@ -20,20 +20,15 @@ TUMOR_SHARE = 0.35
 
 
 class LabelledScan:
-    """A CT and its reference; organs that the reference leaves out are merged with the background.
+    """A CT and its reference; organs that the reference leaves out are merged with the background, tumours are not."""
 
-    tumours_known  whether a reference without tumour says that there is none
-    """
-
-    def __init__(self, name: str, image: Path, reference: Path, tumours_known: bool) -> None:
+    def __init__(self, name: str, image: Path, reference: Path) -> None:
         self.name = name
         hu, self.spacing = read_lps(image)
         self.label, _ = read_lps(reference)
         self.hu = torch.from_numpy(np.clip(hu, -1024, 700).astype(np.float32))
         given = set(np.unique(self.label).tolist())
         missing = [code for code in ORGANS.values() if code not in given]
-        if not tumours_known and TUMOR not in given:
-            missing.append(TUMOR)
         self.merge = merge_classes((0, *missing))
         self.seeds: dict[int, np.ndarray] = {}
         for code in sorted(given - {0, IGNORE}):

@@ -65,20 +65,20 @@ def open_labelled(data: Path, without: Sequence[str] = ()) -> dict[str, Labelled
     """The labelled scans by name, those in `without` left out."""
     folder = data / "labelled"
     return {
-        name: LabelledScan(name, folder / f"{name}_0000.nii.gz", folder / f"{name}.nii.gz", tumours_known=True)
+        name: LabelledScan(name, folder / f"{name}_0000.nii.gz", folder / f"{name}.nii.gz")
         for name in LABELLED
         if name not in without
     }
 
 
 def open_pseudo(data: Path, labels: Path) -> dict[str, LabelledScan]:
-    """The unlabelled scans that have pseudo-labels X.nii.gz in the folder `labels`."""
+    """The unlabelled scans that have pseudo-labels X.nii.gz in the folder `labels`; a tumour is in them or is none.
+
+    Were it left open, nothing would stop a network from calling hearts and bowels tumours.
+    """
     folder = data / "unlabelled"
     names = sorted(path.name.removesuffix(".nii.gz") for path in labels.glob("*.nii.gz"))
-    return {
-        name: LabelledScan(name, folder / f"{name}_0000.nii.gz", labels / f"{name}.nii.gz", tumours_known=False)
-        for name in names
-    }
+    return {name: LabelledScan(name, folder / f"{name}_0000.nii.gz", labels / f"{name}.nii.gz") for name in names}
 
 
 def open_sources(
