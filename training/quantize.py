@@ -25,8 +25,19 @@ from inference.sliding import padding
 
 import nncf  # isort: skip
 import openvino as ov  # isort: skip
+from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters  # isort: skip
+from nncf.quantization.range_estimator import (  # isort: skip
+    AggregatorType,
+    RangeEstimatorParameters,
+    StatisticsCollectorParameters,
+    StatisticsType,
+)
 
 FILES = ("model_int8.xml", "model_int8.bin")
+OUTLIERS = 1e-4  # of activations are cut off: few voxels reach ten times as far as all others and would coarsen all
+_WITHIN = StatisticsCollectorParameters(
+    statistics_type=StatisticsType.QUANTILE, aggregator_type=AggregatorType.MEAN, quantile_outlier_prob=OUTLIERS
+)
 
 
 def windows(scan: Path, card: Card) -> Iterator[np.ndarray]:
