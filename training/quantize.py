@@ -59,7 +59,15 @@ def quantize(folder: Path, scans: list[Path]) -> None:
     card = read_card(folder)
     model = ov.Core().read_model(card.file("model.onnx"))
     batches = [batch for scan in scans for batch in windows(scan, card)]
-    small = nncf.quantize(model, nncf.Dataset(batches), subset_size=len(batches), preset=nncf.QuantizationPreset.MIXED)
+    small = nncf.quantize(
+        model,
+        nncf.Dataset(batches),
+        subset_size=len(batches),
+        preset=nncf.QuantizationPreset.MIXED,  # leaky units: what is below zero is small, so zero is not in the middle
+        advanced_parameters=AdvancedQuantizationParameters(
+            activations_range_estimator_params=RangeEstimatorParameters(min=_WITHIN, max=_WITHIN)
+        ),
+    )
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         made = [Path(temporary) / name for name in FILES]
         ov.save_model(small, made[0], compress_to_fp16=False)
