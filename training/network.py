@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,19 @@ def fold_norms(state: State, images: Sequence[torch.Tensor]) -> State:
             block.all_modules[1] = nn.Identity()
     plain.load_state_dict({key: value for key, value in normed.state_dict().items() if ".norm." not in key})
     return plain.state_dict()
+
+
+def lowered(state: State, by: Mapping[int, float]) -> State:
+    """`state` with the logits of some channels lowered by constants, in the bias of the last layer.
+
+    Where training shows a class more often, or weighs it more, than it is met in patients, its logit is too high by
+    the logarithm of that ratio (Menon et al., "Long-tail learning via logit adjustment", ICLR 2021).
+    """
+    last = max(key for key in state if key.startswith("decoder.seg_layers.") and key.endswith(".bias"))
+    bias = state[last].clone()
+    for channel, logits in by.items():
+        bias[channel] -= logits
+    return state | {last: bias}
 
 
 def with_outputs(state: State, outputs: int) -> State:

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from training.labels import ORGANS, OUTPUTS
-from training.network import State, build_student, count_outputs, has_norms, read_state
+from training.network import State, build_student, count_outputs, has_norms, lowered, read_state
 from training.plans import bare_plans
 
 DATASET_NAME = "Dataset023_Viscera"
@@ -59,8 +59,12 @@ def main() -> None:
     parser.add_argument("weights", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--labels", choices=sorted(OUTPUTS), required=True)
+    parser.add_argument("--lower", nargs=2, action="append", default=[], metavar=("NAME", "LOGITS"),
+                        help="take LOGITS from a label's logit: see training.network.lowered")  # fmt: skip
     arguments = parser.parse_args()
-    write_result_folder(read_state(arguments.weights), arguments.folder, arguments.labels)
+    names = OUTPUTS[arguments.labels]
+    by = {names[name]: float(logits) for name, logits in arguments.lower}
+    write_result_folder(lowered(read_state(arguments.weights), by), arguments.folder, arguments.labels)
 
 
 if __name__ == "__main__":
