@@ -11,12 +11,11 @@ from inference.arrays import Array, to_host
 from inference.windows import Box
 
 CELL = 5.0  # mm: the side of the cells in the plane that decide; a board up to twice as thick is no body
-MARGIN = 2  # cells kept around the body
 LEAST = 0.01  # of the volume's cells; less is no body
 
 
 def body_mask(volume: Array, above: float, spacing: tuple[float, float, float], xp: Any) -> np.ndarray:
-    """True in the body, what it encloses in each plane, and a margin: bool (z, y, x), in host memory.
+    """True in the body, what it encloses in each plane: bool (z, y, x) in host memory, exact to a cell.
 
     The body is what hangs together with the thickest part of `volume` (z, y, x; spacing in mm) brighter than
     `above`, a value between lung and fat, once thin boards are taken off. All True where that fills less than LEAST.
@@ -30,8 +29,7 @@ def body_mask(volume: Array, above: float, spacing: tuple[float, float, float], 
     body = _grown(core, thick)
     if int(body.sum()) < LEAST * prod(body.shape):
         return np.ones(volume.shape, bool)
-    for _ in range(1 + MARGIN):
-        body = dilated(body, (1, 2))
+    body = dilated(body, (1, 2))  # what `thick` lost
     border = xp.ones(body.shape, bool)
     border[:, 1:-1, 1:-1] = False
     inside = to_host(~_grown(border & ~body, ~body, (1, 2)))
