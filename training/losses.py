@@ -44,3 +44,16 @@ def partial_label_loss(logits: torch.Tensor, label: torch.Tensor, merge: torch.T
     present[0] = False
     dice = (2 * (overlap * speaks).sum(0) + 1) / (((given + wanted) * speaks).sum(0) + 1)
     return cross_entropy + (1 - dice[present]).mean() if present.any() else cross_entropy
+
+
+def disagreement(inner: torch.Tensor, outer: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """How far `inner`, the logits (1, k, z, y, x) of a patch cut out of a larger one, are from that one's, `outer`.
+
+    The Kullback-Leibler divergence, by voxels of foreground, each as `weight` (z, y, x) says. Only `inner` is drawn
+    to the other, which has seen more of what surrounds the patch.
+    """
+    wanted = torch.log_softmax(outer.detach().float(), 1)
+    given = torch.log_softmax(inner.float(), 1)
+    apart = (wanted.exp() * (wanted - given)).sum(1) * weight
+    foreground = (1 - wanted[:, 0].exp()) * weight
+    return apart.sum() / (foreground.sum() + 0.01 * weight.sum())

@@ -20,21 +20,24 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from training.losses import partial_label_loss
+from inference.windows import gaussian
+from training.losses import disagreement, partial_label_loss
 from training.network import build_student, fold_norms, has_norms, read_state, with_outputs
+from training.plans import STUDENT_PATCH
 from training.sources import Source, open_sources
 from training.warp import Shape
 
 Batch = list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]  # one (image, label, merge) a patch
 
 # (patch (z, y, x), patches a step, share of the steps): up to whole planes, as inference sees them without norms.
+# Never 16 planes deep: with 2 planes at the lowest stage, PyTorch 2.13's bfloat16 convolution on a CPU takes the
+# gradient of its weights from memory that is not its own.
 SIZES: list[tuple[Shape, int, float]] = [
-    ((24, 112, 160), 2, 0.25),
-    ((32, 128, 192), 1, 0.3),
-    ((32, 192, 256), 1, 0.25),
-    ((32, 240, 320), 1, 0.2),
+    ((24, 112, 160), 2, 0.15),
+    ((32, 128, 192), 1, 0.25),
+    ((32, 192, 256), 1, 0.3),
+    ((32, 240, 320), 1, 0.3),
 ]
-GARBAGE = 1e6  # norm of a gradient that no step is made with
 FOLDED_ON = 6  # batches by which norms are folded
 EMA_STEPS = 250  # the averaged weights look back about as many steps
 
@@ -82,6 +85,15 @@ def _some_images(sources: list[tuple[Source, float]], seed: int) -> list[torch.T
     """What norms are folded on: patches (1, 1, z, y, x) of all sources, as often as training takes them."""
     batches = iter(Patches(sources, seed))
     return [image for _ in range(FOLDED_ON) for image, *_ in next(batches)]
+
+
+def _cut(image: torch.Tensor, rng: np.random.Generator) -> tuple[Any, ...] | None:
+    """Where in `image` (1, 1, z, y, x) a patch of the plan's size is cut out; None where it is no larger."""
+    room = [size - part for size, part in zip(image.shape[2:], STUDENT_PATCH, strict=True)]
+    if min(room) < 0 or max(room) == 0:
+        return None
+    starts = (int(rng.integers(free + 1)) for free in room)
+    return (..., *(slice(start, start + part) for start, part in zip(starts, STUDENT_PATCH, strict=True)))
 
 
 def learning_rate(peak: float, progress: float, step: int) -> float:
@@ -137,6 +149,10 @@ def train(
         else DataLoader(Patches(sources, seed + step), batch_size=None)
     )
     result = folder / "average.pt"
+    # Wide windows at inference are to give what nnU-Net's patches give, which its predictor blends by this weight.
+    z, y, x = STUDENT_PATCH
+    importance = torch.from_numpy(gaussian((z, y, x))).to(device)
+    rng = np.random.default_rng([seed, step])
 
     def save() -> None:
         state = {
@@ -152,6 +168,7 @@ def train(
 
     network.train()
     losses: list[float] = []
+    aparts: list[float] = []
     saved_at = spent
     began = time.monotonic() - spent * 60
     while (progress := step / steps if steps else spent / (minutes or 1.0)) < 1:
@@ -163,13 +180,17 @@ def train(
             image, label, merge = (part.to(device) for part in patch)
             logits = network(image.bfloat16().to(memory_format=torch.channels_last_3d))
             loss = partial_label_loss(logits, label, merge) / len(patches)
-            loss.backward()  # type: ignore[no-untyped-call]
             losses.append(float(loss.detach()) * len(patches))
+            if plain and (cut := _cut(image, rng)):
+                inner = network(image[cut].bfloat16().contiguous(memory_format=torch.channels_last_3d))
+                apart = disagreement(inner, logits[cut], importance)
+                aparts.append(float(apart.detach()))
+                loss = loss + apart / len(patches)
+            loss.backward()  # type: ignore[no-untyped-call]
         for weight, worker in zip(weights, working, strict=True):
             weight.grad = None if worker.grad is None else worker.grad.float()
-        # On volumes of a few voxels PyTorch 2.13's bfloat16 convolution gives a gradient of 1e33 at times.
-        if float(torch.nn.utils.clip_grad_norm_(weights, 12.0)) < GARBAGE:
-            optimizer.step()
+        torch.nn.utils.clip_grad_norm_(weights, 12.0)
+        optimizer.step()
         with torch.no_grad():
             for weight, worker in zip(weights, working, strict=True):
                 worker.copy_(weight)
@@ -180,10 +201,13 @@ def train(
         spent = (time.monotonic() - began) / 60
         if step % 20 == 0:
             line = {"step": step, "minutes": round(spent, 2), "loss": round(float(np.mean(losses)), 4)}
+            if aparts:
+                line["disagreement"] = round(float(np.mean(aparts)), 4)
             with (folder / "log.jsonl").open("a") as log:
                 log.write(json.dumps(line) + "\n")
             print(line, flush=True)
             losses.clear()
+            aparts.clear()
         if spent - saved_at > save_minutes:
             save()
             saved_at = spent

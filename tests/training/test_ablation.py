@@ -36,7 +36,7 @@ def test_an_arm_is_trained_scored_and_not_done_twice(
 
     monkeypatch.setattr(ablation, "open_sources", open_sources)
     monkeypatch.setattr(ablation, "ARMS", {"with both": (0.5, 0.2)})
-    monkeypatch.setattr("training.train.SIZES", [((16, 64, 64), 1, 1.0)])
+    monkeypatch.setattr("training.train.SIZES", [((24, 64, 64), 1, 1.0)])
     for _ in range(2):
         found = ablation.run(tmp_path / "run", tmp_path, tmp_path, ["ts_slab"], steps=1, seed=3)
         assert set(found) == {"with both"} and 0 <= found["with both"] <= 1

@@ -14,7 +14,7 @@ from inference.card import read_card  # noqa: E402
 from training.anatomy import Anatomy, Tissue, build_anatomy, merge_classes, tissue_of  # noqa: E402
 from training.export import export  # noqa: E402
 from training.labels import IGNORE, TUMOR  # noqa: E402
-from training.losses import partial_label_loss  # noqa: E402
+from training.losses import disagreement, partial_label_loss  # noqa: E402
 from training.network import (  # noqa: E402
     build_student,
     count_outputs,
@@ -121,6 +121,19 @@ def test_the_loss_falls_where_the_answer_is_right_and_ignores_what_is_unknown() 
     assert float(partial_label_loss(-right, label, merge)) > 1
 
 
+def test_a_patch_is_drawn_to_what_the_larger_one_says_and_not_the_other_way() -> None:
+    torch.manual_seed(0)
+    outer, inner = torch.randn((2, 1, 3, 4, 5, 6)).requires_grad_()
+    weight = torch.ones((4, 5, 6))
+    assert disagreement(outer, outer, weight).item() == 0
+    apart = disagreement(inner, outer, weight)
+    to_inner, to_outer = torch.autograd.grad(apart, (inner, outer), allow_unused=True)
+    assert apart > 0 and to_outer is None
+    assert disagreement(inner - to_inner, outer, weight) < apart
+    weight[:2] = 0  # what counts nothing draws nothing
+    assert not torch.autograd.grad(disagreement(inner, outer, weight), inner)[0][..., :2, :, :].any()
+
+
 def test_an_organ_that_a_reference_does_not_know_may_be_found_in_its_background() -> None:
     label = torch.zeros((1, 1, 1, 4), dtype=torch.uint8)
     unknown = torch.from_numpy(merge_classes((0, 2)))[None, :3]
@@ -173,7 +186,7 @@ def test_the_rate_warms_up_and_falls_to_nothing() -> None:
 
 
 def test_a_training_goes_on_where_it_was(anatomy: Anatomy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.train.SIZES", [((16, 64, 64), 1, 1.0)])
+    monkeypatch.setattr("training.train.SIZES", [((24, 64, 64), 1, 1.0)])
     sources: list[tuple[Source, float]] = [(Renderer(anatomy), 1.0)]
     steps = [0]
     for minutes in (0.03, 0.06):
@@ -181,6 +194,7 @@ def test_a_training_goes_on_where_it_was(anatomy: Anatomy, tmp_path: Path, monke
         saved = torch.load(tmp_path / "last.pt", weights_only=True)
         assert saved["minutes"] >= minutes
         steps.append(saved["step"])
+    monkeypatch.setattr("training.train.SIZES", [((32, 128, 208), 1, 1.0)])  # wider than the plan's patch
     plain = train(tmp_path / "plain", sources, outputs=15, steps=1, start=result, workers=0, plain=True)
     assert torch.load(tmp_path / "plain" / "last.pt", weights_only=True)["step"] == 1
     with pytest.raises(ValueError, match="minutes or of steps"):
