@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+import cc3d
 import numpy as np
 
 from inference.arrays import Array, to_host
@@ -21,7 +22,7 @@ def body_mask(volume: Array, above: float, spacing: tuple[float, float, float], 
     `above`, a value between lung and fat, once thin boards are taken off. All True where that fills less than LEAST.
     """
     _, rows, columns = (max(1, round(CELL / mm)) for mm in spacing)
-    bright = _cells(volume, above, rows, columns, xp)
+    bright = to_host(_cells(volume, above, rows, columns, xp))
     thick = _eroded(bright)
     core = thick
     while 0 < int((deeper := _eroded(core)).sum()) < int(core.sum()):
@@ -30,9 +31,12 @@ def body_mask(volume: Array, above: float, spacing: tuple[float, float, float], 
     if int(body.sum()) < LEAST * prod(body.shape):
         return np.ones(volume.shape, bool)
     body = dilated(body, (1, 2))  # what `thick` lost
-    border = xp.ones(body.shape, bool)
+    border = np.ones(body.shape, bool)
     border[:, 1:-1, 1:-1] = False
-    inside = to_host(~_grown(border & ~body, ~body, (1, 2)))
+    # Planes are filled one by one: with a blank one between them none hangs together with the next.
+    around, planes = np.zeros((2, 2 * len(body), *body.shape[1:]), bool)
+    around[::2], planes[::2] = border & ~body, ~body
+    inside = ~_grown(around, planes)[::2]
     return inside.repeat(rows, axis=1).repeat(columns, axis=2)[:, : volume.shape[1], : volume.shape[2]]
 
 
@@ -48,12 +52,14 @@ def body_box(mask: np.ndarray) -> Box:
 
 def _cells(volume: Array, above: float, rows: int, columns: int, xp: Any) -> Array:
     """True where most of a cell's voxels are brighter than `above`; cells that stick out repeat the edge."""
-    z, y, x = volume.shape
+    _, y, x = volume.shape
     bright = xp.pad(volume > above, ((0, 0), (0, -y % rows), (0, -x % columns)), mode="edge")
-    return bright.reshape(z, bright.shape[1] // rows, rows, -1, columns).mean(axis=(2, 4), dtype=xp.float32) > 0.5
+    # One view a place in the cell: several times as fast as a sum over short axes.
+    places = (bright[:, row::rows, column::columns] for row in range(rows) for column in range(columns))
+    return sum(place.astype(xp.uint16) for place in places) > rows * columns / 2
 
 
-def dilated(mask: Array, axes: tuple[int, ...]) -> Array:
+def dilated(mask: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     """`mask` and its neighbours along `axes`."""
     out = mask.copy()
     for axis in axes:
@@ -65,18 +71,15 @@ def dilated(mask: Array, axes: tuple[int, ...]) -> Array:
     return out
 
 
-def _eroded(mask: Array) -> Array:
+def _eroded(mask: np.ndarray) -> np.ndarray:
     """`mask` without the cells that have a neighbour in their plane outside it; the field of view's edge is none."""
     return ~dilated(~mask, (1, 2))
 
 
-def _grown(seed: Array, within: Array, axes: tuple[int, ...] = (0, 1, 2)) -> Array:
-    """What hangs together with `seed` in `within`, along `axes`."""
-    found = seed & within
-    while True:
-        larger = found
-        for _ in range(8):  # counting costs as much as a step
-            larger = dilated(larger, axes) & within
-        if int(larger.sum()) == int(found.sum()):
-            return found
-        found = larger
+def _grown(seed: np.ndarray, within: np.ndarray) -> np.ndarray:
+    """What hangs together, face to face, with `seed` in `within`."""
+    pieces, count = cc3d.connected_components(within, connectivity=6, return_N=True)
+    wanted = np.zeros(count + 1, bool)
+    wanted[pieces[seed]] = True
+    wanted[0] = False
+    return wanted[pieces]
