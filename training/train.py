@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Iterator
 from copy import deepcopy
+from math import prod
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -29,14 +30,16 @@ from training.warp import Shape
 
 Batch = list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]  # one (image, label, merge) a patch
 
-# (patch (z, y, x), patches a step, share of the steps): up to whole planes, as inference sees them without norms.
+# (patch (z, y, x), patches a step, share of the steps). Those above the plan's patch, up to whole planes, are for a
+# network without norms: inference shows it windows as wide as the body.
 # Never 16 planes deep: with 2 planes at the lowest stage, PyTorch 2.13's bfloat16 convolution on a CPU takes the
 # gradient of its weights from memory that is not its own.
 SIZES: list[tuple[Shape, int, float]] = [
-    ((24, 112, 160), 2, 0.15),
-    ((32, 128, 192), 1, 0.25),
-    ((32, 192, 256), 1, 0.3),
-    ((32, 240, 320), 1, 0.3),
+    ((24, 112, 160), 2, 0.1),
+    ((32, 128, 192), 1, 0.2),
+    ((32, 240, 320), 1, 0.25),
+    ((48, 208, 272), 1, 0.2),
+    ((72, 160, 224), 1, 0.25),
 ]
 FOLDED_ON = 6  # batches by which norms are folded
 EMA_STEPS = 250  # the averaged weights look back about as many steps
@@ -45,17 +48,19 @@ EMA_STEPS = 250  # the averaged weights look back about as many steps
 class Patches(IterableDataset[Batch]):
     """Endless batches; each worker draws from its own seeded stream."""
 
-    def __init__(self, sources: list[tuple[Source, float]], seed: int) -> None:
+    def __init__(self, sources: list[tuple[Source, float]], seed: int, wide: bool) -> None:
         self.sources = sources
         self.seed = seed
+        self.sizes = [size for size in SIZES if wide or prod(size[0]) <= prod(STUDENT_PATCH)]
 
     def __iter__(self) -> Iterator[Batch]:
         worker = torch.utils.data.get_worker_info()
         torch.set_num_threads(1)
         rng = np.random.default_rng([self.seed, worker.id if worker else 0])
         shares = [share for _, share in self.sources]
+        often = np.array([share for *_, share in self.sizes])
         while True:
-            shape, count, _ = SIZES[rng.choice(len(SIZES), p=[share for *_, share in SIZES])]
+            shape, count, _ = self.sizes[rng.choice(len(often), p=often / often.sum())]
             drawn = [self.sources[rng.choice(len(shares), p=shares)][0].render(rng, shape) for _ in range(count)]
             yield [
                 (
@@ -83,7 +88,7 @@ def for_single_patches(network: torch.nn.Module) -> None:
 
 def _some_images(sources: list[tuple[Source, float]], seed: int) -> list[torch.Tensor]:
     """What norms are folded on: patches (1, 1, z, y, x) of all sources, as often as training takes them."""
-    batches = iter(Patches(sources, seed))
+    batches = iter(Patches(sources, seed, wide=False))
     return [image for _ in range(FOLDED_ON) for image, *_ in next(batches)]
 
 
@@ -143,11 +148,9 @@ def train(
     network = deepcopy(master).bfloat16().to(memory_format=torch.channels_last_3d)
     for_single_patches(network)
     weights, working = list(master.parameters()), list(network.parameters())
-    batches = iter(
-        DataLoader(Patches(sources, seed + step), batch_size=None, num_workers=workers, prefetch_factor=8)
-        if workers
-        else DataLoader(Patches(sources, seed + step), batch_size=None)
-    )
+    drawn = Patches(sources, seed + step, wide=plain)
+    ahead = 8 if workers else None
+    batches = iter(DataLoader(drawn, batch_size=None, num_workers=workers, prefetch_factor=ahead))
     result = folder / "average.pt"
     # Wide windows at inference are to give what nnU-Net's patches give, which its predictor blends by this weight.
     z, y, x = STUDENT_PATCH
