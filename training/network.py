@@ -98,6 +98,14 @@ def lowered(state: State, by: Mapping[int, float]) -> State:
     return state | {last: bias}
 
 
+def averaged(states: Sequence[State]) -> State:
+    """The mean of the weights of one network's state dicts, such as those before and after more training.
+
+    It often keeps what both know (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022).
+    """
+    return {key: torch.stack([state[key] for state in states]).mean(0) for key in states[0]}
+
+
 def with_outputs(state: State, outputs: int) -> State:
     """`state` with its segmentation layers grown to `outputs` channels.
 

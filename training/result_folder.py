@@ -1,9 +1,9 @@
 """Weights as an nnU-Net v2 result folder, so that nnU-Net's own predictor and our exporter read the same thing.
 
-    python -m training.result_folder WEIGHTS OUT_FOLDER --labels organ|tumor|unified
+    python -m training.result_folder WEIGHTS... OUT_FOLDER --labels organ|tumor|unified
 
-takes a state dict of PyTorch or a folder of exported weights, such as weights/unified, and writes
-OUT_FOLDER/{plans.json, dataset.json, fold_0/checkpoint_final.pth}.
+takes a state dict of PyTorch or a folder of exported weights, such as weights/unified, or the mean of several, and
+writes OUT_FOLDER/{plans.json, dataset.json, fold_0/checkpoint_final.pth}.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from training.labels import ORGANS, OUTPUTS
-from training.network import State, build_student, count_outputs, has_norms, lowered, read_state
+from training.network import State, averaged, build_student, count_outputs, has_norms, lowered, read_state
 from training.plans import bare_plans
 
 DATASET_NAME = "Dataset023_Viscera"
@@ -56,7 +56,7 @@ def write_result_folder(state: State, folder: Path, labels: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("weights", type=Path)
+    parser.add_argument("weights", type=Path, nargs="+", help="several are averaged")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--labels", choices=sorted(OUTPUTS), required=True)
     parser.add_argument("--lower", nargs=2, action="append", default=[], metavar=("NAME", "LOGITS"),
@@ -64,7 +64,8 @@ def main() -> None:
     arguments = parser.parse_args()
     names = OUTPUTS[arguments.labels]
     by = {names[name]: float(logits) for name, logits in arguments.lower}
-    write_result_folder(lowered(read_state(arguments.weights), by), arguments.folder, arguments.labels)
+    state = averaged([read_state(weights) for weights in arguments.weights])
+    write_result_folder(lowered(state, by), arguments.folder, arguments.labels)
 
 
 if __name__ == "__main__":

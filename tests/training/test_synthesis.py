@@ -16,10 +16,12 @@ from training.export import export  # noqa: E402
 from training.labels import IGNORE, TUMOR  # noqa: E402
 from training.losses import disagreement, partial_label_loss  # noqa: E402
 from training.network import (  # noqa: E402
+    averaged,
     build_student,
     count_outputs,
     fold_norms,
     has_norms,
+    lowered,
     read_state,
     with_outputs,
 )
@@ -154,6 +156,12 @@ def test_a_network_with_one_output_more_finds_what_it_found() -> None:
         before, after = network(volume), grown(volume)
     assert torch.allclose(before, after[:, :14], atol=1e-5)
     assert torch.equal(before.argmax(1), after.argmax(1))
+
+
+def test_weights_are_averaged_and_a_channels_logit_is_lowered() -> None:
+    low, high = {"decoder.seg_layers.3.bias": torch.zeros(3)}, {"decoder.seg_layers.3.bias": torch.ones(3)}
+    state = lowered(averaged([low, high, high, high]), {1: 0.5})
+    assert state["decoder.seg_layers.3.bias"].tolist() == [0.75, 0.25, 0.75]
 
 
 def test_folded_norms_answer_alike_where_their_statistics_were_taken(tmp_path: Path) -> None:
