@@ -20,13 +20,13 @@ from inference.prepare import Trace, prepare, to_network_axes
 from inference.restore import restore
 from inference.scan import Scan
 from inference.sliding import Padding, Progress, padding, slabs, wide_slabs
-from inference.windows import Box, Plan, abdomen_plan, dense_plan, grid, wide_plan
+from inference.windows import Box, Plan, abdomen_plan, dense_plan, grid, wide_window
 
 PLANS = ("abdomen", "dense")
 BODY_HU = -300  # between lung (-900..-500 HU) and fat (-120..-80 HU)
 ABOVE_CLIP = 10  # HU: where a card's clip hides BODY_HU, the body is what lies this far above the clip
 MARGIN = 20.0  # mm around the organs found, within which later networks look: tumours grow out of organs
-MOST_VOXELS = 4_000_000  # of a window of a network that takes any: about 1.3 GB with what is computed on the way
+MOST_VOXELS = 4_000_000  # of a window of a network that takes any: about 1.5 GB with what is computed on the way
 SEVERAL_ORGANS = 5  # a network that knows this many shows where the abdomen is; one that knows less may see none of it
 
 
@@ -151,11 +151,11 @@ def _run(
     start = perf_counter()
     if inside is not None and region is not None and card.window_multiple is not None:
         most = prod(card.patch) if frugal else MOST_VOXELS
-        wide = wide_plan(_shape(region), card.window_multiple, card.patch[0], step, most)
-        region = _grown(region, wide.window, shape)
+        window = wide_window(_shape(region), card.window_multiple, card.patch[0], step, most)
+        region = _grown(region, window, shape)
         part = volume[region]
-        short = padding(part.shape, wide.window)
-        blended = wide_slabs(xp.pad(part, short), network, wide, xp, progress, np.pad(inside[region], short))
+        short = padding(part.shape, window)
+        blended = wide_slabs(xp.pad(part, short), network, window, step, xp, progress, np.pad(inside[region], short))
         labels = restore(_unpadded(blended, short, part.shape), shape, trace, card, xp, region)
     else:
         windows = _plan(plan, found, _padded(shape, pad), card, step, _shifted(region, pad))

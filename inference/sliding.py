@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from inference.arrays import Array, Network
-from inference.windows import SIGMA, THIN, Plan, Shape, Wide, gaussian, halfway
+from inference.windows import SIGMA, THIN, Plan, Shape, gaussian, grid, halfway
 
 Slab = tuple[int, Array]  # first plane, logits (k, planes, y, x) float32
 Padding = tuple[tuple[int, int], ...]  # voxels before and after each axis
 BLENDED = 5  # planes on either side of the middle between two windows: beyond, one has over 97 % of the weight
+FOUND_AT_SEAM = 1 / 4000  # of the voxels beside a seam between two windows: more foreground, and it gets a window
 
 
 @dataclass
@@ -105,50 +106,91 @@ def _advance(blended: Array, total: Array, planes: int) -> None:
 
 
 def wide_slabs(
-    volume: Array, network: Network, plan: Wide, xp: Any, progress: Progress, inside: np.ndarray
+    volume: Array,
+    network: Network,
+    window: Shape,
+    step: float,
+    xp: Any,
+    progress: Progress,
+    inside: np.ndarray,
 ) -> Iterator[Slab]:
     """Logits of `volume` (z, y, x) in slabs that ascend in z, from windows of a network that takes any size.
 
     Windows are blended about the middle of their overlap along z, which is where nnU-Net's Gaussian weights leave
-    both a share; outside the mask `inside` (z, y, x) all channels are 0. A slab holds until the next one is asked for.
+    both a share; outside the mask `inside` (z, y, x) all channels are 0. Where two windows with one between them find
+    nothing on either side of it, that one is not run. A slab holds until the next one is asked for.
     """
-    depth = plan.window[0]
-    logits: Array = None
-    ending: Array = None
-    start = low = 0  # what is below plane `low` was handed on
-    for z in plan.zs:
-        if logits is not None:
-            overlap = start + depth - z
-            edge, reach = z + overlap // 2, min(BLENDED, overlap // 2)
-            yield low, logits[:, low - start : edge - reach - start]
-            # A copy, since the network's next answer may overwrite this one.
-            low, ending = edge - reach, logits[:, edge - reach - start : edge + reach - start].copy()
-        logits = _planes(volume, network, plan, z, xp, progress)
-        logits *= xp.asarray(inside[z : z + depth])
-        if z > start:
-            share = _share_of_next(np.arange(low, low + ending.shape[1]), start, z, depth)
-            _blend(ending, logits[:, low - z :], share)
-        start = z
-    yield low, logits[:, low - start :]
+    zs, ys, xs = grid(volume.shape, window, step)
+    sigma = SIGMA * window[0]
+
+    def planes(index: int) -> Array:
+        logits = _planes(volume, network, window, zs[index], ys, xs, xp, progress)
+        logits *= xp.asarray(inside[zs[index] : zs[index] + window[0]])
+        return logits
+
+    def found(logits: Array) -> bool:
+        winners = logits[:, :: THIN[0], :: THIN[1], :: THIN[2]].argmax(axis=0)
+        return bool((winners > 0).sum() > FOUND_AT_SEAM * winners.size)
+
+    # `logits` begin at plane `first`; what is below plane `low` was handed on.
+    index, first, low, logits = 0, 0, 0, planes(0)
+    while index + 1 < len(zs):
+        middle, after = index + 1, index + 2
+        if after >= len(zs) or zs[after] > zs[index] + window[0] or found(logits[:, zs[middle] - first :]):
+            edge, reach = _seam(first + logits.shape[1], zs[middle])
+            yield low, logits[:, low - first : edge - reach - first]
+            # Copies, since the network's next answer may overwrite this one.
+            rest, index = logits[:, edge - reach - first :].copy(), middle
+            logits = planes(middle)
+        else:
+            rest, ahead = logits[:, low - first :].copy(), planes(after)
+            if found(ahead[:, : zs[middle] + window[0] - zs[after]]):
+                ahead = ahead.copy()
+                edge, reach = _seam(low + rest.shape[1], zs[middle])
+                yield low, rest[:, : edge - reach - low]
+                between = planes(middle)
+                _blend(rest, low, between, zs[middle], edge, reach, sigma)
+                low, rest = edge - reach, between[:, edge - reach - zs[middle] :]
+            edge, reach = _seam(low + rest.shape[1], zs[after])
+            yield low, rest[:, : edge - reach - low]
+            rest, index, logits = rest[:, edge - reach - low :], after, ahead
+        first, low = zs[index], edge - reach
+        _blend(rest, low, logits, first, edge, reach, sigma)
+    yield low, logits[:, low - first :]
 
 
-def _share_of_next(planes: np.ndarray, start: int, after: int, depth: int) -> np.ndarray:
-    """What share the window that starts at `after` has beside the one at `start`: that of nnU-Net's Gaussian weights,
-    whose logarithms differ linearly along z."""
-    steepness = (after - start) / (SIGMA * depth) ** 2
-    return (1 / (1 + np.exp(-steepness * (planes - (start + after + depth) / 2)))).astype(np.float32)
+def _seam(end: int, start: int) -> tuple[int, int]:
+    """Between a window that ends before plane `end` and one from `start` on: the middle of their overlap, and how
+    many planes on either side of it are blended."""
+    overlap = end - start
+    return start + overlap // 2, min(BLENDED, overlap // 2)
 
 
-def _blend(below: Array, above: Array, share: np.ndarray) -> None:
-    """Blend the planes of logits `below` into the first ones of `above`, whose share by plane is given."""
-    for plane, part in enumerate(share):
-        above[:, plane] *= part
-        above[:, plane] += (1 - part) * below[:, plane]
+def _blend(below: Array, first: int, above: Array, start: int, edge: int, reach: int, sigma: float) -> None:
+    """Blend the planes edge - reach .. edge + reach into `above`, whose plane `start` is its first; `first` below's.
+
+    The share of either is that of nnU-Net's Gaussian weights, whose logarithms differ linearly along z.
+    """
+    end = first + below.shape[1]
+    apart, middle = start + above.shape[1] - end, (start + end) / 2
+    for plane in range(edge - reach, edge + reach):
+        share = np.float32(1 / (1 + np.exp(-apart / sigma**2 * (plane - middle))))
+        target = above[:, plane - start]
+        target *= share
+        target += (1 - share) * below[:, plane - first]
 
 
-def _planes(volume: Array, network: Network, plan: Wide, z: int, xp: Any, progress: Progress) -> Array:
+def _planes(
+    volume: Array,
+    network: Network,
+    window: Shape,
+    z: int,
+    ys: list[int],
+    xs: list[int],
+    xp: Any,
+    progress: Progress,
+) -> Array:
     """Logits (k, z, y, x) of all windows that begin at plane `z`, side by side."""
-    window, ys, xs = plan.window, plan.ys, plan.xs
     whole: Array = None
     for y, x in product(ys, xs):
         part = volume[z : z + window[0], y : y + window[1], x : x + window[2]]

@@ -8,7 +8,6 @@ the order of z, which lets the runner finish the volume slab by slab.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise, product
 from math import ceil, inf
 
@@ -52,12 +51,7 @@ def starts(size: int, window: int, step: float) -> list[int]:
         raise ValueError(f"step {step} is not above 0 and at most 1")
     if size < window:
         raise ValueError(f"size {size} is smaller than the window {window}")
-    return _spread(size, window, window * step)
-
-
-def _spread(size: int, window: int, most: float) -> list[int]:
-    """First voxels of windows that are at most `most` apart, evenly."""
-    count = ceil((size - window) / most) + 1
+    count = ceil((size - window) / (window * step)) + 1
     apart = (size - window) / (count - 1) if count > 1 else 0
     return [int(np.round(apart * index)) for index in range(count)]
 
@@ -79,22 +73,11 @@ def halfway(first: int, second: int, window: int) -> int:
     return (first + second + window) // 2
 
 
-@dataclass(frozen=True)
-class Wide:
-    """Windows of a network that takes any: their shape, and where along each axis they start."""
+def wide_window(shape: Shape, multiple: Shape, depth: int, step: float, most: int) -> Shape:
+    """The window of a network that takes any: planes as wide as `shape`, at most `depth` of them.
 
-    window: Shape
-    zs: list[int]
-    ys: list[int]
-    xs: list[int]
-
-
-def wide_plan(shape: Shape, multiple: Shape, depth: int, step: float, most: int) -> Wide:
-    """Windows as wide as `shape`, and as deep as `most` voxels allow; `shape` may have to be padded to one.
-
-    All sides are multiples of `multiple`. Two windows share as many planes as nnU-Net's patches of `depth` planes do
-    at `step`. Where `depth` planes have over `most` voxels, they are cut into as many windows as it takes, which
-    overlap as `step` says.
+    All axes are multiples of `multiple`. Where that has over `most` voxels, planes are cut into as many windows as
+    it takes, which overlap as `step` says.
     """
     z = _rounded_up(min(shape[0], depth), multiple[0])
     y, x = (_rounded_up(n, m) for n, m in zip(shape[1:], multiple[1:], strict=True))
@@ -106,14 +89,7 @@ def wide_plan(shape: Shape, multiple: Shape, depth: int, step: float, most: int)
         else:
             columns += 1
             x = _rounded_up(ceil(shape[2] / (1 + step * (columns - 1))), multiple[2])
-    shared = depth - ceil(depth * step)
-    deepest = max(most // (y * x) // multiple[0] * multiple[0], z)
-    # Of the windows that it takes at the greatest depth, the shallowest: no plane is computed that need not be.
-    count = max(ceil((shape[0] - shared) / max(deepest - shared, 1)), 1)
-    z = max(_rounded_up(ceil((shape[0] + (count - 1) * shared) / count), multiple[0]), z)
-    window = z, y, x
-    rest = (starts(max(n, w), w, step) for n, w in zip(shape[1:], window[1:], strict=True))
-    return Wide(window, _spread(max(shape[0], z), z, max(z - shared, 1)), *rest)
+    return z, y, x
 
 
 def _rounded_up(n: int, multiple: int) -> int:

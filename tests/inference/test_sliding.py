@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from inference.sliding import Progress, padding, slabs, wide_slabs
-from inference.windows import Plan, Wide, dense_plan, gaussian, grid, starts
+from inference.windows import Plan, dense_plan, gaussian, grid, starts
 
 PATCH = (6, 8, 10)
 SHAPE = (17, 19, 26)
@@ -70,6 +70,9 @@ def test_the_plan_is_sent_the_winners_of_its_windows(volume: np.ndarray) -> None
     assert np.array_equal(seen[0][1], expected)
 
 
+WIDE = (8, 12, 16)
+
+
 def voxelwise(batch: np.ndarray) -> np.ndarray:
     """Foreground where a voxel is above 1: what a network says that looks no farther than the voxel."""
     return np.concatenate([batch * 0 + 1, batch], axis=1)
@@ -79,9 +82,7 @@ def voxelwise(batch: np.ndarray) -> np.ndarray:
 def test_wide_windows_together_are_the_volume(shape: tuple[int, int, int]) -> None:
     volume = np.random.default_rng(1).normal(size=shape).astype(np.float32)
     inside = np.random.default_rng(2).random(shape) < 0.9
-    window = (8, 12, 16)
-    plan = Wide(window, *(starts(n, w, 0.5) for n, w in zip(shape, window, strict=True)))
-    parts = [(low, part.copy()) for low, part in wide_slabs(volume, voxelwise, plan, np, Progress(), inside)]
+    parts = [(low, part.copy()) for low, part in wide_slabs(volume, voxelwise, WIDE, 0.5, np, Progress(), inside)]
     assert [low for low, _ in parts] == list(np.cumsum([0] + [part.shape[1] for _, part in parts])[:-1])
     found = np.concatenate([part for _, part in parts], axis=1)
     np.testing.assert_allclose(found, voxelwise(volume[None, None])[0] * inside, rtol=1e-5)
@@ -97,8 +98,7 @@ def test_wide_windows_are_blended_as_gaussian_weights_along_z_do(depth: int) -> 
 
     volume = np.zeros((depth, 4, 4), np.float32)
     inside = np.ones(volume.shape, bool)
-    plan = Wide(window, starts(depth, window[0], 0.5), [0], [0])
-    parts = [part.copy() for _, part in wide_slabs(volume, plane_of_window, plan, np, Progress(), inside)]
+    parts = [part.copy() for _, part in wide_slabs(volume, plane_of_window, window, 0.5, np, Progress(), inside)]
     found = np.concatenate(parts, axis=1)[1, :, 0, 0]
     weights = gaussian((32, 1, 1))[:, 0, 0]
     total, summed = np.zeros(depth), np.zeros(depth)
@@ -108,6 +108,19 @@ def test_wide_windows_are_blended_as_gaussian_weights_along_z_do(depth: int) -> 
     # Neighbours differ by 12 to 16; 3 % of that is what is left out.
     np.testing.assert_allclose(found, summed / total, atol=0.5)
     assert np.abs(found - summed / total).max() > 0
+
+
+@pytest.mark.parametrize(
+    ("bright", "fewest", "most"), [(slice(0, 0), 6, 6), (slice(20, 22), 7, 10), (slice(0, 48), 11, 11)]
+)
+def test_windows_between_two_that_find_nothing_are_not_run(bright: slice, fewest: int, most: int) -> None:
+    volume = np.zeros((48, 12, 16), np.float32)  # eleven windows at half a window's distance, six side by side
+    volume[bright] = 5
+    progress = Progress()
+    inside = np.ones(volume.shape, bool)
+    parts = [part.copy() for _, part in wide_slabs(volume, voxelwise, WIDE, 0.5, np, progress, inside)]
+    np.testing.assert_allclose(np.concatenate(parts, axis=1), voxelwise(volume[None, None])[0], rtol=1e-6)
+    assert fewest <= progress.windows <= most
 
 
 def test_padding_is_nnunets() -> None:

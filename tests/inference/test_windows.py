@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise, product
+from itertools import product
 
 import numpy as np
 import pytest
@@ -11,13 +11,12 @@ from inference.windows import (
     FOUND,
     Corner,
     Plan,
-    Shape,
     abdomen_plan,
     dense_plan,
     gaussian,
     grid,
     starts,
-    wide_plan,
+    wide_window,
 )
 
 SHAPE, PATCH = (70, 300, 420), (32, 128, 192)
@@ -113,29 +112,20 @@ def test_the_threshold_decides() -> None:
 
 
 def test_wide_windows_by_hand() -> None:
-    def window(shape: Shape, step: float, most: int) -> Shape:
-        return wide_plan(shape, (8, 16, 16), 32, step, most).window
-
-    assert window((32, 250, 330), 0.5, 10**7) == (32, 256, 336)
-    assert window((11, 40, 16), 0.5, 10**7) == (16, 48, 16)
+    multiple = (8, 16, 16)
+    assert wide_window((70, 250, 330), multiple, 32, 0.5, 10**7) == (32, 256, 336)
+    assert wide_window((11, 40, 16), multiple, 32, 0.5, 10**7) == (16, 48, 16)
     # 32 x 256 x 336 is 2.75 million voxels: two windows of 224 overlap by 112 over the 330 of the longer axis.
-    assert window((70, 250, 330), 0.5, 2_000_000) == (32, 256, 224)
-    assert window((70, 250, 330), 1.0, 2_000_000) == (40, 256, 176)  # which leaves room for more planes
-    assert window((70, 250, 330), 0.5, 1) == (32, 16, 16)
-    # All 70 planes are 6.2 million; two windows of 43 share the 16 that two patches would.
-    assert window((70, 250, 330), 0.5, 6_200_000) == (72, 256, 336)
-    assert window((70, 250, 330), 0.5, 6_000_000) == (48, 256, 336)
-    assert wide_plan((70, 250, 330), (8, 16, 16), 32, 0.5, 6_000_000).zs == [0, 22]
+    assert wide_window((70, 250, 330), multiple, 32, 0.5, 2_000_000) == (32, 256, 224)
+    assert wide_window((70, 250, 330), multiple, 32, 1.0, 2_000_000) == (32, 256, 176)
+    assert wide_window((70, 250, 330), multiple, 32, 0.5, 1) == (32, 16, 16)
 
 
-@pytest.mark.parametrize("most", [300_000, 1_000_000, 5_000_000, 20_000_000])
+@pytest.mark.parametrize("most", [300_000, 1_000_000, 5_000_000])
 def test_wide_windows_cover_a_volume_within_their_limit(most: int) -> None:
-    plan = wide_plan(SHAPE, (8, 16, 16), 32, 0.5, most)
-    assert np.prod(plan.window) <= most
-    covered = np.zeros([max(n, w) for n, w in zip(SHAPE, plan.window, strict=True)], bool)
-    for corner in product(plan.zs, plan.ys, plan.xs):
-        part = tuple(slice(c, c + n) for c, n in zip(corner, plan.window, strict=True))
-        assert covered[part].shape == plan.window
-        covered[part] = True
+    window = wide_window(SHAPE, (8, 16, 16), 32, 0.5, most)
+    assert np.prod(window) <= most
+    covered = np.zeros([max(n, w) for n, w in zip(SHAPE, window, strict=True)], bool)
+    for corner in product(*grid(covered.shape, window, 0.5)):
+        covered[tuple(slice(c, c + n) for c, n in zip(corner, window, strict=True))] = True
     assert covered.all()
-    assert all(start + plan.window[0] - after >= 16 for start, after in pairwise(plan.zs))
