@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -14,6 +15,7 @@ pytest.importorskip("torch")
 from training import ablation
 from training.anatomy import Tissue, build_anatomy, merge_classes
 from training.synthesis import Renderer
+from training.train import train
 
 
 def test_an_arm_is_trained_scored_and_not_done_twice(
@@ -35,6 +37,9 @@ def test_an_arm_is_trained_scored_and_not_done_twice(
         return [(Renderer(anatomy), 1.0)]
 
     monkeypatch.setattr(ablation, "open_sources", open_sources)
+    # Without a worker process: PyTorch's handler of SIGCHLD, on the stack that pytest's faulthandler sets aside for
+    # signals, ended the whole test run with SIGSEGV in the subprocess that follows.
+    monkeypatch.setattr(ablation, "train", partial(train, workers=0))
     monkeypatch.setattr(ablation, "ARMS", {"with both": (0.5, 0.2)})
     monkeypatch.setattr("training.train.SIZES", [((24, 64, 64), 1, 1.0)])
     for _ in range(2):
