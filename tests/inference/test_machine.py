@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,9 +62,16 @@ def test_a_quota_of_cgroup_1(cgroup: Path) -> None:
     assert machine.usable_cpus() == min(len(os.sched_getaffinity(0)), machine.MOST_THREADS)
 
 
-def test_the_peak_of_memory_is_seen(cgroup: Path) -> None:
-    machine.reset_peak_memory()
-    before = machine.peak_memory_mb()
-    block = bytearray(200 * 10**6)
-    block[::4096] = b"x" * len(block[::4096])
-    assert machine.peak_memory_mb() >= before + 150
+def test_the_peak_of_memory_is_seen() -> None:
+    # In a process of its own: where the kernel resets no peak, that of the tests before would hide this one's.
+    program = """
+from inference import machine
+machine.reset_peak_memory()
+before = machine.peak_memory_mb()
+block = bytearray(200 * 10**6)
+block[::4096] = b"x" * len(block[::4096])
+del block
+print(machine.peak_memory_mb() - before)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert 190 < float(ran.stdout) < 250
