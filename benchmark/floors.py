@@ -20,12 +20,11 @@ import openvino as ov
 from openvino import opset13 as ops
 
 from benchmark.run import host
-from inference.body import body_box, body_mask
 from inference.card import Card, read_cards
 from inference.machine import computes, usable_cpus
 from inference.prepare import prepare
 from inference.reading import read_scan
-from inference.segment import body_threshold
+from inference.segment import body
 
 CHANNELS, SHAPE = 64, (16, 64, 96)  # of the convolution whose speed is the peak
 DEPTH = 10  # as many one after the other, so that what comes in and goes out counts little
@@ -104,7 +103,7 @@ def main() -> None:
         voxels = operations = 0.0
         for card in read_cards(arguments.weights, None):
             volume, _ = prepare(scan, card, np)
-            box = body_box(body_mask(volume, body_threshold(card), card.spacing, np))
+            _, box = body(volume, card, np)
             voxels = float(np.prod([part.stop - part.start for part in box]))
             operations += voxels * operations_a_voxel(card)
         moved = scan.voxels.nbytes + scan.voxels.size

@@ -13,6 +13,8 @@ from inference.windows import Box
 
 CELL = 5.0  # mm: the side of the cells in the plane that decide; a board up to twice as thick is no body
 LEAST = 0.01  # of the volume's cells; less is no body
+MARGIN = 10.0  # mm around muscle and organs: windows cut closer move the labels of organs near their edge
+APART = 12.0  # mm between the planes in which muscle is looked for: its wall does not end from one to the next
 
 
 def body_mask(volume: Array, above: float, spacing: tuple[float, float, float], xp: Any) -> np.ndarray:
@@ -48,6 +50,27 @@ def body_box(mask: np.ndarray) -> Box:
         slice(int(rows[0]), int(rows[-1]) + 1),
         slice(int(columns[0]), int(columns[-1]) + 1),
     )
+
+
+def muscle_box(volume: Array, inside: np.ndarray, above: float, spacing: tuple[float, float, float], xp: Any) -> Box:
+    """The box in the plane of muscle and organs, which no organ leaves, without the skin and the fat around them.
+
+    They are what in the body mask `inside` is brighter than `above`, a value between fat and muscle, and thicker than
+    skin; MARGIN is added. The box of the body where nothing is.
+    """
+    body = body_box(inside)
+    apart, rows, columns = (max(1, round(mm / own)) for mm, own in zip((APART, CELL, CELL), spacing, strict=True))
+    planes = (slice(None, None, apart), *body[1:])
+    soft = to_host(_cells(volume[planes], above, rows, columns, xp))
+    thick = _eroded(soft) & inside[planes][:, ::rows, ::columns]
+    if not thick.any():
+        return body
+    box = [body[0]]
+    for whole, part, cell, mm in zip(body[1:], body_box(thick)[1:], (rows, columns), spacing[1:], strict=True):
+        around = cell + round(MARGIN / mm)  # erosion took a cell
+        low, high = (whole.start + cell * edge for edge in (part.start, part.stop))
+        box.append(slice(max(low - around, whole.start), min(high + around, whole.stop)))
+    return box[0], box[1], box[2]
 
 
 def _cells(volume: Array, above: float, rows: int, columns: int, xp: Any) -> Array:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from inference.arrays import Array, Network
-from inference.body import body_box, body_mask
+from inference.body import body_mask, muscle_box
 from inference.card import Card
 from inference.pieces import drop_far_pieces
 from inference.prepare import Trace, prepare, to_network_axes
@@ -24,7 +24,8 @@ from inference.windows import Box, Plan, abdomen_plan, dense_plan, grid, wide_wi
 
 PLANS = ("abdomen", "dense")
 BODY_HU = -300  # between lung (-900..-500 HU) and fat (-120..-80 HU)
-ABOVE_CLIP = 10  # HU: where a card's clip hides BODY_HU, the body is what lies this far above the clip
+MUSCLE_HU = 0  # between fat and muscle (30..70 HU)
+ABOVE_CLIP = 10  # HU: where a card's clip hides one of these, what lies this far above the clip counts
 MARGIN = 20.0  # mm around the organs found, within which later networks look: tumours grow out of organs
 MOST_VOXELS = 4_000_000  # of a window of a network that takes any: about 1.5 GB with what is computed on the way
 SEVERAL_ORGANS = 5  # a network that knows this many shows where the abdomen is; one that knows less may see none of it
@@ -137,9 +138,11 @@ def _run(
         shape = volume.shape
         pad = padding(shape, card.patch)
         region: Box | None = None
-        inside = body_mask(volume, body_threshold(card), card.spacing, xp) if plan == "abdomen" else None
-        if inside is not None:
-            region = body_box(inside) if found is None else _on_grid(found, scan, trace, card, shape)
+        inside = None
+        if plan == "abdomen":
+            inside, region = body(volume, card, xp)
+            if found is not None:
+                region = _on_grid(found, scan, trace, card, shape)
     dense = len(list(product(*grid(_padded(shape, pad), card.patch, step))))
     progress = Progress(step=on_windows(card.name, dense))
     before = report.seconds.get("network", 0.0)
@@ -208,9 +211,11 @@ def _plan(plan: str, found: Box | None, shape: Any, card: Card, step: float, box
     return dense_plan(shape, card.patch, step, box)
 
 
-def body_threshold(card: Card) -> float:
-    """Above which a voxel, in the network's units, can be body."""
-    return (max(BODY_HU, card.clip[0] + ABOVE_CLIP) - card.mean) / card.std
+def body(volume: Array, card: Card, xp: Any) -> tuple[np.ndarray, Box]:
+    """Where a prepared volume (z, y, x) shows the body, bool on the host, and the box in which organs can be."""
+    skin, muscle = ((max(hu, card.clip[0] + ABOVE_CLIP) - card.mean) / card.std for hu in (BODY_HU, MUSCLE_HU))
+    inside = body_mask(volume, skin, card.spacing, xp)
+    return inside, muscle_box(volume, inside, muscle, card.spacing, xp)
 
 
 def _on_grid(found: Box, scan: Scan, trace: Trace, card: Card, shape: Any) -> Box:

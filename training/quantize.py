@@ -16,11 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from inference.body import body_box, body_mask
 from inference.card import FILE_NAME, Card, read_card
 from inference.prepare import prepare
 from inference.reading import read_scan
-from inference.segment import body_threshold
+from inference.segment import body
 from inference.sliding import padding
 
 import nncf  # isort: skip
@@ -43,8 +42,8 @@ _WITHIN = StatisticsCollectorParameters(
 def windows(scan: Path, card: Card) -> Iterator[np.ndarray]:
     """Windows (1, 1, z, y, x) over the body, one above the other, in units of the network."""
     volume, _ = prepare(read_scan(scan)[0], card, np)
-    inside = body_mask(volume, body_threshold(card), card.spacing, np)
-    volume = volume[body_box(inside)]
+    _, box = body(volume, card, np)
+    volume = volume[box]
     depth, *plane = card.patch
     volume = np.pad(volume, padding(volume.shape, card.patch))
     for z in range(0, len(volume) - depth + 1, depth):

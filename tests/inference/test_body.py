@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from inference import body
-from inference.body import CELL, body_box
+from inference.body import CELL, MARGIN, body_box, muscle_box
 
 AIR, TISSUE = -5.0, 1.0
 SPACING = (4.0, 2.0, 2.0)
@@ -57,3 +57,27 @@ def test_the_box_of_a_mask_keeps_z() -> None:
     mask = np.zeros((6, 20, 30), bool)
     mask[2:4, 5:9, 7:22] = True
     assert body_box(mask) == (slice(0, 6), slice(5, 9), slice(7, 22))
+
+
+FAT, MUSCLE = 0.5, 1.0
+
+
+def test_the_box_of_muscle_leaves_the_fat_around_it_out() -> None:
+    volume = np.full((10, 160, 200), AIR, np.float32)
+    volume[:, 10:150, 10:190] = MUSCLE  # skin
+    volume[:, 12:148, 12:188] = FAT
+    volume[:, 50:110, 40:150] = MUSCLE
+    volume[3, 130, 170] = MUSCLE  # a vessel in the fat
+    inside = body_mask(volume)
+    z, y, x = muscle_box(volume, inside, 0.75, SPACING, np)
+    assert z == slice(0, 10)
+    most = round(MARGIN / SPACING[1]) + EDGE + 1
+    assert 50 - most <= y.start <= 50 - MARGIN / SPACING[1] and 110 + MARGIN / SPACING[1] <= y.stop <= 110 + most
+    assert 40 - most <= x.start <= 40 - MARGIN / SPACING[1] and 150 + MARGIN / SPACING[1] <= x.stop <= 150 + most
+
+
+def test_the_box_of_muscle_is_within_the_bodys_and_is_it_where_there_is_none() -> None:
+    volume = torso()
+    inside = body_mask(volume)
+    assert muscle_box(volume, inside, 0.75, SPACING, np) == body_box(inside)  # muscle up to the skin
+    assert muscle_box(volume, inside, 2.0, SPACING, np) == body_box(inside)
