@@ -4,7 +4,8 @@
 
 Every variant segments every scan by `python -m inference` in a process of its own, one after the other, each beside
 the reference: `--plan dense --precision f32` with the patch of the card. Printed: voxels that changed, the Dice of
-each label with the reference, and the time as a share of the reference's, all of this machine.
+each label with the reference, and the time as a share of the reference's, all of this machine. The last variant is
+the reference itself on the scan less CUT on each side, mostly air: as much as labels move by themselves.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from benchmark.parity import Agreement, agreement
 from inference.card import read_cards
 
 REFERENCE = ("--plan", "dense", "--precision", "f32")
+CUT = 8.0  # mm
 SEEN = 1000  # voxels that a label must have in the reference for its Dice to be told
 
 
@@ -47,6 +49,12 @@ def with_patch(weights: Path, out: Path, patch: list[int]) -> Path:
     return out
 
 
+def rim(scan: Path) -> tuple[slice, slice]:
+    """What a scan's planes keep when CUT is taken off each side."""
+    x, y = (max(1, round(CUT / float(mm))) for mm in nib.load(scan).header.get_zooms()[:2])
+    return slice(x, -x), slice(y, -y)
+
+
 def compare(weights: Path, scans: list[Path], windows: list[list[int]]) -> dict[str, Any]:
     """By variant and scan: `voxels` (share that is equal), `dice` by label, `time` (share of the reference's)."""
     results: dict[str, Any] = {}
@@ -65,10 +73,16 @@ def compare(weights: Path, scans: list[Path], windows: list[list[int]]) -> dict[
             variants[f"window {name}"] = (with_patch(weights, work / f"weights-{name}", window), REFERENCE)
         for scan in scans:
             expected, seconds = segment(weights, scan, work / "reference", REFERENCE)
-            for name, (folder, flags) in variants.items():
-                found, took = segment(folder, scan, work / "variant", flags)
-                same: Agreement = agreement(found, expected)
-                dice = {label: value for label, value in same.dice.items() if np.sum(expected == label) >= SEEN}
+            runs = [(name, folder, scan, flags, expected) for name, (folder, flags) in variants.items()]
+            less = rim(scan)
+            smaller = work / "less" / scan.name
+            smaller.parent.mkdir(exist_ok=True)
+            nib.save(nib.load(scan).slicer[less], smaller)
+            runs.append((f"{CUT:g} mm less image", weights, smaller, REFERENCE, expected[less]))
+            for name, folder, shown, flags, wanted in runs:
+                found, took = segment(folder, shown, work / "variant", flags)
+                same: Agreement = agreement(found, wanted)
+                dice = {label: value for label, value in same.dice.items() if np.sum(wanted == label) >= SEEN}
                 results.setdefault(name, {})[scan.name] = {
                     "voxels": same.voxels, "dice": dice, "time": took / seconds,
                 }  # fmt: skip

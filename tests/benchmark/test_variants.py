@@ -35,7 +35,8 @@ def test_every_variant_is_run(
     command: list[str | Path] = [sys.executable, "-m", "benchmark.variants", tiny_weights, scan, "--json", record]
     subprocess.run([*command, "--window", "8,32,48"], check=True, cwd=ROOT, env=os.environ)
     found = json.loads(record.read_text())
-    assert set(found) == {"bf16", "abdomen plan", "abdomen plan, bf16", "step 0.75", "window 8x32x48"}
+    names = {"bf16", "abdomen plan", "abdomen plan, bf16", "step 0.75", "window 8x32x48", "8 mm less image"}
+    assert set(found) == names
     for scans in found.values():
         assert 0.5 < scans["x_0000.nii.gz"]["voxels"] <= 1
 
