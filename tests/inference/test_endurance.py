@@ -36,9 +36,9 @@ def say(text: str) -> None:
 
 
 def test_no_cut_and_no_flipped_bit_is_read_as_something_else(tmp_path: Path) -> None:
-    """2,000 in all, of a gzip file of 8 MB: refused, or the very same voxels (a flip in the time of the header)."""
+    """2,000 in all, of a gzip file of 12 MB: refused, or the very same voxels (a flip in the time of the header)."""
     rng = np.random.default_rng(0)
-    big = np.full((64, 300, 420) if SOAK else (8, 300, 420), -1000, np.int16)
+    big = np.full((98, 300, 420) if SOAK else (8, 300, 420), -1000, np.int16)
     big[:, 20:280, 20:400] = rng.normal(50, 40, big[:, 20:280, 20:400].shape)
     made = header()
     made.set_data_shape(big.shape[::-1])
