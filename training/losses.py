@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
 from training.labels import IGNORE, ORGANS, TUMOR
@@ -46,20 +44,6 @@ def partial_label_loss(logits: torch.Tensor, label: torch.Tensor, merge: torch.T
     present[0] = False
     dice = (2 * (overlap * speaks).sum(0) + 1) / (((given + wanted) * speaks).sum(0) + 1)
     return cross_entropy + (1 - dice[present]).mean() if present.any() else cross_entropy
-
-
-def deep_supervision_loss(outputs: Sequence[torch.Tensor], label: torch.Tensor, merge: torch.Tensor) -> torch.Tensor:
-    """`partial_label_loss` at each resolution of the decoder, `outputs` from the full one (b, k, z, y, x) down.
-
-    As nnU-Net weighs them (DeepSupervisionWrapper): half as much per depth, the lowest not at all, 1 together. From
-    nothing, a network learns the organs that only their place tells (kidneys, say) some times sooner with it.
-    """
-    loss, weights = label.new_zeros((), dtype=torch.float32), 0.0
-    for depth, logits in enumerate(outputs[:-1]):
-        z, y, x = (n // part for n, part in zip(label.shape[1:], logits.shape[2:], strict=True))
-        loss = loss + 0.5**depth * partial_label_loss(logits, label[:, ::z, ::y, ::x], merge)
-        weights += 0.5**depth
-    return loss / weights
 
 
 def disagreement(inner: torch.Tensor, outer: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

@@ -22,7 +22,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from inference.windows import gaussian
-from training.losses import deep_supervision_loss, disagreement, partial_label_loss
+from training.losses import disagreement, partial_label_loss
 from training.network import build_student, fold_norms, has_norms, read_state, with_outputs
 from training.plans import STUDENT_PATCH
 from training.sources import Source, open_sources
@@ -127,7 +127,6 @@ def train(
     if (minutes is None) == (steps is None):
         raise ValueError("a run has a budget of minutes or of steps")
     folder.mkdir(parents=True, exist_ok=True)
-    deep = not plain  # which only finishes a network; exported weights have no lower outputs to go on from
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     state = with_outputs(read_state(start), outputs) if start else None
     if state and plain and has_norms(state):
@@ -147,7 +146,6 @@ def train(
     # All of the pass in bfloat16 with float32 weights beside it: on a CPU 3 times as fast as autocast, which goes
     # back and forth around every norm.
     network = deepcopy(master).bfloat16().to(memory_format=torch.channels_last_3d)
-    network.decoder.deep_supervision = deep
     for_single_patches(network)
     weights, working = list(master.parameters()), list(network.parameters())
     drawn = Patches(sources, seed + step, wide=plain)
@@ -184,7 +182,7 @@ def train(
         for patch in patches:
             image, label, merge = (part.to(device) for part in patch)
             logits = network(image.bfloat16().to(memory_format=torch.channels_last_3d))
-            loss = (deep_supervision_loss if deep else partial_label_loss)(logits, label, merge) / len(patches)
+            loss = partial_label_loss(logits, label, merge) / len(patches)
             losses.append(float(loss.detach()) * len(patches))
             if plain and (cut := _cut(image, rng)):
                 inner = network(image[cut].bfloat16().contiguous(memory_format=torch.channels_last_3d))

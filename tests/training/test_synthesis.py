@@ -14,7 +14,7 @@ from inference.card import read_card  # noqa: E402
 from training.anatomy import Anatomy, Tissue, build_anatomy, merge_classes, tissue_of  # noqa: E402
 from training.export import export  # noqa: E402
 from training.labels import IGNORE, TUMOR  # noqa: E402
-from training.losses import deep_supervision_loss, disagreement, partial_label_loss  # noqa: E402
+from training.losses import disagreement, partial_label_loss  # noqa: E402
 from training.network import (  # noqa: E402
     averaged,
     build_student,
@@ -184,15 +184,6 @@ def test_folded_norms_answer_alike_where_their_statistics_were_taken(tmp_path: P
     with torch.inference_mode():
         assert torch.equal(plain(image), found)
     assert read_card(tmp_path / "unified").window_multiple == (8, 16, 16)
-
-
-def test_deep_supervision_halves_the_weight_per_depth_and_leaves_the_lowest_out() -> None:
-    torch.manual_seed(0)
-    label = torch.randint(0, 3, (1, 4, 8, 8), dtype=torch.uint8)
-    merge = torch.arange(3, dtype=torch.uint8)[None]
-    full, half, lowest = (torch.randn(1, 3, z, n, n) for z, n in ((4, 8), (4, 4), (2, 2)))
-    expected = partial_label_loss(full, label, merge) + 0.5 * partial_label_loss(half, label[:, :, ::2, ::2], merge)
-    assert float(deep_supervision_loss([full, half, lowest], label, merge)) == pytest.approx(float(expected) / 1.5)
 
 
 def test_the_rate_warms_up_and_falls_to_nothing() -> None:
