@@ -25,6 +25,7 @@ from inference.windows import gaussian
 from training.losses import disagreement, partial_label_loss
 from training.network import build_student, fold_norms, has_norms, read_state, with_outputs
 from training.plans import STUDENT_PATCH
+from training.rounding import Rounding
 from training.sources import Source, open_sources
 from training.warp import Shape
 
@@ -41,6 +42,7 @@ SIZES: list[tuple[Shape, int, float]] = [
     ((48, 208, 272), 1, 0.2),
     ((72, 160, 224), 1, 0.25),
 ]
+DEEP = (32, 40, 48)  # planes of what is cut out of a larger patch, to be drawn to it
 FOLDED_ON = 6  # batches by which norms are folded
 EMA_STEPS = 250  # the averaged weights look back about as many steps
 
@@ -55,7 +57,8 @@ class Patches(IterableDataset[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         worker = torch.utils.data.get_worker_info()
-        torch.set_num_threads(1)
+        if worker:
+            torch.set_num_threads(1)
         rng = np.random.default_rng([self.seed, worker.id if worker else 0])
         shares = [share for _, share in self.sources]
         often = np.array([share for *_, share in self.sizes])
@@ -87,18 +90,20 @@ def for_single_patches(network: torch.nn.Module) -> None:
 
 
 def _some_images(sources: list[tuple[Source, float]], seed: int) -> list[torch.Tensor]:
-    """What norms are folded on: patches (1, 1, z, y, x) of all sources, as often as training takes them."""
+    """What shows the ranges of a network's activations: patches (1, 1, z, y, x) of all sources, as often as training takes them."""
     batches = iter(Patches(sources, seed, wide=False))
     return [image for _ in range(FOLDED_ON) for image, *_ in next(batches)]
 
 
 def _cut(image: torch.Tensor, rng: np.random.Generator) -> tuple[Any, ...] | None:
-    """Where in `image` (1, 1, z, y, x) a patch of the plan's size is cut out; None where it is no larger."""
-    room = [size - part for size, part in zip(image.shape[2:], STUDENT_PATCH, strict=True)]
+    """Where in `image` (1, 1, z, y, x) a part is cut out, DEEP planes of the plan's patch; None where it is no larger."""
+    planes = int(rng.choice(DEEP))
+    room = [size - part for size, part in zip(image.shape[2:], (planes, *STUDENT_PATCH[1:]), strict=True)]
     if min(room) < 0 or max(room) == 0:
         return None
     starts = (int(rng.integers(free + 1)) for free in room)
-    return (..., *(slice(start, start + part) for start, part in zip(starts, STUDENT_PATCH, strict=True)))
+    parts = zip(starts, (planes, *STUDENT_PATCH[1:]), strict=True)
+    return (..., *(slice(start, start + part) for start, part in parts))
 
 
 def learning_rate(peak: float, progress: float, step: int) -> float:
@@ -119,10 +124,13 @@ def train(
     workers: int = 1,
     save_minutes: float = 5.0,
     plain: bool = False,
+    rounded: bool = False,
 ) -> Path:
     """Train for `minutes` of this run's own time, or for `steps`, and return the path of the averaged weights.
 
-    plain  train the student without instance norms; those of `start` are folded first
+    plain    train the student without instance norms; those of `start` are folded first
+    rounded  half of the passes are as int8 makes them; needs a `start` that has learned, since the ranges of
+             activations are seen once, at the beginning
     """
     if (minutes is None) == (steps is None):
         raise ValueError("a run has a budget of minutes or of steps")
@@ -148,13 +156,13 @@ def train(
     network = deepcopy(master).bfloat16().to(memory_format=torch.channels_last_3d)
     for_single_patches(network)
     weights, working = list(master.parameters()), list(network.parameters())
+    rounding = None
+    if rounded:
+        rounding = Rounding(network, [image.to(device).bfloat16() for image in _some_images(sources, seed)])
     drawn = Patches(sources, seed + step, wide=plain)
     ahead = 8 if workers else None
     batches = iter(DataLoader(drawn, batch_size=None, num_workers=workers, prefetch_factor=ahead))
     result = folder / "average.pt"
-    # Wide windows at inference are to give what nnU-Net's patches give, which its predictor blends by this weight.
-    z, y, x = STUDENT_PATCH
-    importance = torch.from_numpy(gaussian((z, y, x))).to(device)
     rng = np.random.default_rng([seed, step])
 
     def save() -> None:
@@ -181,12 +189,19 @@ def train(
         network.zero_grad()
         for patch in patches:
             image, label, merge = (part.to(device) for part in patch)
+            if rounding:
+                rounding.on = bool(rng.integers(2))
             logits = network(image.bfloat16().to(memory_format=torch.channels_last_3d))
             loss = partial_label_loss(logits, label, merge) / len(patches)
             losses.append(float(loss.detach()) * len(patches))
             if plain and (cut := _cut(image, rng)):
-                inner = network(image[cut].bfloat16().contiguous(memory_format=torch.channels_last_3d))
-                apart = disagreement(inner, logits[cut], importance)
+                if rounding:  # wide windows in int8 are to give what patches give that are not rounded
+                    rounding.on = not rounding.on
+                # Windows of any size at inference are to give what nnU-Net's patches give, which it blends by a weight.
+                part = image[cut].bfloat16().contiguous(memory_format=torch.channels_last_3d)
+                z, y, x = part.shape[2:]
+                importance = torch.from_numpy(gaussian((z, y, x))).to(device)
+                apart = disagreement(network(part), logits[cut], importance)
                 aparts.append(float(apart.detach()))
                 loss = loss + apart / len(patches)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -232,6 +247,7 @@ def main() -> None:
     parser.add_argument("--peak", type=float, default=8e-4, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--plain", action="store_true", help="without instance norms: those of --start are folded")
+    parser.add_argument("--rounded", action="store_true", help="with half of the passes as int8 makes them")
     arguments = parser.parse_args()
     train(
         arguments.folder,
@@ -242,6 +258,7 @@ def main() -> None:
         peak=arguments.peak,
         seed=arguments.seed,
         plain=arguments.plain,
+        rounded=arguments.rounded,
     )
 
 

@@ -4,7 +4,8 @@
 
 Teachers are folders of exported networks, such as snapshots of one run. What they agree on is kept, by the rules of
 training.pseudo_labels and two more, since a weak teacher is wrong in pieces: a voxel on which they do not all agree
-is ignored, and so is a piece of an organ apart from its largest; more than FAR from it, it is background.
+is ignored, and so is a piece of an organ apart from its largest; more than FAR from it, it is background. Organs that
+are learned late are found in part, so that what lies NEAR to one is not known to be background.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from scipy import ndimage
 
 from training.data import ENDING
 from training.labels import IGNORE, ORGANS
+from training.losses import RARE
 from training.pseudo_labels import merge, segment_all
 
 FAR = 15.0  # mm: what lies farther from an organ is no part of it, which the network is then taught
+NEAR = 6.0  # mm
 
 
 def agreed(maps: Sequence[np.ndarray], spacing: Sequence[float], keep: float) -> np.ndarray:
@@ -37,6 +40,9 @@ def agreed(maps: Sequence[np.ndarray], spacing: Sequence[float], keep: float) ->
         rest = (labels == organ) & ~largest
         far = ndimage.distance_transform_edt(~largest, spacing) > FAR
         labels[rest & far], labels[rest & ~far] = 0, IGNORE
+    rare = np.isin(labels, [ORGANS[name] for name in RARE])
+    if rare.any():
+        labels[(labels == 0) & (ndimage.distance_transform_edt(~rare, spacing) <= NEAR)] = IGNORE
     return labels
 
 
