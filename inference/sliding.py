@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 
 from inference.arrays import Array, Network
-from inference.windows import SIGMA, THIN, Plan, Shape, gaussian, grid, halfway
+from inference.windows import SIGMA, THIN, Plan, Shape, gaussian, halfway, wide_grid
 
 Slab = tuple[int, Array]  # first plane, logits (k, planes, y, x) float32
 Padding = tuple[tuple[int, int], ...]  # voxels before and after each axis
-BLENDED = 5  # planes on either side of the middle between two windows: beyond, one has over 97 % of the weight
-FOUND_AT_SEAM = 1 / 4000  # of the voxels beside a seam between two windows: more foreground, and it gets a window
+BLENDED = 5  # planes on either side of the middle between two windows: beyond, one has nearly all of the weight
 
 
 @dataclass
@@ -117,46 +116,23 @@ def wide_slabs(
     """Logits of `volume` (z, y, x) in slabs that ascend in z, from windows of a network that takes any size.
 
     Windows are blended about the middle of their overlap along z, which is where nnU-Net's Gaussian weights leave
-    both a share; outside the mask `inside` (z, y, x) all channels are 0. Where two windows with one between them find
-    nothing on either side of it, that one is not run. A slab holds until the next one is asked for.
+    both a share; outside the mask `inside` (z, y, x) all channels are 0. A slab holds until the next one is asked for.
     """
-    zs, ys, xs = grid(volume.shape, window, step)
-    sigma = SIGMA * window[0]
-
-    def planes(index: int) -> Array:
-        logits = _planes(volume, network, window, zs[index], ys, xs, xp, progress)
-        logits *= xp.asarray(inside[zs[index] : zs[index] + window[0]])
-        return logits
-
-    def found(logits: Array) -> bool:
-        winners = logits[:, :: THIN[0], :: THIN[1], :: THIN[2]].argmax(axis=0)
-        return bool((winners > 0).sum() > FOUND_AT_SEAM * winners.size)
-
-    # `logits` begin at plane `first`; what is below plane `low` was handed on.
-    index, first, low, logits = 0, 0, 0, planes(0)
-    while index + 1 < len(zs):
-        middle, after = index + 1, index + 2
-        if after >= len(zs) or zs[after] > zs[index] + window[0] or found(logits[:, zs[middle] - first :]):
-            edge, reach = _seam(first + logits.shape[1], zs[middle])
-            yield low, logits[:, low - first : edge - reach - first]
-            # Copies, since the network's next answer may overwrite this one.
-            rest, index = logits[:, edge - reach - first :].copy(), middle
-            logits = planes(middle)
+    zs, ys, xs = wide_grid(volume.shape, window, step)
+    below: Array = None  # planes of the window before that are not handed on yet, from `low` on
+    low = 0
+    for index, z in enumerate(zs):
+        logits = _planes(volume, network, window, z, ys, xs, xp, progress)
+        logits *= xp.asarray(inside[z : z + window[0]])
+        if below is not None:
+            _blend(below, low, logits, z, SIGMA * window[0])
+        if index + 1 < len(zs):
+            edge, reach = _seam(z + window[0], zs[index + 1])
+            yield low, logits[:, low - z : edge - reach - z]
+            low = edge - reach
+            below = logits[:, low - z :].copy()  # since the network's next answer may overwrite this one
         else:
-            rest, ahead = logits[:, low - first :].copy(), planes(after)
-            if found(ahead[:, : zs[middle] + window[0] - zs[after]]):
-                ahead = ahead.copy()
-                edge, reach = _seam(low + rest.shape[1], zs[middle])
-                yield low, rest[:, : edge - reach - low]
-                between = planes(middle)
-                _blend(rest, low, between, zs[middle], edge, reach, sigma)
-                low, rest = edge - reach, between[:, edge - reach - zs[middle] :]
-            edge, reach = _seam(low + rest.shape[1], zs[after])
-            yield low, rest[:, : edge - reach - low]
-            rest, index, logits = rest[:, edge - reach - low :], after, ahead
-        first, low = zs[index], edge - reach
-        _blend(rest, low, logits, first, edge, reach, sigma)
-    yield low, logits[:, low - first :]
+            yield low, logits[:, low - z :]
 
 
 def _seam(end: int, start: int) -> tuple[int, int]:
@@ -166,18 +142,19 @@ def _seam(end: int, start: int) -> tuple[int, int]:
     return start + overlap // 2, min(BLENDED, overlap // 2)
 
 
-def _blend(below: Array, first: int, above: Array, start: int, edge: int, reach: int, sigma: float) -> None:
-    """Blend the planes edge - reach .. edge + reach into `above`, whose plane `start` is its first; `first` below's.
+def _blend(below: Array, low: int, above: Array, start: int, sigma: float) -> None:
+    """Blend into `above`, whose first plane is `start`, the planes of `below`, whose first is `low`.
 
     The share of either is that of nnU-Net's Gaussian weights, whose logarithms differ linearly along z.
     """
-    end = first + below.shape[1]
+    end = low + below.shape[1]
+    edge, reach = _seam(end, start)
     apart, middle = start + above.shape[1] - end, (start + end) / 2
     for plane in range(edge - reach, edge + reach):
         share = np.float32(1 / (1 + np.exp(-apart / sigma**2 * (plane - middle))))
         target = above[:, plane - start]
         target *= share
-        target += (1 - share) * below[:, plane - first]
+        target += (1 - share) * below[:, plane - low]
 
 
 def _planes(

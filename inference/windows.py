@@ -23,6 +23,8 @@ Plan = Generator[list[Corner], list[Array], None]
 THIN = (2, 4, 4)  # of a window, every so many voxels are shown to the plan: 1/32 of them decide as well
 SIGMA = 1 / 8  # of the patch: nnU-Net's compute_gaussian
 PEAK = 10  # nnU-Net's value_scaling_factor: keeps the smallest float16 weights above zero
+SHARED = 16  # planes that two wide windows share at least: what lies at the end of one is in the middle of the other
+SHALLOW = 32  # planes: windows of fewer are wanted less than windows of a part of the plane
 FOUND = 1 / 400  # of a window's voxels are foreground: 2,000 of the student's; FLARE 2022's winner asks for 1,000
 
 
@@ -76,20 +78,35 @@ def halfway(first: int, second: int, window: int) -> int:
 def wide_window(shape: Shape, multiple: Shape, depth: int, step: float, most: int) -> Shape:
     """The window of a network that takes any: planes as wide as `shape`, at most `depth` of them.
 
-    All axes are multiples of `multiple`. Where that has over `most` voxels, planes are cut into as many windows as
-    it takes, which overlap as `step` says.
+    All axes are multiples of `multiple`. Of windows that share SHARED planes it is the fewest, and those no deeper
+    than they must be. Where SHALLOW planes have over `most` voxels, they are cut into as many windows as it takes,
+    which overlap as `step` says.
     """
-    z = _rounded_up(min(shape[0], depth), multiple[0])
     y, x = (_rounded_up(n, m) for n, m in zip(shape[1:], multiple[1:], strict=True))
+    needed = _rounded_up(min(shape[0], depth, SHALLOW), multiple[0])
     rows = columns = 1
-    while z * y * x > most and (y, x) != multiple[1:]:
+    while needed * y * x > most and (y, x) != multiple[1:]:
         if y > x:
             rows += 1
             y = _rounded_up(ceil(shape[1] / (1 + step * (rows - 1))), multiple[1])
         else:
             columns += 1
             x = _rounded_up(ceil(shape[2] / (1 + step * (columns - 1))), multiple[2])
-    return z, y, x
+    deepest = max(min(depth, most // (y * x)) // multiple[0] * multiple[0], needed)
+    shared = _shared(deepest)
+    count = ceil((shape[0] - shared) / (deepest - shared)) if shape[0] > deepest else 1
+    return _rounded_up(ceil((shape[0] + (count - 1) * shared) / count), multiple[0]), y, x
+
+
+def wide_grid(shape: Shape, window: Shape, step: float) -> list[list[int]]:
+    """Starts of wide windows along z, where they share at least SHARED planes, and along y and x, as `step` says."""
+    steps = (1 - _shared(window[0]) / window[0], step, step)
+    return [starts(size, n, along) for size, n, along in zip(shape, window, steps, strict=True)]
+
+
+def _shared(depth: int) -> int:
+    """Planes that windows of this depth share at least."""
+    return min(SHARED, depth // 2)
 
 
 def _rounded_up(n: int, multiple: int) -> int:

@@ -20,6 +20,8 @@ INSTANCE_NORM = "torch.nn.modules.instancenorm.InstanceNorm3d"
 
 STUDENT_SPACING = [4.0, 1.2, 1.2]
 STUDENT_PATCH = [32, 128, 192]
+# The student without norms trains on patches of up to 72 planes, and its windows need not overlap by half.
+PLAIN_STUDENT_PATCH = [64, 128, 192]
 TEACHER_SPACING = [2.5, 0.86, 0.86]
 # Where nnU-Net's planner arrives for a 512x512x200 abdomen at the teacher's spacing with its default memory target.
 TEACHER_PATCH = [48, 160, 224]
@@ -103,7 +105,7 @@ def with_student_and_teacher(plans: Plans) -> Plans:
     edited = deepcopy(plans)
     edited["configurations"]["student"] = _configuration("student", STUDENT_SPACING, STUDENT_PATCH, STUDENT_UNET)
     edited["configurations"]["plain_student"] = _configuration(
-        "student", STUDENT_SPACING, STUDENT_PATCH, PLAIN_STUDENT_UNET
+        "student", STUDENT_SPACING, PLAIN_STUDENT_PATCH, PLAIN_STUDENT_UNET
     )
     edited["configurations"]["teacher"] = _configuration("teacher", TEACHER_SPACING, TEACHER_PATCH, TEACHER_UNET)
     return edited

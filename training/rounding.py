@@ -31,6 +31,11 @@ class _Rounded(torch.autograd.Function):
         return *gradients, None, None, None
 
 
+def _rounded(x: torch.Tensor, step: Any, low: Any, high: Any) -> torch.Tensor:
+    result: torch.Tensor = _Rounded.apply(x, step, low, high)  # type: ignore[no-untyped-call]
+    return result
+
+
 class Rounding:
     """Rounds the passes of `network` while `on` is True.
 
@@ -57,16 +62,16 @@ class Rounding:
             if not ranges:
                 continue  # the layers of deep supervision, which do not run
             low, high = (float(edge) for edge in np.mean(ranges, 0))
-            layer.forward = MethodType(self._forward(low, high), layer)  # type: ignore[method-assign]
+            layer.forward = MethodType(self._forward(low, high), layer)
 
     def _forward(self, low: float, high: float) -> Any:
         def forward(layer: Any, x: torch.Tensor) -> torch.Tensor:
             weight = layer.weight
             upward = isinstance(layer, nn.ConvTranspose3d)
             if self.on:
-                x = _Rounded.apply(x, (high - low) / 255, low, high)
+                x = _rounded(x, (high - low) / 255, low, high)
                 most = weight.detach().abs().amax((0, 2, 3, 4) if upward else (1, 2, 3, 4), keepdim=True)
-                weight = _Rounded.apply(weight, most / 127, -most, most)
+                weight = _rounded(weight, most / 127, -most, most)
             convolve = functional.conv_transpose3d if upward else functional.conv3d
             return convolve(x, weight, layer.bias, layer.stride, layer.padding)
 

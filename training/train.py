@@ -90,13 +90,13 @@ def for_single_patches(network: torch.nn.Module) -> None:
 
 
 def _some_images(sources: list[tuple[Source, float]], seed: int) -> list[torch.Tensor]:
-    """What shows the ranges of a network's activations: patches (1, 1, z, y, x) of all sources, as often as training takes them."""
+    """What shows the ranges of activations: patches (1, 1, z, y, x) of all sources, as often as training takes them."""
     batches = iter(Patches(sources, seed, wide=False))
     return [image for _ in range(FOLDED_ON) for image, *_ in next(batches)]
 
 
 def _cut(image: torch.Tensor, rng: np.random.Generator) -> tuple[Any, ...] | None:
-    """Where in `image` (1, 1, z, y, x) a part is cut out, DEEP planes of the plan's patch; None where it is no larger."""
+    """Where in `image` (1, 1, z, y, x) a part is cut out, as wide as a patch; None where it is no larger."""
     planes = int(rng.choice(DEEP))
     room = [size - part for size, part in zip(image.shape[2:], (planes, *STUDENT_PATCH[1:]), strict=True)]
     if min(room) < 0 or max(room) == 0:

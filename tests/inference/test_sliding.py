@@ -110,19 +110,6 @@ def test_wide_windows_are_blended_as_gaussian_weights_along_z_do(depth: int) -> 
     assert np.abs(found - summed / total).max() > 0
 
 
-@pytest.mark.parametrize(
-    ("bright", "fewest", "most"), [(slice(0, 0), 6, 6), (slice(20, 22), 7, 10), (slice(0, 48), 11, 11)]
-)
-def test_windows_between_two_that_find_nothing_are_not_run(bright: slice, fewest: int, most: int) -> None:
-    volume = np.zeros((48, 12, 16), np.float32)  # eleven windows at half a window's distance, six side by side
-    volume[bright] = 5
-    progress = Progress()
-    inside = np.ones(volume.shape, bool)
-    parts = [part.copy() for _, part in wide_slabs(volume, voxelwise, WIDE, 0.5, np, progress, inside)]
-    np.testing.assert_allclose(np.concatenate(parts, axis=1), voxelwise(volume[None, None])[0], rtol=1e-6)
-    assert fewest <= progress.windows <= most
-
-
 def test_padding_is_nnunets() -> None:
     padder = pytest.importorskip("acvl_utils.cropping_and_padding.padding")
     for shape in [(5, 8, 3), (6, 9, 11), (1, 1, 1)]:

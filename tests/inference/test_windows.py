@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
 
 from inference.windows import (
     FOUND,
+    SHARED,
     Corner,
     Plan,
     abdomen_plan,
@@ -16,6 +17,7 @@ from inference.windows import (
     gaussian,
     grid,
     starts,
+    wide_grid,
     wide_window,
 )
 
@@ -113,19 +115,27 @@ def test_the_threshold_decides() -> None:
 
 def test_wide_windows_by_hand() -> None:
     multiple = (8, 16, 16)
+    assert wide_window((32, 250, 330), multiple, 64, 0.5, 10**7) == (32, 256, 336)
+    assert wide_window((11, 40, 16), multiple, 64, 0.5, 10**7) == (16, 48, 16)
+    # Two windows over 70 planes that share 16 have 43 each. Where 32 are the most, four share 20 each.
+    assert wide_window((70, 250, 330), multiple, 64, 0.5, 10**7) == (48, 256, 336)
     assert wide_window((70, 250, 330), multiple, 32, 0.5, 10**7) == (32, 256, 336)
-    assert wide_window((11, 40, 16), multiple, 32, 0.5, 10**7) == (16, 48, 16)
+    assert [len(set(along)) for along in wide_grid((70, 256, 336), (32, 256, 336), 0.5)] == [4, 1, 1]
+    # 40 planes of 256 x 336 are 3.44 million voxels, 48 are 4.13 million: three windows of 40 share 25.
+    assert wide_window((70, 250, 330), multiple, 64, 0.5, 4_000_000) == (40, 256, 336)
     # 32 x 256 x 336 is 2.75 million voxels: two windows of 224 overlap by 112 over the 330 of the longer axis.
-    assert wide_window((70, 250, 330), multiple, 32, 0.5, 2_000_000) == (32, 256, 224)
-    assert wide_window((70, 250, 330), multiple, 32, 1.0, 2_000_000) == (32, 256, 176)
-    assert wide_window((70, 250, 330), multiple, 32, 0.5, 1) == (32, 16, 16)
+    assert wide_window((70, 250, 330), multiple, 64, 0.5, 2_000_000) == (32, 256, 224)
+    assert wide_window((70, 250, 330), multiple, 64, 1.0, 2_000_000) == (40, 256, 176)
+    assert wide_window((70, 250, 330), multiple, 64, 0.5, 1) == (32, 16, 16)
 
 
 @pytest.mark.parametrize("most", [300_000, 1_000_000, 5_000_000])
 def test_wide_windows_cover_a_volume_within_their_limit(most: int) -> None:
-    window = wide_window(SHAPE, (8, 16, 16), 32, 0.5, most)
+    window = wide_window(SHAPE, (8, 16, 16), 48, 0.5, most)
     assert np.prod(window) <= most
     covered = np.zeros([max(n, w) for n, w in zip(SHAPE, window, strict=True)], bool)
-    for corner in product(*grid(covered.shape, window, 0.5)):
+    zs, ys, xs = wide_grid(covered.shape, window, 0.5)
+    assert all(after - before <= window[0] - min(SHARED, window[0] // 2) for before, after in pairwise(zs))
+    for corner in product(zs, ys, xs):
         covered[tuple(slice(c, c + n) for c, n in zip(corner, window, strict=True))] = True
     assert covered.all()
