@@ -119,11 +119,14 @@ def test_weak_teachers_are_believed_where_they_agree_and_in_one_piece() -> None:
     first[13:15] = 1  # a piece close by
     first[30:32] = 1  # a piece 36 mm away
     first[20:24, :3] = 3
+    first[36:38, :2, :2] = 4  # the pancreas, of which teachers may have found a part
     second = first.copy()
     second[20:24, 2:3] = 0
     labels = agreed([first, second], (2.0, 2.0, 2.0), keep=0.5)
     assert (labels[2:12] == 1).all()
     assert (labels[13:15] == codes.IGNORE).all() and (labels[30:32] == 0).all()
+    assert (labels[36:38, :2, :2] == 4).all()
+    assert labels[36, 0, 4] == codes.IGNORE and labels[36, 0, 5] == 0  # 6 and 8 mm away
     assert (labels[20:24, :2] == 3).all() and (labels[20:24, 2] == codes.IGNORE).all()
 
 
