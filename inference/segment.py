@@ -79,7 +79,7 @@ def segment(
     models      in rising priority: a later network's label wins where it is not 0
     plan        "dense": every window, as nnU-Net; "abdomen": windows and labels in the body only, organs in
                 one piece, and later networks only within MARGIN of what earlier ones found
-    step        of the windows, as a share of the patch
+    step        of the windows, as a share of the patch; along z wide windows share planes as wide_grid says
     frugal      no window has more voxels than the patch: slower, and the least memory
     on_windows  called with a network's name and the most windows it may run; what it returns is
                 called after each window
