@@ -1,7 +1,8 @@
-"""What synthesis and pseudo-labels bring, in small: `python -m training.ablation RUN --labels PSEUDO --steps 500`
+"""What each part of the recipe brings, in small: `python -m training.ablation RUN --labels PSEUDO --steps 500`
 
-Table 6 of the paper, with what data there is. Each arm trains from nothing for the same number of steps with the same
-seed, and is scored on scans that no arm has seen. An arm that is done is not done again.
+Table 6 of the paper with what data there is, and its pair of networks beside the unified one. Each network trains from
+nothing for the same number of steps with the same seed, and each arm is scored on scans that it has not seen. An arm
+that is done is not done again.
 """
 
 from __future__ import annotations
@@ -10,40 +11,55 @@ import argparse
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from training.evaluate import evaluate, means
 from training.sources import LABELLED, open_sources
 from training.train import train
 
-# Shares of synthetic and of pseudo-labelled patches; labelled scans have the rest.
+
+@dataclass(frozen=True)
+class Arm:
+    """Shares of synthetic and of pseudo-labelled patches, the labelled scans having the rest, and the networks."""
+
+    synthetic: float
+    pseudo: float
+    networks: tuple[str, ...] = ("unified",)
+
+
 ARMS = {
-    "labelled scans": (0.0, 0.0),
-    "with pseudo-labels": (0.0, 0.4),
-    "with synthesis": (0.6, 0.0),
-    "with both": (0.5, 0.2),
+    "labelled scans": Arm(0.0, 0.0),
+    "with pseudo-labels": Arm(0.0, 0.4),
+    "with synthesis": Arm(0.6, 0.0),
+    "with both": Arm(0.5, 0.2),
+    "with synthesis, organs beside tumour": Arm(0.6, 0.0, ("organ", "tumor")),
 }
 
 
-def run(folder: Path, data: Path, labels: Path, held_out: list[str], steps: int, seed: int) -> dict[str, float]:
-    """Mean organ DSC by arm; each arm's scores are written to its own folder."""
+def run(
+    folder: Path, data: Path, labels: Path, held_out: list[str], steps: int, seed: int, coarse: float
+) -> dict[str, float]:
+    """Mean organ DSC by arm; each arm's scores are written to its own folder. `coarse` as in training.train."""
     result = {}
-    for name, (synthetic, pseudo) in ARMS.items():
-        arm = folder / name.replace(" ", "-")
-        scores = arm / "scores.json"
+    for name, arm in ARMS.items():
+        place = folder / name.replace(",", "").replace(" ", "-")
+        scores = place / "scores.json"
         if not scores.exists():
-            sources = open_sources(data, synthetic, pseudo, labels, held_out)
-            state = train(arm, sources, outputs=15, steps=steps, seed=seed)
-            for command in (
-                ["training.result_folder", state, arm / "model", "--labels", "unified"],
-                ["training.export", arm / "model", arm / "weights" / "unified"],
-            ):
-                subprocess.run([sys.executable, "-m", *map(str, command)], check=True, stdout=sys.stderr)
+            sources = open_sources(data, arm.synthetic, arm.pseudo, labels, held_out)
+            for outputs in arm.networks:
+                own = place / outputs
+                state = train(own, sources, outputs=outputs, steps=steps, seed=seed, coarse=coarse)
+                for command in (
+                    ["training.result_folder", state, own / "model", "--labels", outputs, "--coarse", coarse],
+                    ["training.export", own / "model", place / "weights" / outputs],
+                ):
+                    subprocess.run([sys.executable, "-m", *map(str, command)], check=True, stdout=sys.stderr)
             scans = [data / "labelled" / f"{case}_0000.nii.gz" for case in held_out if case in LABELLED]
-            found = evaluate(arm / "weights", scans, data / "labelled", [], [])
+            found = evaluate(place / "weights", scans, data / "labelled", [], [])
             plain = {case: {label: vars(score) for label, score in by.items()} for case, by in found.items()}
-            mean = means(found)[0].dsc
-            scores.write_text(json.dumps({"mean_organ_dsc": mean, "steps": steps, "seed": seed, "cases": plain}) + "\n")
+            said = {"mean_organ_dsc": means(found)[0].dsc, "steps": steps, "seed": seed, "coarse": coarse}
+            scores.write_text(json.dumps(said | {"cases": plain}) + "\n")
         result[name] = json.loads(scores.read_text())["mean_organ_dsc"]
     return result
 
@@ -55,10 +71,11 @@ def main() -> None:
     parser.add_argument("--labels", type=Path, required=True, help="folder with pseudo-labels")
     parser.add_argument("--held-out", nargs="+", default=["ts_slab", "amos_0001"], help="scans to score on")
     parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--coarse", type=float, default=1.0, help="voxels so many times as large in the plane")
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    result = run(arguments.run, arguments.data, arguments.labels, arguments.held_out, arguments.steps, arguments.seed)
-    print(f"| {arguments.steps} steps, seed {arguments.seed} | mean organ DSC of {', '.join(arguments.held_out)} |")
+    asked = parser.parse_args()
+    result = run(asked.run, asked.data, asked.labels, asked.held_out, asked.steps, asked.seed, asked.coarse)
+    print(f"| {asked.steps} steps, seed {asked.seed} | mean organ DSC of {', '.join(asked.held_out)} |")
     print("|---|---|")
     for name, dsc in result.items():
         print(f"| {name} | {100 * dsc:.1f} |")

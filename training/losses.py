@@ -10,14 +10,18 @@ from training.labels import IGNORE, ORGANS, TUMOR
 # thousand steps never begins with the adrenal glands.
 RARE = ("pancreas", "right_adrenal_gland", "left_adrenal_gland", "gallbladder", "esophagus", "duodenum")
 RARE_WEIGHT = 3.0
+LEAST = 0.002  # share of a patch; a class with less of it counts as one with so much
 
 
-def partial_label_loss(logits: torch.Tensor, label: torch.Tensor, merge: torch.Tensor) -> torch.Tensor:
+def partial_label_loss(
+    logits: torch.Tensor, label: torch.Tensor, merge: torch.Tensor, balance: float = 0.0
+) -> torch.Tensor:
     """Dice + cross-entropy of `logits` (b, k, z, y, x) against `label` (b, z, y, x) uint8.
 
     `merge` (b, k) gives for each class the class that stands for it in that sample: an organ that a reference leaves
     out stands with the background, and the loss then sees only the sum of both probabilities (the marginal loss of
-    Shi et al., Medical Image Analysis 2021). Voxels with IGNORE count nowhere.
+    Shi et al., Medical Image Analysis 2021). Voxels with IGNORE count nowhere. In the cross-entropy
+    a voxel's weight is its class's share of the patch to the power of -`balance`: at 1 all classes count the same.
     """
     classes = logits.shape[1]
     known = label != IGNORE
@@ -30,6 +34,9 @@ def partial_label_loss(logits: torch.Tensor, label: torch.Tensor, merge: torch.T
     picked = probability.gather(1, target[:, None])[:, 0]
     weight = torch.ones(classes, device=logits.device)
     weight[[code for code in (*(ORGANS[name] for name in RARE), TUMOR) if code < classes]] = RARE_WEIGHT
+    if balance:
+        found = torch.bincount(target[known], minlength=classes).float()
+        weight = weight * (found / found.sum().clamp(min=1)).clamp(min=LEAST) ** -balance
     counted = weight[target] * known
     cross_entropy = -(picked.clamp(min=1e-6).log() * counted).sum() / counted.sum().clamp(min=1)
 

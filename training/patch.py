@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from training.labels import IGNORE, OUTPUTS, TUMOR
 from training.plans import SOFT_TISSUE, STUDENT_SPACING
 
 SPACING = np.array(STUDENT_SPACING)
@@ -16,6 +17,21 @@ class Patch:
     image: np.ndarray  # (z, y, x) float32, normalised
     label: np.ndarray  # (z, y, x) uint8, FLARE codes, labels.IGNORE where nothing may be learned
     merge: np.ndarray  # (15,) uint8: class -> the class it cannot be told from in this reference
+
+
+def for_outputs(patch: Patch, outputs: str) -> Patch:
+    """`patch` as a network with these outputs, a key of OUTPUTS, learns it.
+
+    Organs alone: what a tumour has taken counts nowhere, since the tumour's network overlays it. A tumour alone: the
+    organs are background.
+    """
+    if outputs == "organ":
+        label = np.where(patch.label == TUMOR, IGNORE, patch.label).astype(np.uint8)
+        return Patch(patch.image, label, patch.merge[: len(OUTPUTS["organ"])])
+    if outputs == "tumor":
+        label = np.where(patch.label == IGNORE, IGNORE, patch.label == TUMOR).astype(np.uint8)
+        return Patch(patch.image, label, np.arange(2, dtype=np.uint8))
+    return patch
 
 
 def normalise(hu: np.ndarray) -> np.ndarray:

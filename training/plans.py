@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,12 @@ STUDENT_UNET = _unet(*_STUDENT)
 # The student whose norms' statistics became constants in its convolutions (training.network.fold_norms).
 PLAIN_STUDENT_UNET = _unet(*_STUDENT, norm=None)
 TEACHER_UNET = _unet([32, 64, 128, 256, 320, 320], [[1, 1, 1], [1, 2, 2], [2, 2, 2], [2, 2, 2], [2, 2, 2], [1, 2, 2]])
+
+
+def coarser(patch: Sequence[int], times: float) -> tuple[int, int, int]:
+    """About the mm of `patch` (z, y, x) in voxels `times` as large in the plane, three or more at the lowest stage."""
+    z, y, x = patch
+    return (z, max(round(y / times / 16), 3) * 16, max(round(x / times / 16), 3) * 16)
 
 
 def _configuration(name: str, spacing: list[float], patch: list[int], architecture: Plans) -> Plans:

@@ -16,13 +16,15 @@ import torch
 
 from training.labels import ORGANS, OUTPUTS
 from training.network import State, averaged, build_student, count_outputs, has_norms, lowered, read_state
-from training.plans import bare_plans
+from training.plans import bare_plans, coarser
 
 DATASET_NAME = "Dataset023_Viscera"
 
 
-def write_result_folder(state: State, folder: Path, labels: str) -> None:
+def write_result_folder(state: State, folder: Path, labels: str, coarse: float = 1.0) -> None:
     """Write `state` (float32 weights of the student) with the outputs named by `labels` (a key of OUTPUTS).
+
+    `coarse` is that of `training.train`: how many times the plan's spacing in the plane it has learned.
 
     `one_piece` in dataset.json says which labels are organs of one piece, `orientation` how the array must lie: LPS,
     that is x grows to the patient's left, y to the back and z to the head. nnU-Net's SimpleITK reader does not reorient
@@ -40,16 +42,21 @@ def write_result_folder(state: State, folder: Path, labels: str) -> None:
         "one_piece": [name for name in names if name in ORGANS],
     }
     norms = has_norms(state)
+    configuration = "student" if norms else "plain_student"
+    plans = bare_plans(DATASET_NAME)
+    plan = plans["configurations"][configuration]
+    z, y, x = plan["spacing"]
+    plan |= {"spacing": [z, y * coarse, x * coarse], "patch_size": list(coarser(plan["patch_size"], coarse))}
     network = build_student(len(names), norms)
     network.load_state_dict(state)
     checkpoint = {
         "network_weights": network.state_dict(),
         "trainer_name": "nnUNetTrainer",
-        "init_args": {"configuration": "student" if norms else "plain_student", "fold": 0},
+        "init_args": {"configuration": configuration, "fold": 0},
         "inference_allowed_mirroring_axes": None,  # the paper uses no test-time mirroring
     }
     (folder / "fold_0").mkdir(parents=True, exist_ok=True)
-    (folder / "plans.json").write_text(json.dumps(bare_plans(DATASET_NAME), indent=2) + "\n")
+    (folder / "plans.json").write_text(json.dumps(plans, indent=2) + "\n")
     (folder / "dataset.json").write_text(json.dumps(dataset, indent=2) + "\n")
     torch.save(checkpoint, folder / "fold_0" / "checkpoint_final.pth")
 
@@ -61,11 +68,12 @@ def main() -> None:
     parser.add_argument("--labels", choices=sorted(OUTPUTS), required=True)
     parser.add_argument("--lower", nargs=2, action="append", default=[], metavar=("NAME", "LOGITS"),
                         help="take LOGITS from a label's logit: see training.network.lowered")  # fmt: skip
+    parser.add_argument("--coarse", type=float, default=1.0, help="as training.train was told")
     arguments = parser.parse_args()
     names = OUTPUTS[arguments.labels]
     by = {names[name]: float(logits) for name, logits in arguments.lower}
     state = averaged([read_state(weights) for weights in arguments.weights])
-    write_result_folder(lowered(state, by), arguments.folder, arguments.labels)
+    write_result_folder(lowered(state, by), arguments.folder, arguments.labels, arguments.coarse)
 
 
 if __name__ == "__main__":

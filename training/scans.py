@@ -44,10 +44,10 @@ class LabelledScan:
         points = self.seeds[int(rng.choice(list(self.seeds)))]
         return points[rng.integers(len(points))] + rng.normal(0, [12, 20, 25])
 
-    def render(self, rng: np.random.Generator, shape: Shape) -> Patch:
-        """One augmented patch of `shape` (z, y, x)."""
+    def render(self, rng: np.random.Generator, shape: Shape, spacing: np.ndarray = SPACING) -> Patch:
+        """One augmented patch of `shape` and `spacing` in mm (z, y, x)."""
         snap = rng.uniform(4.2, 7) if rng.random() < 0.2 else 0.0
-        where = source_coordinates(rng, shape, SPACING, self.centre(rng), STRENGTH, self.middles, snap)
+        where = source_coordinates(rng, shape, spacing, self.centre(rng), STRENGTH, self.middles, snap)
         label = take_nearest(self.label, where, self.spacing, 0)
         hu = take_linear(self.hu, where, self.spacing)
         edge = np.array(self.spacing) / 2
@@ -56,8 +56,8 @@ class LabelledScan:
 
         hu = _recontrast(rng, hu, label)
         if rng.random() < TUMOR_SHARE:
-            hu, label = _with_tumour(rng, hu, label)
-        image = normalise(_degrade(rng, hu))
+            hu, label = _with_tumour(rng, hu, label, spacing)
+        image = normalise(_degrade(rng, hu, spacing))
         image[out[0]] = 0
         label[out[0]] = IGNORE
         return shorten(rng, Patch(image, label, self.merge))
@@ -75,7 +75,9 @@ def _recontrast(rng: np.random.Generator, hu: np.ndarray, label: np.ndarray) -> 
     return hu + shift * (hu > -50)
 
 
-def _with_tumour(rng: np.random.Generator, hu: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _with_tumour(
+    rng: np.random.Generator, hu: np.ndarray, label: np.ndarray, spacing: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """`hu` and `label` with one tumour put into an organ, with the organ's own texture kept under it."""
     tissue = label.copy()
     tissue[(label == 0) & (hu > -140) & (hu < -40)] = Tissue.FAT
@@ -84,7 +86,7 @@ def _with_tumour(rng: np.random.Generator, hu: np.ndarray, label: np.ndarray) ->
         return hu, label
     inside = hu[tissue == host]
     level = float(np.median(inside))
-    lesion = grow_lesion(rng, tissue, SPACING, host, level, float(np.clip((level - 40) / 50, 0.15, 1)))
+    lesion = grow_lesion(rng, tissue, spacing, host, level, float(np.clip((level - 40) / 50, 0.15, 1)))
     if lesion is None:
         return hu, label
     grain = (hu - ndimage.gaussian_filter(hu, [0, 1.5, 1.5])) * (np.abs(hu - level) < 100)
@@ -94,7 +96,7 @@ def _with_tumour(rng: np.random.Generator, hu: np.ndarray, label: np.ndarray) ->
     return hu, label
 
 
-def _degrade(rng: np.random.Generator, hu: np.ndarray) -> np.ndarray:
+def _degrade(rng: np.random.Generator, hu: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     """Brightness, contrast, gamma, blur, slice thickness and noise, as between scanners and protocols."""
     if rng.random() < 0.25:
         in_plane = rng.uniform(0.3, 1.2)
@@ -105,7 +107,7 @@ def _degrade(rng: np.random.Generator, hu: np.ndarray) -> np.ndarray:
         span = np.clip((hu + 160) / 400, 0, 1)
         hu = np.where((hu > -160) & (hu < 240), span ** rng.uniform(0.75, 1.35) * 400 - 160, hu)
     if rng.random() < 0.1:  # uneven beam
-        hu = hu + rng.uniform(0, 12) * smooth_field(rng, hu.shape, SPACING, 120)
+        hu = hu + rng.uniform(0, 12) * smooth_field(rng, hu.shape, spacing, 120)
     if rng.random() < 0.6:
         grain = rng.standard_normal(hu.shape, dtype=np.float32)
         sigma = rng.uniform(0.0, 1.0)

@@ -44,7 +44,7 @@ _V1 = [
 class Source(Protocol):
     """Anything that gives training patches."""
 
-    def render(self, rng: np.random.Generator, shape: Shape) -> Patch: ...
+    def render(self, rng: np.random.Generator, shape: Shape, spacing: np.ndarray) -> Patch: ...
 
 
 def _anatomy(data: Path, name: str) -> Anatomy:

@@ -50,9 +50,9 @@ class Renderer:
         points = self.seeds[int(rng.choice(list(self.seeds)))]
         return points[rng.integers(len(points))] + rng.normal(0, [12, 20, 25])
 
-    def render(self, rng: np.random.Generator, shape: Shape) -> Patch:
-        """One patch of `shape` (z, y, x)."""
-        spacing = SPACING / [FINE, 1, 1]
+    def render(self, rng: np.random.Generator, shape: Shape, spacing: np.ndarray = SPACING) -> Patch:
+        """One patch of `shape` and `spacing` in mm (z, y, x)."""
+        spacing = spacing / [FINE, 1, 1]
         fine: Shape = (shape[0] * FINE, shape[1], shape[2])
         snap = rng.uniform(4.2, 7) if rng.random() < 0.25 else 0.0
         where = source_coordinates(rng, fine, spacing, self.centre(rng), STRENGTH, self.middles, snap)
@@ -64,7 +64,7 @@ class Renderer:
 
         phase = Phase(int(rng.choice(4, p=PHASE_SHARES)))
         levels = draw_levels(rng, phase)
-        tissue = _with_body(rng, tissue, wall)
+        tissue = _with_body(rng, tissue, wall, spacing)
         hu = _paint(rng, tissue, depth, levels, phase, spacing)
         lesions = [*_cysts(rng, tissue, spacing, levels, phase), *_tumours(rng, tissue, spacing, levels, phase)]
         label = np.where(tissue <= TUMOR, tissue, 0).astype(np.uint8)
@@ -94,9 +94,8 @@ def shorten(rng: np.random.Generator, patch: Patch, share: float = 0.25) -> Patc
     return patch
 
 
-def _with_body(rng: np.random.Generator, tissue: np.ndarray, wall: np.ndarray) -> np.ndarray:
+def _with_body(rng: np.random.Generator, tissue: np.ndarray, wall: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     """`tissue` with the nameless voxels named: fat inside, muscle wall, fat under the skin, skin, table, air."""
-    spacing = SPACING / [FINE, 1, 1]
     shape = tissue.shape
     muscle = rng.uniform(3, 14) + 2.5 * smooth_field(rng, shape, spacing, 60)
     fat = np.maximum(np.exp(rng.uniform(np.log(3), np.log(40))) * (1 + 0.35 * smooth_field(rng, shape, spacing, 90)), 1)
@@ -269,7 +268,7 @@ def _cysts(
 def _scan(rng: np.random.Generator, hu: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     """The scanner's blur: the kernel in the plane, the slice thickness along z. `hu` (z * FINE, y, x)."""
     hu = np.clip(hu, -1024, 700)
-    in_plane = rng.uniform(0.55, 1.1)
+    in_plane = rng.uniform(0.65, 1.3) / spacing[1]  # mm -> voxels
     thickness = rng.uniform(1.0, 6.0) / spacing[0] / 2.35  # full width at half maximum, mm -> sigma, slices
     return ndimage.gaussian_filter(hu, [thickness, in_plane, in_plane], truncate=2.5)
 

@@ -22,9 +22,11 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from inference.windows import gaussian
+from training.labels import OUTPUTS
 from training.losses import disagreement, partial_label_loss
 from training.network import build_student, fold_norms, has_norms, read_state, with_outputs
-from training.plans import STUDENT_PATCH
+from training.patch import SPACING, for_outputs
+from training.plans import STUDENT_PATCH, coarser
 from training.rounding import Rounding
 from training.sources import Source, open_sources
 from training.warp import Shape
@@ -50,10 +52,18 @@ EMA_STEPS = 250  # the averaged weights look back about as many steps
 class Patches(IterableDataset[Batch]):
     """Endless batches; each worker draws from its own seeded stream."""
 
-    def __init__(self, sources: list[tuple[Source, float]], seed: int, wide: bool) -> None:
+    def __init__(
+        self, sources: list[tuple[Source, float]], outputs: str, seed: int, wide: bool, coarse: float = 1.0
+    ) -> None:
         self.sources = sources
+        self.outputs = outputs
         self.seed = seed
-        self.sizes = [size for size in SIZES if wide or prod(size[0]) <= prod(STUDENT_PATCH)]
+        self.sizes = [
+            (coarser(shape, coarse), count, share)
+            for shape, count, share in SIZES
+            if wide or prod(shape) <= prod(STUDENT_PATCH)
+        ]
+        self.spacing = SPACING * [1, coarse, coarse]
 
     def __iter__(self) -> Iterator[Batch]:
         worker = torch.utils.data.get_worker_info()
@@ -64,7 +74,8 @@ class Patches(IterableDataset[Batch]):
         often = np.array([share for *_, share in self.sizes])
         while True:
             shape, count, _ = self.sizes[rng.choice(len(often), p=often / often.sum())]
-            drawn = [self.sources[rng.choice(len(shares), p=shares)][0].render(rng, shape) for _ in range(count)]
+            picked = [self.sources[rng.choice(len(shares), p=shares)][0] for _ in range(count)]
+            drawn = [for_outputs(source.render(rng, shape, self.spacing), self.outputs) for source in picked]
             yield [
                 (
                     torch.from_numpy(patch.image)[None, None],
@@ -89,9 +100,9 @@ def for_single_patches(network: torch.nn.Module) -> None:
             module.forward = MethodType(_norm_of_one, module)  # type: ignore[method-assign]
 
 
-def _some_images(sources: list[tuple[Source, float]], seed: int) -> list[torch.Tensor]:
+def _some_images(sources: list[tuple[Source, float]], seed: int, coarse: float) -> list[torch.Tensor]:
     """What shows the ranges of activations: patches (1, 1, z, y, x) of all sources, as often as training takes them."""
-    batches = iter(Patches(sources, seed, wide=False))
+    batches = iter(Patches(sources, "unified", seed, wide=False, coarse=coarse))
     return [image for _ in range(FOLDED_ON) for image, *_ in next(batches)]
 
 
@@ -115,7 +126,7 @@ def train(
     folder: Path,
     sources: list[tuple[Source, float]],
     *,
-    outputs: int,
+    outputs: str = "unified",
     minutes: float | None = None,
     steps: int | None = None,
     start: Path | None = None,
@@ -125,21 +136,26 @@ def train(
     save_minutes: float = 5.0,
     plain: bool = False,
     rounded: bool = False,
+    coarse: float = 1.0,
+    balance: float = 0.0,
 ) -> Path:
     """Train for `minutes` of this run's own time, or for `steps`, and return the path of the averaged weights.
 
+    outputs  those of the network, a key of labels.OUTPUTS
     plain    train the student without instance norms; those of `start` are folded first
     rounded  half of the passes are as int8 makes them; needs a `start` that has learned, since the ranges of
              activations are seen once, at the beginning
+    coarse   how many times the plan's spacing in the plane; patches show as many mm in fewer voxels
+    balance  that of the loss: a network from nothing finds no organ but the liver for long without it
     """
     if (minutes is None) == (steps is None):
         raise ValueError("a run has a budget of minutes or of steps")
     folder.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    state = with_outputs(read_state(start), outputs) if start else None
+    state = with_outputs(read_state(start), len(OUTPUTS[outputs])) if start else None
     if state and plain and has_norms(state):
-        state = fold_norms(state, _some_images(sources, seed))
-    master = build_student(outputs, norms=not plain).to(device)
+        state = fold_norms(state, _some_images(sources, seed, coarse))
+    master = build_student(len(OUTPUTS[outputs]), norms=not plain).to(device)
     if state:
         master.load_state_dict(state)
     average = {key: value.detach().clone() for key, value in master.state_dict().items()}
@@ -158,8 +174,8 @@ def train(
     weights, working = list(master.parameters()), list(network.parameters())
     rounding = None
     if rounded:
-        rounding = Rounding(network, [image.to(device).bfloat16() for image in _some_images(sources, seed)])
-    drawn = Patches(sources, seed + step, wide=plain)
+        rounding = Rounding(network, [image.to(device).bfloat16() for image in _some_images(sources, seed, coarse)])
+    drawn = Patches(sources, outputs, seed + step, plain, coarse)
     ahead = 8 if workers else None
     batches = iter(DataLoader(drawn, batch_size=None, num_workers=workers, prefetch_factor=ahead))
     result = folder / "average.pt"
@@ -192,7 +208,7 @@ def train(
             if rounding:
                 rounding.on = bool(rng.integers(2))
             logits = network(image.bfloat16().to(memory_format=torch.channels_last_3d))
-            loss = partial_label_loss(logits, label, merge) / len(patches)
+            loss = partial_label_loss(logits, label, merge, balance) / len(patches)
             losses.append(float(loss.detach()) * len(patches))
             if plain and (cut := _cut(image, rng)):
                 if rounding:  # wide windows in int8 are to give what patches give that are not rounded
@@ -238,7 +254,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--minutes", type=float, required=True)
     parser.add_argument("--start", type=Path, help="state dict or folder of exported weights to start from")
-    parser.add_argument("--outputs", type=int, default=15, help="15 unified, 14 organs")
+    parser.add_argument("--outputs", choices=sorted(OUTPUTS), default="unified")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--synthetic", type=float, default=0.55, help="share of synthetic patches")
     parser.add_argument("--pseudo", type=float, default=0.15, help="share of patches with pseudo-labels")
@@ -248,6 +264,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--plain", action="store_true", help="without instance norms: those of --start are folded")
     parser.add_argument("--rounded", action="store_true", help="with half of the passes as int8 makes them")
+    parser.add_argument("--coarse", type=float, default=1.0, help="voxels so many times as large in the plane")
+    parser.add_argument("--balance", type=float, default=0.0, help="how much small classes count: 0 by voxels, 1 alike")
     arguments = parser.parse_args()
     train(
         arguments.folder,
@@ -259,6 +277,8 @@ def main() -> None:
         seed=arguments.seed,
         plain=arguments.plain,
         rounded=arguments.rounded,
+        coarse=arguments.coarse,
+        balance=arguments.balance,
     )
 
 

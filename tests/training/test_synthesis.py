@@ -25,7 +25,8 @@ from training.network import (  # noqa: E402
     read_state,
     with_outputs,
 )
-from training.patch import SPACING  # noqa: E402
+from training.patch import SPACING, Patch, for_outputs  # noqa: E402
+from training.plans import coarser  # noqa: E402
 from training.result_folder import write_result_folder  # noqa: E402
 from training.rounding import Rounding  # noqa: E402
 from training.sources import Source  # noqa: E402
@@ -124,6 +125,43 @@ def test_the_loss_falls_where_the_answer_is_right_and_ignores_what_is_unknown() 
     assert float(partial_label_loss(-right, label, merge)) > 1
 
 
+def test_the_smaller_a_class_the_more_a_voxel_of_it_counts_where_classes_are_balanced() -> None:
+    label = torch.zeros((1, 1, 1, 100), dtype=torch.uint8)
+    label[..., :10] = 1
+    known = torch.from_numpy(merge_classes())[None, :2]
+    right = torch.full((1, 2, 1, 1, 100), -9.0).scatter(1, label[:, None].long(), 9.0)
+    organ_lost, as_much_else = right.clone(), right.clone()
+    organ_lost[..., :10] *= -1
+    as_much_else[..., 50:60] *= -1
+
+    def ratio(balance: float) -> float:
+        lost, other = (partial_label_loss(x, label, known, balance) for x in (organ_lost, as_much_else))
+        return float(lost / other)
+
+    assert ratio(0.0) < 1.5 < ratio(0.5) < ratio(1.0)  # the Dice term is above 1 at any balance
+    assert ratio(1.0) > 5
+
+
+def test_each_network_of_the_pair_learns_its_own_labels() -> None:
+    label = np.array([0, 1, TUMOR, IGNORE], np.uint8).reshape(1, 1, 4)
+    patch = Patch(np.zeros((1, 1, 4), np.float32), label, merge_classes((0, 10)))
+    organ, tumor, unified = (for_outputs(patch, outputs) for outputs in ("organ", "tumor", "unified"))
+    assert organ.label.ravel().tolist() == [0, 1, IGNORE, IGNORE] and organ.merge.tolist() == patch.merge[:14].tolist()
+    assert tumor.label.ravel().tolist() == [0, 0, 1, IGNORE] and tumor.merge.tolist() == [0, 1]
+    assert unified is patch
+
+
+def test_a_coarse_patch_shows_as_many_mm_in_fewer_voxels(anatomy: Anatomy) -> None:
+    assert coarser((32, 128, 192), 2) == (32, 64, 96)
+    assert coarser((24, 112, 160), 4) == (24, 48, 48)  # two voxels at the lowest stage would be too few
+    fine = Renderer(anatomy).render(np.random.default_rng(2), (12, 128, 192))
+    coarse = Renderer(anatomy).render(np.random.default_rng(2), (12, 64, 96), SPACING * [1, 2, 2])
+    alike = [np.isin(label, (IGNORE, TUMOR), invert=True) for label in (fine.label[:, ::2, ::2], coarse.label)]
+    both = alike[0] & alike[1]
+    assert both.mean() > 0.3 and len(np.unique(coarse.label[both])) > 2
+    assert (fine.label[:, ::2, ::2] == coarse.label)[both].mean() > 0.95
+
+
 def test_a_patch_is_drawn_to_what_the_larger_one_says_and_not_the_other_way() -> None:
     torch.manual_seed(0)
     outer, inner = torch.randn((2, 1, 3, 4, 5, 6)).requires_grad_()
@@ -216,18 +254,18 @@ def test_the_rate_warms_up_and_falls_to_nothing() -> None:
 def test_a_training_goes_on_where_it_was(anatomy: Anatomy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("training.train.SIZES", [((24, 64, 64), 1, 1.0)])
     sources: list[tuple[Source, float]] = [(Renderer(anatomy), 1.0)]
-    train(tmp_path, sources, outputs=15, steps=1, workers=0)
+    train(tmp_path, sources, steps=1, workers=0)
     first = torch.load(tmp_path / "last.pt", weights_only=True)
-    result = train(tmp_path, sources, outputs=15, minutes=first["minutes"] + 1e-6, workers=0)
+    result = train(tmp_path, sources, minutes=first["minutes"] + 1e-6, workers=0)
     second = torch.load(tmp_path / "last.pt", weights_only=True)
     assert first["step"] == 1 and second["step"] == 2
     assert second["minutes"] > first["minutes"]
     # Norms are folded on patches up to the plan's; a network without them trains on wider ones as well.
     monkeypatch.setattr("training.train.SIZES", [((24, 64, 64), 1, 0.01), ((32, 128, 208), 1, 0.99)])
-    plain = train(tmp_path / "plain", sources, outputs=15, steps=1, start=result, workers=0, plain=True, rounded=True)
+    plain = train(tmp_path / "plain", sources, steps=1, start=result, workers=0, plain=True, rounded=True)
     assert torch.load(tmp_path / "plain" / "last.pt", weights_only=True)["step"] == 1
     with pytest.raises(ValueError, match="minutes or of steps"):
-        train(tmp_path / "plain", sources, outputs=15)
+        train(tmp_path / "plain", sources)
     assert not has_norms(torch.load(plain, weights_only=True))
     state = torch.load(result, weights_only=True)
     assert all(bool(torch.isfinite(value).all()) for value in state.values())
