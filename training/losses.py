@@ -21,7 +21,8 @@ def partial_label_loss(
     `merge` (b, k) gives for each class the class that stands for it in that sample: an organ that a reference leaves
     out stands with the background, and the loss then sees only the sum of both probabilities (the marginal loss of
     Shi et al., Medical Image Analysis 2021). Voxels with IGNORE count nowhere. In the cross-entropy
-    a voxel's weight is its class's share of the patch to the power of -`balance`: at 1 all classes count the same.
+    those of the tumour and of RARE count RARE_WEIGHT times; with a `balance` each counts by its class's share of the
+    patch to the power of -`balance` instead, so that at 1 all classes weigh the same.
     """
     classes = logits.shape[1]
     known = label != IGNORE
@@ -32,11 +33,12 @@ def partial_label_loss(
     if not torch.equal(merge, torch.arange(classes, device=merge.device, dtype=merge.dtype).expand_as(merge)):
         probability = torch.einsum("bkzyx,bkr->brzyx", probability, together)
     picked = probability.gather(1, target[:, None])[:, 0]
-    weight = torch.ones(classes, device=logits.device)
-    weight[[code for code in (*(ORGANS[name] for name in RARE), TUMOR) if code < classes]] = RARE_WEIGHT
     if balance:
         found = torch.bincount(target[known], minlength=classes).float()
-        weight = weight * (found / found.sum().clamp(min=1)).clamp(min=LEAST) ** -balance
+        weight = (found / found.sum().clamp(min=1)).clamp(min=LEAST) ** -balance
+    else:
+        weight = torch.ones(classes, device=logits.device)
+        weight[[code for code in (*(ORGANS[name] for name in RARE), TUMOR) if code < classes]] = RARE_WEIGHT
     counted = weight[target] * known
     cross_entropy = -(picked.clamp(min=1e-6).log() * counted).sum() / counted.sum().clamp(min=1)
 
