@@ -19,6 +19,10 @@ from training.sources import LABELLED, open_sources
 from training.train import train
 
 
+# From nothing within minutes: large voxels, classes balanced, a high rate.
+COARSE, BALANCE, PEAK = 3.0, 0.7, 2e-3
+
+
 @dataclass(frozen=True)
 class Arm:
     """Shares of synthetic and of pseudo-labelled patches, the labelled scans having the rest, and the networks."""
@@ -37,10 +41,8 @@ ARMS = {
 }
 
 
-def run(
-    folder: Path, data: Path, labels: Path, held_out: list[str], steps: int, seed: int, coarse: float
-) -> dict[str, float]:
-    """Mean organ DSC by arm; each arm's scores are written to its own folder. `coarse` as in training.train."""
+def run(folder: Path, data: Path, labels: Path, held_out: list[str], steps: int, seed: int) -> dict[str, float]:
+    """Mean organ DSC by arm; each arm's scores are written to its own folder."""
     result = {}
     for name, arm in ARMS.items():
         place = folder / name.replace(",", "").replace(" ", "-")
@@ -49,17 +51,26 @@ def run(
             sources = open_sources(data, arm.synthetic, arm.pseudo, labels, held_out)
             for outputs in arm.networks:
                 own = place / outputs
-                state = train(own, sources, outputs=outputs, steps=steps, seed=seed, coarse=coarse)
+                state = train(
+                    own,
+                    sources,
+                    outputs=outputs,
+                    steps=steps,
+                    peak=PEAK,
+                    seed=seed,
+                    coarse=COARSE,
+                    balance=BALANCE,
+                )
                 for command in (
-                    ["training.result_folder", state, own / "model", "--labels", outputs, "--coarse", coarse],
+                    ["training.result_folder", state, own / "model", "--labels", outputs, "--coarse", COARSE],
                     ["training.export", own / "model", place / "weights" / outputs],
                 ):
                     subprocess.run([sys.executable, "-m", *map(str, command)], check=True, stdout=sys.stderr)
             scans = [data / "labelled" / f"{case}_0000.nii.gz" for case in held_out if case in LABELLED]
             found = evaluate(place / "weights", scans, data / "labelled", [], [])
             plain = {case: {label: vars(score) for label, score in by.items()} for case, by in found.items()}
-            said = {"mean_organ_dsc": means(found)[0].dsc, "steps": steps, "seed": seed, "coarse": coarse}
-            scores.write_text(json.dumps(said | {"cases": plain}) + "\n")
+            mean = means(found)[0].dsc
+            scores.write_text(json.dumps({"mean_organ_dsc": mean, "steps": steps, "seed": seed, "cases": plain}) + "\n")
         result[name] = json.loads(scores.read_text())["mean_organ_dsc"]
     return result
 
@@ -71,11 +82,10 @@ def main() -> None:
     parser.add_argument("--labels", type=Path, required=True, help="folder with pseudo-labels")
     parser.add_argument("--held-out", nargs="+", default=["ts_slab", "amos_0001"], help="scans to score on")
     parser.add_argument("--steps", type=int, default=500)
-    parser.add_argument("--coarse", type=float, default=1.0, help="voxels so many times as large in the plane")
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
-    result = run(asked.run, asked.data, asked.labels, asked.held_out, asked.steps, asked.seed, asked.coarse)
-    print(f"| {asked.steps} steps, seed {asked.seed} | mean organ DSC of {', '.join(asked.held_out)} |")
+    arguments = parser.parse_args()
+    result = run(arguments.run, arguments.data, arguments.labels, arguments.held_out, arguments.steps, arguments.seed)
+    print(f"| {arguments.steps} steps, seed {arguments.seed} | mean organ DSC of {', '.join(arguments.held_out)} |")
     print("|---|---|")
     for name, dsc in result.items():
         print(f"| {name} | {100 * dsc:.1f} |")

@@ -44,6 +44,6 @@ def test_an_arm_is_trained_scored_and_not_done_twice(
     monkeypatch.setattr(ablation, "ARMS", {"organs, tumour": pair})
     monkeypatch.setattr("training.train.SIZES", [((24, 64, 64), 1, 1.0)])
     for _ in range(2):
-        found = ablation.run(tmp_path / "run", tmp_path, tmp_path, ["ts_slab"], steps=1, seed=3, coarse=1.5)
-        assert set(found) == {"organs, tumour"} and 0 <= found["with both"] <= 1
+        found = ablation.run(tmp_path / "run", tmp_path, tmp_path, ["ts_slab"], steps=1, seed=3)
+        assert set(found) == {"organs, tumour"} and 0 <= found["organs, tumour"] <= 1
     assert asked == [(0.5, 0.2, ["ts_slab"])]
