@@ -18,7 +18,6 @@ from training.evaluate import evaluate, means
 from training.sources import LABELLED, open_sources
 from training.train import train
 
-
 # From nothing within minutes: large voxels, classes balanced, a high rate.
 COARSE, BALANCE, PEAK = 3.0, 0.7, 2e-3
 
