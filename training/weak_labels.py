@@ -3,9 +3,10 @@
     python -m training.weak_labels TEACHERS... --scans DIR --out DIR
 
 Teachers are folders of exported networks, such as snapshots of one run. What they agree on is kept, by the rules of
-training.pseudo_labels and two more, since a weak teacher is wrong in pieces: a voxel on which they do not all agree
-is ignored, and so is a piece of an organ apart from its largest; more than FAR from it, it is background. Organs that
-are learned late are found in part, so that what lies NEAR to one is not known to be background.
+training.pseudo_labels and three more, since a weak teacher is wrong in pieces. A voxel on which they do not all agree
+is ignored; but organs that are learned late are found in part, so that most teachers are enough for one of these, and
+what lies NEAR to it is not known to be background. A piece of an organ apart from its largest is ignored; more than
+FAR from it, it is background.
 """
 
 from __future__ import annotations
@@ -30,17 +31,19 @@ NEAR = 6.0  # mm
 def agreed(maps: Sequence[np.ndarray], spacing: Sequence[float], keep: float) -> np.ndarray:
     """What teachers' label maps (x, y, z) agree on, uint8, IGNORE where they do not; spacing in mm."""
     labels, _, _ = merge(maps, keep, IGNORE)
-    for other in maps[1:]:
-        labels[other != maps[0]] = IGNORE
+    same = sum((one == labels).astype(np.uint8) for one in maps)
+    late = [ORGANS[name] for name in RARE]
+    enough = np.where(np.isin(labels, late), len(maps) // 2 + 1, len(maps))
+    labels[same < enough] = IGNORE
     for organ in ORGANS.values():
-        pieces, count = ndimage.label(labels == organ)
-        if count < 2:
-            continue
-        largest = pieces == 1 + np.bincount(pieces.reshape(-1))[1:].argmax()
-        rest = (labels == organ) & ~largest
-        far = ndimage.distance_transform_edt(~largest, spacing) > FAR
-        labels[rest & far], labels[rest & ~far] = 0, IGNORE
-    rare = np.isin(labels, [ORGANS[name] for name in RARE])
+        for box in ndimage.find_objects((labels == organ).astype(np.uint8)):  # one box around all pieces
+            part = labels[box]
+            pieces, _ = ndimage.label(part == organ)
+            largest = pieces == 1 + np.bincount(pieces.reshape(-1))[1:].argmax()
+            rest = (part == organ) & ~largest
+            far = ndimage.distance_transform_edt(~largest, spacing) > FAR
+            part[rest & far], part[rest & ~far] = 0, IGNORE
+    rare = np.isin(labels, late)
     if rare.any():
         labels[(labels == 0) & (ndimage.distance_transform_edt(~rare, spacing) <= NEAR)] = IGNORE
     return labels

@@ -128,6 +128,11 @@ def test_weak_teachers_are_believed_where_they_agree_and_in_one_piece() -> None:
     assert (labels[36:38, :2, :2] == 4).all()
     assert labels[36, 0, 4] == codes.IGNORE and labels[36, 0, 5] == 0  # 6 and 8 mm away
     assert (labels[20:24, :2] == 3).all() and (labels[20:24, 2] == codes.IGNORE).all()
+    # Most teachers are enough for a pancreas, not for a spleen.
+    third = first.copy()
+    third[36:38] = third[20:24] = 0
+    labels = agreed([first, second, third], (2.0, 2.0, 2.0), keep=0.5)
+    assert (labels[36:38, :2, :2] == 4).all() and (labels[20:24, :3] == codes.IGNORE).all()
 
 
 def test_a_tumour_is_outlined_from_a_point() -> None:
