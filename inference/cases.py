@@ -43,6 +43,8 @@ def find_cases(inputs: Path, outputs: Path, names: Sequence[str] = ()) -> tuple[
         except OSError as error:
             raise InputFolderError(f"{shown(inputs)} cannot be opened: {error.strerror}") from error
         files = [inputs / entry for entry in entries if _stem(entry) is not None]
+        # Where X.nii.gz and X_0000.nii.gz lie side by side, the first is most likely the reference of the second.
+        files.sort(key=lambda file: not (_stem(file.name) or "").endswith(CHANNEL))
         if not files and any(entry.lower().endswith(".dcm") for entry in entries):
             files = [inputs]
     elif inputs.exists() or inputs.is_symlink():
@@ -69,7 +71,7 @@ def find_cases(inputs: Path, outputs: Path, names: Sequence[str] = ()) -> tuple[
     for name in names:
         if name not in first:
             raise NoInputError(f"case {shown(name)} is not in {shown(inputs)}")
-    wanted = list(names) or list(first)
+    wanted = list(names) or sorted(first)
     return [case for name in wanted for case in cases if case.name == name], warnings
 
 

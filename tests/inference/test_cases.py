@@ -65,6 +65,14 @@ def test_two_files_of_one_name(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_reference_beside_its_scan_does_not_take_its_place(tmp_path: Path) -> None:
+    names(tmp_path, "x.nii.gz", "x_0000.nii.gz", "a.nii.gz")
+    cases, _ = find_cases(tmp_path, OUT)
+    assert [(case.scan.name, case.twin and case.twin.name) for case in cases] == [
+        ("a.nii.gz", None), ("x_0000.nii.gz", None), ("x.nii.gz", "x_0000.nii.gz")
+    ]  # fmt: skip
+
+
 def test_one_file_as_input(tmp_path: Path) -> None:
     scan = tmp_path / "x_0000.nii.gz"
     scan.touch()
