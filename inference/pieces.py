@@ -11,10 +11,14 @@ from inference.body import dilated
 
 CELL = 4.0  # mm: pieces are looked for on every so many voxels
 FAR = 60.0  # mm between the boxes of two pieces: a pancreas found in parts has them 30 mm apart, a bladder lies beyond
+LEAST = 0.1  # of an organ's largest piece: what is smaller is not the organ itself
 
 
 def drop_far_pieces(labels: np.ndarray, spacing: Sequence[float], values: Iterable[int]) -> dict[int, int]:
-    """Set to 0, in place, what lies FAR from the largest piece of its label.
+    """Set to 0, in place, what lies FAR from the piece of its label that is the organ.
+
+    That is the one near to which most others of `values` are found, and of several the largest: a whole thigh that
+    is taken for spleen is larger than the spleen.
 
     labels   (z, y, x) uint8
     spacing  mm (z, y, x)
@@ -32,12 +36,24 @@ def drop_far_pieces(labels: np.ndarray, spacing: Sequence[float], values: Iterab
     for piece in range(1, count + 1):
         part = boxes[piece]
         value = int(thin[part][pieces[part] == piece][0])
-        by_label.setdefault(value, []).append(piece)
+        if value in wanted:
+            by_label.setdefault(value, []).append(piece)
+    large = {
+        value: [piece for piece in own if sizes[piece] >= LEAST * max(sizes[own])] for value, own in by_label.items()
+    }
+
+    def near(one: int, other: int) -> bool:
+        return _gap(boxes[one], boxes[other], mm) <= FAR
+
+    def standing(piece: int, value: int) -> tuple[int, int]:
+        others = [own for other, own in large.items() if other != value]
+        return sum(any(near(piece, each) for each in own) for own in others), int(sizes[piece])
+
     lost: dict[int, int] = {}
-    for value in sorted(wanted & by_label.keys()):
-        largest = max(by_label[value], key=lambda piece: int(sizes[piece]))
-        for piece in by_label[value]:
-            if _gap(boxes[piece], boxes[largest], mm) > FAR:
+    for value, own in sorted(by_label.items()):
+        organ = max(large[value], key=lambda piece: standing(piece, value))
+        for piece in own:
+            if not near(piece, organ):
                 lost[value] = lost.get(value, 0) + _drop(labels, pieces, piece, value, boxes[piece], step)
     return lost
 
@@ -53,9 +69,9 @@ def _drop(
 ) -> int:
     """Set the voxels of a piece of the thinned volume to 0, and those of its label beside it; returns how many."""
     grown = tuple(slice(max(part.start - 1, 0), part.stop + 1) for part in box)
-    mask = dilated(pieces[grown] == piece, (0, 1, 2))  # its edge lies between the voxels that were looked at
-    for axis in range(3):
-        mask = mask.repeat(step[axis], axis)
+    mask = pieces[grown] == piece
+    for axis in range(3):  # its edges and corners lie between the voxels that were looked at
+        mask = dilated(mask, (axis,)).repeat(step[axis], axis)
     part = labels[tuple(slice(cells.start * n, cells.stop * n) for cells, n in zip(grown, step, strict=True))]
     gone = (part == value) & mask[tuple(slice(0, n) for n in part.shape)]
     part[gone] = 0

@@ -7,7 +7,7 @@ import pytest
 
 from inference.pieces import FAR, drop_far_pieces
 
-LIVER, LESION = 1, 14
+LIVER, KIDNEY, SPLEEN, LESION = 1, 2, 3, 14
 
 
 def volume() -> np.ndarray:
@@ -29,6 +29,26 @@ def test_what_lies_far_from_its_organ_goes_and_nothing_else(scale: int) -> None:
     lost = drop_far_pieces(labels, (1.0 / scale,) * 3, [LIVER])
     assert lost == {LIVER: (1000 + 64) * scale**3}
     assert np.array_equal(labels, expected)
+
+
+def test_the_organ_is_where_the_others_are_even_if_something_larger_lies_elsewhere() -> None:
+    labels = np.zeros((150, 60, 60), np.uint8)
+    labels[100:130, 5:35, 5:35] = LIVER
+    labels[100:120, 40:55, 40:55] = SPLEEN
+    labels[100:120, 40:55, 10:30] = KIDNEY
+    expected = labels.copy()
+    labels[0:20, 5:55, 5:55] = SPLEEN  # a thigh, larger than the spleen
+    labels[22:30, 10:20, 10:20] = LIVER  # beside it
+    assert drop_far_pieces(labels, (1.0, 1.0, 1.0), [LIVER, SPLEEN, KIDNEY]) == {LIVER: 800, SPLEEN: 50000}
+    assert np.array_equal(labels, expected)
+
+
+def test_a_crumb_among_other_organs_is_not_the_organ() -> None:
+    labels = np.zeros((150, 60, 60), np.uint8)
+    labels[100:130, 5:55, 5:55] = LIVER
+    labels[0:20, 5:35, 5:35] = SPLEEN
+    labels[100:110, 56:60, 5:25] = SPLEEN
+    assert drop_far_pieces(labels, (1.0, 1.0, 1.0), [LIVER, SPLEEN]) == {SPLEEN: 800}
 
 
 def test_distance_is_in_mm() -> None:
