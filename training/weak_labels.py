@@ -6,7 +6,7 @@ Teachers are folders of exported networks, such as snapshots of one run. What th
 training.pseudo_labels and three more, since a weak teacher is wrong in pieces. A voxel on which they do not all agree
 is ignored; but organs that are learned late are found in part, so that most teachers are enough for one of these, and
 what lies NEAR to it is not known to be background. A piece of an organ apart from its largest is ignored; more than
-FAR from it, it is background.
+FAR from it, it is background. Pieces are those of the vote: an aorta that one teacher has lost halfway is one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def agreed(maps: Sequence[np.ndarray], spacing: Sequence[float], keep: float) ->
     same = sum((one == labels).astype(np.uint8) for one in maps)
     late = [ORGANS[name] for name in RARE]
     enough = np.where(np.isin(labels, late), len(maps) // 2 + 1, len(maps))
-    labels[same < enough] = IGNORE
+    doubtful = same < enough
     for organ in ORGANS.values():
         for box in ndimage.find_objects((labels == organ).astype(np.uint8)):  # one box around all pieces
             part = labels[box]
@@ -43,6 +43,7 @@ def agreed(maps: Sequence[np.ndarray], spacing: Sequence[float], keep: float) ->
             rest = (part == organ) & ~largest
             far = ndimage.distance_transform_edt(~largest, spacing) > FAR
             part[rest & far], part[rest & ~far] = 0, IGNORE
+    labels[doubtful] = IGNORE
     rare = np.isin(labels, late)
     if rare.any():
         labels[(labels == 0) & (ndimage.distance_transform_edt(~rare, spacing) <= NEAR)] = IGNORE

@@ -133,6 +133,14 @@ def test_weak_teachers_are_believed_where_they_agree_and_in_one_piece() -> None:
     third[36:38] = third[20:24] = 0
     labels = agreed([first, second, third], (2.0, 2.0, 2.0), keep=0.5)
     assert (labels[36:38, :2, :2] == 4).all() and (labels[20:24, :3] == codes.IGNORE).all()
+    # An aorta that one of them has lost halfway is one piece.
+    whole = np.zeros((40, 6, 6), np.uint8)
+    whole[:, 2:4, 2:4] = 5
+    torn = whole.copy()
+    torn[10:25] = 0
+    labels = agreed([whole, torn, whole], (2.0, 2.0, 2.0), keep=0.5)
+    ends = np.r_[0:10, 25:40]
+    assert (labels[ends][:, 2:4, 2:4] == 5).all() and (labels[10:25, 2:4, 2:4] == codes.IGNORE).all()
 
 
 def test_a_tumour_is_outlined_from_a_point() -> None:
