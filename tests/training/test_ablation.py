@@ -40,8 +40,7 @@ def test_an_arm_is_trained_scored_and_not_done_twice(
     # Without a worker process: PyTorch's handler of SIGCHLD, on the stack that pytest's faulthandler sets aside for
     # signals, ended the whole test run with SIGSEGV in the subprocess that follows.
     monkeypatch.setattr(ablation, "train", partial(train, workers=0))
-    pair = ablation.Arm(0.5, 0.2, ("organ", "tumor"))
-    monkeypatch.setattr(ablation, "ARMS", {"organs, tumour": pair})
+    monkeypatch.setattr(ablation, "ARMS", {"organs, tumour": ablation.Arm(0.5, 0.2, "unified")})
     monkeypatch.setattr("training.train.SIZES", [((24, 64, 64), 1, 1.0)])
     for _ in range(2):
         found = ablation.run(tmp_path / "run", tmp_path, tmp_path, ["ts_slab"], steps=1, seed=3)
