@@ -11,14 +11,14 @@ from inference.body import dilated
 
 CELL = 4.0  # mm: pieces are looked for on every so many voxels
 FAR = 60.0  # mm between the boxes of two pieces: a pancreas found in parts has them 30 mm apart, a bladder lies beyond
-LEAST = 0.1  # of an organ's largest piece: what is smaller is not the organ itself
+LEAST = 0.1  # of an organ's largest piece: what is smaller does not show where organs are
 
 
 def drop_far_pieces(labels: np.ndarray, spacing: Sequence[float], values: Iterable[int]) -> dict[int, int]:
     """Set to 0, in place, what lies FAR from the piece of its label that is the organ.
 
-    That is the one near to which most others of `values` are found, and of several the largest: a whole thigh that
-    is taken for spleen is larger than the spleen.
+    Both size and company speak for a piece: its voxels count once, and once more for each other of `values` that is
+    found near. A thigh that is taken for spleen is larger than the spleen, but alone.
 
     labels   (z, y, x) uint8
     spacing  mm (z, y, x)
@@ -45,13 +45,13 @@ def drop_far_pieces(labels: np.ndarray, spacing: Sequence[float], values: Iterab
     def near(one: int, other: int) -> bool:
         return _gap(boxes[one], boxes[other], mm) <= FAR
 
-    def standing(piece: int, value: int) -> tuple[int, int]:
+    def standing(piece: int, value: int) -> int:
         others = [own for other, own in large.items() if other != value]
-        return sum(any(near(piece, each) for each in own) for own in others), int(sizes[piece])
+        return int(sizes[piece]) * (1 + sum(any(near(piece, each) for each in own) for own in others))
 
     lost: dict[int, int] = {}
     for value, own in sorted(by_label.items()):
-        organ = max(large[value], key=lambda piece: standing(piece, value))
+        organ = max(own, key=lambda piece: standing(piece, value))
         for piece in own:
             if not near(piece, organ):
                 lost[value] = lost.get(value, 0) + _drop(labels, pieces, piece, value, boxes[piece], step)

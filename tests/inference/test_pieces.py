@@ -34,21 +34,21 @@ def test_what_lies_far_from_its_organ_goes_and_nothing_else(scale: int) -> None:
 def test_the_organ_is_where_the_others_are_even_if_something_larger_lies_elsewhere() -> None:
     labels = np.zeros((150, 60, 60), np.uint8)
     labels[100:130, 5:35, 5:35] = LIVER
-    labels[100:120, 40:55, 40:55] = SPLEEN
+    labels[100:120, 36:56, 36:56] = SPLEEN
     labels[100:120, 40:55, 10:30] = KIDNEY
     expected = labels.copy()
-    labels[0:20, 5:55, 5:55] = SPLEEN  # a thigh, larger than the spleen
+    labels[0:10, 10:46, 10:46] = SPLEEN  # a thigh, larger than the spleen
     labels[22:30, 10:20, 10:20] = LIVER  # beside it
-    assert drop_far_pieces(labels, (1.0, 1.0, 1.0), [LIVER, SPLEEN, KIDNEY]) == {LIVER: 800, SPLEEN: 50000}
+    assert drop_far_pieces(labels, (1.0, 1.0, 1.0), [LIVER, SPLEEN, KIDNEY]) == {LIVER: 800, SPLEEN: 12960}
     assert np.array_equal(labels, expected)
 
 
 def test_a_crumb_among_other_organs_is_not_the_organ() -> None:
     labels = np.zeros((150, 60, 60), np.uint8)
     labels[100:130, 5:55, 5:55] = LIVER
-    labels[0:20, 5:35, 5:35] = SPLEEN
-    labels[100:110, 56:60, 5:25] = SPLEEN
-    assert drop_far_pieces(labels, (1.0, 1.0, 1.0), [LIVER, SPLEEN]) == {SPLEEN: 800}
+    labels[10:30, 5:35, 5:35] = SPLEEN
+    labels[100:120, 56:60, 5:35] = SPLEEN  # a seventh of the spleen
+    assert drop_far_pieces(labels, (1.0, 1.0, 1.0), [LIVER, SPLEEN]) == {SPLEEN: 2400}
 
 
 def test_distance_is_in_mm() -> None:
