@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inference.errors import InputFolderError, NoInputError, shown
+from inference.sources import METAIMAGE, NRRD, dicom_files
 
 NIFTI = (".nii.gz", ".nii")
-OTHER = (".nrrd", ".mha", ".mhd")  # read through SimpleITK
+OTHER = METAIMAGE + NRRD  # read through SimpleITK
 CHANNEL = "_0000"  # nnU-Net's and FLARE's suffix of the first, here the only, image channel
 
 
@@ -45,8 +46,8 @@ def find_cases(inputs: Path, outputs: Path, names: Sequence[str] = ()) -> tuple[
         files = [inputs / entry for entry in entries if _stem(entry) is not None]
         # Where X.nii.gz and X_0000.nii.gz lie side by side, the first is most likely the reference of the second.
         files.sort(key=lambda file: not (_stem(file.name) or "").endswith(CHANNEL))
-        if not files and any(entry.lower().endswith(".dcm") for entry in entries):
-            files = [inputs]
+        if dicom_files(inputs):
+            files = [_series(inputs), *_beside_series(inputs, files, warnings)]
     elif inputs.exists() or inputs.is_symlink():
         files = [inputs]
     else:
@@ -73,6 +74,22 @@ def find_cases(inputs: Path, outputs: Path, names: Sequence[str] = ()) -> tuple[
             raise NoInputError(f"case {shown(name)} is not in {shown(inputs)}")
     wanted = list(names) or sorted(first)
     return [case for name in wanted for case in cases if case.name == name], warnings
+
+
+def _series(folder: Path) -> Path:
+    """The folder of a series, under a path that has a name: "." has none."""
+    return folder if folder.name not in ("", "..") else folder.resolve()
+
+
+def _beside_series(folder: Path, files: list[Path], warnings: list[str]) -> list[Path]:
+    """Scans beside a DICOM series, but for the label map that an earlier run of that series put there."""
+    own = f"{_series(folder).name.removesuffix(CHANNEL)}.nii.gz"
+    others = [file for file in files if file.name != own]
+    if len(others) < len(files):
+        warnings.append(f"{shown(own)} is left out: it bears the name of the DICOM series beside it, as its label map")
+    if others:
+        warnings.append(f"{shown(_series(folder).name)} holds a DICOM series and other scans: each is a case")
+    return others
 
 
 def _stem(name: str) -> str | None:

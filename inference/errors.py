@@ -79,7 +79,7 @@ def shown(name: str | Path) -> str:
     """
     if _hidden:
         case = os.path.basename(name)
-        for ending in (".gz", ".nii", ".json", ".nrrd", ".mha", ".mhd", "_0000"):
+        for ending in (".gz", ".nii", ".json", ".nrrd", ".nhdr", ".mha", ".mhd", "_0000"):
             case = case.removesuffix(ending)
         return hashlib.sha256(os.fsencode(case)).hexdigest()[:12]
     return json.dumps(os.fsencode(name).decode(errors="backslashreplace"), ensure_ascii=False)[1:-1]

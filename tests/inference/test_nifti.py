@@ -21,7 +21,7 @@ from nibabel.nifti2 import Nifti2Header
 from inference import machine, nifti
 from inference.errors import CaseError, MemoryBudgetError, ScanError
 from inference.header import parse
-from inference.reading import read_scan
+from inference.reading import read_scan, write_empty
 
 SHAPE = (10, 12, 14)  # (z, y, x)
 SPACING = (5.0, 4.0, 3.0)  # mm
@@ -445,7 +445,7 @@ def test_89_90_what_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "zero_0000.nii.gz").symlink_to("/dev/zero")
     (tmp_path / "loop_0000.nii.gz").symlink_to("loop_0000.nii.gz")
     (tmp_path / "gone_0000.nii.gz").symlink_to("nowhere")
-    for name, cause in (("pipe", "regular"), ("zero", "regular"), ("loop", "read"), ("gone", "No such file")):
+    for name, cause in (("pipe", "is a FIFO"), ("zero", "is a device"), ("loop", "read"), ("gone", "No such file")):
         with pytest.raises(ScanError, match=f"^{name}_0000.nii.gz .*{cause}"):
             read_scan(tmp_path / f"{name}_0000.nii.gz")
 
@@ -517,9 +517,9 @@ def test_an_empty_label_map_needs_the_header_only(hu: np.ndarray, tmp_path: Path
     whole, empty, scan = tmp_path / "x.nii.gz", tmp_path / "y.nii.gz", tmp_path / "cut_0000.nii"
     nifti.write_labels(whole, np.zeros(hu.shape, np.uint8), found)
     scan.write_bytes(file_bytes(header(), hu)[:400])
-    nifti.write_empty(scan, empty)
+    write_empty(scan, empty)
     assert empty.read_bytes() == whole.read_bytes()
     scan.write_bytes(b"no NIfTI at all")
     with pytest.raises(ScanError):
-        nifti.write_empty(scan, tmp_path / "z.nii.gz")
+        write_empty(scan, tmp_path / "z.nii.gz")
     assert not (tmp_path / "z.nii.gz").exists()
