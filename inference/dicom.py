@@ -59,10 +59,13 @@ PHASES = ("AcquisitionNumber", "TemporalPositionIdentifier", "AcquisitionTime", 
 ROUNDED = 1e-3  # share of a length, or cosine
 UNEVEN = 0.1  # share of the distance of slices by which one may lie elsewhere
 TILT = 0.85  # least cosine between the stack and its slices' normal: gantries tilt by 30 degrees at most
-THIN = 4  # every so many rows and columns tell whether a slice is like its neighbours
-# Over 55 scans no slice differs from the nearer neighbour by more than 0.77 of what these differ by, nor the first
-# or last one by more than 1.3 of what the next two do; 4 KiB of zeros in JPEG 2000 make that 0.6 to 4.4.
-UNLIKE, UNLIKE_AT_END = 0.9, 2.0
+# A voxel is unlike both neighbours if it is this far from the nearer one, HU, and these are half as far apart at most.
+FAR = 60
+# A slice is, if so many times more of its voxels are than in the median slice, or this share, whichever is more. Over
+# 55 scans it was 0.65 of that limit at most (a first or last slice, which has both neighbours on one side, 3.4);
+# 4 KiB of zeros somewhere in a slice of JPEG 2000 gave 2 to 50 unless only fine detail was lost.
+MORE, LEAST, AT_END = 6, 0.01, 5
+THIN = 2  # every so many rows and columns are enough
 MOST_NAMED = 3  # files or series in one message
 
 
@@ -109,7 +112,7 @@ def read_scan(folder: Path) -> tuple[Scan, Header]:
     slices, header = _stack(slices)
     check_memory(header.shape)
     voxels = _voxels(slices, header.shape)
-    odd = [f"{slices[z].name} is unlike the slices beside it: damaged?" for z in _unlike(voxels)]
+    odd = [f"{slices[z].name} is unlike both slices beside it: its pixels may be damaged" for z in _unlike(voxels)]
     voxels, doubts = checked(voxels)
     return Scan(voxels, header.spacing, header.orientation, (*header.warnings, *odd[:MOST_NAMED], *doubts)), header
 
@@ -321,17 +324,17 @@ def _fragments(data: bytes, at: int) -> Iterator[bytes]:
 
 
 def _unlike(voxels: np.ndarray) -> list[int]:
-    """Slices that are further from both neighbours than these are from each other: pixels have no checksum."""
-    thin = np.clip(voxels[:, ::THIN, ::THIN], -1024, 1024).astype(np.float32)
-    beside = np.abs(np.diff(thin, axis=0)).mean(axis=(1, 2))
-    across = np.abs(thin[2:] - thin[:-2]).mean(axis=(1, 2))
-    nearer = np.minimum(beside[:-1], beside[1:])
-    found = [int(z) + 1 for z in np.flatnonzero(nearer > UNLIKE * np.maximum(across, 1))]
-    if beside[0] > UNLIKE_AT_END * max(beside[1], 1):
-        found.insert(0, 0)
-    if beside[-1] > UNLIKE_AT_END * max(beside[-2], 1):
-        found.append(len(thin) - 1)
-    return found
+    """Slices that look damaged: pixels have no checksum, but neighbours."""
+    thin = np.clip(voxels[:, ::THIN, ::THIN], -1024, 1024).astype(np.int16)
+    shares = np.empty(len(thin))
+    for z, plane in enumerate(thin):
+        first = min(max(z - 1, 0), len(thin) - 3)
+        one, two = (thin[near] for near in range(first, first + 3) if near != z)
+        off = np.minimum(np.abs(plane - one), np.abs(plane - two))
+        shares[z] = np.mean((off > FAR) & (2 * np.abs(one - two) < off))
+    limits = np.full(len(thin), max(MORE * float(np.median(shares)), LEAST))
+    limits[[0, -1]] *= AT_END
+    return [int(z) for z in np.flatnonzero(shares > limits)]
 
 
 def _tag(name: str) -> str:

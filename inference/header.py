@@ -35,8 +35,8 @@ SHEAR = 1e-2  # cosine between two axes
 MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # by code of the unit of length: unknown, m, mm, micron
 SAME = 1e-3  # relative difference of lengths below which two spacings are one
 PAIR = (
-    "is one half of a pair of .hdr and .img, which is not read: if it is NIfTI make it one file with "
-    "python -c \"import nibabel; nibabel.save(nibabel.load('X.hdr'), 'X.nii.gz')\"; ANALYZE 7.5 has no orientation"
+    "is one half of a pair of .hdr and .img, which is not read; a NIfTI pair is made one file by "
+    "python -c \"import nibabel; nibabel.save(nibabel.load('X.hdr'), 'X.nii.gz')\", ANALYZE 7.5 has no orientation"
 )
 TEXTS = ("data_type", "db_name", "descrip", "aux_file", "intent_name")  # can hold patient data
 
