@@ -50,6 +50,7 @@ TAGS = {
     "PixelData": "7FE0,0010",
 }
 DEFLATED = b"1.2.840.10008.1.2.1.99"  # transfer syntax
+MOST_SLICE = 1 << 30  # bytes: slices are read whole
 MOST_META = 1024  # bytes from the start in which the transfer syntax is named
 # What slices of one series have in common: as texts, and as numbers that may be rounded in another way.
 SAME_TEXTS = ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID", "Rows", "Columns")
@@ -110,7 +111,7 @@ def read_scan(folder: Path) -> tuple[Scan, Header]:
     for one in slices:
         _check_ct(one)
     slices, header = _stack(slices)
-    check_memory(header.shape)
+    check_memory(header.shape, 4)
     voxels = _voxels(slices, header.shape)
     odd = [f"{slices[z].name} is unlike both slices beside it: its pixels may be damaged" for z in _unlike(voxels)]
     voxels, doubts = checked(voxels)
@@ -128,6 +129,8 @@ def _headers(folder: Path) -> list[_Slice]:
     with complaints():
         for file in dicom_files(folder):
             with _holding(file), open_file(file) as opened:
+                if os.fstat(opened.fileno()).st_size > MOST_SLICE:
+                    raise ScanError("is too large for one slice")
                 try:
                     reader = reader_of(opened, "GDCMImageIO")
                 except RuntimeError:

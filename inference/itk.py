@@ -31,7 +31,7 @@ def read_scan(path: Path) -> tuple[Scan, Header]:
     """The scan and a NIfTI header for its label map. Raises ScanError and MemoryBudgetError, as nifti.read_scan."""
     lies = layout(path)
     header, dtype = _understood(path, lies)
-    check_memory(header.shape)
+    check_memory(header.shape, dtype.itemsize)
     stored, odd = _stored(path, lies, header.shape, dtype)
     small = np.can_cast(dtype, np.int16)
     with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, and is seen as such
@@ -86,9 +86,9 @@ def reader_of(file: FileIO, kind: str) -> Any:
     return reader
 
 
-def check_memory(shape: tuple[int, ...]) -> None:
-    """Before voxels are read. Raises MemoryBudgetError."""
-    need, budget = prod(shape) * 10, machine.memory_budget()  # as stored, as float32, and labels twice
+def check_memory(shape: tuple[int, ...], stored: int) -> None:
+    """Before voxels of `stored` bytes each are read. Raises MemoryBudgetError."""
+    need, budget = prod(shape) * (stored + 6), machine.memory_budget()  # as float32 as well, and labels twice
     if need > budget:
         raise MemoryBudgetError(
             f"is too large: {' x '.join(map(str, shape))} voxels need {need / 1e9:.1f} GB, "

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -245,7 +248,9 @@ def test_a_slice_that_decodes_to_something_else_is_a_warning(hu: np.ndarray, tmp
         damaged = hu.copy()
         damaged[at] = np.random.default_rng(2).permutation(hu[at].reshape(-1)).reshape(hu[at].shape)
         series(tmp_path / "s", damaged)
-        assert read_scan(tmp_path / "s")[0].warnings == (f"00{at}.dcm is unlike both slices beside it: its pixels may be damaged",)
+        assert read_scan(tmp_path / "s")[0].warnings == (
+            f"00{at}.dcm is unlike both slices beside it: its pixels may be damaged",
+        )
 
 
 @pytest.mark.parametrize("at", [0, 4, 9])
@@ -379,3 +384,36 @@ def nifti_order(voxels: np.ndarray, affine: np.ndarray, like: np.ndarray) -> np.
     same = np.sign(np.diag(affine)[:3]) == np.sign(np.diag(like)[:3])
     x, y, z = (slice(None, None, 1 if keep else -1) for keep in same)
     return voxels[z, y, x]
+
+
+def test_the_command_keeps_a_series_and_a_raw_file_only_as_long_as_they_stay_the_same(
+    blob: np.ndarray, tmp_path: Path, tiny_weights: Path
+) -> None:
+    folder = tmp_path / "s"
+    series(folder, blob, lambda _: {"PixelSpacing": "2\\2"})
+    image = sitk.GetImageFromArray(blob)
+    image.SetSpacing((2, 2, 3))
+    sitk.WriteImage(image, str(folder / "x_0000.mhd"))
+
+    def statuses() -> list[str]:
+        flags = ("--resume", "--device", "cpu", "--engine", "onnxruntime", "--json", tmp_path / "r.json")
+        command: list[str | Path] = [
+            sys.executable,
+            "-m",
+            "inference",
+            folder,
+            tmp_path / "out",
+            "--weights",
+            tiny_weights,
+            *flags,
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return [one["status"] for one in json.loads((tmp_path / "r.json").read_text())]
+
+    assert statuses() == ["done", "done"]
+    assert statuses() == ["kept", "kept"]
+    (folder / "x_0000.raw").write_bytes(blob[::-1].tobytes())
+    assert statuses() == ["kept", "done"]
+    series(folder, blob[::-1], lambda _: {"PixelSpacing": "2\\2"})
+    assert statuses() == ["done", "kept"]
