@@ -23,14 +23,14 @@ def read_scan(path: Path) -> tuple[Scan, Header]:
         return scan, header
 
 
-def write_empty(path: Path, labels: Path) -> None:
+def write_empty(path: Path, labels: Path) -> nifti.Written:
     """Write a label map without labels on the grid that the header of a scan tells; its voxels are not read.
 
-    Raises CaseError where the header cannot be read or the file cannot be written.
+    Raises CaseError if the header cannot be read, UnwrittenError if the file cannot be written.
     """
     with _named(path):
         header: Header = _reader(path).read_header(path)
-    nifti.write_labels(labels, np.zeros(header.shape[::-1], np.uint8), header)
+    return nifti.write_labels(labels, np.zeros(header.shape[::-1], np.uint8), header)
 
 
 def _reader(path: Path) -> Any:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path, PurePath
@@ -15,6 +15,7 @@ from inference.errors import ScanError
 
 METAIMAGE = (".mha", ".mhd")
 NRRD = (".nrrd", ".nhdr")
+SLICES = (".dcm", ".dicom", ".ima")  # endings of DICOM files, if they have one
 DICM = (128, b"DICM")  # where every DICOM file says what it is
 NO_IMAGES = ("dicomdir", ".json", ".nii", ".nii.gz", *METAIMAGE, *NRRD)  # how names end that no slice of DICOM has
 MOST_HEADER = 1 << 20
@@ -100,9 +101,9 @@ def dicom_files(folder: Path) -> list[Path]:
         head = _head(path)
         if head[DICM[0] :] == DICM[1]:
             found.append(path)
-        elif not _is_text(head) or _ending(entry) == ".dcm":
+        elif not _is_text(head) or _ending(entry) in SLICES:
             others.append(path)
-    endings = {".dcm", *(_ending(path.name) for path in found)}
+    endings = {*SLICES, *(_ending(path.name) for path in found)}
     return sorted([*found, *(path for path in others if _ending(path.name) in endings)])
 
 
@@ -124,6 +125,16 @@ def _ending(name: str) -> str:
     """Of letters: the last part of 1.2.840.113619 is none."""
     found = re.search(r"\.[a-z]\w*$", name.lower())
     return found[0] if found else ""
+
+
+def detached(folder: Path, entries: Iterable[str]) -> set[str]:
+    """Names of the files in a folder that hold the voxels of its .mhd and .nhdr files."""
+    found: set[str] = set()
+    for entry in entries:
+        if entry.lower().endswith((".mhd", ".nhdr")):
+            with suppress(ScanError):
+                found |= {str(file.relative_to(folder)) for file in layout(folder / entry).files}
+    return found
 
 
 def layout(path: Path) -> Layout:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from inference import errors, machine
 from inference.cases import Case
-from inference.errors import CaseError, VisceraError
+from inference.errors import CaseError, UnwrittenError, VisceraError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,6 +101,8 @@ class Worker:
         start = perf_counter()
         try:
             self._segment(case, record, frugal)
+        except UnwrittenError as error:
+            record |= {"status": "failed", "error": str(error), "unwritten": True}
         except CaseError as error:
             record |= {"status": "failed", "error": str(error)}
         except MemoryError:
@@ -119,10 +121,10 @@ class Worker:
         from inference.reading import write_empty
 
         try:
-            write_empty(case.scan, case.labels)
+            written = write_empty(case.scan, case.labels)
         except CaseError as error:
             return {"status": "failed", "error": str(error)}
-        return {"status": "done", "error": None}
+        return {"status": "done", "error": None, "output_sha256": written.sha256}
 
     def _segment(self, case: Case, record: dict[str, Any], frugal: bool) -> None:
         import numpy as np
@@ -139,9 +141,6 @@ class Worker:
         record["shape"], record["spacing"] = list(scan.voxels.shape), list(scan.spacing)
         labels, report = self._labels(scan, record, frugal)
         seconds |= report.seconds
-        start = perf_counter()
-        record["output_sha256"] = nifti.write_labels(case.labels, labels, header)
-        seconds["write"] = perf_counter() - start
         record["warnings"] = [*scan.warnings, *report.warnings, *record["fallback"]]
         record["dropped"] = report.dropped
         _count_windows(record, report)
@@ -153,6 +152,12 @@ class Worker:
             for value, name in sorted(self.predictor.labels.items())
             if counts[value]
         }
+        start = perf_counter()  # last of all: once a label map is there, nothing may fail any more
+        written = nifti.write_labels(case.labels, labels, header)
+        seconds["write"] = perf_counter() - start
+        record["output_sha256"] = written.sha256
+        if written.doubt:
+            record["warnings"].append(written.doubt)
 
     def _labels(self, scan: Scan, record: dict[str, Any], frugal: bool) -> tuple[np.ndarray, Report]:
         """Segment; where memory runs out, again in windows of a patch, and from a GPU at last on the CPU."""

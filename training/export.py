@@ -1,9 +1,12 @@
-"""nnU-Net v2 result folder -> model.onnx, model_f16.onnx and card.json.
+"""nnU-Net v2 result folder, or a student's parameters -> model.onnx, model_f16.onnx and card.json.
 
     python -m training.export MODEL_FOLDER weights/organ [--fold 0] [--orientation LPS] [--value tumor=14]
+    python -m training.export PARAMETERS.pt weights/unified --student near_isotropic
 
 Takes any 3D PlainConvUNet or ResidualEncoderUNet of one CT channel with nnU-Net's default
 preprocessing. Every installed engine then runs one patch; a mismatch leaves nothing behind.
+If float16 holds every weight exactly, as in the students of training.train, both graphs share
+one file of float16 weights.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,9 +32,13 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from onnx import TensorProto, numpy_helper
 
-from inference.card import FILE_NAME, FORMAT
+from inference.card import FILE_NAME, FORMAT, FORMS, WEIGHTS_FILE
 from inference.engines import ENGINES
 from inference.errors import VisceraError, WeightsError
+from training.labels import outputs_named
+from training.network import count_outputs, read_state
+from training.plans import STUDENTS
+from training.result_folder import write_result_folder
 
 ARCHITECTURES = ("PlainConvUNet", "ResidualEncoderUNet")
 READERS = {  # nnU-Net's reader -> orientation it turns scans to; None: as each file stores them
@@ -120,16 +127,32 @@ def export(
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
         folder = Path(temporary)
         patch = np.random.default_rng(0).normal(size=(1, 1, *configuration.patch_size)).astype(np.float32)
-        onnx.save(model, folder / "model.onnx")
-        onnx.save(to_float16(model), folder / "model_f16.onnx")
-        card["files"] = {name: _sha256(folder / name) for name in ("model.onnx", "model_f16.onnx")}
+        files = save_graphs(model, folder)
+        card["files"] = {name: _sha256(folder / name) for name in files}
         (folder / FILE_NAME).write_text(json.dumps(card, indent=2) + "\n")
         with torch.inference_mode():
             expected = network(torch.from_numpy(patch)).numpy()
         _check_engines(folder, patch, expected)
         out.mkdir(exist_ok=True)
-        for name in ("model.onnx", "model_f16.onnx", FILE_NAME):  # the card last: it vouches for the others
+        for name in (*files, FILE_NAME):  # the card last: it vouches for the others
             (folder / name).replace(out / name)
+        for name in {WEIGHTS_FILE, *(name for form in FORMS.values() for name in form)} - set(files):
+            (out / name).unlink(missing_ok=True)  # of the network that was here before
+
+
+def export_student(weights: Path, out: Path, student: str, *, trained_on: str = "not stated") -> None:
+    """Export the parameters of a student, a key of plans.STUDENTS, in a file of PyTorch, in any precision.
+
+    Its labels follow from the number of its outputs. Raises WeightsError if these are not that student's parameters.
+    """
+    with tempfile.TemporaryDirectory(prefix="viscera-export-") as temporary:
+        folder = Path(temporary) / weights.stem
+        try:
+            state = read_state(weights, student)
+            write_result_folder(state, folder, outputs_named(count_outputs(state)), student)
+        except (ValueError, OSError, RuntimeError, pickle.UnpicklingError) as error:
+            raise WeightsError(f"{weights} cannot be exported: {error}") from error
+        export(folder, out, trained_on=trained_on)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -185,16 +208,52 @@ def to_onnx(network: torch.nn.Module, patch: list[int]) -> onnx.ModelProto:
     return model
 
 
-def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same graph with float16 weights, input and output."""
+def save_graphs(model: onnx.ModelProto, folder: Path) -> list[str]:
+    """Write the float32 graph and the float16 one; returns the names of the files, the graphs first.
+
+    If float16 holds the weights exactly, they lie once beside both graphs: 11 MB instead of 34.
+    """
+    half = with_half_weights(model)
+    for value in (*half.graph.input, *half.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    onnx.checker.check_model(half, full_check=True)
+    names = [FORMS["f32"][0], FORMS["f16"][0]]
+    if exact := _same_weights(model, half):
+        model = with_half_weights(model)
+        _cast_weights(model)
+        onnx.checker.check_model(model, full_check=True)
+    for graph, name in ((model, names[0]), (half, names[1])):
+        # Without `exact` the weights stay inside. The second graph writes the same bytes to the same file.
+        (folder / WEIGHTS_FILE).unlink(missing_ok=True)
+        onnx.save(graph, folder / name, save_as_external_data=exact, location=WEIGHTS_FILE, size_threshold=0)
+    if exact:  # onnx lets only its owner read it
+        (folder / WEIGHTS_FILE).chmod((folder / names[0]).stat().st_mode)
+    return [*names, WEIGHTS_FILE] if exact else names
+
+
+def with_half_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of the graph with float16 weights."""
     half = onnx.ModelProto()
     half.CopyFrom(model)
     for weight in half.graph.initializer:
         weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float16), weight.name))
-    for value in (*half.graph.input, *half.graph.output):
-        value.type.tensor_type.elem_type = TensorProto.FLOAT16
-    onnx.checker.check_model(half, full_check=True)
     return half
+
+
+def _same_weights(model: onnx.ModelProto, half: onnx.ModelProto) -> bool:
+    pairs: Sequence[Any] = list(zip(model.graph.initializer, half.graph.initializer, strict=True))
+    return all(np.array_equal(numpy_helper.to_array(one), numpy_helper.to_array(two)) for one, two in pairs)
+
+
+def _cast_weights(model: onnx.ModelProto) -> None:
+    """Let a float32 graph with float16 weights cast them before use: engines do that once, when they load it."""
+    names = {weight.name: f"{weight.name}_f32" for weight in model.graph.initializer}
+    for node in model.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+    casts = [onnx.helper.make_node("Cast", [name], [cast], to=TensorProto.FLOAT) for name, cast in names.items()]
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
 def _check_engines(folder: Path, patch: np.ndarray, expected: np.ndarray) -> None:
@@ -291,19 +350,33 @@ def _value(text: str) -> tuple[str, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training.export", description=__doc__.split("\n\n")[0])
-    parser.add_argument("model_folder", type=Path, help="holds plans.json, dataset.json and fold_*/")
+    parser.add_argument(
+        "model", type=Path, help="folder with plans.json, dataset.json and fold_*/, or a student's file"
+    )
     parser.add_argument("out", type=Path, help="folder of the exported network; its name is the network's")
     parser.add_argument("--fold", help="0..4 or all, where the folder has several")
     parser.add_argument("--checkpoint", default="checkpoint_final.pth")
     parser.add_argument("--orientation", help="of all training scans, such as LPS; scans are then turned to it")
     parser.add_argument("--value", type=_value, action="append", default=[], metavar="NAME=VALUE",
                         help="value of a label in the label map, such as tumor=14")  # fmt: skip
+    parser.add_argument("--student", choices=sorted(STUDENTS), default="near_isotropic",
+                        help="whose parameters a file holds")  # fmt: skip
     parser.add_argument("--trained-on", default="not stated", help="a sentence for the card")
-    arguments = vars(parser.parse_args())
-    arguments["values"] = dict(arguments.pop("value"))
-    out = arguments["out"]
+    arguments = parser.parse_args()
+    model, out = arguments.model, arguments.out
     try:
-        export(**arguments)
+        if model.is_file():
+            export_student(model, out, arguments.student, trained_on=arguments.trained_on)
+        else:
+            export(
+                model,
+                out,
+                fold=arguments.fold,
+                checkpoint=arguments.checkpoint,
+                orientation=arguments.orientation,
+                values=dict(arguments.value),
+                trained_on=arguments.trained_on,
+            )
     except VisceraError as error:
         sys.exit(f"{error}")
     card = _json(out / FILE_NAME)

@@ -314,9 +314,10 @@ def test_neighbours_that_are_no_dicom_are_left_alone(hu: np.ndarray, tmp_path: P
 @pytest.mark.parametrize("name", ["{:03}.dcm", "IM{:04}", "1.2.840.113619.{}", "{}.ima", "{}.DCM", "i{}.bin"])
 def test_a_folder_of_dicom_files_is_a_case_whatever_they_are_called(name: str, hu: np.ndarray, tmp_path: Path) -> None:
     files = series(tmp_path / "s", hu, name=name)
-    (case,), warnings = find_cases(tmp_path / "s", tmp_path / "out")
-    assert (case.name, case.scan, warnings) == ("s", tmp_path / "s", [])
-    assert dicom_files(case.scan) == sorted(files)
+    found = find_cases(tmp_path / "s", tmp_path / "out")
+    assert [(case.name, case.scan) for case in found.cases] == [("s", tmp_path / "s")]
+    assert (found.left_out, found.warnings) == ([], [])
+    assert dicom_files(tmp_path / "s") == sorted(files)
 
 
 def test_the_folder_one_stands_in_has_a_name(hu: np.ndarray, tmp_path: Path, monkeypatch: Any) -> None:
@@ -324,28 +325,17 @@ def test_the_folder_one_stands_in_has_a_name(hu: np.ndarray, tmp_path: Path, mon
     (tmp_path / "s" / "sub").mkdir()
     for there, spelled in (("s", "."), ("s/sub", ".."), ("s/sub", "../../s"), ("s", "./sub/..")):
         monkeypatch.chdir(tmp_path / there)
-        (case,), _ = find_cases(Path(spelled), tmp_path / "out")
+        (case,) = find_cases(Path(spelled), tmp_path / "out").cases
         assert case.name == "s" and case.labels == tmp_path / "out" / "s.nii.gz"
-
-
-def test_a_series_is_found_again_beside_its_own_label_map(hu: np.ndarray, tmp_path: Path) -> None:
-    folder = tmp_path / "s"
-    series(folder, hu)
-    write_empty(folder, folder / "s.nii.gz")
-    (folder / "s.json").write_text("{}")
-    (case,), (warning,) = find_cases(folder, folder)
-    assert (case.scan, case.labels) == (folder, folder / "s.nii.gz")
-    assert warning.startswith("s.nii.gz is left out")
-    assert np.array_equal(read_scan(case.scan)[0].voxels, hu)
 
 
 def test_a_series_and_scans_in_one_folder_are_all_cases_and_that_is_said(hu: np.ndarray, tmp_path: Path) -> None:
     folder = tmp_path / "s"
     series(folder, hu)
     shutil.copy(folder / "000.dcm", folder / "x_0000.nii.gz")
-    cases, (warning,) = find_cases(folder, tmp_path)
-    assert [case.name for case in cases] == ["s", "x"]
-    assert warning == "s holds a DICOM series and other scans: each is a case"
+    found = find_cases(folder, tmp_path)
+    assert [case.name for case in found.cases] == ["s", "x"]
+    assert found.warnings == ["s holds a DICOM series and other scans: each is a case"]
 
 
 def test_an_empty_label_map_lies_on_the_grid_of_a_series_that_failed(hu: np.ndarray, tmp_path: Path) -> None:
@@ -389,7 +379,7 @@ def nifti_order(voxels: np.ndarray, affine: np.ndarray, like: np.ndarray) -> np.
 def test_the_command_keeps_a_series_and_a_raw_file_only_as_long_as_they_stay_the_same(
     blob: np.ndarray, tmp_path: Path, tiny_weights: Path
 ) -> None:
-    folder = tmp_path / "s"
+    folder = tmp_path / "s"  # of the label maps as well
     series(folder, blob, lambda _: {"PixelSpacing": "2\\2"})
     image = sitk.GetImageFromArray(blob)
     image.SetSpacing((2, 2, 3))
