@@ -56,7 +56,8 @@ MOST_META = 1024  # bytes from the start in which the transfer syntax is named
 SAME_TEXTS = ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID", "Rows", "Columns")
 SAME_NUMBERS = {"PixelSpacing": 2, "ImageOrientationPatient": 6}
 # What tells two slices at one place apart, where a series holds several phases or reconstructions.
-PHASES = ("AcquisitionNumber", "TemporalPositionIdentifier", "AcquisitionTime", "ConvolutionKernel", "ImageType")
+PHASES = ("AcquisitionNumber", "TemporalPositionIdentifier", "ConvolutionKernel", "AcquisitionTime", "ImageType")
+TURNS = PHASES[:3]  # these do not come back along the slices of one phase
 ROUNDED = 1e-3  # share of a length, or cosine
 UNEVEN = 0.1  # share of the distance of slices by which one may lie elsewhere
 TILT = 0.85  # least cosine between the stack and its slices' normal: gantries tilt by 30 degrees at most
@@ -134,7 +135,7 @@ def _headers(folder: Path) -> list[_Slice]:
                 try:
                     reader = reader_of(opened, "GDCMImageIO")
                 except RuntimeError:
-                    raise ScanError("is damaged, cut off, or no DICOM image") from None
+                    raise ScanError("is damaged, cut off, or not a DICOM image") from None
                 tags = {name: _metadata(reader, tag) for name, tag in TAGS.items()}
                 slices.append(_Slice(file, {name: text for name, text in tags.items() if text}))
     _check_one_series(slices)
@@ -178,7 +179,7 @@ def _check_ct(one: _Slice) -> None:
     """Whether a slice holds HU. Raises ScanError."""
     modality = one.text("Modality")
     if modality != "CT":
-        raise one.refused(f"is no CT: its {_tag('Modality')} is {_code(modality)}")
+        raise one.refused(f"is not CT: its {_tag('Modality')} is {_code(modality)}")
     if "LOCALIZER" in one.tags.get("ImageType", "").split("\\"):
         raise one.refused(f"is a localizer by its {_tag('ImageType')}: take it out of the folder")
     if one.tags.get("RescaleType", "HU") not in ("HU", "US"):  # US is "unspecified"
@@ -186,7 +187,7 @@ def _check_ct(one: _Slice) -> None:
     one.numbers("RescaleIntercept")
     slope = float(one.numbers("RescaleSlope")[0])
     if not SLOPE[0] <= slope <= SLOPE[1]:
-        raise one.refused(f"has {slope:g} as {_tag('RescaleSlope')}: HU cannot be told")
+        raise one.refused(f"has {slope:g} as {_tag('RescaleSlope')}: HU cannot be computed")
 
 
 def _check_picture(one: _Slice) -> None:
@@ -198,7 +199,7 @@ def _check_picture(one: _Slice) -> None:
         )
     for name, right in (("SamplesPerPixel", "1"), ("PhotometricInterpretation", "MONOCHROME2")):
         if one.text(name) != right:
-            raise one.refused(f"is no picture of CT: its {_tag(name)} is {_code(one.text(name))}, not {right}")
+            raise one.refused(f"is not a CT image: its {_tag(name)} is {_code(one.text(name))}, not {right}")
 
 
 def _stack(slices: Sequence[_Slice]) -> tuple[list[_Slice], Header]:
@@ -209,12 +210,13 @@ def _stack(slices: Sequence[_Slice]) -> tuple[list[_Slice], Header]:
         raise ScanError(f"holds {len(slices)} of the {FEWEST} slices that a volume needs at least")
     row, column = slices[0].numbers("ImageOrientationPatient", 6).reshape(2, 3)
     if not np.allclose([row @ row, column @ column, row @ column], [1, 1, 0], atol=ROUNDED):
-        raise slices[0].refused(f"has no two directions at right angles in {_tag('ImageOrientationPatient')}")
+        raise slices[0].refused(f"has directions that are not at right angles in {_tag('ImageOrientationPatient')}")
     normal = np.cross(row, column)
     places = np.array([one.numbers("ImagePositionPatient", 3) for one in slices])
     order = np.argsort(places @ normal, kind="stable")
     slices, places = [slices[at] for at in order], places[order]
     _check_even(slices, places, normal)
+    _check_turns(slices)
     down, along = slices[0].numbers("PixelSpacing", 2)  # mm from row to row, from column to column
     affine = np.eye(4)
     affine[:3, 0], affine[:3, 1] = row * along, column * down
@@ -262,6 +264,18 @@ def _check_even(slices: Sequence[_Slice], places: np.ndarray, normal: np.ndarray
             f"has slices that do not lie behind each other: {_tag('ImagePositionPatient')} runs across "
             f"{_tag('ImageOrientationPatient')}"
         )
+
+
+def _check_turns(slices: Sequence[_Slice]) -> None:
+    """Whether phases take turns: between each other's slices they can make up one even stack."""
+    for name in TURNS:
+        values = [one.tags.get(name) for one in slices]
+        turns = [at for at in range(1, len(values)) if values[at] != values[at - 1]]
+        if len(turns) >= len(set(values)) > 1:
+            raise ScanError(
+                f"holds {slices[turns[0] - 1].name} and {slices[turns[0]].name}, which lie side by side and differ in "
+                f"{_tag(name)}, as slices of several phases do that take turns: give each phase a folder of its own"
+            )
 
 
 def _voxels(slices: Sequence[_Slice], shape: tuple[int, int, int]) -> np.ndarray:
@@ -313,7 +327,7 @@ def _check_pixels(data: bytes, size: int) -> None:
     fragments = b"".join(_fragments(data, at + 12))
     # JPEG, JPEG-LS and JPEG 2000 end with a mark of their own, and perhaps a byte to make their number even.
     if fragments[:2] in (b"\xff\xd8", b"\xff\x4f") and not fragments.rstrip(b"\0").endswith(b"\xff\xd9"):
-        raise ScanError(f"is damaged: its {_tag('PixelData')} has no end")
+        raise ScanError(f"has incomplete {_tag('PixelData')}")
 
 
 def _fragments(data: bytes, at: int) -> Iterator[bytes]:

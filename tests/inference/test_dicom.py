@@ -114,14 +114,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "slope 0": ({"RescaleSlope": 0}, ONE + "has 0 as RescaleSlope (0028,1053)"),
     "two slopes": ({"RescaleSlope": "1\\2"}, ONE + "has no number in RescaleSlope (0028,1053)"),
     "electron density": ({"RescaleType": "ED"}, ONE + "is not in HU: its RescaleType (0028,1054) is ED"),
-    "MR": ({"Modality": "MR"}, ONE + "is no CT: its Modality (0008,0060) is MR"),
-    "PT": ({"Modality": "PT"}, ONE + "is no CT: its Modality (0008,0060) is PT"),
+    "MR": ({"Modality": "MR"}, ONE + "is not CT: its Modality (0008,0060) is MR"),
+    "PT": ({"Modality": "PT"}, ONE + "is not CT: its Modality (0008,0060) is PT"),
     "no modality": ({"Modality": None}, ONE + "has no Modality (0008,0060): "),
-    "no code": ({"Modality": "Doe^Jane"}, ONE + "is no CT: its Modality (0008,0060) is another"),
+    "no code": ({"Modality": "Doe^Jane"}, ONE + "is not CT: its Modality (0008,0060) is another"),
     "localizer": ({"ImageType": "ORIGINAL\\PRIMARY\\LOCALIZER"}, ONE + "is a localizer by its ImageType (0008,0008)"),
-    "colour": ({"PhotometricInterpretation": "RGB"}, ONE + "is no picture of CT: its PhotometricInterpretation "),
-    "inverted": ({"PhotometricInterpretation": "MONOCHROME1"}, ONE + "is no picture of CT: its Photometric"),
-    "samples": ({"SamplesPerPixel": 3}, ONE + "is no picture of CT: its SamplesPerPixel (0028,0002) is 3, not 1"),
+    "colour": ({"PhotometricInterpretation": "RGB"}, ONE + "is not a CT image: its PhotometricInterpretation "),
+    "inverted": ({"PhotometricInterpretation": "MONOCHROME1"}, ONE + "is not a CT image: its Photometric"),
+    "samples": ({"SamplesPerPixel": 3}, ONE + "is not a CT image: its SamplesPerPixel (0028,0002) is 3, not 1"),
     "frames": ({"NumberOfFrames": 2}, ONE + "has several frames by its NumberOfFrames (0028,0008): "),
     "other patient": ({"PatientID": "P2"}, "holds 000.dcm and 004.dcm, which differ in PatientID (0010,0020): "),
     "other study": ({"StudyInstanceUID": "1.9"}, "differ in StudyInstanceUID (0020,000D)"),
@@ -165,15 +165,18 @@ IN_ALL: dict[str, tuple[dict[str, Any], str]] = {
     "a tag missing in all": ({"PixelSpacing": None}, "holds 000.dcm, which has no PixelSpacing (0028,0030)"),
     "axes at no right angles": (
         {"ImageOrientationPatient": "1\\0\\0\\0.1\\0.995\\0"},
-        "holds 000.dcm, which has no two directions at right angles in ImageOrientationPatient (0020,0037)",
+        "holds 000.dcm, which has directions that are not at right angles in ImageOrientationPatient (0020,0037)",
     ),
-    "directions of no length": ({"ImageOrientationPatient": "0\\0\\0\\0\\0\\0"}, "no two directions at right angles"),
+    "directions of no length": (
+        {"ImageOrientationPatient": "0\\0\\0\\0\\0\\0"},
+        "directions that are not at right angles",
+    ),
     "one position": (position(), "holds 000.dcm and 001.dcm at the same ImagePositionPatient (0020,0032)"),
     "side by side": (
         {"ImageOrientationPatient": "1\\0\\0\\0\\0.1\\-0.994987437"},
         "has slices that do not lie behind each other: ImagePositionPatient (0020,0032) runs across ",
     ),
-    "MR throughout": ({"Modality": "MR"}, "holds 000.dcm, which is no CT: its Modality (0008,0060) is MR"),
+    "MR throughout": ({"Modality": "MR"}, "holds 000.dcm, which is not CT: its Modality (0008,0060) is MR"),
 }
 
 
@@ -184,6 +187,22 @@ def test_a_doubtful_series_is_refused_by_tag(name: str, hu: np.ndarray, tmp_path
     with pytest.raises(ScanError) as caught:
         read_scan(tmp_path / "s")
     assert cause in str(caught.value)
+
+
+def test_phases_between_each_other_are_no_volume_but_acquisitions_one_after_another_are(
+    hu: np.ndarray, tmp_path: Path
+) -> None:
+    for name, tag, values in (
+        ("turns", "AcquisitionNumber", "1212121212"),
+        ("kernels", "ConvolutionKernel", "AABBAABBAA"),
+        ("returns", "TemporalPositionIdentifier", "1112221111"),
+    ):
+        series(tmp_path / name, hu, lambda z: {tag: values[z]})  # noqa: B023
+        with pytest.raises(ScanError, match=rf"which lie side by side and differ in {tag} \("):
+            read_scan(tmp_path / name)
+    for name, values in (("halves", "1111122222"), ("each", "0123456789")):
+        series(tmp_path / name, hu, lambda z: {"AcquisitionNumber": values[z]})  # noqa: B023
+        assert np.array_equal(read_scan(tmp_path / name)[0].voxels, hu)
 
 
 def test_a_slice_of_another_size_is_named(hu: np.ndarray, tmp_path: Path) -> None:
@@ -285,9 +304,9 @@ def test_what_is_no_file_or_no_picture_fails_the_series_by_name(hu: np.ndarray, 
     makers: dict[str, tuple[Callable[[Path], Any], str]] = {
         "x.dcm": (lambda path: os.mkfifo(path), "is a FIFO"),
         "y.DCM": (lambda path: path.symlink_to("nowhere"), "No such file"),
-        "z.dcm": (lambda path: path.write_text("no DICOM"), "no DICOM image"),
+        "z.dcm": (lambda path: path.write_text("no DICOM"), "not a DICOM image"),
         "w.dcm": (lambda path: path.symlink_to("/dev/zero"), "is a device"),
-        "plan": (lambda path: path.write_bytes(slice_bytes(hu[0])[:600]), "no DICOM image"),
+        "plan": (lambda path: path.write_bytes(slice_bytes(hu[0])[:600]), "not a DICOM image"),
     }
     for name, (make, cause) in makers.items():
         series(tmp_path / name, hu)
@@ -340,7 +359,7 @@ def test_a_series_and_scans_in_one_folder_are_all_cases_and_that_is_said(hu: np.
 
 def test_an_empty_label_map_lies_on_the_grid_of_a_series_that_failed(hu: np.ndarray, tmp_path: Path) -> None:
     files = series(tmp_path / "s", hu, lambda z: {"Modality": "MR", "Rows": 12})
-    with pytest.raises(ScanError, match="is no CT"):
+    with pytest.raises(ScanError, match="is not CT"):
         read_scan(tmp_path / "s")
     write_empty(tmp_path / "s", tmp_path / "empty.nii.gz")
     image = nib.load(tmp_path / "empty.nii.gz")
