@@ -38,7 +38,7 @@ from training.checkpoint import USUAL, read_json, read_result_folder, refuse_no_
 from training.configuration import card_fields, configuration_of, labels_of, orientation_of, window_multiple
 from training.labels import outputs_named
 from training.network import count_outputs, read_state
-from training.plain import need
+from training.plain import need, text
 from training.plans import STUDENTS
 from training.result_folder import write_result_folder
 
@@ -73,6 +73,7 @@ def export(
     with _naming(model_folder / "dataset.json"):
         labels = labels_of(dataset, values or {})
     with _naming(model_folder / "plans.json"):
+        names = {key: text(plans.get(key, "not stated"), key) for key in ("dataset_name", "plans_name")}
         configuration = configuration_of(plans, stored.configuration)
         fields = card_fields(plans, configuration)
         network: Any = network_of(need(configuration, "architecture"), len(labels))
@@ -90,8 +91,8 @@ def export(
         "labels": labels,
         "trained_on": trained_on,
         "source": {
-            "dataset": plans.get("dataset_name"),
-            "plans": plans.get("plans_name"),
+            "dataset": names["dataset_name"],
+            "plans": names["plans_name"],
             "configuration": stored.configuration,
             "trainer": stored.trainer,
             "fold": stored.file.parent.name,

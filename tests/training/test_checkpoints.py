@@ -378,6 +378,12 @@ def test_an_old_checkpoint_is_exported_by_the_command(
     assert "4 labels" in capsys.readouterr().out
 
 
+def test_a_relu_is_run_by_every_engine(model: Path, tmp_path: Path) -> None:
+    change(model / "plans.json", *ARGUMENTS, "nonlin", to="torch.nn.modules.activation.ReLU")
+    exporter.export(model, tmp_path / "net")  # compares every engine's logits with the module's
+    assert b"LeakyRelu" not in (tmp_path / "net" / "model.onnx").read_bytes()
+
+
 # What inference would do otherwise is refused.
 
 
