@@ -56,7 +56,8 @@ def read_result_folder(folder: Path, fold: str | None, name: str) -> Checkpoint:
     Raises WeightsError if the folder is something else, saying what and what to do, or if a file of it is missing,
     damaged, or holds more than tensors and plain values.
     """
-    if not (folder.is_dir() and (any(folder.glob("fold_*")) or (folder / "plans.json").exists())) or _is_v1(folder):
+    planned = (folder / "plans.json").exists()  # which no folder of version 1 is
+    if not planned and (not any(folder.glob("fold_*")) or _is_v1(folder)):
         raise WeightsError(what_it_is(folder))
     plans, dataset = (read_json(folder / file) for file in ("plans.json", "dataset.json"))
     file = _fold_folder(folder, fold) / name

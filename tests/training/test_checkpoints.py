@@ -365,6 +365,7 @@ def test_an_old_checkpoint_is_exported_by_the_command(
     as_numpy_1(model / CHECKPOINT)
     (model / CHECKPOINT).rename(model / "fold_0" / "checkpoint_best.pth")
     (model / "plans.json").write_text(json.dumps(old_plans(model)))
+    put(model, "best.model")  # an ending of version 1, of which this is none
     dataset = json.loads((model / "dataset.json").read_text())
     dataset["modality"] = dataset.pop("channel_names")
     dataset["labels"] = {"ignore": 5, **dataset["labels"]}
