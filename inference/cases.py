@@ -71,8 +71,10 @@ def find_cases(inputs: Path, outputs: Path, names: Sequence[str] = ()) -> tuple[
     for name in names:
         if name not in first:
             raise NoInputError(f"case {shown(name)} is not in {shown(inputs)}")
-    wanted = list(names) or sorted(first)
-    return [case for name in wanted for case in cases if case.name == name], warnings
+    named: dict[str, list[Case]] = {}
+    for case in cases:
+        named.setdefault(case.name, []).append(case)
+    return [case for name in list(names) or sorted(named) for case in named[name]], warnings
 
 
 def _stem(name: str) -> str | None:

@@ -67,8 +67,8 @@ def _check(size: tuple[int, ...], components: int) -> None:
     need, budget = prod(size) * 10, machine.memory_budget()  # as stored, as float32, and labels twice
     if need > budget:
         raise MemoryBudgetError(
-            f"is too large: {' x '.join(map(str, size))} voxels need {need / 1e9:.1f} GB, "
-            f"and {budget / 1e9:.1f} GB are free"
+            f"is too large: {' x '.join(map(str, size))} voxels need {need / 1e9:.2f} GB, "
+            f"and {budget / 1e9:.2f} GB are free"
         )
 
 
