@@ -1,5 +1,5 @@
 # Each target sets up what it needs in .venv, once.
-#   make predict                        the embedded sample
+#   make predict                        the sample in docs/sample
 #   make predict INPUT=dir OUTPUT=dir   a folder of scans; FLAGS="--plan dense" adds flags
 #   make test | soak | lint | image | lock
 PYTHON ?= python3
@@ -15,11 +15,10 @@ predict: .venv/run
 	$(BIN)/python -m inference "$(INPUT)" "$(OUTPUT)" $(FLAGS)
 else
 predict: .venv/picture
-	$(BIN)/python -m benchmark.torso $(SAMPLE)/inputs/torso_0000.nii.gz
-	$(BIN)/python -m inference $(SAMPLE)/inputs $(SAMPLE)/outputs --json $(SAMPLE)/run.json $(FLAGS)
-	$(BIN)/python -m benchmark.picture $(SAMPLE)/inputs/torso_0000.nii.gz $(SAMPLE)/outputs/torso.nii.gz $(SAMPLE)/torso.png
-	@echo "labels:  $(SAMPLE)/outputs/torso.nii.gz"
-	@echo "picture: $(SAMPLE)/torso.png"
+	$(BIN)/python -m inference docs/sample $(SAMPLE) --json $(SAMPLE)/run.json $(FLAGS)
+	$(BIN)/python -m benchmark.picture docs/sample/HCC_048_0000.nii.gz $(SAMPLE)/HCC_048.nii.gz $(SAMPLE)/HCC_048.png
+	@echo "labels:  $(SAMPLE)/HCC_048.nii.gz"
+	@echo "picture: $(SAMPLE)/HCC_048.png"
 endif
 
 test: .venv/dev

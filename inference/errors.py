@@ -9,7 +9,8 @@
     └── CaseError                8  one case failed, others went on (4: all failed)
         ├── EngineError             the engine gave up on this scan
         ├── ScanError               the scan is damaged or is not a CT we can segment
-        └── MemoryBudgetError       the scan needs more memory than there is
+        ├── MemoryBudgetError       the scan needs more memory than there is
+        └── UnwrittenError          its labels cannot be written (7: no case was done)
 
 0 is success; 128 plus a signal's number, as 143 for SIGTERM, is a run that it stopped. The numbers follow dcm2niix's
 habit of one code a cause, so that a scheduler can tell a bad scan from a bad machine.
@@ -21,6 +22,8 @@ import os
 import re
 import textwrap
 from pathlib import Path
+
+from inference.names import case_of
 
 
 class VisceraError(Exception):
@@ -65,6 +68,10 @@ class MemoryBudgetError(CaseError):
     pass
 
 
+class UnwrittenError(CaseError):
+    pass
+
+
 _hidden = False
 
 
@@ -99,8 +106,20 @@ def shown(name: str | Path) -> str:
     label map.
     """
     if _hidden:
-        case = os.path.basename(name)
-        for ending in (".gz", ".nii", ".json", ".nrrd", ".mha", ".mhd", "_0000"):
-            case = case.removesuffix(ending)
+        case = os.path.basename(name).removesuffix(".json")
+        while (shorter := case_of(case)) != case:
+            case = shorter
         return hashlib.sha256(os.fsencode(case)).hexdigest()[:12]
+    return _escaped(name)
+
+
+def retold(text: str, case: str) -> str:
+    """A text of an earlier run, in which the name of the case is hidden if names are hidden now."""
+    if not _hidden:
+        return text
+    # Not inside of longer words, or a case named "a" would leave nothing legible; "_" is where _0000 begins.
+    return re.sub(rf"(?<![^\W_]){re.escape(_escaped(case))}(?![^\W_])", shown(case), text)
+
+
+def _escaped(name: str | Path) -> str:
     return json.dumps(os.fsencode(name).decode(errors="backslashreplace"), ensure_ascii=False)[1:-1]

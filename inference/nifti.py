@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from isal import isal_zlib
 
 from inference import machine
 from inference.atomic import write_atomically
-from inference.errors import CaseError, MemoryBudgetError, ScanError, shown
+from inference.errors import MemoryBudgetError, ScanError, UnwrittenError, shown
 from inference.header import LONGEST, Header, parse, voxel_bytes
 from inference.hounsfield import checked
 from inference.scan import Scan
@@ -33,35 +34,44 @@ def read_scan(path: Path) -> tuple[Scan, Header]:
     return Scan(voxels, header.spacing, header.orientation, (*header.warnings, *warnings, *odd)), header
 
 
-def write_labels(path: Path, labels: np.ndarray, header: Header) -> str:
-    """Write labels (z, y, x) uint8 as .nii.gz on the grid of the scan whose header this is; returns its sha256.
+class Written(NamedTuple):
+    """A label map that is in place: the file's digest, and what the file system could not promise about it."""
 
-    Raises CaseError where the file cannot be written.
+    sha256: str
+    doubt: str | None
+
+
+def write_labels(path: Path, labels: np.ndarray, header: Header) -> Written:
+    """Write labels (z, y, x) uint8 as .nii.gz on the grid of the scan whose header this is.
+
+    Raises UnwrittenError if the file cannot be written.
 
     The file is the same for the same labels: no time, no name, no text of the scan's is in it.
     """
     if labels.dtype != np.uint8 or labels.shape != header.shape[::-1]:
         raise ValueError(f"labels {labels.dtype} {labels.shape} are not uint8 {header.shape[::-1]}")
-    packer = isal_zlib.compressobj(LEVEL, isal_zlib.DEFLATED, GZIP_WINDOW)
-    pieces = [packer.compress(header.of_labels)]
-    pieces += [packer.compress(np.ascontiguousarray(plane)) for plane in labels]
-    packed = b"".join([*pieces, packer.flush()])
     try:
-        write_atomically(path, packed)
+        packer = isal_zlib.compressobj(LEVEL, isal_zlib.DEFLATED, GZIP_WINDOW)
+        pieces = [packer.compress(header.of_labels)]
+        pieces += [packer.compress(np.ascontiguousarray(plane)) for plane in labels]
+        packed = b"".join([*pieces, packer.flush()])
+        doubt = write_atomically(path, packed)
     except OSError as error:
-        raise CaseError(f"{shown(path)} cannot be written: {error.strerror or error}") from error
-    return hashlib.sha256(packed).hexdigest()
+        raise UnwrittenError(f"{shown(path.name)} cannot be written: {error.strerror or error}") from error
+    except MemoryError as error:
+        raise UnwrittenError(f"{shown(path.name)} cannot be written: not enough memory") from error
+    return Written(hashlib.sha256(packed).hexdigest(), doubt)
 
 
-def write_empty(scan: Path, path: Path) -> None:
+def write_empty(scan: Path, path: Path) -> Written:
     """Write a label map without labels on the grid that the header of `scan` tells; its voxels are not read.
 
-    Raises CaseError where the header cannot be read or the file cannot be written.
+    Raises CaseError if the header cannot be read, UnwrittenError if the file cannot be written.
     """
     with open_stream(scan) as stream:
         head = bytearray(LONGEST)
         header = parse(bytes(head[: stream.read_into(memoryview(head))]))
-    write_labels(path, np.zeros(header.shape[::-1], np.uint8), header)
+    return write_labels(path, np.zeros(header.shape[::-1], np.uint8), header)
 
 
 def _read(stream: Stream) -> tuple[Header, np.ndarray, list[str]]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inference import nifti
-from inference.cases import OTHER
 from inference.errors import CaseError, shown
+from inference.names import OTHER
 from inference.scan import Scan
 
 if TYPE_CHECKING:

@@ -13,14 +13,12 @@ from typing import Any
 from inference.atomic import write_atomically
 from inference.card import Card
 from inference.cases import Case
-from inference.errors import CaseError, shown
+from inference.errors import shown
+from inference.names import record_file
+from inference.outputs import in_the_way, is_record, read_record, wrote
 
+LABELS = 2  # raised whenever the same scan may get other labels than before; 0.1.0 had none in its records
 DECISIVE = ("plan", "step")  # what else changes labels: a label map made otherwise is made again
-
-
-def sidecar(labels: Path) -> Path:
-    """X.json beside X.nii.gz."""
-    return labels.with_name(labels.name.removesuffix(".nii.gz") + ".json")
 
 
 def digest(path: Path) -> str:
@@ -40,13 +38,17 @@ def weights_digests(cards: Sequence[Card]) -> dict[str, str]:
     return {card.name: card.digest for card in cards}
 
 
-def write(labels: Path, record: dict[str, Any]) -> None:
-    """Write the sidecar of `labels`. Raises CaseError."""
-    path = sidecar(labels)
-    try:
-        write_atomically(path, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
-    except OSError as error:
-        raise CaseError(f"{shown(path)} cannot be written: {error.strerror or error}") from error
+def write(labels: Path, record: dict[str, Any]) -> str | None:
+    """Write the sidecar of `labels`; returns why it was not written, if so: the labels are good without it."""
+    path = record_file(labels)
+    why = in_the_way(path, is_record)
+    if why is None:
+        try:
+            write_atomically(path, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
+            return None
+        except OSError as error:
+            why = f"cannot be written: {error.strerror or error}"
+    return f"the record of this case is not beside its labels: {shown(path.name)} {why}"
 
 
 def _auto_gives(precision: str, asked: str) -> bool:
@@ -57,16 +59,20 @@ def _auto_gives(precision: str, asked: str) -> bool:
 def fits(case: Case, cards: Sequence[Card], options: dict[str, Any]) -> dict[str, Any] | None:
     """The sidecar of a label map that was made from this scan, by these networks and options; None where none was.
 
+    One that another version of this program made fits as well if that gives the same labels (LABELS).
+
     The label map's own bytes are compared as well: what is damaged does not fit.
     """
     try:
-        record: dict[str, Any] = json.loads(sidecar(case.labels).read_bytes())
+        record = read_record(case.labels)
         same = (
-            record["status"] == "done"
+            record is not None
+            and record["status"] == "done"
+            and record["labels_version"] == LABELS
             and record["weights"] == weights_digests(cards)
             and all(record[name] == options[name] for name in DECISIVE)
             and (record["precision"] == options["precision"] or _auto_gives(record["precision"], options["precision"]))
-            and record["output_sha256"] == digest(case.labels)
+            and wrote(case.labels)
             and record["input_sha256"] == digest(case.scan)
         )
     except (OSError, ValueError, KeyError, TypeError):

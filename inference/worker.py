@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from inference import errors, machine
 from inference.cases import Case
-from inference.errors import CaseError, DeviceError, VisceraError, one_line, shown
+from inference.errors import CaseError, DeviceError, UnwrittenError, VisceraError, one_line, shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,6 +106,8 @@ class Worker:
             self._segment(case, record, frugal)
         except Exception as error:
             record |= {"status": "failed", "error": _cause(error)}
+            if isinstance(error, UnwrittenError):
+                record["unwritten"] = True
         record["seconds"]["total"] = perf_counter() - start
         record["peak_memory_mb"] = machine.peak_memory_mb()
         return record
@@ -115,10 +117,12 @@ class Worker:
         from inference import nifti
 
         try:
-            nifti.write_empty(case.scan, case.labels)
+            written = nifti.write_empty(case.scan, case.labels)
+        except UnwrittenError as error:
+            return {"status": "failed", "error": str(error)}
         except CaseError as error:
             return {"status": "failed", "error": f"{shown(case.scan.name)} {error}"}
-        return {"status": "done", "error": None}
+        return {"status": "done", "error": None, "output_sha256": written.sha256}
 
     def _segment(self, case: Case, record: dict[str, Any], frugal: bool) -> None:
         import numpy as np
@@ -135,9 +139,6 @@ class Worker:
         record["shape"], record["spacing"] = list(scan.voxels.shape), list(scan.spacing)
         labels, report = self._labels(scan, record, frugal)
         seconds |= report.seconds
-        start = perf_counter()
-        record["output_sha256"] = nifti.write_labels(case.labels, labels, header)
-        seconds["write"] = perf_counter() - start
         record["warnings"] = [*scan.warnings, *report.warnings, *record["fallback"]]
         record["dropped"] = report.dropped
         _count_windows(record, report)
@@ -149,6 +150,12 @@ class Worker:
             for value, name in sorted(self.predictor.labels.items())
             if counts[value]
         }
+        start = perf_counter()  # last of all: once a label map is there, nothing may fail any more
+        written = nifti.write_labels(case.labels, labels, header)
+        seconds["write"] = perf_counter() - start
+        record["output_sha256"] = written.sha256
+        if written.doubt:
+            record["warnings"].append(written.doubt)
 
     def _labels(self, scan: Scan, record: dict[str, Any], frugal: bool) -> tuple[np.ndarray, Report]:
         """Segment; where memory runs out, again in windows of a patch, and from a GPU at last on the CPU."""
