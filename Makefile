@@ -5,7 +5,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SAMPLE := sample
-TORCH = $(shell grep -E '^torch(vision)?==' requirements/dev.txt)
+TORCH = $(shell grep '^torch==' requirements/dev.txt)
 
 .PHONY: predict test soak lint format image lock clean
 
@@ -61,8 +61,9 @@ clean:
 	$(BIN)/pip install --quiet -c requirements/dev.txt matplotlib
 	touch $@
 
-# PyPI's torch brings CUDA, gigabytes of it; TORCH_INDEX=https://download.pytorch.org/whl/cpu does not.
+# PyPI's torch brings CUDA, gigabytes of it; TORCH_INDEX=https://download.pytorch.org/whl/cpu does not. Torch has its
+# packages come along, all others are in the lock: with theirs pip would add the torchvision that uv.toml leaves out.
 .venv/dev: .venv/run requirements/dev.txt
-	$(if $(TORCH_INDEX),$(BIN)/pip install --quiet --index-url $(TORCH_INDEX) $(TORCH))
-	$(BIN)/pip install --quiet -r requirements/dev.txt
+	$(BIN)/pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	$(BIN)/pip install --quiet --no-deps -r requirements/dev.txt
 	touch $@

@@ -12,6 +12,7 @@ from pathlib import Path
 from inference.errors import InputFolderError, NoInputError, shown
 from inference.names import CHANNEL, case_of, labels_file, stem
 from inference.outputs import wrote
+from inference.sources import SLICES, detached
 
 MOST_CHANNELS = 4  # more files of one name, or numbers with gaps, are a data set that numbers its scans
 EXAMPLES = 5  # names in a warning about many files
@@ -28,11 +29,10 @@ PLAIN = (
 # Formats of scans that are not read; a file may be empty or text and still be meant as one.
 FOREIGN = (
     ".nii.bz2", ".nii.xz", ".nii.zst", ".nii.z", ".nii.zip", ".hdr", ".img", ".hdr.gz", ".img.gz", ".mgz", ".mgh",
-    ".nhdr", ".mnc", ".mif", ".mif.gz", ".gipl", ".par", ".rec", ".raw", ".zraw", ".vti", ".vtk", ".npy", ".npz", ".h5",
+    ".mnc", ".mif", ".mif.gz", ".gipl", ".par", ".rec", ".raw", ".zraw", ".vti", ".vtk", ".npy", ".npz", ".h5",
     ".hdf5", ".tif", ".tiff", ".zip", ".tar", ".tar.gz", ".tgz", ".7z",
 )  # fmt: skip
 COMPANION = {".img": (".hdr",), ".img.gz": (".hdr.gz",), ".rec": (".par",)}  # one scan in two files is named once
-SLICES = (".dcm", ".dicom", ".ima")
 
 SCAN, SLICE = "a scan that is read", "a DICOM file"  # what `_look` says beside reasons
 ANOTHER_CHANNEL = f"taken for another channel of a case, and a CT has only {CHANNEL[1:]}: give it alone if it is a scan"
@@ -207,6 +207,7 @@ def _look_at(folder: Path, entries: Collection[str], outputs: Path) -> Iterator[
     Hidden files, files that are plainly no scans and what this program wrote are passed over.
     """
     beside = set(entries)
+    voxels = detached(folder, entries)
     for entry in entries:
         path, name = folder / entry, entry.lower()
         if name.startswith("."):
@@ -219,6 +220,8 @@ def _look_at(folder: Path, entries: Collection[str], outputs: Path) -> Iterator[
             look = None if f"{whole}.json" in beside and wrote(path) else SCAN
         elif name.endswith(SLICES):
             look = SLICE
+        elif entry in voxels:
+            look = None
         elif ending := next((ending for ending in FOREIGN if name.endswith(ending)), None):
             look = None if _companion(entry, ending, beside) else f"{ending} is not read: convert to X{CHANNEL}.nii.gz"
         elif name.endswith(PLAIN) or name == "dicomdir":
@@ -260,8 +263,6 @@ def _look_inside(file: Path) -> str | None:
 
 def _companion(entry: str, ending: str, beside: Collection[str]) -> bool:
     """Whether a file holds the voxels of another, which is named in its place."""
-    if ending in (".raw", ".zraw"):
-        return any(one.lower().endswith((".mhd", ".nhdr")) for one in beside)
     whole = entry[: -len(ending)]
     return any(whole + other in beside or whole + other.upper() in beside for other in COMPANION.get(ending, ()))
 

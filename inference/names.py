@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 NIFTI = (".nii.gz", ".nii")
-OTHER = (".nrrd", ".mha", ".mhd")  # read through SimpleITK
+OTHER = (".nrrd", ".nhdr", ".mha", ".mhd")  # read through SimpleITK
 CHANNEL = "_0000"  # nnU-Net's and FLARE's suffix of the first, here the only, image channel
 
 

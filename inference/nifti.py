@@ -16,7 +16,7 @@ from inference.errors import MemoryBudgetError, ScanError, UnwrittenError, shown
 from inference.header import LONGEST, Header, parse, voxel_bytes
 from inference.hounsfield import checked
 from inference.scan import Scan
-from inference.stream import MOST_SURPLUS, Stream, open_stream
+from inference.stream import Stream, open_stream
 
 LEVEL = 1  # of gzip: label maps shrink a hundredfold at any level
 GZIP_WINDOW = 31  # zlib.h: 15 bits of window, and 16 for a gzip header, which then holds neither time nor name
@@ -63,15 +63,11 @@ def write_labels(path: Path, labels: np.ndarray, header: Header) -> Written:
     return Written(hashlib.sha256(packed).hexdigest(), doubt)
 
 
-def write_empty(scan: Path, path: Path) -> Written:
-    """Write a label map without labels on the grid that the header of `scan` tells; its voxels are not read.
-
-    Raises CaseError if the header cannot be read, UnwrittenError if the file cannot be written.
-    """
-    with open_stream(scan) as stream:
+def read_header(path: Path) -> Header:
+    """The header alone, of a scan whose voxels may be damaged. Raises ScanError."""
+    with open_stream(path) as stream:
         head = bytearray(LONGEST)
-        header = parse(bytes(head[: stream.read_into(memoryview(head))]))
-    return write_labels(path, np.zeros(header.shape[::-1], np.uint8), header)
+        return parse(bytes(head[: stream.read_into(memoryview(head))]))
 
 
 def _read(stream: Stream) -> tuple[Header, np.ndarray, list[str]]:
@@ -99,17 +95,7 @@ def _read(stream: Stream) -> tuple[Header, np.ndarray, list[str]]:
     got = len(early) + stream.read_into(target[len(early) :])
     if got < size:
         raise ScanError(f"is cut off: {got} of {size} bytes of voxels are there")
-    return header, stored, _after_voxels(stream)
-
-
-def _after_voxels(stream: Stream) -> list[str]:
-    """Read on to the end, for the checksum; what follows the voxels is a warning."""
-    surplus = stream.surplus()
-    if surplus > MOST_SURPLUS:
-        return [f"more than {MOST_SURPLUS >> 20} MiB follow the voxels: left unread, and the checksum unchecked"]
-    if surplus:
-        return [f"{surplus} bytes follow the voxels: left out"]
-    return ["bytes that are no gzip follow the gzip stream: left out"] if stream.garbage else []
+    return header, stored, stream.after_voxels()
 
 
 def _hounsfield(stored: np.ndarray, header: Header) -> np.ndarray:

@@ -2,28 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from inference import nifti
-from inference.errors import CaseError, shown
-from inference.names import OTHER
+from inference.errors import CaseError, ScanError, shown
+from inference.header import PAIR, Header
 from inference.scan import Scan
-
-if TYPE_CHECKING:
-    from inference.header import Header
+from inference.sources import METAIMAGE, NRRD, dicom_files
 
 
 def read_scan(path: Path) -> tuple[Scan, Header]:
     """The scan and what write_labels needs. Raises ScanError and MemoryBudgetError: file and cause in a sentence."""
-    try:
-        if path.is_dir() or path.suffix.lower() in OTHER:
-            from inference import itk  # SimpleITK is large, and NIfTI does not need it
+    with _named(path), np.errstate(all="ignore"):  # what is no number is found and said by our own checks
+        scan, header = _reader(path).read_scan(path)
+        return scan, header
 
-            return itk.read_scan(path)
-        with np.errstate(all="ignore"):  # what is no number is found and said by our own checks
-            return nifti.read_scan(path)
+
+def write_empty(path: Path, labels: Path) -> nifti.Written:
+    """Write a label map without labels on the grid that the header of a scan tells; its voxels are not read.
+
+    Raises CaseError if the header cannot be read, UnwrittenError if the file cannot be written.
+    """
+    with _named(path):
+        header: Header = _reader(path).read_header(path)
+    return nifti.write_labels(labels, np.zeros(header.shape[::-1], np.uint8), header)
+
+
+def _reader(path: Path) -> Any:
+    """The module that reads a format. Raises ScanError."""
+    if path.is_dir() and dicom_files(path):
+        from inference import dicom  # SimpleITK is large, and NIfTI does not need it
+
+        return dicom
+    if path.name.lower().endswith((".img", ".img.gz")):
+        raise ScanError(PAIR)
+    if path.name.lower().endswith(METAIMAGE + NRRD):
+        from inference import itk
+
+        return itk
+    return nifti
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors begin with the file's name."""
+    try:
+        yield
     except CaseError as error:
         raise type(error)(f"{shown(path.name)} {error}") from error

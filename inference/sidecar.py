@@ -13,24 +13,34 @@ from typing import Any
 from inference.atomic import write_atomically
 from inference.card import Card
 from inference.cases import Case
-from inference.errors import shown
+from inference.errors import ScanError, shown
 from inference.names import record_file
 from inference.outputs import in_the_way, is_record, read_record, wrote
+from inference.sources import files_of
 
 LABELS = 2  # raised whenever the same scan may get other labels than before; 0.1.0 had none in its records
 DECISIVE = ("plan", "step")  # what else changes labels: a label map made otherwise is made again
 
 
 def digest(path: Path) -> str:
-    """sha256 of a file, or of all files of a folder in the order of their names. Raises OSError."""
-    if path.is_dir():
-        parts = "".join(f"{name}\0{digest(path / name)}\n" for name in sorted(os.listdir(path)))
-        return hashlib.sha256(os.fsencode(parts)).hexdigest()
+    """sha256 of a file. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb", buffering=0) as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(0, "is not a regular file")
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def scan_digest(scan: Path) -> str:
+    """sha256 of a scan's file, or of names and digests of all files that it is read from.
+
+    Raises OSError, and ScanError if it cannot be told which these are.
+    """
+    files = files_of(scan)
+    if files == [scan]:
+        return digest(scan)
+    parts = "".join(f"{file.name}\0{digest(file)}\n" for file in files)
+    return hashlib.sha256(os.fsencode(parts)).hexdigest()
 
 
 def weights_digests(cards: Sequence[Card]) -> dict[str, str]:
@@ -73,8 +83,8 @@ def fits(case: Case, cards: Sequence[Card], options: dict[str, Any]) -> dict[str
             and all(record[name] == options[name] for name in DECISIVE)
             and (record["precision"] == options["precision"] or _auto_gives(record["precision"], options["precision"]))
             and wrote(case.labels)
-            and record["input_sha256"] == digest(case.scan)
+            and record["input_sha256"] == scan_digest(case.scan)
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ScanError, ValueError, KeyError, TypeError):
         return None
     return record if same else None

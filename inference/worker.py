@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from inference import errors, machine
 from inference.cases import Case
-from inference.errors import CaseError, DeviceError, UnwrittenError, VisceraError, one_line, shown
+from inference.errors import CaseError, DeviceError, UnwrittenError, VisceraError, one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -114,14 +114,12 @@ class Worker:
 
     def empty(self, case: Case) -> dict[str, Any]:
         """Write a label map without labels for a scan that failed, if its header can be read."""
-        from inference import nifti
+        from inference.reading import write_empty
 
         try:
-            written = nifti.write_empty(case.scan, case.labels)
-        except UnwrittenError as error:
-            return {"status": "failed", "error": str(error)}
+            written = write_empty(case.scan, case.labels)
         except CaseError as error:
-            return {"status": "failed", "error": f"{shown(case.scan.name)} {error}"}
+            return {"status": "failed", "error": str(error)}
         return {"status": "done", "error": None, "output_sha256": written.sha256}
 
     def _segment(self, case: Case, record: dict[str, Any], frugal: bool) -> None:
@@ -129,12 +127,12 @@ class Worker:
 
         from inference import nifti
         from inference.reading import read_scan
-        from inference.sidecar import digest
+        from inference.sidecar import scan_digest
 
         seconds = record["seconds"]
         start = perf_counter()
         scan, header = read_scan(case.scan)
-        record["input_sha256"] = digest(case.scan)
+        record["input_sha256"] = scan_digest(case.scan)
         seconds["read"] = perf_counter() - start
         record["shape"], record["spacing"] = list(scan.voxels.shape), list(scan.spacing)
         labels, report = self._labels(scan, record, frugal)

@@ -97,6 +97,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "ConvTranspose": _conv_transpose,
     "AveragePool": _average_pool,
     "InstanceNormalization": lambda x, w, b, epsilon=1e-5: F.instance_norm(x, weight=w, bias=b, eps=epsilon),
+    "Relu": torch.relu,
     "LeakyRelu": lambda x, alpha=0.01: F.leaky_relu(x, alpha),
     "Concat": lambda *xs, axis: torch.cat(xs, axis),
     "Add": torch.add,

@@ -94,7 +94,7 @@ def test_a_file_that_is_given_alone_is_a_case_whatever_its_number(tmp_path: Path
 
 
 def test_what_may_be_a_scan_is_named_and_the_rest_is_not(tmp_path: Path) -> None:
-    scans = ["pair.hdr", "a.nii.bz2", "a.mgz", "a.nii.zst", "a.NHDR", "a.zip", "lonely.img"]
+    scans = ["pair.hdr", "a.nii.bz2", "a.mgz", "a.nii.zst", "a.zip", "lonely.img"]
     plain = ["notes.txt", "t.csv", "x.json", "README", "Thumbs.db", ".DS_Store", "pair.img", "x.nii.gz.before"]
     names(tmp_path, "x_0000.nii.gz", *scans, *plain)
     (tmp_path / "README").write_text("Scans of 2024: größer als zuvor\n")
@@ -117,9 +117,14 @@ def test_many_of_a_kind_are_one_line(tmp_path: Path) -> None:
     assert len(left_out(tmp_path)) == 200
 
 
-def test_raw_voxels_belong_to_the_header_beside_them(tmp_path: Path) -> None:
-    names(tmp_path, "a_0000.mhd", "a_0000.raw", "b_0000.mhd", "b_0000.zraw")
-    assert left_out(tmp_path) == {}
+def test_the_voxels_of_a_header_are_not_left_out_but_those_of_none_are(tmp_path: Path) -> None:
+    (tmp_path / "x_0000.mhd").write_text("NDims = 3\nElementDataFile = voxels.raw\n")
+    (tmp_path / "y_0000.nhdr").write_text("NRRD0004\nencoding: gzip\ndata file: y.raw.gz\n")
+    for name in ("voxels.raw", "y.raw.gz", "z.raw"):
+        (tmp_path / name).write_bytes(bytes(100))
+    found = find_cases(tmp_path, OUT)
+    assert [case.name for case in found.cases] == ["x", "y"]
+    assert [one.name for one in found.left_out] == ["z.raw"]
 
 
 def test_outputs_among_the_inputs_are_no_scans(tmp_path: Path) -> None:
