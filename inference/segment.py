@@ -20,7 +20,7 @@ from inference.prepare import Trace, prepare, to_network_axes
 from inference.restore import restore
 from inference.scan import Scan
 from inference.sliding import Padding, Progress, padding, slabs, wide_slabs
-from inference.windows import Box, Plan, abdomen_plan, dense_plan, grid, wide_window
+from inference.windows import FEWEST, SHALLOW, Box, Plan, abdomen_plan, dense_plan, grid, wide_window
 
 PLANS = ("abdomen", "dense")
 BODY_HU = -300  # between lung (-900..-500 HU) and fat (-120..-80 HU)
@@ -28,6 +28,7 @@ MUSCLE_HU = 0  # between fat and muscle (30..70 HU)
 ABOVE_CLIP = 10  # HU: where a card's clip hides one of these, what lies this far above the clip counts
 MARGIN = 20.0  # mm around the organs found, within which later networks look: tumours grow out of organs
 MOST_VOXELS = 4_000_000  # of a window of a network that takes any: about 1.5 GB with what is computed on the way
+FRUGAL = 4  # times fewer voxels than its patch has a window of such a network where memory is short
 SEVERAL_ORGANS = 5  # a network that knows this many shows where the abdomen is; one that knows less may see none of it
 
 
@@ -80,7 +81,7 @@ def segment(
     plan        "dense": every window, as nnU-Net; "abdomen": windows and labels in the body only, organs in
                 one piece, and later networks only within MARGIN of what earlier ones found
     step        of the windows, as a share of the patch; along z wide windows share planes as wide_grid says
-    frugal      no window has more voxels than the patch: slower, and the least memory
+    frugal      small windows: slower, other labels near borders, and the least memory
     on_windows  called with a network's name and the most windows it may run; what it returns is
                 called after each window
     """
@@ -153,8 +154,10 @@ def _run(
 
     start = perf_counter()
     if inside is not None and region is not None and card.window_multiple is not None:
-        most = prod(card.patch) if frugal else MOST_VOXELS
-        window = wide_window(_shape(region), card.window_multiple, card.patch[0], step, most)
+        depth, most, fewest = card.patch[0], MOST_VOXELS, FEWEST
+        if frugal:
+            depth, most, fewest = min(depth, SHALLOW), prod(card.patch) // FRUGAL, 0
+        window = wide_window(_shape(region), card.window_multiple, depth, step, most, fewest)
         region = _grown(region, window, shape)
         part = volume[region]
         short = padding(part.shape, window)

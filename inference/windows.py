@@ -78,16 +78,16 @@ def halfway(first: int, second: int, window: int) -> int:
     return (first + second + window) // 2
 
 
-def wide_window(shape: Shape, multiple: Shape, depth: int, step: float, most: int) -> Shape:
+def wide_window(shape: Shape, multiple: Shape, depth: int, step: float, most: int, fewest: int = FEWEST) -> Shape:
     """The window of a network that takes any: planes as wide as `shape`, at most `depth` of them.
 
     All axes are multiples of `multiple`. Of windows that share SHARED planes it is the fewest, and those no deeper
-    than they must be, but FEWEST planes. Where SHALLOW planes have over `most` voxels, they are cut into as many
+    than they must be, but `fewest` planes. Where SHALLOW planes have over `most` voxels, they are cut into as many
     windows as it takes, which overlap as `step` says.
     """
     y, x = (_rounded_up(n, m) for n, m in zip(shape[1:], multiple[1:], strict=True))
-    planes = max(shape[0], min(depth, FEWEST))
-    needed = _rounded_up(min(depth, SHALLOW if shape[0] == planes else FEWEST), multiple[0])
+    planes = max(shape[0], min(depth, fewest))
+    needed = _rounded_up(min(depth, planes, max(SHALLOW, fewest if shape[0] < fewest else 0)), multiple[0])
     rows = columns = 1
     while needed * y * x > most and (y, x) != multiple[1:]:
         if y > x:

@@ -156,14 +156,14 @@ class Worker:
             record["warnings"].append(written.doubt)
 
     def _labels(self, scan: Scan, record: dict[str, Any], frugal: bool) -> tuple[np.ndarray, Report]:
-        """Segment; where memory runs out, again in windows of a patch, and from a GPU at last on the CPU."""
+        """Segment; where memory runs out, again in small windows, and from a GPU at last on the CPU."""
         from inference.predictor import Predictor
 
         # A try that failed has to be left before the next: its exception holds all that it had allocated.
         if not frugal:
             with suppress(MemoryError):
                 return self.predictor.segment(scan, self._begin, False)
-        record["fallback"].append("there was too little memory at first: in windows of a patch")
+        record["fallback"].append("there was too little memory at first: in small windows")
         if record["device"] == "cpu":
             return self.predictor.segment(scan, self._begin, True)
         with suppress(MemoryError):

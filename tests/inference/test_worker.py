@@ -52,7 +52,7 @@ def test_small_windows_come_first(case: Case, tiny_weights: Path) -> None:
     record = worker_of(tiny_weights, case, lambda frugal: not frugal).segment(case, frugal=False)
     assert record["status"] == "done"
     (step,) = record["fallback"]
-    assert "windows of a patch" in step and step in record["warnings"]
+    assert "in small windows" in step and step in record["warnings"]
 
 
 def test_a_gpu_without_memory_leaves_it_to_the_cpu(case: Case, tiny_weights: Path) -> None:
@@ -60,7 +60,7 @@ def test_a_gpu_without_memory_leaves_it_to_the_cpu(case: Case, tiny_weights: Pat
     worker.taken["device"] = "cuda"
     record = worker.segment(case, frugal=False)
     assert record["status"] == "done"
-    assert [step.rsplit(": ", 1)[1] for step in record["fallback"]] == ["in windows of a patch", "on the CPU"]
+    assert [step.rsplit(": ", 1)[1] for step in record["fallback"]] == ["in small windows", "on the CPU"]
     assert record["device"] == "cpu" and record["engine"] == "openvino"
     expected, _ = Predictor(tiny_weights, device="cpu", threads=1).segment(read_scan(case.scan)[0])
     assert np.array_equal(read_labels(case.labels), expected)
