@@ -2,8 +2,9 @@
 
 DIR/reviewed and DIR/labelled hold X_0000.nii.gz with X.nii.gz beside it (FLARE's codes, 255 where nobody can tell),
 and X.json with "patient" if a patient has several scans. --synthetic renders that many volumes from DIR/label_maps
-besides. OUT gets part_1, part_2, ... of at most --part MB each, what one transfer to that machine may carry; the last
-has spec.json, what training.train makes of them. Scans that are in OUT/packed are not packed again.
+besides. OUT/packed gets the packed scans and spec.json, which says what training.train makes of them; scans that are
+there are not packed again. OUT/part_1, part_2, ... are the same in parts of at most --part MB each, what one transfer
+to that machine may carry.
 
 The patients of VALIDATION are packed to be scored and are never trained on. About 3 s a scan.
 """
@@ -24,7 +25,7 @@ import numpy as np
 from training.data import ENDING as NIFTI
 from training.data import to_lps
 from training.labels import ORGANS, TUMOR
-from training.packed import ENDING, Spec, read_packed, write_packed, write_spec
+from training.packed import ENDING, SPEC, Spec, read_packed, write_packed, write_spec
 from training.plans import STUDENTS
 
 VALIDATION = ("HCC_048", "LIDC-IDRI-0001", "TCGA-AY-4070A", "ts_slab", "amos_0001")
@@ -122,8 +123,8 @@ def make_spec(scans: Sequence[Scan], codes: dict[str, set[int]], synthetic: Sequ
     )
 
 
-def write_parts(files: Sequence[Path], spec: Spec, out: Path, most: float) -> int:
-    """Copy `files` into out/part_N of at most `most` MB, spec.json in the last; the number of parts."""
+def write_parts(files: Sequence[Path], out: Path, most: float) -> int:
+    """Copy `files` into out/part_N of at most `most` MB; the number of parts."""
     for old in out.glob("part_*"):
         shutil.rmtree(old)
     parts = list(_filled(files, most * 1e6))
@@ -132,7 +133,6 @@ def write_parts(files: Sequence[Path], spec: Spec, out: Path, most: float) -> in
         folder.mkdir(parents=True)
         for path in part:
             shutil.copy(path, folder)
-    write_spec(out / f"part_{len(parts)}", spec)
     return len(parts)
 
 
@@ -163,8 +163,9 @@ def pack(out: Path, data: Path, synthetic: int, most: float, start: Path | None)
             print(scan.name, flush=True)
     codes = {scan.name: set(np.unique(read_packed(packed / f"{scan.name}{ENDING}").label).tolist()) for scan in scans}
     spec = make_spec(scans, codes, render(synthetic, data, packed) if synthetic else [])
+    write_spec(packed, spec)
     files = [packed / f"{name}{ENDING}" for name in (*spec.shares, *spec.validation)]
-    parts = write_parts([*files, *([start] if start else [])], spec, out, most)
+    parts = write_parts([*files, packed / SPEC, *([start] if start else [])], out, most)
     trained = len(spec.shares) - synthetic
     return f"{trained} scans, {synthetic} rendered volumes, {len(spec.validation)} for validation, in {parts} parts"
 
