@@ -53,8 +53,8 @@ class Settings:
     save_seconds: float = 100.0
 
     def __post_init__(self) -> None:
-        if (self.minutes is None) == (self.steps is None):
-            raise ValueError("a run has a budget of minutes or of steps")
+        if (self.minutes is None) == (self.steps is None) or (self.minutes or self.steps or 0) <= 0:
+            raise ValueError("a run has a budget of minutes or of steps, above 0")
 
     def voxels(self) -> Spacing:
         return self.spacing or self.student.spacing

@@ -101,7 +101,8 @@ class Trainer:
         """0..1: of the budget."""
         if self.settings.steps is not None:
             return self.steps / self.settings.steps
-        return self.seconds() / (60 * (self.settings.minutes or 1.0))
+        assert self.settings.minutes is not None
+        return self.seconds() / (60 * self.settings.minutes)
 
     def seconds(self) -> float:
         return self._spent + time.monotonic() - self._began
@@ -243,7 +244,8 @@ def train(packed: Path, spec: Spec, out: Path, settings: Settings, device: torch
     Raises ValueError if a scan is missing, `start` is another network's, or the loss is no longer finite.
     """
     out.mkdir(parents=True, exist_ok=True)
-    volumes = open_volumes(packed, list(spec.shares), device)
+    opened = open_volumes(packed, [*spec.shares, *spec.validation], device)
+    volumes, held_out = opened[: len(spec.shares)], opened[len(spec.shares) :]
     early, late = (
         Patches(volumes, [shares[volume.name] for volume in volumes], settings.voxels(), lesions)
         for shares, lesions in zip((spec.shares, spec.late), LESIONS, strict=True)
@@ -253,7 +255,6 @@ def train(packed: Path, spec: Spec, out: Path, settings: Settings, device: torch
         trainer.start_from(start)
     print(f"{len(volumes)} scans on {device}", flush=True)
     trainer.run()
-    held_out = open_volumes(packed, spec.validation, device)
     scores = validate(trainer.averaged(), held_out, settings.voxels(), settings.blocks(), settings.bfloat16)
     (out / "val.json").write_text(json.dumps(scores) + "\n")
     for name, score in scores.items():
@@ -310,20 +311,21 @@ def main() -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     narrow = computes_bfloat16(device)
     asked = arguments.precision
-    why = "asked for" if asked != "auto" else f"which {device} computes in" if narrow else f"{device} has no bfloat16"
+    known = "the device computes in it" if narrow else "the device would only emulate bfloat16"
+    why = known if asked == "auto" else "asked for"
     bfloat16 = asked == "bf16" or (asked == "auto" and narrow)
     print(f"trains in {'bfloat16' if bfloat16 else 'float32'}: {why}", flush=True)
-    settings = Settings(
-        minutes=arguments.minutes,
-        steps=arguments.steps,
-        student=STUDENTS[arguments.student],
-        spacing=arguments.spacing and tuple(arguments.spacing),
-        learning_rate=arguments.learning_rate,
-        agreement=arguments.agreement,
-        bfloat16=bfloat16,
-        seed=arguments.seed,
-    )
     try:
+        settings = Settings(
+            minutes=arguments.minutes,
+            steps=arguments.steps,
+            student=STUDENTS[arguments.student],
+            spacing=arguments.spacing and tuple(arguments.spacing),
+            learning_rate=arguments.learning_rate,
+            agreement=arguments.agreement,
+            bfloat16=bfloat16,
+            seed=arguments.seed,
+        )
         spec = read_spec(arguments.spec or arguments.packed / SPEC)
         train(arguments.packed, spec, arguments.out, settings, device, arguments.start)
     except ValueError as error:

@@ -173,8 +173,9 @@ def test_the_rate_warms_up_and_falls() -> None:
     assert rates[0] == pytest.approx(0.01, rel=0.01) and rates[0] < rates[50] < rates[99]
     assert all(later < earlier for earlier, later in pairwise(rates[99:]))
     assert rates[-1] == pytest.approx(1e-3)
-    with pytest.raises(ValueError, match="minutes or of steps"):
-        Settings()
+    for budget in ({}, {"minutes": 1.0, "steps": 1}, {"steps": 0}, {"minutes": -1.0}):
+        with pytest.raises(ValueError, match="a budget of minutes or of steps, above 0"):
+            Settings(**budget)
 
 
 def test_the_command_trains_in_what_the_processor_computes_in(packed: Path, tmp_path: Path) -> None:
@@ -188,10 +189,13 @@ def test_the_command_trains_in_what_the_processor_computes_in(packed: Path, tmp_
     assert load(tmp_path / "last.pt")["steps"] == 1
     assert len(load(tmp_path / "plain.pt")) == 52
 
-    (packed / "spec.json").write_text('{"shares": {"gone": 1}, "late": {"gone": 1}, "validation": []}')
-    done = subprocess.run([*command, *flags], capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 1
-    assert done.stderr == f"error: {packed} lacks 1 of 1 scans, gone among them: copy every part\n"
+
+def test_a_part_that_was_not_copied_stops_the_run_at_once(packed: Path, tmp_path: Path) -> None:
+    more = replace(SPEC, shares=SPEC.shares | {"gone": 1.0}, late=SPEC.late | {"gone": 1.0})
+    for spec in (more, replace(SPEC, validation=["held_out", "gone"])):
+        with pytest.raises(ValueError, match="lacks 1 of 4 scans, gone among them: copy every part"):
+            train(packed, spec, tmp_path, SETTINGS, CPU, None)
+        assert not list(tmp_path.iterdir())
 
 
 def test_where_bfloat16_is_emulated_it_trains_in_float32() -> None:
