@@ -248,6 +248,6 @@ def test_a_file_that_holds_no_parameters_is_refused_in_one_sentence(student: Mod
     torch.save({"step": 3}, tmp_path / "last.pt")
     (tmp_path / "text.pt").write_text("no tensors")
     for name in ("last.pt", "text.pt", "gone.pt"):
-        with pytest.raises(WeightsError, match=f"{name} cannot be exported") as refusal:
+        with pytest.raises(WeightsError, match=name) as refusal:
             exporter.export_student(tmp_path / name, tmp_path / "net", "tiny")
         assert "\n" not in str(refusal.value), name
