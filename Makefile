@@ -1,13 +1,16 @@
 # Each target sets up what it needs in .venv, once.
 #   make predict                        the sample in docs/sample
 #   make predict INPUT=dir OUTPUT=dir   a folder of scans; FLAGS="--plan dense" adds flags
+#   make training-kit DATA=dir          packed scans for a machine with a GPU: docs/training.md
 #   make test | soak | lint | image | lock
 PYTHON ?= python3
 BIN := .venv/bin
 SAMPLE := sample
+# MB that one part of the training kit may have: a transfer of 64 MB carries it beside the tracked files.
+PART ?= $(shell expr 60 - $$(git ls-files -z | du -cm --files0-from=- | tail -n 1 | cut -f 1))
 TORCH = $(shell grep '^torch==' requirements/dev.txt)
 
-.PHONY: predict test soak lint format image lock clean
+.PHONY: predict test training-kit soak lint format image lock clean
 
 ifdef INPUT
 predict: .venv/run
@@ -23,6 +26,11 @@ endif
 
 test: .venv/dev
 	$(BIN)/python -m pytest
+
+# About four minutes; what is packed already is kept. START=bn.pt adds weights to begin with.
+training-kit: .venv/dev
+	@test -n "$(DATA)" || { echo "error: give DATA=dir" >&2; exit 2; }
+	$(BIN)/python -m training.pack .gpu --data "$(DATA)" --synthetic 24 --part $(PART) $(if $(START),--start "$(START)")
 
 # The long tests at their full length, about 20 minutes; the log is committed.
 soak: .venv/dev

@@ -23,6 +23,8 @@ PIP_SHA256 = "f3b60b20ffaadd4415ed7957212a38ac63fa4c5fa375bd0f4a797777940fad13"
 def main(folder: Path) -> None:
     if sys.version_info < (3, 11):  # noqa: UP036, this file runs before anything could check
         sys.exit(f"error: Python 3.11 or newer is needed, {sys.executable} is {sys.version.split()[0]}")
+    if folder.is_symlink():  # venv would empty what it points to, an environment of another checkout, before it refuses
+        sys.exit(f"error: {folder} is a link to {folder.resolve()}: remove the link, or set up that environment itself")
     complete = find_spec("ensurepip") is not None
     venv.create(folder, clear=True, symlinks=True, with_pip=complete)
     if not complete:

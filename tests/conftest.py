@@ -76,7 +76,7 @@ def tiny_plan(
 
     plans = bare_plans("Dataset999_Tiny")
     tiny = deepcopy(plans["configurations"].pop("student"))
-    del plans["configurations"]["teacher"]
+    del plans["configurations"]["near_isotropic"], plans["configurations"]["teacher"]
     tiny |= {"patch_size": TINY_PATCH, "spacing": list(spacing), "data_identifier": "nnUNetPlans_tiny"}
     tiny["architecture"]["network_class_name"] = f"dynamic_network_architectures.architectures.unet.{architecture}"
     arch = tiny["architecture"]["arch_kwargs"]

@@ -41,7 +41,7 @@ def test_modules_and_files_that_are_named_exist(document: Path) -> None:
     for link in re.findall(r"\]\(([^)#]+)\)", text):
         if not link.startswith("http"):
             assert (document.parent / link).exists(), link
-    for target in re.findall(r"^ {4}make ([a-z]+)", text, re.MULTILINE):
+    for target in re.findall(r"^ {4}make ([a-z-]+)", text, re.MULTILINE):
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
 
 

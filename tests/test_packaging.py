@@ -176,6 +176,20 @@ def test_predict_sh_starts_soon_with_thousands_of_scans(workspace: Path) -> None
     assert time.monotonic() - before < 2
 
 
+def test_an_environment_of_another_checkout_is_not_emptied_through_a_link(tmp_path: Path) -> None:
+    own = tmp_path / "main" / ".venv"
+    own.mkdir(parents=True)
+    (own / "pyvenv.cfg").write_text("in use")
+    link = tmp_path / ".venv"
+    link.symlink_to(own)
+    done = subprocess.run(
+        [sys.executable, REQUIREMENTS / "environment.py", link], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"error: {link} is a link to {own}: remove the link, or set up that environment itself\n"
+    assert (own / "pyvenv.cfg").read_text() == "in use"
+
+
 def test_scripts_can_be_run() -> None:
     for path in (ROOT / "predict.sh", ROOT / ".ci" / "run", ROOT / ".ci" / "container"):
         assert os.access(path, os.X_OK)

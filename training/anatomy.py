@@ -16,8 +16,6 @@ import SimpleITK as sitk
 from scipy import ndimage
 from skimage.morphology import convex_hull_image
 
-from training.labels import ORGANS, TUMOR
-
 
 class Tissue(IntEnum):
     """What a voxel is made of. 0..14 are FLARE's codes, so that a tissue map's organs are its labels."""
@@ -57,9 +55,8 @@ class Tissue(IntEnum):
     TABLE = 32
 
 
-# Structure names of TotalSegmentator (versions 1 and 2) and of the SPL atlas -> tissue; the first pattern found wins.
+# Structure names of TotalSegmentator (versions 1 and 2) -> tissue; the first pattern found wins.
 _NAMED: list[tuple[str, Tissue]] = [
-    ("Intervertebral", Tissue.CARTILAGE),
     ("hepatic_vein", Tissue.LIVER),  # the reference's liver holds its veins
     ("renal_pelvis|ureter", Tissue.SOFT),
     ("portal_vein|splenic_vein", Tissue.PORTAL_VEIN),
@@ -89,18 +86,15 @@ _NAMED: list[tuple[str, Tissue]] = [
     ("costal_cartilages", Tissue.CARTILAGE),
     ("autochthon|gluteus|iliopsoas|muscle", Tissue.MUSCLE),
     (
-        "rib|vertebra|hip|sacrum|sternum|scapula|clavicula|humerus|femur|skull|face"
-        "|bone|Rib|Cervical|Thoracic|Lumbar|Pelvis|Sacrum|Coccyx",
+        "rib|vertebra|hip|sacrum|sternum|scapula|clavicula|humerus|femur|skull|face",
         Tissue.BONE,
     ),
 ]
-SPL_SCALE = 1.8  # brings the atlas's liver to the size of an adult's, 1.4 l
-SPL_TOP = 0.7
 _LIMBS = "humerus|scapula|clavicula|femur|skull"
 
 
 def tissue_of(structure: str) -> Tissue:
-    """The tissue of a structure, named as in TotalSegmentator or in the SPL abdominal atlas."""
+    """The tissue of a structure, named as in TotalSegmentator. Raises ValueError if it has none."""
     for pattern, tissue in _NAMED:
         if re.search(pattern, structure):
             return tissue
@@ -116,19 +110,10 @@ class Anatomy:
     depth: np.ndarray  # (z, y, x) uint8, voxels to the nearest other structure
     wall: np.ndarray  # (z, y, x) float16, mm outside the torso's hull; negative inside
     spacing: tuple[float, float, float]  # mm (z, y, x)
-    merge: np.ndarray  # (15,) uint8: class -> the class it cannot be told from in this map
-
-
-def merge_classes(*groups: tuple[int, ...]) -> np.ndarray:
-    """(15,) uint8: class -> representative; each group's classes are not told apart by a reference."""
-    merge = np.arange(TUMOR + 1, dtype=np.uint8)
-    for group in groups:
-        merge[list(group)] = min(group)
-    return merge
 
 
 def read_lps(path: Path) -> tuple[np.ndarray, tuple[float, float, float]]:
-    """A NIfTI or NRRD file as (z, y, x) in LPS order, with its spacing in mm (z, y, x)."""
+    """A NIfTI file as (z, y, x) in LPS order, with its spacing in mm (z, y, x)."""
     image = sitk.DICOMOrient(sitk.ReadImage(str(path)), "LPS")
     z, y, x = image.GetSpacing()[::-1]
     return sitk.GetArrayFromImage(image), (z, y, x)
@@ -143,9 +128,7 @@ def _torso_wall(torso: np.ndarray, spacing: tuple[float, float, float]) -> np.nd
     return ndimage.gaussian_filter(wall, [15.0 / spacing[0], 4.0 / spacing[1], 4.0 / spacing[2]])
 
 
-def build_anatomy(
-    name: str, tissue: np.ndarray, limbs: np.ndarray, spacing: tuple[float, float, float], merge: np.ndarray
-) -> Anatomy:
+def build_anatomy(name: str, tissue: np.ndarray, limbs: np.ndarray, spacing: tuple[float, float, float]) -> Anatomy:
     """`tissue` (z, y, x) with its margins; `limbs` (bool) marks what is no part of the torso's outline."""
     edge = np.zeros(tissue.shape, bool)
     for axis in range(3):
@@ -157,36 +140,20 @@ def build_anatomy(
         edge[tuple(after)] |= change
     depth = np.minimum(ndimage.distance_transform_edt(~edge), 255).astype(np.uint8)
     wall = _torso_wall((tissue > 0) & ~limbs, spacing).astype(np.float16)
-    return Anatomy(name, tissue, depth, wall, spacing, merge)
+    return Anatomy(name, tissue, depth, wall, spacing)
 
 
 def read_structures(label_map: Path, names: dict[int, str]) -> Anatomy:
     """An anatomy from a map of all of TotalSegmentator's structures, `names` by id."""
     structures, spacing = read_lps(label_map)
     tissue, limbs = _tissues(structures, names)
-    return build_anatomy(label_map.name, tissue, limbs, spacing, merge_classes())
+    return build_anatomy(label_map.name, tissue, limbs, spacing)
 
 
 def read_named_structures(label_map: Path) -> Anatomy:
     """As `read_structures`, with the names in the json of the same name beside the map."""
     listed = json.loads(label_map.with_name(label_map.name.replace(".nii.gz", ".json")).read_text())
     return read_structures(label_map, {int(number): entry["name"] for number, entry in listed.items()})
-
-
-def read_spl_atlas(atlas: Path, colours: Path) -> Anatomy:
-    """The abdominal atlas of the Surgical Planning Laboratory, its names from its colour table.
-
-    Its header's spacing is too small (SPL_SCALE). Its stomach includes the duodenum, an esophagus it has not. It
-    names no lung and no heart, so that what lies above SPL_TOP of the liver's height is cut off.
-    """
-    structures, spacing = read_lps(atlas)
-    rows = [line.split() for line in colours.read_text().splitlines() if line and not line.startswith("#")]
-    tissue, limbs = _tissues(structures, {int(row[0]): row[1] for row in rows})
-    height = np.flatnonzero((tissue == Tissue.LIVER).any(axis=(1, 2)))
-    top = int(height[0] + SPL_TOP * (height[-1] - height[0]))
-    z, y, x = (SPL_SCALE * step for step in spacing)
-    merge = merge_classes((Tissue.STOMACH, Tissue.DUODENUM), (0, Tissue.ESOPHAGUS))
-    return build_anatomy(atlas.name, tissue[:top], limbs[:top], (z, y, x), merge)
 
 
 def _tissues(structures: np.ndarray, names: dict[int, str]) -> tuple[np.ndarray, np.ndarray]:
@@ -198,8 +165,3 @@ def _tissues(structures: np.ndarray, names: dict[int, str]) -> tuple[np.ndarray,
             to_tissue[number] = tissue_of(name)
             is_limb[number] = re.search(_LIMBS, name) is not None
     return to_tissue[structures], is_limb[structures]
-
-
-def organ_codes() -> list[int]:
-    """FLARE's 13 organ codes."""
-    return list(ORGANS.values())

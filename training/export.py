@@ -121,8 +121,8 @@ def export_student(weights: Path, out: Path, student: str, *, trained_on: str = 
         try:
             state = read_state(weights, student)
             write_result_folder(state, folder, outputs_named(count_outputs(state)), student)
-        except (ValueError, OSError, RuntimeError) as error:
-            raise WeightsError(f"{weights} cannot be exported: {' '.join(str(error).split())[:300]}") from error
+        except (ValueError, OSError) as error:
+            raise WeightsError(f"{weights} cannot be exported: {error}") from error
         export(folder, out, trained_on=trained_on)
 
 

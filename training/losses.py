@@ -1,62 +1,51 @@
-"""Dice and cross-entropy for references that do not tell all classes apart."""
+"""What training.train makes small."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor
 
-from training.labels import IGNORE, ORGANS, TUMOR
+from training.labels import IGNORE
 
-# Voxels of small and late-learned structures count more in the cross-entropy: without it a network of a few
-# thousand steps never begins with the adrenal glands.
-RARE = ("pancreas", "right_adrenal_gland", "left_adrenal_gland", "gallbladder", "esophagus", "duodenum")
-RARE_WEIGHT = 3.0
-LEAST = 0.002  # share of a patch; a class with less of it counts as one with so much
+LEVELS = (1.0, 0.4, 0.2)  # weights of deep supervision's outputs, the finest first
 
 
-def partial_label_loss(
-    logits: torch.Tensor, label: torch.Tensor, merge: torch.Tensor, balance: float = 0.0
-) -> torch.Tensor:
-    """Dice + cross-entropy of `logits` (b, k, z, y, x) against `label` (b, z, y, x) uint8.
+def dice_and_cross_entropy(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
+    """Dice + cross-entropy of `logits` (b, k, z, y, x) against `label` (b, z, y, x) int64.
 
-    `merge` (b, k) gives for each class the class that stands for it in that sample: an organ that a reference leaves
-    out stands with the background, and the loss then sees only the sum of both probabilities (the marginal loss of
-    Shi et al., Medical Image Analysis 2021). Voxels with IGNORE count nowhere. In the cross-entropy
-    those of the tumour and of RARE count RARE_WEIGHT times; with a `balance` each counts by its class's share of the
-    patch to the power of -`balance` instead, so that at 1 all classes weigh the same.
+    Voxels with IGNORE count nowhere; in the cross-entropy one of class c counts weight[c] times. Dice is that of the
+    batch, mean over the classes that are in it.
     """
-    classes = logits.shape[1]
+    classes = torch.arange(logits.shape[1], device=label.device).view(1, -1, 1, 1, 1)
     known = label != IGNORE
-    target = torch.where(known, label, 0).long()
-    target = torch.gather(merge.long(), 1, target.flatten(1)).view_as(target)
-    together = torch.nn.functional.one_hot(merge.long(), classes).float()  # (b, class, representative)
-    probability = torch.softmax(logits.float(), 1)
-    if not torch.equal(merge, torch.arange(classes, device=merge.device, dtype=merge.dtype).expand_as(merge)):
-        probability = torch.einsum("bkzyx,bkr->brzyx", probability, together)
-    picked = probability.gather(1, target[:, None])[:, 0]
-    if balance:
-        found = torch.bincount(target[known], minlength=classes).float()
-        weight = (found / found.sum().clamp(min=1)).clamp(min=LEAST) ** -balance
-    else:
-        weight = torch.ones(classes, device=logits.device)
-        weight[[code for code in (*(ORGANS[name] for name in RARE), TUMOR) if code < classes]] = RARE_WEIGHT
+    target = torch.where(known, label, 0)
+    logs = torch.log_softmax(logits.float(), 1)
     counted = weight[target] * known
-    cross_entropy = -(picked.clamp(min=1e-6).log() * counted).sum() / counted.sum().clamp(min=1)
+    cross_entropy = -(logs.gather(1, target[:, None])[:, 0] * counted).sum() / counted.sum().clamp(min=1)
 
-    # One Dice per class over the batch; a sample speaks only for the classes that its reference tells apart.
-    speaks = (together.sum(1) == 1).float()
-    blank = torch.zeros_like(speaks)
-    here = known.flatten(1).float()
-    overlap = blank.scatter_add(1, target.flatten(1), picked.flatten(1) * here)
-    wanted = blank.scatter_add(1, target.flatten(1), here)
-    given = torch.einsum("bkn,bn->bk", probability.flatten(2), here)
-    present = (wanted * speaks).sum(0) > 0
+    given = logs.exp()
+    wanted = ((target[:, None] == classes) & known[:, None]).to(given.dtype)
+    overlap, wanted_sum = (given * wanted).sum((0, 2, 3, 4)), wanted.sum((0, 2, 3, 4))
+    given_sum = (given * known[:, None]).sum((0, 2, 3, 4))
+    dice = (2 * overlap + 1) / (given_sum + wanted_sum + 1)
+    present = wanted_sum > 0
     present[0] = False
-    dice = (2 * (overlap * speaks).sum(0) + 1) / (((given + wanted) * speaks).sum(0) + 1)
-    return cross_entropy + (1 - dice[present]).mean() if present.any() else cross_entropy
+    return cross_entropy + ((1 - dice) * present).sum() / present.sum().clamp(min=1)
 
 
-def disagreement(inner: torch.Tensor, outer: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """How far `inner`, the logits (1, k, z, y, x) of a patch cut out of a larger one, are from that one's, `outer`.
+def deep_loss(outputs: Sequence[Tensor], label: Tensor, weight: Tensor) -> Tensor:
+    """`dice_and_cross_entropy` of all `outputs`, the finest first, each against every n-th voxel of `label`."""
+    total = torch.zeros((), device=label.device)
+    for share, logits in zip(LEVELS, outputs, strict=False):
+        z, y, x = (whole // part for whole, part in zip(label.shape[1:], logits.shape[2:], strict=True))
+        total = total + share * dice_and_cross_entropy(logits, label[:, z // 2 :: z, y // 2 :: y, x // 2 :: x], weight)
+    return total / sum(LEVELS[: len(outputs)])
+
+
+def disagreement(inner: Tensor, outer: Tensor, weight: Tensor) -> Tensor:
+    """How far `inner`, the logits (b, k, z, y, x) of patches cut out of larger ones, are from those of these, `outer`.
 
     The Kullback-Leibler divergence, by voxels of foreground, each as `weight` (z, y, x) says. Only `inner` is drawn
     to the other, which has seen more of what surrounds the patch.

@@ -13,8 +13,7 @@ from torch import nn
 
 from inference.card import FORMS
 from training.plans import STUDENTS, unet_of
-
-State = dict[str, torch.Tensor]
+from training.unet import State, read_tensors
 
 
 def build_student(outputs: int, student: str = "student") -> PlainConvUNet:
@@ -28,22 +27,27 @@ def build_student(outputs: int, student: str = "student") -> PlainConvUNet:
 def read_state(path: Path, student: str = "student") -> State:
     """A student's state dict, float32, from its parameters in a file of PyTorch or from a folder of exported weights.
 
-    The file may hold the parameters in any precision, each under one of its names. Raises ValueError if they are not
-    those of this student.
+    The file may hold the parameters in any precision, each under one of its names. Raises ValueError, in one sentence,
+    if they are not those of this student.
     """
-    if path.is_file():
-        stored: State = torch.load(path, map_location="cpu", weights_only=True)
+    if not path.is_dir():
+        stored: State = read_tensors(path, torch.device("cpu"))
     else:
         graph = onnx.load(path / FORMS["f32"][0]).graph
         stored = {weight.name: torch.from_numpy(numpy_helper.to_array(weight).copy()) for weight in graph.initializer}
     network = build_student(count_outputs(stored), student)
-    try:
-        found = network.load_state_dict(stored, strict=False)
-    except RuntimeError as error:
-        raise ValueError(f"{path} does not hold the student {student}: {error}") from error
-    absent = {name for name, _ in network.named_parameters()} - stored.keys()
-    if odd := sorted(found.unexpected_keys) or sorted(absent):
+    own = network.state_dict()
+    # A parameter may be given under any of its names, as exported graphs do. Deep supervision's layers have no part in
+    # the answer and are not exported.
+    given = {id(network.get_parameter(name)) for name in stored if name in own}
+    heads = [name for name in own if name.startswith("decoder.seg_layers.")]
+    needed = {name for name, value in network.named_parameters() if id(value) not in given} - set(heads[:-2])
+    if odd := sorted(stored.keys() - own.keys()) or sorted(needed):
         raise ValueError(f"{path} does not hold the student {student}: {odd[0]} is in only one of the two")
+    if odd := sorted(name for name in stored if stored[name].shape != own[name].shape):
+        sizes = " and ".join("x".join(map(str, state[odd[0]].shape)) for state in (stored, own))
+        raise ValueError(f"{path} does not hold the student {student}: {odd[0]} has the shapes {sizes}")
+    network.load_state_dict(stored, strict=False)
     return network.state_dict()
 
 
@@ -54,17 +58,3 @@ def count_outputs(state: State) -> int:
         raise ValueError("these are not the weights of a PlainConvUNet: decoder.seg_layers is missing")
     last = max(biases)
     return int(state[last].shape[0])
-
-
-def with_outputs(state: State, outputs: int) -> State:
-    """`state` with its segmentation layers grown to `outputs` channels.
-
-    A new channel starts as the background's, one logit below: it then wins nowhere until it has learned.
-    """
-    grown = dict(state)
-    for key, value in state.items():
-        missing = outputs - value.shape[0]
-        if key.startswith("decoder.seg_layers.") and missing > 0:
-            new = value[:1].repeat(missing, *[1] * (value.dim() - 1))
-            grown[key] = torch.cat([value, new - 1.0 if key.endswith(".bias") else new])
-    return grown

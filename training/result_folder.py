@@ -16,8 +16,9 @@ import torch
 
 from inference.card import FILE_NAME
 from training.labels import ORGANS, OUTPUTS
-from training.network import State, build_student, count_outputs, read_state
+from training.network import build_student, count_outputs, read_state
 from training.plans import bare_plans
+from training.unet import State
 
 DATASET_NAME = "Dataset023_Viscera"
 

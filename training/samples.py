@@ -1,4 +1,4 @@
-"""A page of synthetic patches to be judged against real CT: `python -m training.samples OUT.png`."""
+"""A page of rendered slices to be judged against real CT: `python -m training.samples OUT.png --data DIR`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 
 from training.sources import open_renderers
 
+SHAPE, SPACING = (12, 192, 256), np.array([4.0, 1.2, 1.2])  # fine enough in the plane to be looked at
+
 
 def main() -> None:
     import matplotlib
@@ -18,7 +20,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rows", type=int, default=5)
     parser.add_argument("--columns", type=int, default=6)
@@ -29,10 +31,11 @@ def main() -> None:
         arguments.rows, arguments.columns, figsize=(4 * arguments.columns, 3.3 * arguments.rows)
     )
     for axis in np.ravel(axes):
-        patch = renderers[rng.integers(len(renderers))].render(rng, (12, 192, 256))
-        image, label = patch.image[6], patch.label[6]
-        axis.imshow(image * 70 + 80, cmap="gray", vmin=-160, vmax=240)
-        axis.contour(label, levels=np.arange(0.5, 15), cmap="hsv", linewidths=0.5, vmin=0, vmax=15)
+        volume = renderers[rng.integers(len(renderers))].render(rng, SHAPE, SPACING)
+        axis.imshow(volume.hu[SHAPE[0] // 2], cmap="gray", vmin=-160, vmax=240)
+        axis.contour(
+            volume.label[SHAPE[0] // 2], levels=np.arange(0.5, 15), cmap="hsv", linewidths=0.5, vmin=0, vmax=15
+        )
         axis.set_axis_off()
     figure.tight_layout(pad=0.1)
     figure.savefig(arguments.out, dpi=45)

@@ -1,25 +1,37 @@
 """CT rendered from label maps, the SynthSeg way (Billot et al., Medical Image Analysis 2023), for the abdomen.
 
-`render` draws one patch at the student's spacing: the anatomy is deformed, each structure gets its brightness from
-`priors`, then come gut contents, vessels, the body wall, tumours, partial volume, slice thickness and noise.
+`render` draws one volume: the anatomy is deformed, each structure gets its brightness from `priors`, then come gut
+contents, vessels, the body wall, tumours, partial volume, slice thickness and noise.
 Arrays are (z, y, x) in LPS order; y grows to the back, so air in the gut rises to small y.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
 from training.anatomy import Anatomy, Tissue
 from training.labels import IGNORE, TUMOR
-from training.patch import SPACING, Patch, normalise
+from training.plans import SOFT_TISSUE
 from training.priors import PHASE_SHARES, Phase, draw_levels
 from training.tumors import Lesion, grow_lesion, pick_host
 from training.warp import Shape, Strength, smooth_field, source_coordinates, take_nearest
 
-FINE = 2  # slices rendered per slice of the patch: partial volume along z needs them
+FINE = 2  # slices rendered per slice: partial volume along z needs them
 TUMOR_SHARE = 0.55
+SHORTENED = 0.25  # share of the volumes in which the scan ends above or below
 STRENGTH = Strength()
+SCATTER = (25.0, 8.0, 8.0)  # mm by which the middle of a volume strays from that of the organs
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A rendered CT and what is in it."""
+
+    hu: np.ndarray  # (z, y, x) float32
+    label: np.ndarray  # (z, y, x) uint8, FLARE codes, IGNORE where the label map ends
 
 
 class Renderer:
@@ -27,35 +39,17 @@ class Renderer:
 
     def __init__(self, anatomy: Anatomy) -> None:
         self.anatomy = anatomy
-        self.spacing = np.array(anatomy.spacing)
         present = [code for code in range(1, TUMOR) if (anatomy.tissue == code).any()]
-        # Some voxels of each organ, in mm: where a patch may be centred.
-        self.seeds: dict[int, np.ndarray] = {}
-        for code in present:
-            voxels = np.argwhere(anatomy.tissue == code)
-            self.seeds[code] = voxels[:: max(1, len(voxels) // 500)] * self.spacing
-        self.middles = np.array([points.mean(0) for points in self.seeds.values()])
-        named = np.argwhere(anatomy.tissue[::4, ::4, ::4] > 0) * 4
-        self.anywhere = named[:: max(1, len(named) // 5000)] * self.spacing
+        middles = [np.argwhere(anatomy.tissue == code).mean(0) for code in present]
+        self.middles = np.array(middles) * anatomy.spacing  # of the organs, mm
 
-    def centre(self, rng: np.random.Generator) -> np.ndarray:
-        """mm (z, y, x): mostly near an organ, each as often as the others, sometimes anywhere in the body or beside it.
-
-        A window of nothing but air looks like no other: it must be seen to be known for empty.
-        """
-        anywhere = rng.random()
-        if anywhere < 0.16:
-            point = self.anywhere[rng.integers(len(self.anywhere))]
-            return point + (anywhere < 0.04) * rng.normal(0, [0, 250, 250])
-        points = self.seeds[int(rng.choice(list(self.seeds)))]
-        return points[rng.integers(len(points))] + rng.normal(0, [12, 20, 25])
-
-    def render(self, rng: np.random.Generator, shape: Shape, spacing: np.ndarray = SPACING) -> Patch:
-        """One patch of `shape` and `spacing` in mm (z, y, x)."""
+    def render(self, rng: np.random.Generator, shape: Shape, spacing: np.ndarray) -> Rendered:
+        """One volume of `shape` and `spacing` in mm (z, y, x), about the middle of the organs."""
         spacing = spacing / [FINE, 1, 1]
         fine: Shape = (shape[0] * FINE, shape[1], shape[2])
         snap = rng.uniform(4.2, 7) if rng.random() < 0.25 else 0.0
-        where = source_coordinates(rng, fine, spacing, self.centre(rng), STRENGTH, self.middles, snap)
+        centre = self.middles.mean(0) + rng.normal(0, SCATTER)
+        where = source_coordinates(rng, fine, spacing, centre, STRENGTH, self.middles, snap)
         anatomy = self.anatomy
         tissue = take_nearest(anatomy.tissue, where, anatomy.spacing, 0)
         depth = take_nearest(anatomy.depth, where, anatomy.spacing, 0).astype(np.float32) * anatomy.spacing[1]
@@ -75,23 +69,24 @@ class Renderer:
         hu = _scan(rng, hu, spacing)[FINE // 2 :: FINE]
         label, in_view = label[FINE // 2 :: FINE], in_view[FINE // 2 :: FINE]
         hu = _noise(rng, hu)
-        image = normalise(hu)
-        # Nothing is known above and below the map; nnU-Net pads a scan that is too short with zeros.
-        image[~in_view] = 0
-        label = np.where(in_view, label, IGNORE).astype(np.uint8)
-        return shorten(rng, Patch(image, label, anatomy.merge))
+        _hide(hu, label, ~in_view)  # nothing is known above and below the map
+        if rng.random() < SHORTENED:
+            _shorten(rng, hu, label)
+        return Rendered(hu.astype(np.float32), label)
 
 
-def shorten(rng: np.random.Generator, patch: Patch, share: float = 0.25) -> Patch:
-    """With probability `share` the scan ends inside the patch, above and below, and is padded with zeros."""
-    if rng.random() >= share:
-        return patch
-    slices = patch.image.shape[0]
+def _shorten(rng: np.random.Generator, hu: np.ndarray, label: np.ndarray) -> None:
+    """Let the scan end inside the volume, above and below, in place."""
+    slices = len(hu)
     keep = int(rng.integers(max(slices // 4, 4), slices))
     start = int(rng.integers(0, slices - keep + 1))
-    patch.image[:start] = patch.image[start + keep :] = 0
-    patch.label[:start] = patch.label[start + keep :] = IGNORE
-    return patch
+    for part in (slice(0, start), slice(start + keep, None)):
+        _hide(hu, label, part)
+
+
+def _hide(hu: np.ndarray, label: np.ndarray, where: slice | np.ndarray) -> None:
+    """Make it look like what nnU-Net pads short scans with, in place: 0 once it is normalised."""
+    hu[where], label[where] = SOFT_TISSUE["mean"], IGNORE
 
 
 def _with_body(rng: np.random.Generator, tissue: np.ndarray, wall: np.ndarray, spacing: np.ndarray) -> np.ndarray:

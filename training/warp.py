@@ -91,11 +91,3 @@ def take_nearest(
         np.clip(index[i], 0, n - 1, out=index[i])
     flat = (index[0] * volume.shape[1] + index[1]) * volume.shape[2] + index[2]
     return np.where(inside, volume.reshape(-1)[flat], volume.dtype.type(outside))
-
-
-def take_linear(volume: torch.Tensor, where: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
-    """`volume` (z, y, x) float32 at `where` (3, z, y, x) mm, trilinear; the nearest edge beyond its edges."""
-    grid = torch.from_numpy(where[::-1].copy()).permute(1, 2, 3, 0)
-    size = torch.tensor([(n - 1) * s / 2 for n, s in zip(volume.shape, spacing, strict=True)][::-1])
-    grid = grid / size.clamp(min=1e-3).float() - 1
-    return F.grid_sample(volume[None, None], grid[None], padding_mode="border", align_corners=True)[0, 0].numpy()

@@ -1,4 +1,4 @@
-"""Pseudo-labels from weak teachers, for training.train.
+"""Pseudo-labels from weak teachers.
 
     python -m training.weak_labels TEACHERS... --scans DIR --out DIR
 
@@ -20,8 +20,7 @@ import numpy as np
 from scipy import ndimage
 
 from training.data import ENDING
-from training.labels import IGNORE, ORGANS
-from training.losses import RARE
+from training.labels import IGNORE, ORGANS, RARE, TUMOR
 from training.pseudo_labels import merge, segment_all
 
 FAR = 15.0  # mm: what lies farther from an organ is no part of it, which the network is then taught
@@ -32,7 +31,7 @@ def agreed(maps: Sequence[np.ndarray], spacing: Sequence[float], keep: float) ->
     """What teachers' label maps (x, y, z) agree on, uint8, IGNORE where they do not; spacing in mm."""
     labels, _, _ = merge(maps, keep, IGNORE)
     same = sum((one == labels).astype(np.uint8) for one in maps)
-    late = [ORGANS[name] for name in RARE]
+    late = [code for code in RARE if code != TUMOR]
     enough = np.where(np.isin(labels, late), len(maps) // 2 + 1, len(maps))
     doubtful = same < enough
     for organ in ORGANS.values():

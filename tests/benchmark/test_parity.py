@@ -57,7 +57,7 @@ def test_the_organ_network_on_a_real_scan(shared_data: Path, tmp_path: Path) -> 
     weights = shared_data.parent / "weights" / "organ_bootstrap.pt"
     if not weights.is_file():
         pytest.skip(f"no {weights}")
-    write_result_folder(torch.load(weights, weights_only=True), tmp_path / "model", "organ")
+    write_result_folder(torch.load(weights, weights_only=True), tmp_path / "model", "organ", "student")
     done = parity(tmp_path / "model", shared_data / "labelled" / "ts_example_0000.nii.gz")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1: " in done.stdout  # the liver

@@ -1,0 +1,137 @@
+"""Packing: what is trained on and what never is, in parts that a transfer can carry."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from training.pack import VALIDATION, find_scans, pack, real_shares
+from training.packed import ENDING, Spec, read_packed, read_spec, write_packed, write_spec
+
+
+@pytest.fixture
+def save_pair(blob: np.ndarray, save_scan: Callable[..., Path]) -> Callable[..., None]:
+    """Writes a scan, its labels, and which patient it is of."""
+
+    def save(folder: Path, name: str, patient: str | None = None, codes: int = 13) -> None:
+        labels = np.zeros(blob.shape, np.uint8)
+        for code in range(1, codes + 1):
+            labels[5:20, 10 + 3 * code : 12 + 3 * code, 20:50] = code
+        save_scan(folder / f"{name}_0000.nii.gz", blob, (3.0, 2.0, 2.0))
+        save_scan(folder / f"{name}.nii.gz", labels, (3.0, 2.0, 2.0))
+        if patient:
+            (folder / f"{name}.json").write_text(json.dumps({"patient": patient}))
+
+    return save
+
+
+def test_what_is_packed_is_what_was_there(tmp_path: Path, blob: np.ndarray) -> None:
+    label = (blob > 0).astype(np.uint8)
+    write_packed(tmp_path / f"x{ENDING}", blob, label, (3.0, 2.0, 1.5))
+    packed = read_packed(tmp_path / f"x{ENDING}")
+    assert packed.name == "x" and packed.spacing == (3.0, 2.0, 1.5)
+    assert np.array_equal(packed.label, label)
+    hu = packed.codes * 4.0 - 200
+    assert np.abs(hu - np.clip(blob, -200, 300)).max() <= 2
+    (tmp_path / f"x{ENDING}").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match=r"x\.xz cannot be read as a packed scan"):
+        read_packed(tmp_path / f"x{ENDING}")
+
+
+def test_patients_of_the_validation_are_never_trained_on(tmp_path: Path, save_pair: Callable[..., None]) -> None:
+    data, out = tmp_path / "data", tmp_path / "kit"
+    for name in VALIDATION[:3]:
+        save_pair(data / "reviewed", name, name)
+    for name in VALIDATION[3:]:
+        save_pair(data / "labelled", name)
+    save_pair(data / "reviewed", "another_date", "HCC_048")  # the patient decides, not the scan's name
+    save_pair(data / "labelled", "HCC_048_late")
+    save_pair(data / "reviewed", "HCC_049", "HCC_049")
+    save_pair(data / "reviewed", "HCC_0481", "HCC_0481")
+    said = pack(out, data, 0, 58.0, None)
+    spec = read_spec(out / "part_1" / "spec.json")
+    assert set(VALIDATION) == {"HCC_048", "LIDC-IDRI-0001", "TCGA-AY-4070A", "ts_slab", "amos_0001"}
+    assert spec.shares.keys() == spec.late.keys() == {"HCC_049", "HCC_0481"}
+    assert set(spec.validation) == {*VALIDATION, "another_date", "HCC_048_late"}
+    assert said == "2 scans, 0 rendered volumes, 7 for validation, in 1 parts"
+    for name in (*spec.shares, *spec.validation):
+        assert (out / "part_1" / f"{name}{ENDING}").is_file()
+    for path in (data / "reviewed").glob("HCC_049*"):
+        path.unlink()
+    for path in (data / "reviewed").glob("HCC_0481*"):
+        path.unlink()
+    with pytest.raises(ValueError, match="none to train on"):
+        pack(out, data, 0, 58.0, None)
+
+
+def test_a_list_that_trains_on_what_it_validates_on_is_refused(tmp_path: Path) -> None:
+    write_spec(tmp_path, Spec({"a": 1.0, "b": 1.0}, {"a": 1.0, "b": 1.0}, ["b"]))
+    with pytest.raises(ValueError, match=r"spec\.json has b among the scans to train on and among those to validate"):
+        read_spec(tmp_path / "spec.json")
+    (tmp_path / "spec.json").write_text('{"shares": {}}')
+    with pytest.raises(ValueError, match=r"spec\.json cannot be read"):
+        read_spec(tmp_path / "spec.json")
+
+
+def test_one_patient_has_one_share_whatever_the_number_of_scans() -> None:
+    patients = {"a": "a", "b1": "b", "b2": "b", "slab": "slab", "ill1": "ill", "ill2": "ill"}
+    whole, tumour = set(range(14)), {*range(15)}
+    codes = {"a": whole, "b1": whole, "b2": whole, "slab": {0, 1, 3, 5, 11}, "ill1": tumour, "ill2": whole}
+    shares = real_shares(patients, codes)
+    assert shares == {"a": 1.0, "b1": 0.5, "b2": 0.5, "slab": 0.4, "ill1": 0.65, "ill2": 0.65}
+
+
+def test_parts_are_as_small_as_asked_and_packing_goes_on(tmp_path: Path, save_pair: Callable[..., None]) -> None:
+    data, out = tmp_path / "data", tmp_path / "kit"
+    for name in ("one", "two", "three"):
+        save_pair(data / "reviewed", name, name)
+    start = tmp_path / "bn.pt"
+    start.write_bytes(bytes(1000))
+    pack(out, data, 0, 58.0, start)
+    sizes = [path.stat().st_size for path in (out / "packed").glob(f"*{ENDING}")]
+    pack(out, data, 0, 1.5 * max(sizes) / 1e6, start)
+    parts = sorted(out.glob("part_*"))
+    assert len(parts) == 3
+    for part in parts:
+        assert sum(path.stat().st_size for path in part.iterdir()) <= 1.5 * max(sizes)
+    names = sorted(path.name for part in parts for path in part.iterdir())
+    assert names == sorted([*(path.name for path in (out / "packed").iterdir()), "bn.pt"])
+    assert "spec.json" in names
+    with pytest.raises(ValueError, match="no part may be so large"):
+        pack(out, data, 0, 0.001, None)
+
+
+def test_what_cannot_be_packed_is_named(
+    tmp_path: Path, save_pair: Callable[..., None], blob: np.ndarray, save_scan: Callable[..., Path]
+) -> None:
+    with pytest.raises(ValueError, match=r"holds no|has no X_0000"):
+        find_scans(tmp_path)
+    save_pair(tmp_path / "reviewed", "x")
+    save_scan(tmp_path / "reviewed" / "unlabelled_0000.nii.gz", blob, (3.0, 2.0, 2.0))
+    assert [scan.name for scan in find_scans(tmp_path)] == ["x"]
+    save_pair(tmp_path / "labelled", "x")
+    with pytest.raises(ValueError, match="has the name of"):
+        find_scans(tmp_path)
+    for path in (tmp_path / "labelled").iterdir():
+        path.unlink()
+    labels = tmp_path / "reviewed" / "x.nii.gz"
+    nib.save(nib.Nifti1Image(np.zeros((3, 3, 3), np.uint8), np.eye(4)), labels)
+    with pytest.raises(ValueError, match=r"x\.nii\.gz does not lie on the grid of"):
+        pack(tmp_path / "kit", tmp_path, 0, 58.0, None)
+
+
+def test_scans_of_any_orientation_are_packed_alike(
+    tmp_path: Path, blob: np.ndarray, save_scan: Callable[..., Path]
+) -> None:
+    for name, voxels, orientation in (("lps", blob, "LPS"), ("ras", blob[:, ::-1, ::-1], "RAS")):
+        save_scan(tmp_path / "labelled" / f"{name}_0000.nii.gz", voxels, (3.0, 2.0, 1.5), orientation)
+        save_scan(tmp_path / "labelled" / f"{name}.nii.gz", (voxels > 0).astype(np.uint8), (3.0, 2.0, 1.5), orientation)
+    pack(tmp_path / "kit", tmp_path, 0, 58.0, None)
+    lps, ras = (read_packed(tmp_path / "kit" / "packed" / f"{name}{ENDING}") for name in ("lps", "ras"))
+    assert lps.spacing == ras.spacing == (3.0, 2.0, 1.5)
+    assert np.array_equal(lps.codes, ras.codes) and np.array_equal(lps.label, ras.label)

@@ -1,0 +1,188 @@
+"""Pack scans with their labels for the machine that trains: `python -m training.pack OUT --data DIR`
+
+DIR/reviewed and DIR/labelled hold X_0000.nii.gz with X.nii.gz beside it (FLARE's codes, 255 where nobody can tell),
+and X.json with "patient" if a patient has several scans. --synthetic renders that many volumes from DIR/label_maps
+besides. OUT/packed gets the packed scans and spec.json, which says what training.train makes of them; scans that are
+there are not packed again. OUT/part_1, part_2, ... are the same in parts of at most --part MB each, what one transfer
+to that machine may carry.
+
+The patients of VALIDATION are packed to be scored and are never trained on. About 3 s a scan.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from training.data import ENDING as NIFTI
+from training.data import to_lps
+from training.labels import ORGANS, TUMOR
+from training.packed import ENDING, SPEC, Spec, read_packed, write_packed, write_spec
+from training.plans import STUDENTS
+
+VALIDATION = ("HCC_048", "LIDC-IDRI-0001", "TCGA-AY-4070A", "ts_slab", "amos_0001")
+LEFT_OUT = ("RIDER-Pilot_0109",)  # 16 slices of low quality
+FOLDERS = ("reviewed", "labelled")
+# Share of a patient's patches, if one of the scans has an outlined tumour, and of a scan in which few organs are seen.
+WITH_TUMOUR, FEW_ORGANS = 1.3, 0.4
+FEW = 10  # organs
+SYNTHETIC = 0.2  # share of rendered volumes in all patches until the norms are frozen,
+LATE = 0.4  # and how much of that is left after it
+RENDERED: tuple[int, int, int] = (112, 160, 176)  # voxels of a rendered volume, at the near-isotropic student's spacing
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A scan whose labels are beside it."""
+
+    name: str
+    patient: str
+    image: Path
+    labels: Path
+
+    def held_out(self) -> bool:
+        """Whether it is of a patient that is never trained on, whatever the number of the scan."""
+        names = (self.name, self.patient)
+        return any(name == one or name.startswith(f"{one}_") for name in names for one in VALIDATION)
+
+
+def find_scans(data: Path) -> list[Scan]:
+    """The scans with labels in DATA's FOLDERS. Raises ValueError if there are none, or two of one name."""
+    scans: dict[str, Scan] = {}
+    for image in sorted(path for folder in FOLDERS for path in (data / folder).glob(f"*_0000{NIFTI}")):
+        name = image.name.removesuffix(f"_0000{NIFTI}")
+        labels, about = image.with_name(f"{name}{NIFTI}"), image.with_name(f"{name}.json")
+        if name in scans:
+            raise ValueError(f"{image} has the name of {scans[name].image}")
+        if labels.is_file() and name not in LEFT_OUT:
+            patient = json.loads(about.read_text())["patient"] if about.is_file() else name
+            scans[name] = Scan(name, patient, image, labels)
+    if not scans:
+        raise ValueError(f"{data} has no X_0000{NIFTI} with X{NIFTI} beside it in {' or '.join(FOLDERS)}")
+    return list(scans.values())
+
+
+def pack_scan(scan: Scan, packed: Path) -> None:
+    """Raises ValueError if the labels do not lie on the scan's grid."""
+    image, labels = nib.load(scan.image), nib.load(scan.labels)
+    if image.shape != labels.shape or not np.allclose(image.affine, labels.affine, atol=1e-3):
+        raise ValueError(f"{scan.labels} does not lie on the grid of {scan.image}")
+    image, labels = to_lps(image), to_lps(labels)
+    hu, label = np.asarray(image.dataobj).T, np.asarray(labels.dataobj).T
+    write_packed(packed, hu, label, [float(step) for step in image.header.get_zooms()[::-1]])
+
+
+def real_shares(patients: dict[str, str], codes: dict[str, set[int]]) -> dict[str, float]:
+    """How often each scan is trained on: one patient one share, split among the scans.
+
+    `patients` names the patient of each scan, `codes` are the labels in it.
+    """
+    shares = {}
+    for name, patient in patients.items():
+        scans = [other for other, one in patients.items() if one == patient]
+        few = len(codes[name] & set(ORGANS.values())) < FEW
+        outlined = any(TUMOR in codes[other] for other in scans)
+        shares[name] = (WITH_TUMOUR if outlined else 1.0) * (FEW_ORGANS if few else 1.0) / len(scans)
+    return shares
+
+
+def render(count: int, data: Path, packed: Path) -> list[str]:
+    """Pack `count` rendered volumes about the middle of the abdomen, unless they are there; their names."""
+    from training.sources import open_renderers
+
+    renderers = list(open_renderers(data).values())
+    names = [f"synth_{number:02d}" for number in range(count)]
+    for number, name in enumerate(names):
+        path = packed / f"{name}{ENDING}"
+        if not path.exists():
+            rng, spacing = np.random.default_rng(1000 + number), STUDENTS["near_isotropic"].spacing
+            volume = renderers[number % len(renderers)].render(rng, RENDERED, np.array(spacing))
+            write_packed(path, volume.hu, volume.label, spacing, coarse=2)  # noise is most of a file
+            print(name, flush=True)
+    return names
+
+
+def make_spec(scans: Sequence[Scan], codes: dict[str, set[int]], synthetic: Sequence[str]) -> Spec:
+    """Shares of the scans and of the rendered volumes; scans of VALIDATION are held out."""
+    real = real_shares({scan.name: scan.patient for scan in scans if not scan.held_out()}, codes)
+    if not real:
+        raise ValueError("all scans with labels are held out for validation: there is none to train on")
+    each = SYNTHETIC / (1 - SYNTHETIC) * sum(real.values()) / max(len(synthetic), 1)
+    return Spec(
+        shares=real | dict.fromkeys(synthetic, each),
+        late=real | dict.fromkeys(synthetic, LATE * each),
+        validation=[scan.name for scan in scans if scan.held_out()],
+    )
+
+
+def write_parts(files: Sequence[Path], out: Path, most: float) -> int:
+    """Copy `files` into out/part_N of at most `most` MB; the number of parts."""
+    for old in out.glob("part_*"):
+        shutil.rmtree(old)
+    parts = list(_filled(files, most * 1e6))
+    for number, part in enumerate(parts, 1):
+        folder = out / f"part_{number}"
+        folder.mkdir(parents=True)
+        for path in part:
+            shutil.copy(path, folder)
+    return len(parts)
+
+
+def _filled(files: Sequence[Path], most: float) -> Iterator[list[Path]]:
+    """The files in groups of at most `most` bytes, large ones first. Raises ValueError if one is larger than that."""
+    part: list[Path] = []
+    size = 0
+    for path in sorted(files, key=lambda path: -path.stat().st_size):
+        if path.stat().st_size > most:
+            raise ValueError(f"{path} has {path.stat().st_size / 1e6:.1f} MB: no part may be so large, see --part")
+        if size + path.stat().st_size > most:
+            yield part
+            part, size = [], 0
+        part.append(path)
+        size += path.stat().st_size
+    yield part
+
+
+def pack(out: Path, data: Path, synthetic: int, most: float, start: Path | None) -> str:
+    """Fill `out` and say what with. Raises ValueError as the functions above."""
+    packed = out / "packed"
+    packed.mkdir(parents=True, exist_ok=True)
+    scans = find_scans(data)
+    for scan in scans:
+        path = packed / f"{scan.name}{ENDING}"
+        if not path.exists():
+            pack_scan(scan, path)
+            print(scan.name, flush=True)
+    codes = {scan.name: set(np.unique(read_packed(packed / f"{scan.name}{ENDING}").label).tolist()) for scan in scans}
+    spec = make_spec(scans, codes, render(synthetic, data, packed) if synthetic else [])
+    write_spec(packed, spec)
+    files = [packed / f"{name}{ENDING}" for name in (*spec.shares, *spec.validation)]
+    parts = write_parts([*files, packed / SPEC, *([start] if start else [])], out, most)
+    trained = len(spec.shares) - synthetic
+    return f"{trained} scans, {synthetic} rendered volumes, {len(spec.validation)} for validation, in {parts} parts"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--synthetic", type=int, default=0, metavar="N", help="volumes to render (default: none)")
+    parser.add_argument("--part", type=float, default=58.0, metavar="MB", help="most that one part may hold (58)")
+    parser.add_argument("--start", type=Path, metavar="BN.PT", help="weights to begin with, packed as well")
+    arguments = parser.parse_args()
+    try:
+        print(pack(arguments.out, arguments.data, arguments.synthetic, arguments.part, arguments.start))
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""The network as training.train trains it: PlainConvUNet with batch norms, in PyTorch alone.
+
+Its parameters are named as PlainConvUNet names them, so that `folded` gives a file that training.export reads.
+"""
+
+from __future__ import annotations
+
+import pickle
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.plans import Student, Three
+
+State = dict[str, Tensor]
+
+DEEP = 3  # outputs that deep supervision looks at, the finest first
+EPS = 1e-5
+MOMENTUM = 0.01  # of the running statistics: a batch is two patches at most
+
+
+class _Block(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: Three = (1, 1, 1)) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(inputs, outputs, 3, stride, 1)
+        self.norm = nn.BatchNorm3d(outputs, eps=EPS, momentum=MOMENTUM)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.leaky_relu(self.norm(self.conv(x)), 0.01, inplace=True)
+
+
+class _Stack(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: Three = (1, 1, 1)) -> None:
+        super().__init__()
+        self.convs = nn.Sequential(_Block(inputs, outputs, stride), _Block(outputs, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.convs(x)
+
+
+class _Encoder(nn.Module):
+    def __init__(self, features: tuple[int, ...], strides: tuple[Three, ...]) -> None:
+        super().__init__()
+        steps = zip(pairwise((1, *features)), strides, strict=True)
+        self.stages = nn.ModuleList(nn.Sequential(_Stack(few, many, stride)) for (few, many), stride in steps)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        skips = []
+        for stage in self.stages:
+            x = stage(x)
+            skips.append(x)
+        return skips
+
+
+class _Decoder(nn.Module):
+    def __init__(self, features: tuple[int, ...], strides: tuple[Three, ...], outputs: int) -> None:
+        super().__init__()
+        steps = [(*pair, stride) for pair, stride in zip(pairwise(features), strides[1:], strict=True)][::-1]
+        self.transpconvs = nn.ModuleList(nn.ConvTranspose3d(many, few, stride, stride) for few, many, stride in steps)
+        self.stages = nn.ModuleList(_Stack(2 * few, few) for few, _, _ in steps)
+        self.seg_layers = nn.ModuleList(nn.Conv3d(few, outputs, 1) for few, _, _ in steps)
+
+    def forward(self, skips: list[Tensor], deep: int) -> list[Tensor]:
+        x, logits = skips[-1], []
+        for i, (up, stage, head) in enumerate(zip(self.transpconvs, self.stages, self.seg_layers, strict=True)):
+            x = stage(torch.cat([up(x), skips[-2 - i]], 1))
+            if i >= len(self.stages) - deep:
+                logits.append(head(x))
+        return logits[::-1]
+
+
+class UNet(nn.Module):
+    """The network of a student, a row of plans.STUDENTS: images (b, 1, z, y, x) -> logits (b, outputs, z, y, x)."""
+
+    def __init__(self, student: Student, outputs: int) -> None:
+        super().__init__()
+        self.encoder = _Encoder(student.features, student.strides)
+        self.decoder = _Decoder(student.features, student.strides, outputs)
+
+    def forward(self, image: Tensor, deep: int = 1) -> list[Tensor]:
+        """Logits of the `deep` finest levels, that of the image first."""
+        return self.decoder(self.encoder(image), deep)
+
+    def norms(self) -> list[nn.BatchNorm3d]:
+        return [module for module in self.modules() if isinstance(module, nn.BatchNorm3d)]
+
+
+def folded(state: State) -> State:
+    """Parameters of the network without norms that answers as the UNet of `state` does with frozen norms, float32.
+
+    A frozen norm scales and shifts each channel by constants, and so does a convolution.
+    """
+    plain = {}
+    for name, value in state.items():
+        layer, _, kind = name.rpartition(".conv.")
+        if layer:
+            norm = {
+                part: state[f"{layer}.norm.{part}"].float()
+                for part in ("weight", "bias", "running_mean", "running_var")
+            }
+            scale = norm["weight"] / torch.sqrt(norm["running_var"] + EPS)
+            if kind == "weight":
+                plain[name] = value.float() * scale[:, None, None, None, None]
+            else:
+                plain[name] = (value.float() - norm["running_mean"]) * scale + norm["bias"]
+        elif ".norm." not in name:
+            plain[name] = value.float()
+    return plain
+
+
+def read_tensors(path: Path, device: torch.device) -> dict[str, Any]:
+    """What PyTorch saved in a file, if that is tensors and plain values. Raises ValueError, naming the file."""
+    try:
+        content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path} cannot be read as tensors that PyTorch saved") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no named tensors")
+    return content
