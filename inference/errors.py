@@ -7,7 +7,7 @@
     ├── OutputError              7  the output folder cannot be written
     ├── WeightsError             9  weights missing, damaged or not understood
     └── CaseError                8  one case failed, others went on (4: all failed)
-        ├── ScanError               the scan is damaged or is not a CT we can segment
+        ├── ScanError               the scan is damaged or is not a CT we can segment; also a ValueError
         └── MemoryBudgetError       the scan needs more memory than there is
 
 0 is success and 143 a run stopped by SIGTERM. The numbers follow dcm2niix's habit of
@@ -50,12 +50,16 @@ class CaseError(VisceraError):
     exit_code = 8
 
 
-class ScanError(CaseError):
+class ScanError(CaseError, ValueError):
     pass
 
 
 class MemoryBudgetError(CaseError):
     pass
+
+
+class ScanWarning(UserWarning):
+    """What was odd about a scan that Predictor was called with; see warnings.catch_warnings."""
 
 
 _hidden = False

@@ -12,14 +12,14 @@ from nibabel.nifti1 import Nifti1Header
 from inference import machine
 from inference.errors import MemoryBudgetError, ScanError
 from inference.header import LONGEST, Header, parse
-from inference.hounsfield import checked
+from inference.hounsfield import checked, real_numbers
 from inference.scan import Scan
 
 POSITION = "0020|0032"  # DICOM's Image Position (Patient)
 UNEVEN = 0.01  # share of the distance of slices by which one may differ
 
 
-def read_scan(path: Path) -> tuple[Scan, Header]:
+def read_scan(path: Path, accept: bool = False) -> tuple[Scan, Header]:
     """The scan and a NIfTI header for its label map. Raises ScanError and MemoryBudgetError, as nifti.read_scan."""
     try:
         import SimpleITK
@@ -31,10 +31,8 @@ def read_scan(path: Path) -> tuple[Scan, Header]:
     except RuntimeError as error:
         raise ScanError(f"cannot be read: {_cause(error)}") from error
     header = _header(image)
-    voxels = SimpleITK.GetArrayFromImage(image)
-    small = np.can_cast(voxels.dtype, np.int16)
-    voxels, odd = checked(voxels.astype(np.int16 if small else np.float32, copy=False))
-    return Scan(voxels, header.spacing, header.orientation, (*header.warnings, *odd)), header
+    voxels, odd = checked(real_numbers(SimpleITK.GetArrayFromImage(image)), accept)
+    return Scan(voxels, header.spacing, header.orientation, (*header.warnings, *odd), checked=True), header
 
 
 def _image(sitk: Any, path: Path) -> Any:

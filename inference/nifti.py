@@ -13,7 +13,7 @@ from inference import machine
 from inference.atomic import write_atomically
 from inference.errors import CaseError, MemoryBudgetError, ScanError, shown
 from inference.header import LONGEST, Header, parse, voxel_bytes
-from inference.hounsfield import checked
+from inference.hounsfield import checked, real_numbers
 from inference.scan import Scan
 from inference.stream import MOST_SURPLUS, Stream, open_stream
 
@@ -21,16 +21,18 @@ LEVEL = 1  # of gzip: label maps shrink a hundredfold at any level
 GZIP_WINDOW = 31  # zlib.h: 15 bits of window, and 16 for a gzip header, which then holds neither time nor name
 
 
-def read_scan(path: Path) -> tuple[Scan, Header]:
+def read_scan(path: Path, accept: bool = False) -> tuple[Scan, Header]:
     """The scan and the header that its label map will carry.
 
-    The header is checked before anything is allocated, the gzip stream to its last checksum.
+    The header is checked before anything is allocated, the gzip stream to its last checksum. With `accept` voxels
+    that cannot be HU are a warning.
     Raises ScanError, whose text goes on from the file's name, and MemoryBudgetError.
     """
     with open_stream(path) as stream:
         header, stored, warnings = _read(stream)
-    voxels, odd = checked(_hounsfield(stored, header))
-    return Scan(voxels, header.spacing, header.orientation, (*header.warnings, *warnings, *odd)), header
+    voxels, odd = checked(_hounsfield(stored, header), accept)
+    found = (*header.warnings, *warnings, *odd)
+    return Scan(voxels, header.spacing, header.orientation, found, checked=True), header
 
 
 def write_labels(path: Path, labels: np.ndarray, header: Header) -> str:
@@ -105,9 +107,7 @@ def _after_voxels(stream: Stream) -> list[str]:
 def _hounsfield(stored: np.ndarray, header: Header) -> np.ndarray:
     """int16 where that holds every stored value and none is scaled, else float32."""
     if header.scaling is None:
-        small = stored.dtype.kind in "iu" and np.can_cast(stored.dtype, np.int16)
-        with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, and is seen as such
-            return stored.astype(np.int16 if small else np.float32, copy=False)
+        return real_numbers(stored)
     slope, inter = header.scaling
     voxels = stored.astype(np.float32)
     voxels *= np.float32(slope)
