@@ -1,11 +1,11 @@
 # Each target sets up what it needs in .venv, once.
-#   make predict                        the embedded sample
+#   make predict                        the sample in docs/sample
 #   make predict INPUT=dir OUTPUT=dir   a folder of scans; FLAGS="--plan dense" adds flags
 #   make test | soak | lint | image | lock
 PYTHON ?= python3
 BIN := .venv/bin
 SAMPLE := sample
-TORCH = $(shell grep -E '^torch(vision)?==' requirements/dev.txt)
+TORCH = $(shell grep '^torch==' requirements/dev.txt)
 
 .PHONY: predict test soak lint format image lock clean
 
@@ -15,11 +15,10 @@ predict: .venv/run
 	$(BIN)/python -m inference "$(INPUT)" "$(OUTPUT)" $(FLAGS)
 else
 predict: .venv/picture
-	$(BIN)/python -m benchmark.torso $(SAMPLE)/inputs/torso_0000.nii.gz
-	$(BIN)/python -m inference $(SAMPLE)/inputs $(SAMPLE)/outputs --json $(SAMPLE)/run.json $(FLAGS)
-	$(BIN)/python -m benchmark.picture $(SAMPLE)/inputs/torso_0000.nii.gz $(SAMPLE)/outputs/torso.nii.gz $(SAMPLE)/torso.png
-	@echo "labels:  $(SAMPLE)/outputs/torso.nii.gz"
-	@echo "picture: $(SAMPLE)/torso.png"
+	$(BIN)/python -m inference docs/sample $(SAMPLE) --json $(SAMPLE)/run.json $(FLAGS)
+	$(BIN)/python -m benchmark.picture docs/sample/HCC_048_0000.nii.gz $(SAMPLE)/HCC_048.nii.gz $(SAMPLE)/HCC_048.png
+	@echo "labels:  $(SAMPLE)/HCC_048.nii.gz"
+	@echo "picture: $(SAMPLE)/HCC_048.png"
 endif
 
 test: .venv/dev
@@ -62,8 +61,9 @@ clean:
 	$(BIN)/pip install --quiet -c requirements/dev.txt matplotlib
 	touch $@
 
-# PyPI's torch brings CUDA, gigabytes of it; TORCH_INDEX=https://download.pytorch.org/whl/cpu does not.
+# PyPI's torch brings CUDA, gigabytes of it; TORCH_INDEX=https://download.pytorch.org/whl/cpu does not. Torch has its
+# packages come along, all others are in the lock: with theirs pip would add the torchvision that uv.toml leaves out.
 .venv/dev: .venv/run requirements/dev.txt
-	$(if $(TORCH_INDEX),$(BIN)/pip install --quiet --index-url $(TORCH_INDEX) $(TORCH))
-	$(BIN)/pip install --quiet -r requirements/dev.txt
+	$(BIN)/pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	$(BIN)/pip install --quiet --no-deps -r requirements/dev.txt
 	touch $@

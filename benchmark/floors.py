@@ -69,8 +69,8 @@ def _fastest(run: Any) -> float:
 
 
 def operations_a_voxel(card: Card) -> float:
-    """Operations of the network for each voxel of a window, from the shapes in model.onnx."""
-    model = onnx.load(card.file("model.onnx"))
+    """Operations of the network for each voxel of a window, from the shapes in its graph."""
+    model = onnx.load(card.form("f32"))
     for value in (*model.graph.input, *model.graph.output):
         for axis, n in enumerate((1, value.type.tensor_type.shape.dim[1].dim_value, *card.patch)):
             value.type.tensor_type.shape.dim[axis].dim_value = n
@@ -78,7 +78,7 @@ def operations_a_voxel(card: Card) -> float:
         value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
         for value in onnx.shape_inference.infer_shapes(model).graph.value_info
     } | {value.name: [1, len(card.labels), *card.patch] for value in model.graph.output}
-    weights = {weight.name: list(weight.dims) for weight in model.graph.initializer}
+    weights = shapes | {weight.name: list(weight.dims) for weight in model.graph.initializer}  # or cast to float32
     total = 0.0
     for node in model.graph.node:
         if node.op_type in ("Conv", "ConvTranspose"):

@@ -34,7 +34,7 @@ def measure(
     again. Raises VisceraError where `cases` holds none, RuntimeError where the image is not there, ValueError where
     what `out` holds was measured otherwise.
     """
-    found, _ = find_cases(cases, Path())
+    found = find_cases(cases, Path()).cases
     document: dict[str, Any] = {"format": FORMAT, "version": VERSION, "host": host(), "runner": runner, "flags": flags}
     if runner == "docker":
         document["image"] = image_of(image)

@@ -21,6 +21,7 @@ LABELS: dict[int, tuple[str, float]] = {
     14: ("tumour", 2),
 }  # fmt: skip
 TUBES = (5, 6, 10)  # scored only where the reference has them: how far a tube is drawn is a matter of taste
+UNKNOWN = 255  # of a reference: nobody can tell, so that neither map's voxels there count
 LEAST_DSC = 0.2  # below it NSD counts as 0 (0.1 until March 2024)
 
 
@@ -41,6 +42,7 @@ def score_case(
     """
     if prediction.shape != reference.shape:
         raise ValueError(f"label maps of shapes {prediction.shape} and {reference.shape} cannot be compared")
+    prediction = np.where(reference == UNKNOWN, 0, prediction)
     return {label: _score(prediction == label, reference == label, spacing, label) for label in labels}
 
 

@@ -1,6 +1,6 @@
-"""The embedded sample: a synthetic torso in portal-venous phase, the same bytes at every call.
+"""A synthetic torso in portal-venous phase for tests, the same bytes at every call.
 
-    python -m benchmark.torso sample/inputs/torso_0000.nii.gz
+    python -m benchmark.torso torso_0000.nii.gz
 
 Organs are ellipsoids with typical sizes, places and HU of an adult's upper abdomen (lengths and
 HU as in radiology textbooks), warped a little, blurred by the slice thickness, with noise. It

@@ -29,7 +29,7 @@ def versus(
     models   nnU-Net result folders of the same networks; empty: written from `weights`, if they are students
     Raises ValueError where the peer is not to be had, RuntimeError where either program fails.
     """
-    found, _ = find_cases(cases, Path())
+    found = find_cases(cases, Path()).cases
     with tempfile.TemporaryDirectory(prefix="viscera-versus-") as temporary:
         work = Path(temporary)
         exported = [card.folder for card in read_cards(weights, None)]

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 MOST_NAME = 200  # bytes of the final name in a part's name: file systems allow 255, and the rest of it takes 20
+CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # as CIFS and some of FUSE answer
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes) -> str | None:
     """Write `data` under a hidden name in the same folder, then rename it to `path`. Raises OSError.
 
     Killed at any moment, this leaves the old file or the new one, and at worst a hidden part of this
-    process, which `remove_parts` takes away.
+    process, which `remove_parts` takes away. Returns None, or a sentence if the file is in place but the file system
+    would not promise that it survives a power cut.
     """
+    doubt: OSError | None = None
     part = path.with_name(f"{_prefix(path)}{os.getpid()}.part")
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
@@ -23,28 +28,48 @@ def write_atomically(path: Path, data: bytes) -> None:
             rest = memoryview(data)
             while rest:
                 rest = rest[file.write(rest) :]
-            os.fsync(descriptor)
+            doubt = _sync(descriptor)
+            if doubt and doubt.errno not in CANNOT_SYNC:
+                raise doubt
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    # From here on the file is there under its name: an error is worth a warning, and the data is not lost.
     try:
-        os.fsync(folder)  # or a power cut could undo the rename
-    finally:
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:  # one may write into a folder that one may not read
+        doubt = doubt or error
+    else:
+        doubt = _sync(folder) or doubt  # or a power cut could undo the rename
         os.close(folder)
+    if doubt is None:
+        return None
+    return f"files are written, but may not survive a power cut: the file system cannot sync them ({doubt.strerror})"
+
+
+def _sync(descriptor: int) -> OSError | None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        return error
+    return None
 
 
 def remove_parts(paths: Iterable[Path]) -> None:
-    """Remove the parts of `paths` that killed processes left. Others in the folder stay: they may be alive."""
+    """Remove the parts of `paths` that killed processes left, as far as that is allowed.
+
+    Parts of other files stay: their writers may be alive.
+    """
     by_folder: dict[Path, set[str]] = {}
     for path in paths:
         by_folder.setdefault(path.parent, set()).add(_prefix(path))
     for folder, prefixes in by_folder.items():
-        for entry in os.listdir(folder):
-            found = re.fullmatch(r"(\..*\.)\d+\.part", entry, re.DOTALL)
-            if found and found[1] in prefixes:
-                (folder / entry).unlink(missing_ok=True)
+        with suppress(OSError):
+            for entry in os.listdir(folder):
+                found = re.fullmatch(r"(\..*\.)\d+\.part", entry, re.DOTALL)
+                if found and found[1] in prefixes:
+                    (folder / entry).unlink(missing_ok=True)
 
 
 def _prefix(path: Path) -> str:

@@ -16,6 +16,9 @@ from inference.errors import WeightsError
 
 FORMAT = 1  # of card.json; a reader refuses a format it does not know
 FILE_NAME = "card.json"
+WEIGHTS_FILE = "weights.bin"  # what the graphs of a network share if float16 holds its weights exactly
+# The files of a network for each precision of its arithmetic; bf16 is made from f32.
+FORMS = {"f32": ("model.onnx",), "f16": ("model_f16.onnx",), "int8": ("model_int8.xml", "model_int8.bin")}
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 USUAL = ("organ", "tumor")  # rising priority: the paper lays the tumour over the organs
 
@@ -67,6 +70,15 @@ class Card:
     force_separate_z: bool | None
     labels: tuple[Label, ...]
     trained_on: str
+
+    def form(self, precision: str) -> Path:
+        """Path of the graph for a precision, a key of FORMS, after the digests of all its files were found right.
+
+        Raises WeightsError as `file` does.
+        """
+        shared = [WEIGHTS_FILE] if WEIGHTS_FILE in self.files else []
+        graph, *_ = [self.file(name) for name in (*FORMS[precision], *shared)]
+        return graph
 
     def file(self, name: str) -> Path:
         """Path of a model file after its digest was found right.

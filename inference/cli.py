@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -20,8 +20,20 @@ from typing import Any
 from inference import __version__, errors, machine, sidecar
 from inference.atomic import remove_parts, write_atomically
 from inference.card import WEIGHTS, read_cards
-from inference.cases import Case, find_cases
-from inference.errors import CaseError, OutputError, VisceraError, shown
+from inference.cases import Case, LeftOut, find_cases
+from inference.errors import OutputError, UnwrittenError, VisceraError, retold, shown
+from inference.names import record_file
+from inference.outputs import (
+    Identity,
+    check_labels,
+    check_records,
+    forget_copy,
+    identities,
+    in_the_way,
+    input_files,
+    is_summary,
+    make_room,
+)
 from inference.supervisor import LostError, Supervisor
 
 SOME_FAILED, ALL_FAILED = 8, 4
@@ -61,10 +73,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add(
         "inputs",
         metavar="INPUTS",
-        type=Path,
+        type=_path,
         help="a folder of X_0000.nii.gz, one scan, or the folder of a DICOM series",
     )
-    add("outputs", metavar="OUTPUTS", type=Path, help="folder for the label maps X.nii.gz")
+    add("outputs", metavar="OUTPUTS", type=_path, help="folder for the label maps X.nii.gz")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: cuda where it can be had")
     add("--engine", choices=("auto", "openvino", "onnxruntime", "torch"), default="auto", help="what runs the networks")
     add("--plan", choices=("abdomen", "dense"), default="abdomen", help="windows: only where the abdomen is, or all")
@@ -79,7 +91,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add(
         "--weights",
-        type=Path,
+        type=_path,
         default=WEIGHTS,
         metavar="DIR",
         help="folder of exported networks (default: those of this program)",
@@ -91,7 +103,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--on-error", choices=("skip", "empty"), default="skip", help="a failed case: no label map, or an empty one")
     add("--timeout", type=_seconds, default=600.0, metavar="S", help="a case fails that stands still so long (600)")
     add("--threads", type=_count, metavar="N", help="processors to use (default: all that this process may)")
-    add("--json", type=Path, metavar="FILE", help="write one record a case: times, memory, windows, warnings")
+    add("--json", type=_path, metavar="FILE", help="write one record a case: times, memory, windows, warnings")
     add("--no-sidecar", dest="sidecar", action="store_false", help="write no X.json beside X.nii.gz, no summary.json")
     add("--hash-names", action="store_true", help="names of files as a hash in logs and records")
     add("--version", action="version", version=f"viscera {__version__}")
@@ -107,36 +119,59 @@ class Run:
         self.records: list[dict[str, Any]] = []
         self.supervisor = Supervisor(vars(options), options.timeout)
         self.taken: dict[str, Any] = {}  # what the worker loaded: device, engine, precision, why
+        self.left_out: list[LeftOut] = []
+        self.written: set[tuple[Identity, str]] = set()  # label maps of this run
+        self.said: set[str] = set()  # warnings of records that hold for the whole run
         self.started = _now()
         machine.limit_threads(options.threads)
 
     def cases(self) -> int:
         """Segment every case; a failed one does not stop the others. Returns the exit code."""
         options = self.options
-        cases, warnings = find_cases(options.inputs, options.outputs, options.case)
-        for warning in warnings:
+        found = find_cases(options.inputs, options.outputs, options.case)
+        cases, self.left_out = found.cases, found.left_out
+        for warning in found.warnings:
             say_warning(warning)
         self.cards = read_cards(options.weights, options.networks)
-        _make_writable(options.outputs)
-        remove_parts(path for case in cases for path in (case.labels, sidecar.sidecar(case.labels)))
+        inputs = input_files(options.inputs, options.weights)
+        for case in cases:
+            check_labels(case.labels, inputs)
+        self._prepare(options.outputs)
+        own = [path for case in cases for path in (case.labels, record_file(case.labels))]
+        own.append(options.outputs / "summary.json")
+        remove_parts(own)
         if options.json:
-            _make_writable(options.json.parent)
+            self._prepare(options.json.parent)
+            check_records(options.json, own, inputs)
+            remove_parts([options.json])
             self.save_records()
         try:
             for number, case in enumerate(cases, 1):
                 self.records.append(self._case(case, f"[{number}/{len(cases)}] {shown(case.name)}"))
                 self.save_records()
-            failed = sum(record["status"] == "failed" for record in self.records)
-            if failed:
-                say_error(f"{failed} of {len(cases)} cases failed")
-            code = 0 if not failed else ALL_FAILED if failed == len(cases) else SOME_FAILED
+            code = self._exit_code()
         except Stopped as stopped:
             self.supervisor.stop()
-            remove_parts(path for case in cases for path in (case.labels, sidecar.sidecar(case.labels)))
+            remove_parts(own)
             code = STOPPED + int(stopped.args[0])
             say_error(f"stopped by {signal.Signals(stopped.args[0]).name}; finished cases are kept")
         self._summarise(cases, code)
         return code
+
+    def _exit_code(self) -> int:
+        """Of a run that came to its end."""
+        failed = [record for record in self.records if record["status"] == "failed"]
+        if failed:
+            say_error(f"{len(failed)} of {len(self.records)} cases failed")
+        if len(failed) == len(self.records):
+            return OutputError.exit_code if any(record.get("unwritten") for record in failed) else ALL_FAILED
+        return SOME_FAILED if failed or any(one.is_scan for one in self.left_out) else 0
+
+    def _prepare(self, folder: Path) -> None:
+        doubt = _make_writable(folder)
+        if doubt and doubt not in self.said:
+            say_warning(doubt)
+            self.said.add(doubt)
 
     def _case(self, case: Case, title: str) -> dict[str, Any]:
         """Segment a case, or keep what is there; write its sidecar and say how it went."""
@@ -147,45 +182,82 @@ class Run:
             "warnings": [],
             "seconds": {},
             "program": __version__,
+            "labels_version": sidecar.LABELS,
             "weights": sidecar.weights_digests(self.cards),
             "threads": self.options.threads,
             "plan": self.options.plan,
             "step": self.options.step,
         }
         start = perf_counter()
-        if case.twin:
-            record["error"] = f"{shown(case.scan.name)} is left out: {shown(case.twin.name)} has the same case name"
+        if taken := self._taken_name(case):
+            record["error"] = taken
         elif self.options.resume and (kept := sidecar.fits(case, self.cards, vars(self.options))):
             say(f"{title}: kept, {shown(case.labels.name)} was made from this scan by these networks")
-            return kept | {"status": "kept"}
+            self.written |= _file(case.labels)
+            warnings = [retold(warning, case.name) for warning in kept.get("warnings", ())]
+            return kept | {"case": shown(case.name), "status": "kept", "warnings": warnings}
         else:
-            record |= self._segmented(case, title)
+            record |= self._labelled(case, title)
         record["seconds"]["total"] = perf_counter() - start
         for warning in record["warnings"]:
-            say_warning(f"{title}: {warning}")
+            if warning not in self.said:
+                say_warning(f"{title}: {warning}")
         if record["status"] == "failed":
             say_error(f"{title}: {record['error']}")
-            if self.options.on_error == "empty" and not case.twin:
-                self._empty(case, title)
+            if self.options.on_error == "empty" and not taken and "unwritten" not in record:
+                record |= self._empty(case, title)
         else:
             say(f"{title}: {record['seconds']['total']:.1f} s, {len(record['labels'])} labels -> {shown(case.labels)}")
-        if self.options.sidecar and not case.twin:
-            try:
-                sidecar.write(case.labels, record)
-            except CaseError as error:
-                record |= {"status": "failed", "error": str(error)}
-                say_error(f"{title}: {error}")
+        if not taken:
+            self.written |= _file(case.labels)
+            if self.options.sidecar and (doubt := sidecar.write(case.labels, record)):
+                record["warnings"].append(doubt)
+                say_warning(f"{title}: {doubt}")
         return record
+
+    def _taken_name(self, case: Case) -> str | None:
+        """Why the labels of a case would take the place of those of another case of this run, if so."""
+        name = shown(case.scan.name)
+        if case.twin:
+            return f"{name} is left out: {shown(case.twin.name)} has the same case name"
+        if _file(case.labels) & self.written:  # a file system may take A.nii.gz and a.nii.gz for one file
+            return f"{name} is left out: another case of this run has written {shown(case.labels.name)} already"
+        return None
+
+    def _labelled(self, case: Case, title: str) -> dict[str, Any]:
+        """The record of a case whose labels are made now. An earlier label map goes first, whatever comes of this."""
+        self._load()
+        try:
+            before = make_room(case.labels)
+        except UnwrittenError as error:
+            return {**self.taken, "status": "failed", "error": str(error), "unwritten": True}
+        moved = f"the {shown(case.labels.name)} that was there is not this program's: renamed to end in .before"
+        try:
+            record = {"warnings": [], **self._segmented(case, title)}
+        except BaseException:  # a signal, or no worker any more
+            if before:
+                say_warning(moved)
+            raise
+        if record["status"] == "failed":
+            with suppress(OSError):  # a worker may be killed after it has written them
+                case.labels.unlink()
+        if forget_copy(before, record.get("output_sha256", "")):
+            record["warnings"].append(moved)
+        return record
+
+    def _load(self) -> None:
+        """Start the worker if none is alive."""
+        if self.supervisor.pid is None:
+            self.taken = self.supervisor.ready()
+            if not self.records:
+                say(", ".join(self.taken["why"]) or "device, engine and precision as asked for")
 
     def _segmented(self, case: Case, title: str, order: str = "segment") -> dict[str, Any]:
         """The worker's record of a case, or one that says how the worker was lost.
 
         A worker that is killed, as the kernel does where memory is too small, gets a second try with the least memory.
         """
-        if self.supervisor.pid is None:
-            self.taken = self.supervisor.ready()
-            if not self.records:
-                say(", ".join(self.taken["why"]) or "device, engine and precision as asked for")
+        self._load()
         with _Bars(title) as bars:
             try:
                 return self.supervisor.order(order, case, bars.show)
@@ -195,18 +267,18 @@ class Run:
                     return self._segmented(case, title, "frugal")
                 return {**self.taken, "status": "failed", "error": f"the process that segmented it {lost}"}
 
-    def _empty(self, case: Case, title: str) -> None:
-        """Write an empty label map for a failed case: it stays a failure, but a file is there."""
-        if self.supervisor.pid is None:
-            self.taken = self.supervisor.ready()
+    def _empty(self, case: Case, title: str) -> dict[str, Any]:
+        """Write an empty label map for a failed case: it stays a failure, but a file is there, whose digest returns."""
+        self._load()
         try:
             done = self.supervisor.order("empty", case, lambda _: None)
         except LostError as lost:
             done = {"status": "failed", "error": f"the process {lost}"}
         if done["status"] == "failed":
             say_error(f"{title}: no empty label map either: {done['error']}")
-        else:
-            say_warning(f"{title}: an empty label map was written, as --on-error empty asks")
+            return {}
+        say_warning(f"{title}: an empty label map was written, as --on-error empty asks")
+        return {"output_sha256": done["output_sha256"]}
 
     def save_records(self) -> None:
         """Write --json anew, whole: a reader never sees half of it."""
@@ -216,7 +288,10 @@ class Run:
     def _summarise(self, cases: list[Case], code: int) -> None:
         """Write OUTPUTS/summary.json, unless a case of that name has its sidecar there."""
         path = self.options.outputs / "summary.json"
-        if not self.options.sidecar or any(sidecar.sidecar(case.labels) == path for case in cases):
+        if not self.options.sidecar or any(record_file(case.labels) == path for case in cases):
+            return
+        if why := in_the_way(path, is_summary):
+            say_warning(f"the summary of this run is not written: {shown(path)} {why}")
             return
         counts = {name: sum(one["status"] == name for one in self.records) for name in ("done", "kept", "failed")}
         failed = [{"case": one["case"], "error": one["error"]} for one in self.records if one["status"] == "failed"]
@@ -228,6 +303,7 @@ class Run:
             "exit_code": code,
             "cases": counts | {"not_begun": len(cases) - len(self.records)},
             "failed": failed,
+            "left_out": [{"file": shown(one.name), "reason": one.reason} for one in self.left_out],
             "warnings": odd,
             "weights": sidecar.weights_digests(self.cards),
             **self.taken,
@@ -284,26 +360,40 @@ def _save(path: Path, document: Any) -> None:
         raise OutputError(f"{shown(path)} cannot be written: {error.strerror}") from error
 
 
+def _file(path: Path) -> set[tuple[Identity, str]]:
+    """A file and its name without regard to case. By the file alone, links between equal label maps would count."""
+    return {(identity, path.name.casefold()) for identity in identities(path)}
+
+
 def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def _make_writable(folder: Path) -> None:
-    """Create the folder if need be and prove that a file can be made in it. Raises OutputError."""
+def _make_writable(folder: Path) -> str | None:
+    """Create the folder if need be and prove that a file can be made in it. Raises OutputError.
+
+    Returns what the file system will not promise about files there, as `write_atomically` does.
+    """
     probe = folder / f".viscera.{os.getpid()}.probe"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
+        remove_parts([probe])
+        doubt = write_atomically(probe, b"")
         probe.unlink()
+        return doubt
     except OSError as error:
-        raise OutputError(
-            f"{shown(folder)} cannot be written by user {os.getuid()}: {error.strerror}; "
-            'with docker, --user "$(id -u):$(id -g)" runs as you'
-        ) from error
+        hint = '; with docker, --user "$(id -u):$(id -g)" runs as you' if isinstance(error, PermissionError) else ""
+        raise OutputError(f"{shown(folder)} cannot be written by user {os.getuid()}: {error.strerror}{hint}") from error
 
 
 def _stop(number: int, _: object) -> None:
     raise Stopped(number)
+
+
+def _path(text: str) -> Path:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the path is empty: a variable that is not set, in a script?")
+    return Path(text)
 
 
 def _step(text: str) -> float:

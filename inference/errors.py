@@ -8,7 +8,8 @@
     ├── WeightsError             9  weights missing, damaged or not understood
     └── CaseError                8  one case failed, others went on (4: all failed)
         ├── ScanError               the scan is damaged or is not a CT we can segment; also a ValueError
-        └── MemoryBudgetError       the scan needs more memory than there is
+        ├── MemoryBudgetError       the scan needs more memory than there is
+        └── UnwrittenError          its labels cannot be written (7: no case was done)
 
 0 is success and 143 a run stopped by SIGTERM. The numbers follow dcm2niix's habit of
 one code a cause, so that a scheduler can tell a bad scan from a bad machine.
@@ -17,7 +18,10 @@ one code a cause, so that a scheduler can tell a bad scan from a bad machine.
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
+
+from inference.names import case_of
 
 
 class VisceraError(Exception):
@@ -58,6 +62,10 @@ class MemoryBudgetError(CaseError):
     pass
 
 
+class UnwrittenError(CaseError):
+    pass
+
+
 class ScanWarning(UserWarning):
     """What was odd about a scan that Predictor was called with; see warnings.catch_warnings."""
 
@@ -82,8 +90,20 @@ def shown(name: str | Path) -> str:
     label map.
     """
     if _hidden:
-        case = os.path.basename(name)
-        for ending in (".gz", ".nii", ".json", ".nrrd", ".mha", ".mhd", "_0000"):
-            case = case.removesuffix(ending)
+        case = os.path.basename(name).removesuffix(".json")
+        while (shorter := case_of(case)) != case:
+            case = shorter
         return hashlib.sha256(os.fsencode(case)).hexdigest()[:12]
+    return _escaped(name)
+
+
+def retold(text: str, case: str) -> str:
+    """A text of an earlier run, in which the name of the case is hidden if names are hidden now."""
+    if not _hidden:
+        return text
+    # Not inside of longer words, or a case named "a" would leave nothing legible; "_" is where _0000 begins.
+    return re.sub(rf"(?<![^\W_]){re.escape(_escaped(case))}(?![^\W_])", shown(case), text)
+
+
+def _escaped(name: str | Path) -> str:
     return json.dumps(os.fsencode(name).decode(errors="backslashreplace"), ensure_ascii=False)[1:-1]

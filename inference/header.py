@@ -31,6 +31,10 @@ SLOPE = (1e-4, 1e4)
 SHEAR = 1e-2  # cosine between two axes
 MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # by code of the unit of length: unknown, m, mm, micron
 SAME = 1e-3  # relative difference of lengths below which two spacings are one
+PAIR = (
+    "is one half of a pair of .hdr and .img, which is not read; a NIfTI pair is made one file by "
+    "python -c \"import nibabel; nibabel.save(nibabel.load('X.hdr'), 'X.nii.gz')\", ANALYZE 7.5 has no orientation"
+)
 TEXTS = ("data_type", "db_name", "descrip", "aux_file", "intent_name")  # can hold patient data
 
 
@@ -117,7 +121,7 @@ def _fields(block: bytes) -> Nifti1Header:
                 at, magic = MAGIC[size]
                 found = block[at : at + len(magic)]
                 if found[:3] in (b"ni1", b"ni2"):
-                    raise ScanError("is a header without voxels (NIfTI pair): convert the pair to one .nii.gz")
+                    raise ScanError(PAIR)
                 if found != magic:
                     raise ScanError("is not NIfTI (the magic bytes are wrong; ANALYZE 7.5 has no orientation)")
                 return kind(block[:size], endianness=mark, check=False)

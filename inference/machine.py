@@ -21,12 +21,22 @@ CPU_FLAGS = {
     "bf16": ("amx_bf16", "avx512_bf16"),
     "f16": ("amx_fp16", "avx512_fp16"),
 }
+# What oneDNN, under OpenVINO and PyTorch, may be held to by ONEDNN_MAX_CPU_ISA, by parts of its names that have them:
+# OpenVINO looks at the processor alone and then fails to compile for instructions that oneDNN may not use.
+ISA_NAMES = {
+    "int8": ("VNNI", "BF16", "FP16", "AMX", "AVX10"),
+    "bf16": ("BF16", "FP16", "AMX", "AVX10"),
+    "f16": ("FP16", "AVX10"),
+}
 
 
 def computes(precision: str) -> bool:
-    """Whether the processor has instructions for a precision; f32 it has always."""
+    """Whether the processor has instructions for a precision, and oneDNN may use them; f32 it has always."""
     if precision == "f32":
         return True
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", "ALL")).upper()
+    if limit not in ("ALL", "DEFAULT") and not any(name in limit for name in ISA_NAMES[precision]):
+        return False
     try:
         flags = set(Path("/proc/cpuinfo").read_text().split())
     except OSError:

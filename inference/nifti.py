@@ -5,65 +5,69 @@ from __future__ import annotations
 import hashlib
 from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from isal import isal_zlib
 
 from inference import machine
 from inference.atomic import write_atomically
-from inference.errors import CaseError, MemoryBudgetError, ScanError, shown
+from inference.errors import MemoryBudgetError, ScanError, UnwrittenError, shown
 from inference.header import LONGEST, Header, parse, voxel_bytes
-from inference.hounsfield import checked, real_numbers
+from inference.hounsfield import real_numbers
 from inference.scan import Scan
-from inference.stream import MOST_SURPLUS, Stream, open_stream
+from inference.stream import Stream, open_stream
 
 LEVEL = 1  # of gzip: label maps shrink a hundredfold at any level
 GZIP_WINDOW = 31  # zlib.h: 15 bits of window, and 16 for a gzip header, which then holds neither time nor name
 
 
-def read_scan(path: Path, accept: bool = False) -> tuple[Scan, Header]:
+def read_scan(path: Path) -> tuple[Scan, Header]:
     """The scan and the header that its label map will carry.
 
-    The header is checked before anything is allocated, the gzip stream to its last checksum. With `accept` voxels
-    that cannot be HU are a warning.
+    The header is checked before anything is allocated, the gzip stream to its last checksum.
     Raises ScanError, whose text goes on from the file's name, and MemoryBudgetError.
     """
     with open_stream(path) as stream:
         header, stored, warnings = _read(stream)
-    voxels, odd = checked(_hounsfield(stored, header), accept)
-    found = (*header.warnings, *warnings, *odd)
-    return Scan(voxels, header.spacing, header.orientation, found, checked=True), header
+    voxels = _hounsfield(stored, header)
+    return Scan(voxels, header.spacing, header.orientation, (*header.warnings, *warnings)), header
 
 
-def write_labels(path: Path, labels: np.ndarray, header: Header) -> str:
-    """Write labels (z, y, x) uint8 as .nii.gz on the grid of the scan whose header this is; returns its sha256.
+class Written(NamedTuple):
+    """A label map that is in place: the file's digest, and what the file system could not promise about it."""
 
-    Raises CaseError where the file cannot be written.
+    sha256: str
+    doubt: str | None
+
+
+def write_labels(path: Path, labels: np.ndarray, header: Header) -> Written:
+    """Write labels (z, y, x) uint8 as .nii.gz on the grid of the scan whose header this is.
+
+    Raises UnwrittenError if the file cannot be written.
 
     The file is the same for the same labels: no time, no name, no text of the scan's is in it.
     """
     if labels.dtype != np.uint8 or labels.shape != header.shape[::-1]:
         raise ValueError(f"labels {labels.dtype} {labels.shape} are not uint8 {header.shape[::-1]}")
-    packer = isal_zlib.compressobj(LEVEL, isal_zlib.DEFLATED, GZIP_WINDOW)
-    pieces = [packer.compress(header.of_labels)]
-    pieces += [packer.compress(np.ascontiguousarray(plane)) for plane in labels]
-    packed = b"".join([*pieces, packer.flush()])
     try:
-        write_atomically(path, packed)
+        packer = isal_zlib.compressobj(LEVEL, isal_zlib.DEFLATED, GZIP_WINDOW)
+        pieces = [packer.compress(header.of_labels)]
+        pieces += [packer.compress(np.ascontiguousarray(plane)) for plane in labels]
+        packed = b"".join([*pieces, packer.flush()])
+        doubt = write_atomically(path, packed)
     except OSError as error:
-        raise CaseError(f"{shown(path)} cannot be written: {error.strerror or error}") from error
-    return hashlib.sha256(packed).hexdigest()
+        raise UnwrittenError(f"{shown(path.name)} cannot be written: {error.strerror or error}") from error
+    except MemoryError as error:
+        raise UnwrittenError(f"{shown(path.name)} cannot be written: not enough memory") from error
+    return Written(hashlib.sha256(packed).hexdigest(), doubt)
 
 
-def write_empty(scan: Path, path: Path) -> None:
-    """Write a label map without labels on the grid that the header of `scan` tells; its voxels are not read.
-
-    Raises CaseError where the header cannot be read or the file cannot be written.
-    """
-    with open_stream(scan) as stream:
+def read_header(path: Path) -> Header:
+    """The header alone, of a scan whose voxels may be damaged. Raises ScanError."""
+    with open_stream(path) as stream:
         head = bytearray(LONGEST)
-        header = parse(bytes(head[: stream.read_into(memoryview(head))]))
-    write_labels(path, np.zeros(header.shape[::-1], np.uint8), header)
+        return parse(bytes(head[: stream.read_into(memoryview(head))]))
 
 
 def _read(stream: Stream) -> tuple[Header, np.ndarray, list[str]]:
@@ -91,17 +95,7 @@ def _read(stream: Stream) -> tuple[Header, np.ndarray, list[str]]:
     got = len(early) + stream.read_into(target[len(early) :])
     if got < size:
         raise ScanError(f"is cut off: {got} of {size} bytes of voxels are there")
-    return header, stored, _after_voxels(stream)
-
-
-def _after_voxels(stream: Stream) -> list[str]:
-    """Read on to the end, for the checksum; what follows the voxels is a warning."""
-    surplus = stream.surplus()
-    if surplus > MOST_SURPLUS:
-        return [f"more than {MOST_SURPLUS >> 20} MiB follow the voxels: left unread, and the checksum unchecked"]
-    if surplus:
-        return [f"{surplus} bytes follow the voxels: left out"]
-    return ["bytes that are no gzip follow the gzip stream: left out"] if stream.garbage else []
+    return header, stored, stream.after_voxels()
 
 
 def _hounsfield(stored: np.ndarray, header: Header) -> np.ndarray:

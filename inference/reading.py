@@ -2,31 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from inference import nifti
-from inference.cases import OTHER
-from inference.errors import CaseError, shown
+from inference.errors import CaseError, ScanError, shown
+from inference.header import PAIR, Header
+from inference.hounsfield import checked
 from inference.scan import Scan
-
-if TYPE_CHECKING:
-    from inference.header import Header
+from inference.sources import METAIMAGE, NRRD, dicom_files
 
 
 def read_scan(path: Path, accept: bool = False) -> tuple[Scan, Header]:
-    """The scan and what write_labels needs; with `accept` also of voxels that cannot be HU, with a warning.
+    """The scan, its voxels checked, and what write_labels needs. Raises ScanError and MemoryBudgetError: file and cause
+    in a sentence.
 
-    Raises ScanError and MemoryBudgetError: file and cause in a sentence.
+    accept  voxels that cannot be HU are a warning, not an error
     """
-    try:
-        if path.is_dir() or path.suffix.lower() in OTHER:
-            from inference import itk  # SimpleITK is large, and NIfTI does not need it
+    with _named(path), np.errstate(all="ignore"):  # what is no number is found and said by our own checks
+        scan, header = _reader(path).read_scan(path)
+        voxels, odd = checked(scan.voxels, accept)
+    return replace(scan, voxels=voxels, warnings=(*scan.warnings, *odd), checked=True), header
 
-            return itk.read_scan(path, accept)
-        with np.errstate(all="ignore"):  # what is no number is found and said by our own checks
-            return nifti.read_scan(path, accept)
+
+def write_empty(path: Path, labels: Path) -> nifti.Written:
+    """Write a label map without labels on the grid that the header of a scan tells; its voxels are not read.
+
+    Raises CaseError if the header cannot be read, UnwrittenError if the file cannot be written.
+    """
+    with _named(path):
+        header: Header = _reader(path).read_header(path)
+    return nifti.write_labels(labels, np.zeros(header.shape[::-1], np.uint8), header)
+
+
+def _reader(path: Path) -> Any:
+    """The module that reads a format. Raises ScanError."""
+    if path.is_dir() and dicom_files(path):
+        from inference import dicom  # SimpleITK is large, and NIfTI does not need it
+
+        return dicom
+    if path.name.lower().endswith((".img", ".img.gz")):
+        raise ScanError(PAIR)
+    if path.name.lower().endswith(METAIMAGE + NRRD):
+        from inference import itk
+
+        return itk
+    return nifti
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors begin with the file's name."""
+    try:
+        yield
     except CaseError as error:
         raise type(error)(f"{shown(path.name)} {error}") from error

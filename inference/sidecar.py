@@ -13,21 +13,17 @@ from typing import Any
 from inference.atomic import write_atomically
 from inference.card import Card
 from inference.cases import Case
-from inference.errors import CaseError, shown
+from inference.errors import ScanError, shown
+from inference.names import record_file
+from inference.outputs import in_the_way, is_record, read_record, wrote
+from inference.sources import files_of
 
+LABELS = 2  # raised whenever the same scan may get other labels than before; 0.1.0 had none in its records
 DECISIVE = ("plan", "step")  # what else changes labels: a label map made otherwise is made again
 
 
-def sidecar(labels: Path) -> Path:
-    """X.json beside X.nii.gz."""
-    return labels.with_name(labels.name.removesuffix(".nii.gz") + ".json")
-
-
 def digest(path: Path) -> str:
-    """sha256 of a file, or of all files of a folder in the order of their names. Raises OSError."""
-    if path.is_dir():
-        parts = "".join(f"{name}\0{digest(path / name)}\n" for name in sorted(os.listdir(path)))
-        return hashlib.sha256(os.fsencode(parts)).hexdigest()
+    """sha256 of a file. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb", buffering=0) as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -35,18 +31,34 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def scan_digest(scan: Path) -> str:
+    """sha256 of a scan's file, or of names and digests of all files that it is read from.
+
+    Raises OSError, and ScanError if it cannot be told which these are.
+    """
+    files = files_of(scan)
+    if files == [scan]:
+        return digest(scan)
+    parts = "".join(f"{file.name}\0{digest(file)}\n" for file in files)
+    return hashlib.sha256(os.fsencode(parts)).hexdigest()
+
+
 def weights_digests(cards: Sequence[Card]) -> dict[str, str]:
     """Network -> sha256 of its card, which holds the sha256 of every model file."""
     return {card.name: digest(card.folder / "card.json") for card in cards}
 
 
-def write(labels: Path, record: dict[str, Any]) -> None:
-    """Write the sidecar of `labels`. Raises CaseError."""
-    path = sidecar(labels)
-    try:
-        write_atomically(path, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
-    except OSError as error:
-        raise CaseError(f"{shown(path)} cannot be written: {error.strerror or error}") from error
+def write(labels: Path, record: dict[str, Any]) -> str | None:
+    """Write the sidecar of `labels`; returns why it was not written, if so: the labels are good without it."""
+    path = record_file(labels)
+    why = in_the_way(path, is_record)
+    if why is None:
+        try:
+            write_atomically(path, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
+            return None
+        except OSError as error:
+            why = f"cannot be written: {error.strerror or error}"
+    return f"the record of this case is not beside its labels: {shown(path.name)} {why}"
 
 
 def _auto_gives(precision: str, asked: str) -> bool:
@@ -57,18 +69,22 @@ def _auto_gives(precision: str, asked: str) -> bool:
 def fits(case: Case, cards: Sequence[Card], options: dict[str, Any]) -> dict[str, Any] | None:
     """The sidecar of a label map that was made from this scan, by these networks and options; None where none was.
 
+    One that another version of this program made fits as well if that gives the same labels (LABELS).
+
     The label map's own bytes are compared as well: what is damaged does not fit.
     """
     try:
-        record: dict[str, Any] = json.loads(sidecar(case.labels).read_bytes())
+        record = read_record(case.labels)
         same = (
-            record["status"] == "done"
+            record is not None
+            and record["status"] == "done"
+            and record["labels_version"] == LABELS
             and record["weights"] == weights_digests(cards)
             and all(record[name] == options[name] for name in DECISIVE)
             and (record["precision"] == options["precision"] or _auto_gives(record["precision"], options["precision"]))
-            and record["output_sha256"] == digest(case.labels)
-            and record["input_sha256"] == digest(case.scan)
+            and wrote(case.labels)
+            and record["input_sha256"] == scan_digest(case.scan)
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ScanError, ValueError, KeyError, TypeError):
         return None
     return record if same else None

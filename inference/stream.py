@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import FileIO
@@ -12,8 +11,10 @@ from pathlib import Path
 from isal import igzip_lib
 
 from inference.errors import ScanError
+from inference.sources import DICM, open_file
 
 GZIP = b"\x1f\x8b"
+FLAGS = {"gzip": igzip_lib.DECOMP_GZIP, "zlib": igzip_lib.DECOMP_ZLIB}
 MOST_DEFLATE = 1032  # deflate stores at best 258 bytes in two bits
 PIECE = 1 << 20
 MOST_SURPLUS = 16 << 20
@@ -27,7 +28,7 @@ KNOWN = (
     (0, b"BM", "a BMP picture"),
     (0, b"II*\0", "a TIFF picture"),
     (0, b"MM\0*", "a TIFF picture"),
-    (128, b"DICM", "a DICOM file: give the folder of its series"),
+    (*DICM, "a DICOM file: give the folder of its series"),
     (0, b"\x89HDF", "an HDF5 file"),
     (0, b"PK\x03\x04", "a ZIP archive"),
     (0, b"7z\xbc\xaf", "a 7z archive"),
@@ -45,20 +46,23 @@ KNOWN = (
 
 
 class Stream:
-    """Reads a regular file from its start to its end, decompressed where it is gzip.
+    """Reads a regular file from byte `start` to its end, decompressed.
 
-    most   upper bound of the bytes that it can hold, from its size on disk
+    packing  "raw", "gzip" or "zlib"; by default gzip if it looks so, else raw
+    most     upper bound of the bytes that it can hold, from its size on disk
     """
 
-    def __init__(self, file: FileIO) -> None:
+    def __init__(self, file: FileIO, start: int = 0, packing: str | None = None) -> None:
         self._file = file
-        self._fresh = b""  # read from the file, not yet given to a gzip member
+        self._fresh = b""  # read from the file, not yet given to a member
         self._member: igzip_lib.IgzipDecompressor | None = None
+        self._members = 0  # begun: gzip may have many, zlib has one
         self.garbage = False  # bytes that are no gzip follow the last member
         size = os.fstat(file.fileno()).st_size
-        self.gzip = file.read(len(GZIP)) == GZIP
-        file.seek(0)
-        self.most = size * MOST_DEFLATE if self.gzip else size
+        file.seek(start)
+        self.packing = packing or ("gzip" if file.read(len(GZIP)) == GZIP else "raw")
+        file.seek(start)
+        self.most = size if self.packing == "raw" else size * MOST_DEFLATE
 
     def read_into(self, target: memoryview) -> int:
         """Fill `target` (bytes) as far as the stream goes; returns how many bytes that were."""
@@ -72,20 +76,20 @@ class Stream:
         return at
 
     def read(self, most: int) -> bytes:
-        """The next 1 to `most` bytes, none at the end. Raises ScanError where the gzip stream is damaged or cut."""
-        if not self.gzip:
+        """The next 1 to `most` bytes, none at the end. Raises ScanError where the packed stream is damaged or cut."""
+        if self.packing == "raw":
             return self._file.read(most) or b""
         while self._member is not None or self._next_member():
             assert self._member is not None
             if self._member.needs_input and not self._fresh:
                 self._fresh = self._file.read(PIECE)
                 if not self._fresh:
-                    raise ScanError("is cut off: its gzip stream does not end")
+                    raise ScanError(f"is cut off: its {self.packing} stream does not end")
             fresh, self._fresh = self._fresh, b""
             try:
                 piece = self._member.decompress(fresh, most)
             except igzip_lib.error as error:  # type: ignore[misc]  # isal's stub calls it a module attribute
-                raise ScanError(f"is damaged: its gzip stream does not decode ({error})") from error
+                raise ScanError(f"is damaged: its {self.packing} stream does not decode ({error})") from error
             if self._member.eof:
                 self._fresh, self._member = self._member.unused_data, None
             if piece:
@@ -99,35 +103,32 @@ class Stream:
             count += len(piece)
         return count
 
+    def after_voxels(self) -> list[str]:
+        """Read on to the end, for the checksum; what follows the voxels is a warning."""
+        surplus = self.surplus()
+        if surplus > MOST_SURPLUS:
+            return [f"more than {MOST_SURPLUS >> 20} MiB follow the voxels: left unread, and the checksum unchecked"]
+        if surplus:
+            return [f"{surplus} bytes follow the voxels: left out"]
+        return [f"bytes that are no {self.packing} follow the {self.packing} stream: left out"] if self.garbage else []
+
     def _next_member(self) -> bool:
-        """Begin the next gzip member (pigz and bgzip write many), if one follows."""
+        """Begin the next member (pigz and bgzip write many), if one follows."""
         while len(self._fresh) < len(GZIP) and (more := self._file.read(PIECE)):
             self._fresh += more
-        if not self._fresh.startswith(GZIP):
+        if not (self._fresh.startswith(GZIP) if self.packing == "gzip" else self._members == 0):
             self.garbage = bool(self._fresh)
             return False
-        self._member = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+        self._members += 1
+        self._member = igzip_lib.IgzipDecompressor(flag=FLAGS[self.packing])
         return True
 
 
 @contextmanager
-def open_stream(path: Path) -> Iterator[Stream]:
-    """A Stream of `path`. Raises ScanError where it is no regular file, empty, unreadable, or changes meanwhile."""
-    try:
-        # O_NONBLOCK: a FIFO named like a scan must not hold the run up for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with FileIO(descriptor) as file:
-            before = os.fstat(descriptor)
-            if not stat.S_ISREG(before.st_mode):
-                raise ScanError("is not a regular file")
-            if before.st_size == 0:
-                raise ScanError("is empty (0 bytes)")
-            yield Stream(file)
-            after = os.fstat(descriptor)
-            if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-                raise ScanError("changed while it was read")
-    except OSError as error:
-        raise ScanError(f"cannot be read: {error.strerror or error}") from error
+def open_stream(path: Path, start: int = 0, packing: str | None = None) -> Iterator[Stream]:
+    """A Stream of `path`. Raises ScanError as open_file does."""
+    with open_file(path) as file:
+        yield Stream(file, start, packing)
 
 
 def looks_like(head: bytes) -> str | None:

@@ -25,6 +25,9 @@ SIGMA = 1 / 8  # of the patch: nnU-Net's compute_gaussian
 PEAK = 10  # nnU-Net's value_scaling_factor: keeps the smallest float16 weights above zero
 SHARED = 16  # planes that two wide windows share at least: what lies at the end of one is in the middle of the other
 SHALLOW = 32  # planes: windows of fewer are wanted less than windows of a part of the plane
+# Planes that a window has at least, if its patch has as many: a scan of fewer is padded, as in training and by nnU-Net.
+# Without that a slab of 16 planes lost 2.7 points of mean organ DSC.
+FEWEST = 48
 FOUND = 1 / 400  # of a window's voxels are foreground: 2,000 of the student's; FLARE 2022's winner asks for 1,000
 
 
@@ -79,11 +82,12 @@ def wide_window(shape: Shape, multiple: Shape, depth: int, step: float, most: in
     """The window of a network that takes any: planes as wide as `shape`, at most `depth` of them.
 
     All axes are multiples of `multiple`. Of windows that share SHARED planes it is the fewest, and those no deeper
-    than they must be. Where SHALLOW planes have over `most` voxels, they are cut into as many windows as it takes,
-    which overlap as `step` says.
+    than they must be, but FEWEST planes. Where SHALLOW planes have over `most` voxels, they are cut into as many
+    windows as it takes, which overlap as `step` says.
     """
     y, x = (_rounded_up(n, m) for n, m in zip(shape[1:], multiple[1:], strict=True))
-    needed = _rounded_up(min(shape[0], depth, SHALLOW), multiple[0])
+    planes = max(shape[0], min(depth, FEWEST))
+    needed = _rounded_up(min(depth, SHALLOW if shape[0] == planes else FEWEST), multiple[0])
     rows = columns = 1
     while needed * y * x > most and (y, x) != multiple[1:]:
         if y > x:
@@ -94,8 +98,8 @@ def wide_window(shape: Shape, multiple: Shape, depth: int, step: float, most: in
             x = _rounded_up(ceil(shape[2] / (1 + step * (columns - 1))), multiple[2])
     deepest = max(min(depth, most // (y * x)) // multiple[0] * multiple[0], needed)
     shared = _shared(deepest)
-    count = ceil((shape[0] - shared) / (deepest - shared)) if shape[0] > deepest else 1
-    return _rounded_up(ceil((shape[0] + (count - 1) * shared) / count), multiple[0]), y, x
+    count = ceil((planes - shared) / (deepest - shared)) if planes > deepest else 1
+    return _rounded_up(ceil((planes + (count - 1) * shared) / count), multiple[0]), y, x
 
 
 def wide_grid(shape: Shape, window: Shape, step: float) -> list[list[int]]:

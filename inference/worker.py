@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from inference import errors, machine
 from inference.cases import Case
-from inference.errors import CaseError, VisceraError, shown
+from inference.errors import CaseError, UnwrittenError, VisceraError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from inference.scan import Scan
     from inference.segment import Report
 
-LOADED_BY = ("weights", "networks", "device", "engine", "precision", "plan", "step", "threads", "accept_intensities")
+LOADED_BY = ("weights", "networks", "device", "engine", "precision", "plan", "step", "threads")
 Send = Callable[[dict[str, Any]], None]
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -101,6 +101,8 @@ class Worker:
         start = perf_counter()
         try:
             self._segment(case, record, frugal)
+        except UnwrittenError as error:
+            record |= {"status": "failed", "error": str(error), "unwritten": True}
         except CaseError as error:
             record |= {"status": "failed", "error": str(error)}
         except MemoryError:
@@ -116,32 +118,29 @@ class Worker:
 
     def empty(self, case: Case) -> dict[str, Any]:
         """Write a label map without labels for a scan that failed, if its header can be read."""
-        from inference import nifti
+        from inference.reading import write_empty
 
         try:
-            nifti.write_empty(case.scan, case.labels)
+            written = write_empty(case.scan, case.labels)
         except CaseError as error:
-            return {"status": "failed", "error": f"{shown(case.scan.name)} {error}"}
-        return {"status": "done", "error": None}
+            return {"status": "failed", "error": str(error)}
+        return {"status": "done", "error": None, "output_sha256": written.sha256}
 
     def _segment(self, case: Case, record: dict[str, Any], frugal: bool) -> None:
         import numpy as np
 
         from inference import nifti
         from inference.reading import read_scan
-        from inference.sidecar import digest
+        from inference.sidecar import scan_digest
 
         seconds = record["seconds"]
         start = perf_counter()
         scan, header = read_scan(case.scan, self.options["accept_intensities"])
-        record["input_sha256"] = digest(case.scan)
+        record["input_sha256"] = scan_digest(case.scan)
         seconds["read"] = perf_counter() - start
         record["shape"], record["spacing"] = list(scan.voxels.shape), list(scan.spacing)
         labels, report = self._labels(scan, record, frugal)
         seconds |= report.seconds
-        start = perf_counter()
-        record["output_sha256"] = nifti.write_labels(case.labels, labels, header)
-        seconds["write"] = perf_counter() - start
         record["warnings"] = [*scan.warnings, *report.warnings, *record["fallback"]]
         record["dropped"] = report.dropped
         _count_windows(record, report)
@@ -153,6 +152,12 @@ class Worker:
             for value, name in sorted(self.predictor.labels.items())
             if counts[value]
         }
+        start = perf_counter()  # last of all: once a label map is there, nothing may fail any more
+        written = nifti.write_labels(case.labels, labels, header)
+        seconds["write"] = perf_counter() - start
+        record["output_sha256"] = written.sha256
+        if written.doubt:
+            record["warnings"].append(written.doubt)
 
     def _labels(self, scan: Scan, record: dict[str, Any], frugal: bool) -> tuple[np.ndarray, Report]:
         """Segment; where memory runs out, again in windows of a patch, and from a GPU at last on the CPU."""

@@ -6,10 +6,11 @@ cd "$(dirname "$0")"
 
 lock() {
   uv pip compile --quiet --config-file uv.toml --universal --python-version 3.11 \
-    --custom-compile-command "requirements/lock.sh" "$@"
+    --custom-compile-command "requirements/lock.sh${note:-}" "$@"
 }
 
 # gpu.in and dev.in are held to the versions of requirements.txt, so it comes first.
 lock "$@" --generate-hashes --output-file ../requirements.txt cpu.in
 lock "$@" --generate-hashes --output-file gpu.txt gpu.in
-lock "$@" --output-file dev.txt dev.in # no hashes: see uv.toml on torch
+# No hashes and no other packages than these: see uv.toml on torch and torchvision.
+note=" (install with pip install --no-deps)" lock "$@" --output-file dev.txt dev.in

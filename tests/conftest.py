@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -149,3 +151,34 @@ def blob() -> np.ndarray:
         near = (z - centre[0]) ** 2 + (y - centre[1]) ** 2 + (x - centre[2]) ** 2 < radius**2
         hu[near & (hu > -900)] = value
     return np.rint(hu + rng.normal(0, 10, hu.shape)).astype(np.int16)
+
+
+FSYNC = """
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+int fsync(int descriptor) {
+  struct stat status;
+  const char *what = getenv("FAIL_FSYNC");
+  if (what && !fstat(descriptor, &status) && !strcmp(what, S_ISDIR(status.st_mode) ? "folder" : "file")) {
+    errno = atoi(getenv("FAIL_ERRNO"));
+    return -1;
+  }
+  return syscall(SYS_fsync, descriptor);
+}
+"""
+
+
+@pytest.fixture(scope="session")
+def failing_fsync(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library for LD_PRELOAD: fsync of what FAIL_FSYNC names ("folder" or "file") gives the errno FAIL_ERRNO."""
+    if not shutil.which("cc"):
+        pytest.skip("no C compiler")
+    source = tmp_path_factory.mktemp("preload") / "fsync.c"
+    source.write_text(FSYNC)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", source.with_suffix(".so"), source], check=True)
+    return source.with_suffix(".so")

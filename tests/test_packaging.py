@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,28 @@ def test_what_goes_into_an_image_is_hashed_and_has_no_torch(lock: Path) -> None:
     assert packages
     assert all("--hash=sha256:" in entry for entry in packages)
     assert "torch" not in pins(lock)
+
+
+def test_torchvision_fits_torch_or_is_not_there() -> None:
+    """PyPI's beside a CPU build of torch cannot be imported; MONAI and nnU-Net then die where they would do without."""
+    pytest.importorskip("torch")
+    assert not {"torchvision", "timm"} & pins(REQUIREMENTS / "dev.txt").keys()
+    done = subprocess.run([sys.executable, "-c", "import torchvision"], capture_output=True, text=True, check=False)
+    said = done.stderr.strip().splitlines()[-1:]
+    assert done.returncode == 0 or said == ["ModuleNotFoundError: No module named 'torchvision'"]
+
+
+def test_what_training_and_measuring_import_needs_no_torchvision() -> None:
+    for package in ("torch", "nnunetv2", "nncf", "monai"):
+        pytest.importorskip(package)
+    program = """
+import sys
+sys.modules["torchvision"] = sys.modules["timm"] = None  # as if they were not installed
+import nnunetv2.inference.predict_from_raw_data
+import nncf
+import benchmark.monai_peer
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
 
 
 def test_the_image_takes_only_what_it_names() -> None:

@@ -42,15 +42,20 @@ def means(scores: dict[str, dict[int, Score]]) -> dict[int, Score]:
     for label in LABELS:
         found = [case[label] for case in scores.values() if label in case and case[label].dsc is not None]
         if found:
-            result[label] = Score(_mean([score.dsc for score in found]), _mean([score.nsd for score in found]))
-    organs = [score for label, score in result.items() if LABELS[label][0] != "tumour"]
-    result[0] = Score(_mean([score.dsc for score in organs]), _mean([score.nsd for score in organs]))
-    return result
+            result[label] = _mean(found)
+    return result | {0: of_organs(result)}
 
 
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
+def of_organs(scores: dict[int, Score]) -> Score:
+    """Mean over the organs of one case, or of the means of several."""
+    return _mean([score for label, score in scores.items() if label in LABELS and LABELS[label][0] != "tumour"])
+
+
+def _mean(scores: list[Score]) -> Score:
+    """None where no score is known."""
+    dsc = [score.dsc for score in scores if score.dsc is not None]
+    nsd = [score.nsd for score in scores if score.nsd is not None]
+    return Score(float(np.mean(dsc)) if dsc else None, float(np.mean(nsd)) if nsd else None)
 
 
 def table(scores: dict[str, dict[int, Score]]) -> str:
@@ -66,7 +71,7 @@ def table(scores: dict[str, dict[int, Score]]) -> str:
     for label, (name, _) in LABELS.items():
         if label in mean:
             rows.append([name, *(cell(case.get(label)) for case in scores.values()), cell(mean[label])])
-    rows.append(["mean of organs", *[""] * len(scores), cell(mean[0])])
+    rows.append(["mean of organs", *(cell(of_organs(case)) for case in scores.values()), cell(mean[0])])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 

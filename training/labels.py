@@ -28,3 +28,11 @@ OUTPUTS: dict[str, dict[str, int]] = {
     "tumor": {"background": 0, "tumor": 1},
     "unified": {"background": 0, **ORGANS, "tumor": TUMOR},
 }
+
+
+def outputs_named(count: int) -> str:
+    """The key of OUTPUTS of a network with so many outputs. Raises ValueError if none has."""
+    for name, channels in OUTPUTS.items():
+        if len(channels) == count:
+            return name
+    raise ValueError(f"a network with {count} outputs is none of {', '.join(OUTPUTS)}")

@@ -2,8 +2,8 @@
 
     python -m training.plans PLANS.json
 
-adds the configurations `student`, `plain_student` and `teacher` to a plans.json that nnU-Net's planner wrote. Shapes
-and spacings are (z, y, x), spacings in mm.
+adds the teacher and every student of STUDENTS to a plans.json that nnU-Net's planner wrote. Shapes and spacings are
+(z, y, x), spacings in mm.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,50 @@ Plans = dict[str, Any]
 
 INSTANCE_NORM = "torch.nn.modules.instancenorm.InstanceNorm3d"
 
-STUDENT_SPACING = [4.0, 1.2, 1.2]
-STUDENT_PATCH = [32, 128, 192]
-# The student without norms trains on patches of up to 72 planes, and its windows need not overlap by half.
-PLAIN_STUDENT_PATCH = [64, 128, 192]
+Three = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Student:
+    """A small network: what its plan says of it.
+
+    spacing           mm, at which it sees a scan
+    patch             voxels of one window of nnU-Net's; its own windows may be larger where it has no norms
+    strides           of the encoder's stages
+    norms             whether it has instance norms; without them what it says of a voxel does not depend on what else
+                      lies in the window
+    force_separate_z  nnU-Net's rule for a coarse axis: None goes by the ratio of spacings
+    features          channels of the encoder's stages
+    """
+
+    spacing: tuple[float, float, float]
+    patch: Three
+    strides: tuple[Three, ...]
+    norms: bool
+    force_separate_z: bool | None
+    features: tuple[int, ...] = (16, 32, 64, 128, 256)
+
+
+# By the name of its configuration in plans.json.
+STUDENTS = {
+    # The paper's: the first pooling leaves z alone, since at 4 mm against 1.2 mm the patch is short there.
+    "student": Student(
+        spacing=(4.0, 1.2, 1.2),
+        patch=(32, 128, 192),
+        strides=((1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2)),
+        norms=True,
+        force_separate_z=None,
+    ),
+    # The shipped one. Voxels of nearly one size cost less than half as many operations a scan as the paper's, and with
+    # force_separate_z off each axis is resampled by a spline, so that thick slices are not repeated.
+    "near_isotropic": Student(
+        spacing=(2.5, 2.0, 2.0),
+        patch=(96, 128, 160),
+        strides=((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2)),
+        norms=False,
+        force_separate_z=False,
+    ),
+}
 TEACHER_SPACING = [2.5, 0.86, 0.86]
 # Where nnU-Net's planner arrives for a 512x512x200 abdomen at the teacher's spacing with its default memory target.
 TEACHER_PATCH = [48, 160, 224]
@@ -39,32 +80,37 @@ SOFT_TISSUE = {
     "std": 70.0,
 }
 
-_RESAMPLING = {
-    "resampling_fn_data": "resample_data_or_seg_to_shape",
-    "resampling_fn_seg": "resample_data_or_seg_to_shape",
-    "resampling_fn_data_kwargs": {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None},
-    "resampling_fn_seg_kwargs": {"is_seg": True, "order": 1, "order_z": 0, "force_separate_z": None},
-    "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
-    "resampling_fn_probabilities_kwargs": {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None},
-}
+
+def _resampling(force_separate_z: bool | None) -> Plans:
+    """nnU-Net's default: splines of third order for images, linear for what the network says, nearest for labels."""
+    function = "resample_data_or_seg_to_shape"
+    common = {"order_z": 0, "force_separate_z": force_separate_z}
+    return {
+        "resampling_fn_data": function,
+        "resampling_fn_seg": function,
+        "resampling_fn_data_kwargs": {"is_seg": False, "order": 3, **common},
+        "resampling_fn_seg_kwargs": {"is_seg": True, "order": 1, **common},
+        "resampling_fn_probabilities": function,
+        "resampling_fn_probabilities_kwargs": {"is_seg": False, "order": 1, **common},
+    }
 
 
-def _unet(features: list[int], strides: list[list[int]], norm: str | None = INSTANCE_NORM) -> Plans:
-    """PlainConvUNet with 3x3x3 kernels, two convolutions a stage, `norm` and leaky ReLU."""
+def _unet(features: Sequence[int], strides: Sequence[Sequence[int]], norms: bool = True) -> Plans:
+    """PlainConvUNet with 3x3x3 kernels, two convolutions a stage and leaky ReLU, and instance norms if asked for."""
     stages = len(features)
     return {
         "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
         "arch_kwargs": {
             "n_stages": stages,
-            "features_per_stage": features,
+            "features_per_stage": list(features),
             "conv_op": "torch.nn.modules.conv.Conv3d",
             "kernel_sizes": [[3, 3, 3]] * stages,
-            "strides": strides,
+            "strides": [list(stride) for stride in strides],
             "n_conv_per_stage": [2] * stages,
             "n_conv_per_stage_decoder": [2] * (stages - 1),
             "conv_bias": True,
-            "norm_op": norm,
-            "norm_op_kwargs": {"eps": 1e-5, "affine": True} if norm else None,
+            "norm_op": INSTANCE_NORM if norms else None,
+            "norm_op_kwargs": {"eps": 1e-5, "affine": True} if norms else None,
             "dropout_op": None,
             "dropout_op_kwargs": None,
             "nonlin": "torch.nn.LeakyReLU",
@@ -74,58 +120,51 @@ def _unet(features: list[int], strides: list[list[int]], norm: str | None = INST
     }
 
 
-# The first pooling leaves z alone: at 4 mm against 1.2 mm the patch is short there.
-_STUDENT: tuple[list[int], list[list[int]]] = (
-    [16, 32, 64, 128, 256],
-    [[1, 1, 1], [1, 2, 2], [2, 2, 2], [2, 2, 2], [2, 2, 2]],
-)
-STUDENT_UNET = _unet(*_STUDENT)
-# The student whose norms' statistics became constants in its convolutions (training.network.fold_norms).
-PLAIN_STUDENT_UNET = _unet(*_STUDENT, norm=None)
 TEACHER_UNET = _unet([32, 64, 128, 256, 320, 320], [[1, 1, 1], [1, 2, 2], [2, 2, 2], [2, 2, 2], [2, 2, 2], [1, 2, 2]])
 
 
-def coarser(patch: Sequence[int], times: float) -> tuple[int, int, int]:
-    """About the mm of `patch` (z, y, x) in voxels `times` as large in the plane, three or more at the lowest stage."""
-    z, y, x = patch
-    return (z, max(round(y / times / 16), 3) * 16, max(round(x / times / 16), 3) * 16)
+def unet_of(student: Student) -> Plans:
+    """The `architecture` of a student's plan."""
+    return _unet(student.features, student.strides, student.norms)
 
 
-def _configuration(name: str, spacing: list[float], patch: list[int], architecture: Plans) -> Plans:
+def _configuration(
+    name: str, spacing: Sequence[float], patch: Sequence[int], architecture: Plans, force_separate_z: bool | None
+) -> Plans:
     return {
         "data_identifier": f"nnUNetPlans_{name}",
         "preprocessor_name": "DefaultPreprocessor",
         "batch_size": 2,
-        "patch_size": patch,
+        "patch_size": list(patch),
         "median_image_size_in_voxels": [float(n) for n in patch],
-        "spacing": spacing,
+        "spacing": list(spacing),
         "normalization_schemes": ["CTNormalization"],
         "use_mask_for_norm": [False],
-        **_RESAMPLING,
+        **_resampling(force_separate_z),
         "batch_dice": False,
         "architecture": architecture,
     }
 
 
-def with_student_and_teacher(plans: Plans) -> Plans:
+def with_students_and_teacher(plans: Plans) -> Plans:
     """`plans` with our configurations added; those given stay as they are."""
     edited = deepcopy(plans)
-    edited["configurations"]["student"] = _configuration("student", STUDENT_SPACING, STUDENT_PATCH, STUDENT_UNET)
-    edited["configurations"]["plain_student"] = _configuration(
-        "student", STUDENT_SPACING, PLAIN_STUDENT_PATCH, PLAIN_STUDENT_UNET
-    )
-    edited["configurations"]["teacher"] = _configuration("teacher", TEACHER_SPACING, TEACHER_PATCH, TEACHER_UNET)
+    for name, student in STUDENTS.items():
+        edited["configurations"][name] = _configuration(
+            name, student.spacing, student.patch, unet_of(student), student.force_separate_z
+        )
+    edited["configurations"]["teacher"] = _configuration("teacher", TEACHER_SPACING, TEACHER_PATCH, TEACHER_UNET, None)
     return edited
 
 
 def bare_plans(dataset_name: str) -> Plans:
     """Plans for weights that nnU-Net's own planner never saw: our configurations and our normalisation."""
-    return with_student_and_teacher(
+    return with_students_and_teacher(
         {
             "dataset_name": dataset_name,
             "plans_name": "nnUNetPlans",
-            "original_median_spacing_after_transp": STUDENT_SPACING,
-            "original_median_shape_after_transp": STUDENT_PATCH,
+            "original_median_spacing_after_transp": TEACHER_SPACING,
+            "original_median_shape_after_transp": TEACHER_PATCH,
             "image_reader_writer": "SimpleITKIO",
             "transpose_forward": [0, 1, 2],
             "transpose_backward": [0, 1, 2],
@@ -141,7 +180,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("plans", type=Path)
     path: Path = parser.parse_args().plans
-    path.write_text(json.dumps(with_student_and_teacher(json.loads(path.read_text())), indent=4) + "\n")
+    path.write_text(json.dumps(with_students_and_teacher(json.loads(path.read_text())), indent=4) + "\n")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inference.card import FILE_NAME, Card, read_card
+from inference.card import FILE_NAME, FORMS, Card, read_card
 from inference.prepare import prepare
 from inference.reading import read_scan
 from inference.segment import body
@@ -32,7 +32,7 @@ from nncf.quantization.range_estimator import (  # isort: skip
     StatisticsType,
 )
 
-FILES = ("model_int8.xml", "model_int8.bin")
+FILES = FORMS["int8"]
 OUTLIERS = 1e-4  # of activations are cut off: few voxels reach ten times as far as all others and would coarsen all
 _WITHIN = StatisticsCollectorParameters(
     statistics_type=StatisticsType.QUANTILE, aggregator_type=AggregatorType.MEAN, quantile_outlier_prob=OUTLIERS
@@ -56,7 +56,7 @@ def windows(scan: Path, card: Card) -> Iterator[np.ndarray]:
 def quantize(folder: Path, scans: list[Path]) -> None:
     """Write FILES to `folder` and enter them in its card."""
     card = read_card(folder)
-    model = ov.Core().read_model(card.file("model.onnx"))
+    model = ov.Core().read_model(card.form("f32"))
     batches = [batch for scan in scans for batch in windows(scan, card)]
     small = nncf.quantize(
         model,

@@ -1,9 +1,9 @@
 """Weights as an nnU-Net v2 result folder, so that nnU-Net's own predictor and our exporter read the same thing.
 
-    python -m training.result_folder WEIGHTS... OUT_FOLDER --labels organ|tumor|unified
+    python -m training.result_folder WEIGHTS OUT_FOLDER --labels organ|tumor|unified
 
-takes a state dict of PyTorch or a folder of exported weights, such as weights/unified, or the mean of several, and
-writes OUT_FOLDER/{plans.json, dataset.json, fold_0/checkpoint_final.pth}.
+takes a folder of exported weights, such as weights/unified, and writes OUT_FOLDER/{plans.json, dataset.json,
+fold_0/checkpoint_final.pth}.
 """
 
 from __future__ import annotations
@@ -14,17 +14,16 @@ from pathlib import Path
 
 import torch
 
+from inference.card import FILE_NAME
 from training.labels import ORGANS, OUTPUTS
-from training.network import State, averaged, build_student, count_outputs, has_norms, lowered, read_state
-from training.plans import bare_plans, coarser
+from training.network import State, build_student, count_outputs, read_state
+from training.plans import bare_plans
 
 DATASET_NAME = "Dataset023_Viscera"
 
 
-def write_result_folder(state: State, folder: Path, labels: str, coarse: float = 1.0) -> None:
-    """Write `state` (float32 weights of the student) with the outputs named by `labels` (a key of OUTPUTS).
-
-    `coarse` is that of `training.train`: how many times the plan's spacing in the plane it has learned.
+def write_result_folder(state: State, folder: Path, labels: str, student: str) -> None:
+    """Write `state`, weights of a student (a key of plans.STUDENTS), with the outputs named by `labels` (of OUTPUTS).
 
     `one_piece` in dataset.json says which labels are organs of one piece, `orientation` how the array must lie: LPS,
     that is x grows to the patient's left, y to the back and z to the head. nnU-Net's SimpleITK reader does not reorient
@@ -41,18 +40,13 @@ def write_result_folder(state: State, folder: Path, labels: str, coarse: float =
         "orientation": "LPS",
         "one_piece": [name for name in names if name in ORGANS],
     }
-    norms = has_norms(state)
-    configuration = "student" if norms else "plain_student"
     plans = bare_plans(DATASET_NAME)
-    plan = plans["configurations"][configuration]
-    z, y, x = plan["spacing"]
-    plan |= {"spacing": [z, y * coarse, x * coarse], "patch_size": list(coarser(plan["patch_size"], coarse))}
-    network = build_student(len(names), norms)
+    network = build_student(len(names), student)
     network.load_state_dict(state)
     checkpoint = {
         "network_weights": network.state_dict(),
         "trainer_name": "nnUNetTrainer",
-        "init_args": {"configuration": configuration, "fold": 0},
+        "init_args": {"configuration": student, "fold": 0},
         "inference_allowed_mirroring_axes": None,  # the paper uses no test-time mirroring
     }
     (folder / "fold_0").mkdir(parents=True, exist_ok=True)
@@ -63,17 +57,12 @@ def write_result_folder(state: State, folder: Path, labels: str, coarse: float =
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("weights", type=Path, nargs="+", help="several are averaged")
+    parser.add_argument("weights", type=Path, help="folder of an exported student")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--labels", choices=sorted(OUTPUTS), required=True)
-    parser.add_argument("--lower", nargs=2, action="append", default=[], metavar=("NAME", "LOGITS"),
-                        help="take LOGITS from a label's logit: see training.network.lowered")  # fmt: skip
-    parser.add_argument("--coarse", type=float, default=1.0, help="as training.train was told")
     arguments = parser.parse_args()
-    names = OUTPUTS[arguments.labels]
-    by = {names[name]: float(logits) for name, logits in arguments.lower}
-    state = averaged([read_state(weights) for weights in arguments.weights])
-    write_result_folder(lowered(state, by), arguments.folder, arguments.labels, arguments.coarse)
+    student = json.loads((arguments.weights / FILE_NAME).read_bytes())["source"]["configuration"]
+    write_result_folder(read_state(arguments.weights, student), arguments.folder, arguments.labels, student)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from inference.arrays import Network
-from inference.card import Card
+from inference.card import FORMS, Card
 from inference.errors import DeviceError
 from inference.machine import CPU_FLAGS, computes
 
@@ -66,7 +66,7 @@ def choose(device: str, engine: str, precision: str, cards: Sequence[Card] = ())
     elif find_spec(engine) is None:
         raise DeviceError(f"engine {engine} was asked for, but the package {engine} is not installed")
     possible = [p for p in PRECISIONS[engine, device] if device == "cuda" or computes(p)]
-    without = next((card.name for card in cards if "model_int8.xml" not in card.files), None)
+    without = next((card.name for card in cards if FORMS["int8"][0] not in card.files), None)
     if "int8" in possible and (without or not cards):
         possible.remove("int8")
     if precision == "auto":

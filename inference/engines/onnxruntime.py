@@ -24,7 +24,7 @@ def load(card: Card, *, precision: str, device: str, threads: int) -> Network:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    path = str(card.file("model.onnx" if precision == "f32" else "model_f16.onnx"))
+    path = str(card.form("f32" if precision == "f32" else "f16"))
     if device == "cpu":
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         name = session.get_inputs()[0].name

@@ -14,18 +14,17 @@ from inference.machine import computes
 
 
 def load(card: Card, *, precision: str, device: str, threads: int) -> Network:
-    """Read model.onnx, or for int8 what training.quantize made of it.
+    """Read the float32 graph, or for int8 what training.quantize made of it.
 
     It is compiled for the shape of the first window, and again when that changes: a fixed shape lets the plugin plan
     its memory and blocking.
     """
     core = ov.Core()
     if precision == "int8":
-        weights = card.file("model_int8.bin")
-        model = core.read_model(card.file("model_int8.xml"), weights)
+        model = core.read_model(card.form("int8"))
         precision = "bf16" if computes("bf16") else "f32"  # of what is not int8: the first and last layers
     else:
-        model = core.read_model(card.file("model.onnx"))
+        model = core.read_model(card.form("f32"))
     settings = {
         "INFERENCE_PRECISION_HINT": precision,
         "PERFORMANCE_HINT": "LATENCY",

@@ -18,17 +18,21 @@ DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
 
 def load(card: Card, *, precision: str, device: str, threads: int) -> Network:
-    """Read model.onnx for windows of any shape that its strides divide.
+    """Read the float32 graph for windows of any shape that its strides divide.
 
     Raises WeightsError where the graph has an operator that no supported U-Net has.
     """
     torch.set_num_threads(threads)
-    graph = onnx.load(card.file("model.onnx")).graph
-    for node in graph.node:
-        if node.op_type not in OPERATORS:
-            raise WeightsError(f"{card.folder / 'model.onnx'} has the operator {node.op_type}, unknown to engine torch")
+    path = card.form("f32")
+    graph = onnx.load(path).graph
     weights = {w.name: torch.from_numpy(numpy_helper.to_array(w).copy()).to(device) for w in graph.initializer}
-    nodes = [(OPERATORS[n.op_type], list(n.input), n.output[0], _attributes(n)) for n in graph.node]
+    casts = [node for node in graph.node if node.op_type == "Cast" and node.input[0] in weights]
+    weights |= {node.output[0]: weights[node.input[0]].float() for node in casts}  # stored as float16
+    computing = [node for node in graph.node if node not in casts]
+    for node in computing:
+        if node.op_type not in OPERATORS:
+            raise WeightsError(f"{path} has the operator {node.op_type}, unknown to engine torch")
+    nodes = [(OPERATORS[n.op_type], list(n.input), n.output[0], _attributes(n)) for n in computing]
     last_use = {name: index for index, (_, inputs, _, _) in enumerate(nodes) for name in inputs}
     source, target = graph.input[0].name, graph.output[0].name
     dtype = DTYPES[precision]
@@ -93,6 +97,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "ConvTranspose": _conv_transpose,
     "AveragePool": _average_pool,
     "InstanceNormalization": lambda x, w, b, epsilon=1e-5: F.instance_norm(x, weight=w, bias=b, eps=epsilon),
+    "Relu": torch.relu,
     "LeakyRelu": lambda x, alpha=0.01: F.leaky_relu(x, alpha),
     "Concat": lambda *xs, axis: torch.cat(xs, axis),
     "Add": torch.add,

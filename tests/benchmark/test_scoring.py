@@ -104,3 +104,14 @@ def test_evaluate_segments_and_scores(
     done = subprocess.run([*command, "--flags", flags], capture_output=True, text=True, check=True, cwd=ROOT)
     # Scored against its own answer, every label that was found is perfect.
     assert "| mean of organs |  | 100.0 / 100.0 |" in done.stdout
+
+
+def test_what_nobody_can_tell_counts_nowhere() -> None:
+    reference = np.zeros((10, 10, 10), np.uint8)
+    reference[2:8, 2:8, 2:5] = 1
+    reference[2:8, 2:8, 5:8] = 255
+    prediction = np.zeros_like(reference)
+    prediction[2:8, 2:8, 2:8] = 1
+    assert score_case(prediction, reference, (1.0, 1.0, 1.0), [1])[1] == Score(1.0, 1.0)
+    prediction[2:8, 2:8, 2] = 0  # two planes of three are found
+    assert score_case(prediction, reference, (1.0, 1.0, 1.0), [1])[1].dsc == pytest.approx(2 * 2 / (2 + 3))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -16,13 +18,13 @@ OUT = Path("out")
 def names(folder: Path, *files: str | bytes) -> tuple[list[str], list[str]]:
     for file in files:
         (Path(os.fsdecode(os.fsencode(folder) + b"/" + os.fsencode(file)))).touch()
-    cases, warnings = find_cases(folder, OUT)
-    return [case.name for case in cases], warnings
+    found = find_cases(folder, OUT)
+    return [case.name for case in found.cases], found.warnings
 
 
 def test_the_channel_suffix_falls_off(tmp_path: Path) -> None:
     assert names(tmp_path, "b_0000.nii.gz", "a_0000.nii") == (["a", "b"], [])
-    cases, _ = find_cases(tmp_path, OUT)
+    cases = find_cases(tmp_path, OUT).cases
     assert [case.labels for case in cases] == [OUT / "a.nii.gz", OUT / "b.nii.gz"]
 
 
@@ -45,10 +47,99 @@ def test_hidden_and_other_files_are_no_cases(tmp_path: Path) -> None:
     assert (found, warnings) == (["x"], [])
 
 
+def left_out(folder: Path, outputs: Path = OUT) -> dict[str, bool]:
+    """Name of what is left out -> whether it may be a scan."""
+    return {one.name: one.is_scan for one in find_cases(folder, outputs).left_out}
+
+
 def test_other_channels_are_left_out_and_said(tmp_path: Path) -> None:
     found, warnings = names(tmp_path, "x_0000.nii.gz", "x_0001.nii.gz")
     assert found == ["x"]
     assert len(warnings) == 1 and "x_0001.nii.gz" in warnings[0]
+    assert left_out(tmp_path) == {"x_0001.nii.gz": True}
+
+
+@pytest.mark.parametrize(
+    ("files", "cases"),
+    [
+        (["amos_0000", "amos_0004"], ["amos_0000", "amos_0004"]),  # numbers with a gap
+        (["amos_0004"], ["amos_0004"]),
+        (["amos_0001", "amos_0002"], ["amos_0001", "amos_0002"]),  # no 0000 beside
+        ([f"s_{n:04d}" for n in range(6)], [f"s_{n:04d}" for n in range(6)]),  # no CT has six channels
+        (["scan_2023", "scan_2024"], ["scan_2023", "scan_2024"]),
+        (["amos_0000", "amos_0007", "b_0000"], ["amos_0000", "amos_0007", "b"]),
+        (["amos_0000", "amos_0007", "amos"], ["amos", "amos_0000", "amos_0007"]),
+        (["F_0000_0000", "F_0001_0000"], ["F_0000", "F_0001"]),
+        (["x_12345", "x_١٢٣٤", "x0001"], ["x0001", "x_12345", "x_١٢٣٤"]),
+        (["_0000"], ["_0000"]),
+    ],
+)
+def test_data_sets_that_number_their_scans_lose_none(tmp_path: Path, files: list[str], cases: list[str]) -> None:
+    assert names(tmp_path, *(f"{file}.nii.gz" for file in files))[0] == cases
+    assert left_out(tmp_path) == {}
+
+
+def test_numbered_scans_with_references_beside_them(tmp_path: Path) -> None:
+    stems = [f"F_{number:04d}" for number in range(3)]
+    found, warnings = names(tmp_path, *(f"{one}{end}.nii.gz" for one in stems for end in ("", "_0000")))
+    assert found == stems
+    assert left_out(tmp_path) == {f"{one}.nii.gz": False for one in stems}
+    assert len(warnings) == 1
+
+
+def test_a_file_that_is_given_alone_is_a_case_whatever_its_number(tmp_path: Path) -> None:
+    names(tmp_path, "amos_0000.nii.gz", "amos_0001.nii.gz")
+    assert [case.name for case in find_cases(tmp_path / "amos_0001.nii.gz", OUT).cases] == ["amos_0001"]
+
+
+def test_what_may_be_a_scan_is_named_and_the_rest_is_not(tmp_path: Path) -> None:
+    scans = ["pair.hdr", "a.nii.bz2", "a.mgz", "a.nii.zst", "a.zip", "lonely.img"]
+    plain = ["notes.txt", "t.csv", "x.json", "README", "Thumbs.db", ".DS_Store", "pair.img", "x.nii.gz.before"]
+    names(tmp_path, "x_0000.nii.gz", *scans, *plain)
+    (tmp_path / "README").write_text("Scans of 2024: größer als zuvor\n")
+    (tmp_path / "noending").write_bytes(b"\x1f\x8b\x08\0rest")
+    (tmp_path / "x_0000.nii.gz.1").write_bytes(b"\x1f\x8b\x08\0rest")
+    for file in ("study/p1/series/1.dcm", "texts/README", "X_0000.nii.gz/x.txt", "closed/.hidden/x.nii.gz"):
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).touch()
+    os.mkfifo(tmp_path / "fifo")
+    expected = [*scans, "noending", "x_0000.nii.gz.1", "study", "X_0000.nii.gz"]
+    assert left_out(tmp_path) == dict.fromkeys(expected, True)
+    said = "\n".join(find_cases(tmp_path, OUT).warnings)
+    assert all(name in said for name in expected)
+    assert find_cases(tmp_path, OUT, ["x"]).left_out == []  # asked for by name: nothing is missing
+
+
+def test_many_of_a_kind_are_one_line(tmp_path: Path) -> None:
+    _, warnings = names(tmp_path, "x_0000.nii.gz", *(f"{number:03d}.mgz" for number in range(200)))
+    assert len(warnings) == 1 and "and 195 more" in warnings[0]
+    assert len(left_out(tmp_path)) == 200
+
+
+def test_the_voxels_of_a_header_are_not_left_out_but_those_of_none_are(tmp_path: Path) -> None:
+    (tmp_path / "x_0000.mhd").write_text("NDims = 3\nElementDataFile = voxels.raw\n")
+    (tmp_path / "y_0000.nhdr").write_text("NRRD0004\nencoding: gzip\ndata file: y.raw.gz\n")
+    for name in ("voxels.raw", "y.raw.gz", "z.raw"):
+        (tmp_path / name).write_bytes(bytes(100))
+    found = find_cases(tmp_path, OUT)
+    assert [case.name for case in found.cases] == ["x", "y"]
+    assert [one.name for one in found.left_out] == ["z.raw"]
+
+
+def test_outputs_among_the_inputs_are_no_scans(tmp_path: Path) -> None:
+    names(tmp_path, "x_0000.nii.gz")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "x.nii.gz").touch()
+    assert left_out(tmp_path, out) == {}
+    assert left_out(tmp_path, tmp_path / "out2") == {"out": True}
+    record = {"case": "x", "status": "done", "program": "0.1.0", "output_sha256": hashlib.sha256(b"").hexdigest()}
+    for folder in (out, tmp_path):
+        (folder / "x.json").write_text(json.dumps(record))
+        (folder / "x.nii.gz").touch()
+    assert left_out(tmp_path, tmp_path / "out2") == {}
+    (out / "x.nii.gz").write_bytes(b"other labels")
+    assert left_out(tmp_path, tmp_path / "out2") == {"out": True}
 
 
 def test_a_file_without_the_suffix_is_taken_and_said(tmp_path: Path) -> None:
@@ -59,7 +150,7 @@ def test_a_file_without_the_suffix_is_taken_and_said(tmp_path: Path) -> None:
 
 def test_two_files_of_one_name(tmp_path: Path) -> None:
     names(tmp_path, "x_0000.nii", "x_0000.nii.gz", "y_0000.nii")
-    cases, _ = find_cases(tmp_path, OUT)
+    cases = find_cases(tmp_path, OUT).cases
     assert [(case.scan.name, case.twin and case.twin.name) for case in cases] == [
         ("x_0000.nii", None), ("x_0000.nii.gz", "x_0000.nii"), ("y_0000.nii", None)
     ]  # fmt: skip
@@ -67,16 +158,17 @@ def test_two_files_of_one_name(tmp_path: Path) -> None:
 
 def test_a_reference_beside_its_scan_does_not_take_its_place(tmp_path: Path) -> None:
     names(tmp_path, "x.nii.gz", "x_0000.nii.gz", "a.nii.gz")
-    cases, _ = find_cases(tmp_path, OUT)
+    cases = find_cases(tmp_path, OUT).cases
     assert [(case.scan.name, case.twin and case.twin.name) for case in cases] == [
-        ("a.nii.gz", None), ("x_0000.nii.gz", None), ("x.nii.gz", "x_0000.nii.gz")
+        ("a.nii.gz", None), ("x_0000.nii.gz", None)
     ]  # fmt: skip
+    assert left_out(tmp_path) == {"x.nii.gz": False}
 
 
 def test_one_file_as_input(tmp_path: Path) -> None:
     scan = tmp_path / "x_0000.nii.gz"
     scan.touch()
-    cases, _ = find_cases(scan, OUT)
+    cases = find_cases(scan, OUT).cases
     assert [(case.name, case.scan) for case in cases] == [("x", scan)]
 
 
@@ -84,14 +176,41 @@ def test_a_folder_of_dicom_files_is_one_case(tmp_path: Path) -> None:
     folder = tmp_path / "series"
     folder.mkdir()
     (folder / "1.dcm").touch()
-    cases, warnings = find_cases(folder, OUT)
-    assert [(case.name, case.scan) for case in cases] == [("series", folder)]
-    assert warnings == []
+    found = find_cases(folder, OUT)
+    assert [(case.name, case.scan) for case in found.cases] == [("series", folder)]
+    assert found.warnings == []
+
+
+@pytest.mark.parametrize("spelling", [".", "..", "../series", "./", "/proc/self/cwd/../series"])
+def test_a_series_is_named_after_its_folder_however_that_is_spelled(
+    spelling: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "series" / "below").mkdir(parents=True)
+    (tmp_path / "series" / "IM0001").write_bytes(bytes(128) + b"DICM")
+    monkeypatch.chdir(tmp_path / "series" / ("below" if spelling == ".." else ""))
+    (case,) = find_cases(Path(spelling), OUT).cases
+    assert (case.name, case.labels) == ("series", OUT / "series.nii.gz")
+    assert case.scan.name and case.scan.samefile(tmp_path / "series")
+
+
+def test_a_series_beside_other_scans_is_a_case_as_well(tmp_path: Path) -> None:
+    found, warnings = names(tmp_path, "1.dcm", "2.DCM", "x_0000.nii.gz")
+    assert sorted(found) == sorted(["x", tmp_path.name]) and left_out(tmp_path) == {}
+    assert len(warnings) == 1 and "holds a DICOM series and other scans" in warnings[0]
+
+
+def test_no_case_has_a_hidden_name(tmp_path: Path) -> None:
+    (tmp_path / ".series").mkdir()
+    (tmp_path / ".series" / "1.dcm").touch()
+    assert [case.name for case in find_cases(tmp_path / ".series", OUT).cases] == ["series"]
+    for file, name in ((".x_0000.nii.gz", "x"), ("._0000.nii.gz", "_0000")):
+        (tmp_path / file).touch()
+        assert [case.name for case in find_cases(tmp_path / file, OUT).cases] == [name]
 
 
 def test_chosen_cases(tmp_path: Path) -> None:
     names(tmp_path, "a_0000.nii.gz", "b_0000.nii.gz", "c_0000.nii.gz")
-    cases, _ = find_cases(tmp_path, OUT, ["c", "a"])
+    cases = find_cases(tmp_path, OUT, ["c", "a"]).cases
     assert [case.name for case in cases] == ["c", "a"]
     with pytest.raises(NoInputError, match="case d is not in"):
         find_cases(tmp_path, OUT, ["d"])
@@ -100,8 +219,13 @@ def test_chosen_cases(tmp_path: Path) -> None:
 def test_nothing_to_do_and_nowhere_to_look(tmp_path: Path) -> None:
     with pytest.raises(NoInputError, match="no case"):
         find_cases(tmp_path, OUT)
+    (tmp_path / "x.mgz").touch()
+    with pytest.raises(NoInputError, match="x.mgz is left out"):
+        find_cases(tmp_path, OUT)
     with pytest.raises(InputFolderError, match="does not exist"):
         find_cases(tmp_path / "absent", OUT)
+    with pytest.raises(InputFolderError, match="File name too long"):
+        find_cases(tmp_path / ("n" * 300), OUT)
 
 
 def test_broken_links_are_cases_that_will_fail_by_name(tmp_path: Path) -> None:

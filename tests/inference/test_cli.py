@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import json
@@ -11,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,147 @@ def test_on_error_empty_leaves_an_empty_map_and_a_failure(inputs: Path, tmp_path
     assert "no empty label map either" in done.stderr  # of d not even the header can be read
 
 
+def listing(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_nothing_of_the_inputs_is_replaced(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
+    (inputs / "a_0000.nii.gz").rename(inputs / "a.nii.gz")
+    before = listing(inputs)
+    (tmp_path / "link").symlink_to(inputs)
+    weights = ("--weights", tiny_weights)
+    for arguments in (
+        (inputs, inputs), (inputs, inputs / ".." / "in"), (inputs, tmp_path / "link"), (inputs / "a.nii.gz", inputs),
+        (inputs, tmp_path / "out", "--json", inputs / "b_0000.nii.gz"),
+        (inputs, tmp_path / "out", "--json", tiny_weights / "organ" / "card.json"),
+        (inputs, tmp_path / "out", "--json", tmp_path / "out" / "b.json"),
+    ):  # fmt: skip
+        done = run(*arguments, *weights)
+        assert done.returncode == 7 and done.stderr.count("error: ") == 1, done.stderr
+        assert "choose another" in done.stderr and not done.stdout
+        assert listing(inputs) == before
+    json.loads((tiny_weights / "organ" / "card.json").read_text())["labels"]
+
+
+def test_a_folder_that_is_its_own_output(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
+    scan = (inputs / "a_0000.nii.gz").read_bytes()
+    for _ in range(2):
+        done = run(inputs, inputs, "--weights", tiny_weights, "--case", "a", *F32)
+        assert done.returncode == 0, done.stderr
+    names = {"a.json", "a.nii.gz", "a_0000.nii.gz", "b_0000.nii.gz", "summary.json"}
+    assert set(os.listdir(inputs)) == names and (inputs / "a_0000.nii.gz").read_bytes() == scan
+    (inputs / "a.nii.gz").write_bytes(b"by hand")
+    assert run(inputs, inputs, "--weights", tiny_weights, *F32).returncode == 7
+    assert (inputs / "a.nii.gz").read_bytes() == b"by hand"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Mounts a disk of so many pages of 4 KiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    def mount(pages: int) -> Path:
+        command: list[str | Path] = ["mount", "-t", "tmpfs", "-o", f"size={4 * pages}k", "tmpfs", disk]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("this user may not mount")
+        return disk
+
+    yield mount
+    subprocess.run(["umount", disk], capture_output=True, check=False)
+
+
+def test_labels_for_which_there_is_no_room_are_not_replaced_by_zeros(
+    inputs: Path, tmp_path: Path, tiny_weights: Path, small_disk: Callable[[int], Path]
+) -> None:
+    """A label map of these scans takes three pages, and one of zeros would take one."""
+    flags = ("--weights", tiny_weights, "--on-error", "empty", "--no-sidecar", "--json", tmp_path / "r.json", *F32)
+    disk = small_disk(4)
+    done = run(inputs, disk, *flags)
+    assert (done.returncode, label_maps(disk)) == (8, ["a.nii.gz"]), done.stderr
+    assert labels(disk / "a.nii.gz").any()
+    assert "b.nii.gz cannot be written: No space left on device" in done.stderr and "empty" not in done.stderr
+    assert [one.get("unwritten") for one in json.loads((tmp_path / "r.json").read_text())] == [None, True]
+    done = run(inputs, disk, *flags, "--case", "b")  # nothing could be written at all: not "every case failed"
+    assert (done.returncode, label_maps(disk)) == (7, ["a.nii.gz"]), done.stderr
+
+
+def test_a_folder_that_cannot_be_synced_is_said_once_and_costs_no_label_map(
+    inputs: Path, tmp_path: Path, tiny_weights: Path, failing_fsync: Path
+) -> None:
+    changes = {"LD_PRELOAD": str(failing_fsync), "FAIL_FSYNC": "folder", "FAIL_ERRNO": str(errno.EINVAL)}
+    out, flags = tmp_path / "out", ("--weights", tiny_weights, "--on-error", "empty", "--no-sidecar", *F32)
+    done = run(inputs, out, *flags, "--json", tmp_path / "r.json", env=os.environ | changes)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("cannot sync") == 1
+    assert label_maps(out) == ["a.nii.gz", "b.nii.gz"] and labels(out / "a.nii.gz").any()
+    assert all("cannot sync" in one["warnings"][0] for one in json.loads((tmp_path / "r.json").read_text()))
+
+
+def test_json_of_others_is_left_alone(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("a.json", "summary.json"):
+        (out / name).write_text('{"mine": 1}')
+    record = tmp_path / "r.json"
+    done = run(inputs, out, "--weights", tiny_weights, "--case", "a", "--json", record, *F32)
+    assert done.returncode == 0, done.stderr
+    assert (out / "a.json").read_text() == (out / "summary.json").read_text() == '{"mine": 1}'
+    assert "a.json is there already" in done.stderr and "summary.json is there already" in done.stderr
+    (one,) = json.loads(record.read_text())
+    assert one["status"] == "done" and "a.json is there already" in one["warnings"][0]
+
+
+def test_a_failed_case_leaves_no_labels_of_an_earlier_run(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
+    out, flags = tmp_path / "out", ("--weights", tiny_weights, *F32)
+    assert run(inputs, out, *flags).returncode == 0
+    (out / "b.nii.gz").write_bytes(b"corrected by hand")
+    for name in ("a", "b"):
+        scan = inputs / f"{name}_0000.nii.gz"
+        scan.write_bytes(scan.read_bytes()[:-2000])
+    done = run(inputs, out, *flags)
+    assert done.returncode == 4
+    assert sorted(os.listdir(out)) == ["a.json", "b.json", "b.nii.gz.before", "summary.json"]
+    assert (out / "b.nii.gz.before").read_bytes() == b"corrected by hand"
+    assert "b.nii.gz that was there is not this program's: renamed" in done.stderr
+    assert json.loads((out / "a.json").read_text())["status"] == "failed"
+
+
+def test_without_sidecars_a_second_run_leaves_no_copy_of_the_same_labels(
+    inputs: Path, tmp_path: Path, tiny_weights: Path
+) -> None:
+    for _ in range(2):
+        done = run(inputs, tmp_path / "out", "--weights", tiny_weights, "--no-sidecar", "--case", "a", *F32)
+        assert done.returncode == 0 and not done.stderr
+    assert os.listdir(tmp_path / "out") == ["a.nii.gz"]
+
+
+def test_a_scan_that_is_left_out_is_no_success(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
+    out, flags = tmp_path / "out", ("--weights", tiny_weights, *F32)
+    (inputs / "a.nii.gz").write_bytes(b"a reference")
+    (inputs / "notes.txt").write_text("text")
+    done = run(inputs, out, *flags)
+    assert done.returncode == 0 and done.stderr.count("a.nii.gz is left out") == 1, done.stderr
+    (left,) = json.loads((out / "summary.json").read_text())["left_out"]
+    assert left["file"] == "a.nii.gz" and "label map" in left["reason"]
+    (inputs / "c.mgz").touch()
+    done = run(inputs, out, *flags, "--resume")
+    assert done.returncode == 8 and "c.mgz is left out" in done.stderr
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["exit_code"] == 8 and [one["file"] for one in summary["left_out"]] == ["c.mgz", "a.nii.gz"]
+
+
+def test_two_names_that_the_file_system_takes_for_one(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
+    """As where case does not count: a hard link plays that here."""
+    out, flags = tmp_path / "out", ("--weights", tiny_weights, *F32)
+    assert run(inputs, out, *flags, "--case", "a").returncode == 0
+    os.link(out / "a.nii.gz", out / "A.nii.gz")
+    os.link(inputs / "b_0000.nii.gz", inputs / "A_0000.nii.gz")
+    done = run(inputs, out, *flags, "--resume", "--case", "a", "--case", "A")
+    assert done.returncode == 8 and "another case of this run has written A.nii.gz already" in done.stderr
+    assert labels(out / "a.nii.gz").any()
+
+
 def resumed(inputs: Path, out: Path, *flags: str | Path) -> list[str]:
     """The cases' statuses in a run with --resume."""
     record = out.parent / "r.json"
@@ -300,6 +442,32 @@ def test_hashed_names_say_nothing(inputs: Path, tmp_path: Path, tiny_weights: Pa
     assert not any("JANE" in text for text in texts)
     name = hashlib.sha256(b"DOE^JANE_a").hexdigest()[:12]
     assert f"[1/3] {name}" in done.stdout and json.loads(record.read_text())[0]["case"] == name
+
+
+def test_names_in_kept_records_are_hashed_as_well(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
+    (inputs / "a_0000.nii.gz").rename(inputs / "DOE^JANE_0000.nii.gz")
+    out, record = tmp_path / "out", tmp_path / "r.json"
+    flags = ("--weights", tiny_weights, "--case", "DOE^JANE", *F32)
+    assert run(inputs, out, *flags).returncode == 0
+    sidecar = json.loads((out / "DOE^JANE.json").read_text())
+    sidecar["warnings"] = ["DOE^JANE_0000.nii.gz is odd", "so is DOE^JANE"]
+    (out / "DOE^JANE.json").write_text(json.dumps(sidecar))
+    done = run(inputs, out, *flags, "--resume", "--hash-names", "--json", record)
+    assert done.returncode == 0, done.stderr
+    assert not any("JANE" in text for text in (done.stdout, done.stderr, record.read_text()))
+    assert "JANE" not in (out / "summary.json").read_text()
+    name = hashlib.sha256(b"DOE^JANE").hexdigest()[:12]
+    (one,) = json.loads(record.read_text())
+    assert (one["case"], one["status"]) == (name, "kept")
+    assert one["warnings"] == [f"{name}_0000.nii.gz is odd", f"so is {name}"]
+
+
+@pytest.mark.parametrize("wrong", [["", "out"], ["in", ""], ["in", " "], ["in", "out", "--json", ""]])
+def test_empty_paths_are_variables_that_are_not_set(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (wrong, ["in", "out", "--weights="]):
+        with pytest.raises(SystemExit) as stop:
+            parse(arguments)
+        assert stop.value.code == 2 and "the path is empty" in capsys.readouterr().err
 
 
 def test_exit_codes_of_what_cannot_start(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:

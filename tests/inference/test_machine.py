@@ -75,3 +75,28 @@ print(machine.peak_memory_mb() - before)
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert 190 < float(ran.stdout) < 250
+
+
+@pytest.mark.parametrize(
+    ("limit", "within"),
+    [
+        ("AVX2", set()),
+        ("avx2", set()),
+        ("AVX512_CORE", set()),
+        ("AVX2_VNNI", {"int8"}),
+        ("AVX512_CORE_BF16", {"int8", "bf16"}),
+        ("AVX512_CORE_AMX", {"int8", "bf16"}),
+        ("AVX512_CORE_FP16", {"int8", "bf16", "f16"}),
+        ("ALL", {"int8", "bf16", "f16"}),
+    ],
+)
+@pytest.mark.parametrize("variable", ["ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"])
+def test_a_limit_of_instructions_is_heeded(
+    variable: str, limit: str, within: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
+        monkeypatch.delenv(name, raising=False)
+    free = {precision for precision in machine.CPU_FLAGS if machine.computes(precision)}
+    monkeypatch.setenv(variable, limit)
+    assert {precision for precision in machine.CPU_FLAGS if machine.computes(precision)} == free & within
+    assert machine.computes("f32")

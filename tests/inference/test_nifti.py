@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import socket
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ from nibabel.nifti2 import Nifti2Header
 from inference import machine, nifti
 from inference.errors import CaseError, MemoryBudgetError, ScanError
 from inference.header import parse
-from inference.reading import read_scan
+from inference.reading import read_scan, write_empty
 
 SHAPE = (10, 12, 14)  # (z, y, x)
 SPACING = (5.0, 4.0, 3.0)  # mm
@@ -450,9 +451,32 @@ def test_89_90_what_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "zero_0000.nii.gz").symlink_to("/dev/zero")
     (tmp_path / "loop_0000.nii.gz").symlink_to("loop_0000.nii.gz")
     (tmp_path / "gone_0000.nii.gz").symlink_to("nowhere")
-    for name, cause in (("pipe", "regular"), ("zero", "regular"), ("loop", "read"), ("gone", "No such file")):
+    for name, cause in (("pipe", "is a FIFO"), ("zero", "is a device"), ("loop", "read"), ("gone", "No such file")):
         with pytest.raises(ScanError, match=f"^{name}_0000.nii.gz .*{cause}"):
             read_scan(tmp_path / f"{name}_0000.nii.gz")
+
+
+def test_what_bears_the_name_of_a_scan_is_called_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "folder_0000.nii.gz").mkdir()
+    (tmp_path / "folder_0000.nii.gz" / "inside_0000.nii.gz").touch()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket_0000.nii"))
+    for name, cause in (("folder_0000.nii.gz", "a folder"), ("socket_0000.nii", "a socket")):
+        with pytest.raises(ScanError, match=f"^{name} is {cause}, not a file$"):
+            read_scan(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Pair, nib.Nifti2Pair])
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_either_file_of_a_pair_is_refused_with_what_to_do(
+    kind: Any, ending: str, hu: np.ndarray, tmp_path: Path
+) -> None:
+    nib.save(kind(hu.astype(np.int16), np.diag([3, 3, 3, 1])), tmp_path / f"x.img{ending}")
+    for name in (f"x.hdr{ending}", f"x.img{ending}"):
+        with pytest.raises(
+            ScanError, match=rf"^{name} is one half of a pair of .hdr and .img.*nibabel.load\('X.hdr'\)"
+        ):
+            read_scan(tmp_path / name)
 
 
 def test_92_a_file_that_changes_while_it_is_read(hu: np.ndarray, tmp_path: Path, monkeypatch: Any) -> None:
@@ -522,9 +546,9 @@ def test_an_empty_label_map_needs_the_header_only(hu: np.ndarray, tmp_path: Path
     whole, empty, scan = tmp_path / "x.nii.gz", tmp_path / "y.nii.gz", tmp_path / "cut_0000.nii"
     nifti.write_labels(whole, np.zeros(hu.shape, np.uint8), found)
     scan.write_bytes(file_bytes(header(), hu)[:400])
-    nifti.write_empty(scan, empty)
+    write_empty(scan, empty)
     assert empty.read_bytes() == whole.read_bytes()
     scan.write_bytes(b"no NIfTI at all")
     with pytest.raises(ScanError):
-        nifti.write_empty(scan, tmp_path / "z.nii.gz")
+        write_empty(scan, tmp_path / "z.nii.gz")
     assert not (tmp_path / "z.nii.gz").exists()

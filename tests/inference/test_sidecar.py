@@ -1,0 +1,51 @@
+"""Whether a label map still fits, by the record beside it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inference import __version__
+from inference.cases import Case
+from inference.sidecar import LABELS, digest, fits, weights_digests
+from tests.inference.cards import make_card
+
+OPTIONS = {"plan": "abdomen", "step": 0.5, "precision": "auto"}
+GONE = object()
+
+
+@pytest.mark.parametrize(
+    ("changes", "fit"),
+    [
+        ({}, True),
+        ({"program": "0.9.9"}, True),  # another version that gives the same labels
+        ({"program": __version__, "labels_version": LABELS - 1}, False),
+        ({"labels_version": LABELS + 1}, False),
+        ({"labels_version": GONE}, False),  # as 0.1.0 wrote it
+        ({"labels_version": str(LABELS)}, False),
+        ({"status": "failed"}, False),
+        ({"plan": "dense"}, False),
+        ({"output_sha256": "0"}, False),
+        ({"input_sha256": "0"}, False),
+        ({"program": GONE}, False),  # a record of somebody else's
+    ],
+)
+def test_labels_of_another_program_are_kept_if_it_gives_the_same(
+    changes: dict[str, Any], fit: bool, tmp_path: Path
+) -> None:
+    case = Case("x", tmp_path / "x_0000.nii.gz", tmp_path / "x.nii.gz")
+    case.scan.write_bytes(b"scan")
+    case.labels.write_bytes(b"labels")
+    (tmp_path / "card.json").write_text("{}")
+    cards = [replace(make_card(), folder=tmp_path)]
+    record = {
+        "case": "x", "status": "done", "program": "0.1.0", "labels_version": LABELS, "precision": "bf16",
+        "plan": "abdomen", "step": 0.5, "weights": weights_digests(cards), "input_sha256": digest(case.scan),
+        "output_sha256": digest(case.labels),
+    } | changes  # fmt: skip
+    (tmp_path / "x.json").write_text(json.dumps({name: value for name, value in record.items() if value is not GONE}))
+    assert (fits(case, cards, OPTIONS) is not None) == fit
