@@ -20,14 +20,27 @@ if [ ! -d "$outputs" ]; then
   exit 7
 fi
 
-# As root, become the owner of the outputs, so that the labels are theirs and not root's. Not where the
-# container may not change users, nor where that owner may not read the inputs.
+# As root, become the owner of the outputs, so that the labels are theirs and not root's: if the container may change
+# users, and that owner may write there and read every scan, every earlier output and the weights. Else stay root and
+# say why, without the name of a file, since --hash-names may be set.
+set -- python3 -m inference "$inputs" "$outputs" "$@"
 owner=$(stat -c %u "$outputs")
 if [ "$(id -u)" = 0 ] && [ "$owner" != 0 ]; then
   group=$(stat -c %g "$outputs")
-  if setpriv --reuid "$owner" --regid "$group" --clear-groups test -r "$inputs" 2>/dev/null; then
-    exec setpriv --reuid "$owner" --regid "$group" --clear-groups \
-      python3 -m inference "$inputs" "$outputs" "$@"
+  as_owner() { setpriv --reuid "$owner" --regid "$group" --clear-groups "$@"; }
+  # What find may not enter it says on stderr, and that counts as well. With -L a link has type l if it is broken.
+  unread() { as_owner find -L "$@" ! -name '.*' ! -type l ! -readable -print -quit 2>&1; }
+  if ! as_owner true 2>/dev/null; then
+    why="this container may not change users"
+  elif ! as_owner test -w "$outputs" || ! as_owner test -x "$outputs"; then
+    why="that user may not write there"
+  elif [ -n "$(unread "$inputs" "$outputs" -maxdepth 1 ! -type d)" ]; then
+    why="that user may not read every file in $inputs and $outputs"
+  elif [ -n "$(unread weights)" ]; then
+    why="that user may not read the weights"
+  else
+    exec setpriv --reuid "$owner" --regid "$group" --clear-groups "$@"
   fi
+  echo "warning: running as root and not as user $owner, who owns $outputs: $why" >&2
 fi
-exec python3 -m inference "$inputs" "$outputs" "$@"
+exec "$@"

@@ -3,10 +3,11 @@
     from inference import Predictor
     labels = Predictor()(hu, spacing=(2.5, 0.78, 0.78))
 
-Nothing heavy is imported until a name is used, so that `python -m inference --help` is immediate.
+Nothing is imported until a name is used, not even `typing`: `python -m inference --help` is immediate, and few
+milliseconds pass before the command heeds signals.
 """
 
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # type checkers take it for typing's
 
 __version__ = "0.1.0"
 __all__ = ["Predictor", "Scan"]
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from inference.scan import Scan
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name == "Predictor":
         from inference.predictor import Predictor
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,7 @@ class Card:
     force_separate_z  the plan's rule for a coarse axis; None: by the ratio of spacings
     labels            one a channel; channel 0 is background
     trained_on        a sentence for people: data, iterations, known weakness
+    digest            sha256 of card.json, which holds those of the model files
     """
 
     name: str
@@ -70,6 +72,7 @@ class Card:
     force_separate_z: bool | None
     labels: tuple[Label, ...]
     trained_on: str
+    digest: str
 
     def form(self, precision: str) -> Path:
         """Path of the graph for a precision, a key of FORMS, after the digests of all its files were found right.
@@ -102,10 +105,13 @@ def read_card(folder: Path) -> Card:
     """Read folder/card.json. Raises WeightsError, naming the file and the cause."""
     path = folder / FILE_NAME
     try:
-        fields: dict[str, Any] = json.loads(path.read_bytes())
+        content = path.read_bytes()
+        fields: dict[str, Any] = json.loads(content)
     except FileNotFoundError as error:
         raise WeightsError(f"no network at {folder}: {FILE_NAME} is missing") from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
         raise WeightsError(f"{path} cannot be read: {error}") from error
     if fields.get("format") != FORMAT:
         raise WeightsError(f"{path} has format {fields.get('format')!r}, this program reads format {FORMAT}")
@@ -130,19 +136,48 @@ def read_card(folder: Path) -> Card:
                 for label in fields["labels"]
             ),
             trained_on=str(fields["trained_on"]),
+            digest=hashlib.sha256(content).hexdigest(),
         )
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise WeightsError(f"{path} is not a complete card: {type(error).__name__} {error}") from error
 
 
 def read_cards(weights: Path, networks: Sequence[str] | None) -> list[Card]:
-    """The cards of the networks asked for, in that order. Raises WeightsError where one is missing."""
+    """The cards of the networks asked for, in that order.
+
+    Raises WeightsError where one is missing or cannot be read, and where `networks` is empty, names one twice or holds
+    something else than names.
+    """
     if networks is None:
-        present = sorted(path.parent.name for path in weights.glob(f"*/{FILE_NAME}"))
+        present = _present(weights)
         networks = [name for name in USUAL if name in present] or present
         if not networks:
             raise WeightsError(f"{weights} holds no network: a folder with {FILE_NAME} was looked for")
-    return [read_card(weights / name) for name in networks]
+    names = [networks] if isinstance(networks, str) else list(networks)
+    if not names:
+        raise WeightsError("no network was named")
+    for name in names:
+        if not isinstance(name, str) or "\0" in name or name in ("", ".", "..") or Path(name).name != name:
+            raise WeightsError(f"{name!r} is not the name of a network, that is of a folder in {weights}")
+        if names.count(name) > 1:
+            raise WeightsError(f"network {name} is named {names.count(name)} times")
+    return [read_card(weights / name) for name in names]
+
+
+def _present(weights: Path) -> list[str]:
+    """The names of all networks. Raises WeightsError where a folder cannot be looked into: it may hold one."""
+    try:
+        return sorted(name for name in os.listdir(weights) if _is_network(weights / name))
+    except OSError as error:
+        raise WeightsError(f"{error.filename} cannot be read: {error.strerror}") from error
+
+
+def _is_network(folder: Path) -> bool:
+    try:
+        os.stat(folder / FILE_NAME)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _three(values: Any, kind: Any) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from inference import __version__, errors, machine, sidecar
 from inference.atomic import remove_parts, write_atomically
 from inference.card import WEIGHTS, read_cards
 from inference.cases import Case, LeftOut, find_cases
+from inference.console import forgiving_streams, say, say_error, say_warning
 from inference.errors import OutputError, UnwrittenError, VisceraError, retold, shown
 from inference.names import record_file
 from inference.outputs import (
@@ -34,36 +34,38 @@ from inference.outputs import (
     is_summary,
     make_room,
 )
+from inference.stopping import Stopped, Stopping
 from inference.supervisor import LostError, Supervisor
 
 SOME_FAILED, ALL_FAILED = 8, 4
-STOPPED = 128  # plus the signal's number, as a shell reports it: 143 for SIGTERM, 130 for SIGINT
+SAVE_EVERY = 10.0  # s between two writes of --json: each writes all of it, and time must not go with the square
 
 DESCRIPTION = "Segment abdominal organs and tumours in CT scans. Research use only."
 
 
-class Stopped(BaseException):
-    """A signal asked the run to stop. Not an Exception, so that no handler of errors swallows it."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code (see inference.errors)."""
-    options = parse(arguments)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop)
-    if options.hash_names:
-        errors.hide_names()
-    run = Run(options)
+    """Run the command; returns its exit code (see inference.errors). Leaves this process as it was."""
+    with forgiving_streams(), Stopping() as stopping:
+        try:
+            return _run(parse(arguments), stopping)
+        except Stopped as stopped:
+            say_error(f"stopped by {stopped.name} before the first case")
+            return stopped.exit_code
+
+
+def _run(options: argparse.Namespace, stopping: Stopping) -> int:
+    hidden = errors.names_are_hidden()
+    errors.hide_names(options.hash_names)
+    run = Run(options, stopping)
     try:
         return run.cases()
     except VisceraError as error:
         say_error(str(error))
         return error.exit_code
-    except Stopped as stopped:
-        say_error(f"stopped by {signal.Signals(stopped.args[0]).name} before the first case")
-        return STOPPED + int(stopped.args[0])
     finally:
+        stopping.over()
         run.supervisor.stop()
+        errors.hide_names(hidden)
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -96,7 +98,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="DIR",
         help="folder of exported networks (default: those of this program)",
     )
-    add("--networks", type=_names, metavar="NAMES", help="in rising priority (default: organ,tumor if there, else all)")
+    add("--networks", type=_names, metavar="NAMES", help="in increasing priority (default: organ,tumor if present)")
     add("--case", action="append", default=[], metavar="NAME", help="only this case; may be repeated")
     add("--resume", action="store_true", help="leave out cases whose label map is there and whose sidecar fits")
     add("--accept-intensities", action="store_true", help="segment even what cannot be CT in HU, with a warning")
@@ -113,17 +115,18 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 class Run:
     """One call of the command: the cases, one after another, and what is to be said about each."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    def __init__(self, options: argparse.Namespace, stopping: Stopping) -> None:
         options.threads = options.threads or machine.usable_cpus()
         self.options = options
+        self.stopping = stopping
         self.records: list[dict[str, Any]] = []
-        self.supervisor = Supervisor(vars(options), options.timeout)
+        self.supervisor = Supervisor(vars(options), options.timeout, stopping.check)
         self.taken: dict[str, Any] = {}  # what the worker loaded: device, engine, precision, why
         self.left_out: list[LeftOut] = []
         self.written: set[tuple[Identity, str]] = set()  # label maps of this run
         self.said: set[str] = set()  # warnings of records that hold for the whole run
         self.started = _now()
-        machine.limit_threads(options.threads)
+        self.save_at = 0.0  # when --json is to be written again, by perf_counter
 
     def cases(self) -> int:
         """Segment every case; a failed one does not stop the others. Returns the exit code."""
@@ -144,18 +147,44 @@ class Run:
             self._prepare(options.json.parent)
             check_records(options.json, own, inputs)
             remove_parts([options.json])
-            self.save_records()
+            self._save_records()
+        ending = None
         try:
             for number, case in enumerate(cases, 1):
+                self.stopping.check()
                 self.records.append(self._case(case, f"[{number}/{len(cases)}] {shown(case.name)}"))
-                self.save_records()
+                if perf_counter() >= self.save_at:
+                    with suppress(OutputError):  # tried again, and said where it fails at the end
+                        self._save_records()
             code = self._exit_code()
+            self.stopping.over()
         except Stopped as stopped:
+            code, ending = stopped.exit_code, f"stopped by {stopped.name}; finished cases are kept"
             self.supervisor.stop()
-            remove_parts(own)
-            code = STOPPED + int(stopped.args[0])
-            say_error(f"stopped by {signal.Signals(stopped.args[0]).name}; finished cases are kept")
-        self._summarise(cases, code)
+            with suppress(OSError):
+                remove_parts(own)
+        except VisceraError as error:  # the worker was lost, and another cannot be started
+            if not self.records:
+                raise
+            code, ending = error.exit_code, str(error)
+            self.stopping.over()
+        code = self._finish(cases, code)
+        if ending:  # said last: a stream that nobody reads may block
+            say_error(ending)
+        return code
+
+    def _finish(self, cases: list[Case], code: int) -> int:
+        """Write what is written once, at the end; returns the exit code."""
+        try:
+            self._save_records()
+        except OutputError as error:
+            say_error(str(error))
+            code = code or error.exit_code
+        try:
+            self._summarise(cases, code)
+        except OutputError as error:
+            say_error(str(error))
+            code = code or error.exit_code
         return code
 
     def _exit_code(self) -> int:
@@ -262,7 +291,7 @@ class Run:
             try:
                 return self.supervisor.order(order, case, bars.show)
             except LostError as lost:
-                if lost.killed and order == "segment":
+                if lost.memory and order == "segment":
                     say_warning(f"{title}: the process that segmented it {lost}; once more with the least memory")
                     return self._segmented(case, title, "frugal")
                 return {**self.taken, "status": "failed", "error": f"the process that segmented it {lost}"}
@@ -280,10 +309,16 @@ class Run:
         say_warning(f"{title}: an empty label map was written, as --on-error empty asks")
         return {"output_sha256": done["output_sha256"]}
 
-    def save_records(self) -> None:
-        """Write --json anew, whole: a reader never sees half of it."""
-        if self.options.json is not None:
+    def _save_records(self) -> None:
+        """Write --json anew, whole: a reader never sees half of it. Raises OutputError."""
+        if self.options.json is None:
+            return
+        start = perf_counter()
+        try:
             _save(self.options.json, self.records)
+        finally:
+            end = perf_counter()
+            self.save_at = end + max(SAVE_EVERY, 20 * (end - start))  # however long it gets: a twentieth of the time
 
     def _summarise(self, cases: list[Case], code: int) -> None:
         """Write OUTPUTS/summary.json, unless a case of that name has its sidecar there."""
@@ -325,10 +360,10 @@ class _Bars(AbstractContextManager["_Bars"]):
         if "network" in message:
             from tqdm import tqdm
 
-            tqdm.monitor_interval = 0  # no thread: the supervisor may have to fork again
             self._close()
             title = f"{self.title} {message['network']}"
-            self.bar = tqdm(total=message["most"], desc=title, unit="window", leave=False)
+            quiet = type("Bar", (tqdm,), {"monitor_interval": 0})  # no thread: the supervisor may have to fork again
+            self.bar = quiet(total=message["most"], desc=title, unit="window", leave=False)
         elif "window" in message:
             self.bar.update()
 
@@ -338,18 +373,6 @@ class _Bars(AbstractContextManager["_Bars"]):
 
     def __exit__(self, *_: object) -> None:
         self._close()
-
-
-def say(text: str) -> None:
-    print(text, flush=True)
-
-
-def say_warning(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr, flush=True)
-
-
-def say_error(text: str) -> None:
-    print(f"error: {text}", file=sys.stderr, flush=True)
 
 
 def _save(path: Path, document: Any) -> None:
@@ -386,10 +409,6 @@ def _make_writable(folder: Path) -> str | None:
         raise OutputError(f"{shown(folder)} cannot be written by user {os.getuid()}: {error.strerror}{hint}") from error
 
 
-def _stop(number: int, _: object) -> None:
-    raise Stopped(number)
-
-
 def _path(text: str) -> Path:
     if not text.strip():
         raise argparse.ArgumentTypeError("the path is empty: a variable that is not set, in a script?")
@@ -418,4 +437,7 @@ def _count(text: str) -> int:
 
 
 def _names(text: str) -> list[str]:
-    return [name for name in text.split(",") if name]
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError("no network is named")
+    return names

@@ -7,18 +7,20 @@
     ├── OutputError              7  the output folder cannot be written
     ├── WeightsError             9  weights missing, damaged or not understood
     └── CaseError                8  one case failed, others went on (4: all failed)
+        ├── EngineError             the engine gave up on this scan
         ├── ScanError               the scan is damaged or is not a CT we can segment; also a ValueError
         ├── MemoryBudgetError       the scan needs more memory than there is
         └── UnwrittenError          its labels cannot be written (7: no case was done)
 
-0 is success and 143 a run stopped by SIGTERM. The numbers follow dcm2niix's habit of
-one code a cause, so that a scheduler can tell a bad scan from a bad machine.
+0 is success; 128 plus a signal's number, as 143 for SIGTERM, is a run that it stopped. The numbers follow dcm2niix's
+habit of one code a cause, so that a scheduler can tell a bad scan from a bad machine.
 """
 
 import hashlib
 import json
 import os
 import re
+import textwrap
 from pathlib import Path
 
 from inference.names import case_of
@@ -54,6 +56,10 @@ class CaseError(VisceraError):
     exit_code = 8
 
 
+class EngineError(CaseError):
+    pass
+
+
 class ScanError(CaseError, ValueError):
     pass
 
@@ -73,10 +79,24 @@ class ScanWarning(UserWarning):
 _hidden = False
 
 
-def hide_names() -> None:
-    """From now on `shown` gives hashes, in this process and those that it forks."""
+def first_cause(error: BaseException) -> BaseException:
+    """The error at the beginning of a chain of `raise ... from`: NumPy's own words go on for 20 lines."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def one_line(error: BaseException) -> str:
+    """What a library's error says, in one line: the first cause, without the places in C++ that it passed."""
+    error = first_cause(error)
+    text = re.sub(r"Exception from \S+:\d+:|\x1b\[[\d;]*m", " ", str(error))
+    return textwrap.shorten(text, 200, placeholder=" ...") or type(error).__name__
+
+
+def hide_names(hidden: bool = True) -> None:
+    """Whether `shown` gives hashes from now on, in this process and those that it forks."""
     global _hidden
-    _hidden = True
+    _hidden = hidden
 
 
 def names_are_hidden() -> bool:

@@ -87,8 +87,8 @@ def check_memory(shape: tuple[int, ...], stored: int) -> None:
     need, budget = prod(shape) * (stored + 6), machine.memory_budget()  # as float32 as well, and labels twice
     if need > budget:
         raise MemoryBudgetError(
-            f"is too large: {' x '.join(map(str, shape))} voxels need {need / 1e9:.1f} GB, "
-            f"and {budget / 1e9:.1f} GB are free"
+            f"is too large: {' x '.join(map(str, shape))} voxels need {need / 1e9:.2f} GB, "
+            f"and {budget / 1e9:.2f} GB are free"
         )
 
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+import resource
 from contextlib import suppress
 from pathlib import Path
+
+from inference.errors import first_cause
 
 CGROUP = Path("/sys/fs/cgroup")
 MOST_THREADS = 16  # more gain little on one patch, and a container with a pids limit of 64 must hold four pools
@@ -21,6 +25,12 @@ CPU_FLAGS = {
     "bf16": ("amx_bf16", "avx512_bf16"),
     "f16": ("amx_fp16", "avx512_fp16"),
 }
+# Python's MemoryError is one of many: what C++, OpenVINO, ONNX Runtime, PyTorch, CUDA and the loader of libraries say.
+OUT_OF_MEMORY = re.compile(
+    r"bad.?alloc|(fail\w*|can't|cannot|could not|unable) (to )?alloc|alloc\w*.fail|out of memory|not enough memory"
+    "|failed to map segment",
+    re.IGNORECASE,
+)
 # What oneDNN, under OpenVINO and PyTorch, may be held to by ONEDNN_MAX_CPU_ISA, by parts of its names that have them:
 # OpenVINO looks at the processor alone and then fails to compile for instructions that oneDNN may not use.
 ISA_NAMES = {
@@ -86,7 +96,16 @@ def memory_budget() -> int:
             continue
         cache = _field(str((CGROUP / limit).with_name("memory.stat")), reclaimable)
         budgets.append(most - taken + cache)
-    return min(budgets)
+    for limit_of, taken_as in ((resource.RLIMIT_AS, "VmSize:"), (resource.RLIMIT_DATA, "VmData:")):  # ulimit -v, -d
+        soft, _ = resource.getrlimit(limit_of)
+        if soft != resource.RLIM_INFINITY:
+            budgets.append(soft - _field("/proc/self/status", taken_as) * 1024)
+    return max(min(budgets), 0)
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error, of ours or of a library's, says that memory ran out."""
+    return isinstance(error, MemoryError) or bool(OUT_OF_MEMORY.search(str(first_cause(error))))
 
 
 def _cpu_quota() -> float | None:

@@ -82,8 +82,8 @@ def _read(stream: Stream) -> tuple[Header, np.ndarray, list[str]]:
     need, budget = size + prod(header.shape) * 6, machine.memory_budget()
     if need > budget:
         raise MemoryBudgetError(
-            f"is too large: {' x '.join(map(str, header.shape))} voxels need {need / 1e9:.1f} GB, "
-            f"and {budget / 1e9:.1f} GB are free"
+            f"is too large: {' x '.join(map(str, header.shape))} voxels need {need / 1e9:.2f} GB, "
+            f"and {budget / 1e9:.2f} GB are free"
         )
     stored = np.empty(header.shape[::-1], header.dtype)
     target = stored.reshape(-1).view(np.uint8).data

@@ -45,7 +45,7 @@ def scan_digest(scan: Path) -> str:
 
 def weights_digests(cards: Sequence[Card]) -> dict[str, str]:
     """Network -> sha256 of its card, which holds the sha256 of every model file."""
-    return {card.name: digest(card.folder / "card.json") for card in cards}
+    return {card.name: card.digest for card in cards}
 
 
 def write(labels: Path, record: dict[str, Any]) -> str | None:

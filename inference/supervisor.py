@@ -14,17 +14,21 @@ from typing import Any
 
 from inference.cases import Case
 from inference.errors import VisceraError
+from inference.stopping import held
 from inference.worker import serve
 
 Message = dict[str, Any]
+POLL = 0.2  # s between two looks at whether the run is to stop
+# How a worker ends that had too little memory: the kernel kills it, and a library that cannot go on aborts or exits.
+MEMORY_SIGNALS = (signal.SIGKILL, signal.SIGABRT)
 
 
 class LostError(Exception):
-    """The worker is gone before its answer; the text says how. `killed`: by SIGKILL, as where memory is too small."""
+    """The worker is gone before its answer; the text says how. `memory`: it may have had too little of it."""
 
-    def __init__(self, text: str, killed: bool = False) -> None:
+    def __init__(self, text: str, memory: bool = False) -> None:
         super().__init__(text)
-        self.killed = killed
+        self.memory = memory
 
 
 class Supervisor:
@@ -32,33 +36,24 @@ class Supervisor:
 
     options   of the command line, for the worker
     timeout   seconds without a word from the worker after which it counts as hung
+    check     called several times a second while the worker works; may raise
     """
 
-    def __init__(self, options: dict[str, Any], timeout: float) -> None:
+    def __init__(self, options: dict[str, Any], timeout: float, check: Callable[[], None] = lambda: None) -> None:
         self.options = options
         self.timeout = timeout
+        self.check = check
         self.pid: int | None = None
         self._orders = self._answers = -1
         self._unread = b""
 
     def ready(self) -> Message:
         """Start the worker and return what it loaded. Raises VisceraError where it cannot load it."""
-        orders, self._orders = os.pipe()
-        self._answers, answers = os.pipe()
-        self._unread = b""
-        self.pid = os.fork()
-        if self.pid == 0:
-            code = 1
-            try:
-                os.close(self._orders)
-                os.close(self._answers)
-                code = serve(orders, answers, self.options)
-            finally:
-                os._exit(code)  # nothing of the supervisor's may run twice
-        os.close(orders)
-        os.close(answers)
         try:
+            self._start()
             message = self._next()
+        except OSError as failed:
+            raise VisceraError(f"the worker cannot be started: {failed.strerror}") from failed
         except LostError as lost:
             raise VisceraError(f"the networks could not be loaded: the worker {lost}") from lost
         if "fatal" in message:
@@ -70,6 +65,24 @@ class Supervisor:
         found: Message = message["ready"]
         return found
 
+    def _start(self) -> None:
+        """Fork the worker. Raises OSError."""
+        orders, self._orders = os.pipe()
+        self._answers, answers = os.pipe()
+        self._unread = b""
+        with held():
+            self.pid = os.fork()
+            if self.pid == 0:
+                code = 1
+                try:
+                    os.close(self._orders)
+                    os.close(self._answers)
+                    code = serve(orders, answers, self.options)
+                finally:
+                    os._exit(code)  # nothing of the supervisor's may run twice
+        os.close(orders)
+        os.close(answers)
+
     def order(self, what: str, case: Case, on_message: Callable[[Message], None]) -> Message:
         """Send an order and wait for its record; `on_message` gets every other answer. Raises LostError."""
         assert self.pid is not None
@@ -77,7 +90,7 @@ class Supervisor:
         try:
             os.write(self._orders, (json.dumps({what: fields}) + "\n").encode("ascii"))
         except BrokenPipeError:
-            raise self._lost() from None
+            raise self._end() from None
         while "record" not in (message := self._next()):
             on_message(message)
         record: Message = message["record"]
@@ -92,31 +105,45 @@ class Supervisor:
     def _next(self) -> Message:
         """The worker's next message. Raises LostError where it ends or says nothing for too long."""
         while b"\n" not in self._unread:
-            if not select.select([self._answers], [], [], self.timeout)[0]:
-                self.stop()
-                raise LostError(f"made no progress for {self.timeout:g} s and was ended")
+            self._wait()
             piece = os.read(self._answers, 1 << 16)
             if not piece:
-                raise self._lost()
+                raise self._end()
             self._unread += piece
         line, self._unread = self._unread.split(b"\n", 1)
         message: Message = json.loads(line)
         return message
 
-    def _lost(self) -> LostError:
-        ending = self._end()
-        return LostError(ending, killed="SIGKILL" in ending)
+    def _wait(self) -> None:
+        """Wait until the worker says something. Raises LostError where it does not in time."""
+        left = self.timeout  # the waits are counted, not the time: a run may have been suspended as a whole
+        while left > 0:
+            self.check()
+            if select.select([self._answers], [], [], min(POLL, left))[0]:
+                return
+            left -= POLL
+        self.stop()
+        raise LostError(f"made no progress for {self.timeout:g} s and was ended")
 
-    def _end(self) -> str:
-        """Collect the ended worker; how it ended, in words."""
+    def _end(self) -> LostError:
+        """Collect the ended worker; how it ended."""
         assert self.pid is not None
-        _, status, usage = os.wait4(self.pid, 0)
-        self.pid = None
+        status, peak = None, ""
+        with held():
+            try:
+                _, status, usage = os.wait4(self.pid, 0)
+                peak = f"after {usage.ru_maxrss * 1024 / 1e6:.0f} MB of memory"
+            except ChildProcessError:  # started with SIGCHLD ignored: the kernel has collected it
+                pass
+            self.pid = None
         os.close(self._orders)
         os.close(self._answers)
-        peak = f"after {usage.ru_maxrss * 1024 / 1e6:.0f} MB of memory"
+        if status is None:
+            return LostError("ended, nobody knows how")
         if not os.WIFSIGNALED(status):
-            return f"ended with code {os.waitstatus_to_exitcode(status)} {peak}"
-        name = signal.Signals(os.WTERMSIG(status)).name
-        hint = ": there was too little memory, or somebody ended it" if name == "SIGKILL" else ""
-        return f"was ended by {name} {peak}{hint}"
+            code = os.waitstatus_to_exitcode(status)
+            return LostError(f"ended with code {code} {peak}: a library gave up, as where memory runs out", memory=True)
+        number = signal.Signals(os.WTERMSIG(status))
+        memory = number in MEMORY_SIGNALS
+        hint = ": there was too little memory, or somebody ended it" if memory else ""
+        return LostError(f"was ended by {number.name} {peak}{hint}", memory)

@@ -18,13 +18,14 @@ import os
 import signal
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from inference import errors, machine
 from inference.cases import Case
-from inference.errors import CaseError, UnwrittenError, VisceraError
+from inference.errors import CaseError, DeviceError, UnwrittenError, VisceraError, one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,10 +40,12 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def serve(orders: int, answers: int, options: dict[str, Any]) -> int:
-    """Work until `orders` (a file descriptor) closes; returns the exit code. `options` are the command line's."""
+    """Work until `orders` (a file descriptor) closes; returns the exit code. `options` are the command line's.
+
+    Ctrl-C and the like reach the worker as well, and are held back from it: the supervisor decides.
+    """
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a worker does not outlive its supervisor
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the supervisor decides
+    machine.limit_threads(options["threads"])
     out = os.fdopen(answers, "w", encoding="ascii")
 
     def send(message: dict[str, Any]) -> None:
@@ -50,8 +53,8 @@ def serve(orders: int, answers: int, options: dict[str, Any]) -> int:
 
     try:
         worker = Worker(options, send)
-    except VisceraError as error:
-        send({"fatal": [error.exit_code, str(error)]})
+    except Exception as error:
+        send({"fatal": _fatal(error)})
         return 0
     with os.fdopen(orders, encoding="ascii") as lines:
         for line in lines:
@@ -101,17 +104,10 @@ class Worker:
         start = perf_counter()
         try:
             self._segment(case, record, frugal)
-        except UnwrittenError as error:
-            record |= {"status": "failed", "error": str(error), "unwritten": True}
-        except CaseError as error:
-            record |= {"status": "failed", "error": str(error)}
-        except MemoryError:
-            record |= {"status": "failed", "error": "not enough memory for this scan"}
-        except Exception as error:  # a fault of ours: said as such, and the other cases go on
-            record |= {"status": "failed", "error": f"internal error: {type(error).__name__}"}
-            if not errors.names_are_hidden():  # a message of Python's can hold a path
-                record["error"] += f": {error}"
-                traceback.print_exc()
+        except Exception as error:
+            record |= {"status": "failed", "error": _cause(error)}
+            if isinstance(error, UnwrittenError):
+                record["unwritten"] = True
         record["seconds"]["total"] = perf_counter() - start
         record["peak_memory_mb"] = machine.peak_memory_mb()
         return record
@@ -163,23 +159,48 @@ class Worker:
         """Segment; where memory runs out, again in windows of a patch, and from a GPU at last on the CPU."""
         from inference.predictor import Predictor
 
-        if frugal:
-            record["fallback"].append("there was too little memory at first: in windows of a patch")
-        try:
-            return self.predictor.segment(scan, self._begin, frugal)
-        except MemoryError:
-            if not frugal:
-                return self._labels(scan, record, frugal=True)
-            if record["device"] == "cpu":
-                raise
+        # A try that failed has to be left before the next: its exception holds all that it had allocated.
+        if not frugal:
+            with suppress(MemoryError):
+                return self.predictor.segment(scan, self._begin, False)
+        record["fallback"].append("there was too little memory at first: in windows of a patch")
+        if record["device"] == "cpu":
+            return self.predictor.segment(scan, self._begin, True)
+        with suppress(MemoryError):
+            return self.predictor.segment(scan, self._begin, True)
         record["fallback"].append("there was too little memory on the GPU: on the CPU")
         predictor = Predictor(**self.options | {"device": "cpu", "engine": "auto", "precision": "auto"})
         record |= {"device": "cpu", "engine": predictor.choice.engine, "precision": predictor.choice.precision}
-        return predictor.segment(scan, self._begin, frugal)
+        return predictor.segment(scan, self._begin, True)
 
     def _begin(self, network: str, most: int) -> Callable[[], None]:
         self.send({"network": network, "most": most})
         return lambda: self.send({"window": 1})
+
+
+def _cause(error: Exception) -> str:
+    """Why a case failed, in a sentence. A fault of ours is said as such, with its traceback on stderr."""
+    if isinstance(error, CaseError):
+        return str(error)
+    if machine.ran_out(error):
+        return "not enough memory for this scan"
+    text = f"internal error: {type(error).__name__}"
+    if not errors.names_are_hidden():  # a message of Python's can hold a path
+        text += f": {one_line(error)}"
+        traceback.print_exception(error)
+    return text
+
+
+def _fatal(error: Exception) -> list[Any]:
+    """Exit code and sentence for an error that the networks could not be loaded for."""
+    if isinstance(error, VisceraError):
+        return [error.exit_code, str(error)]
+    if machine.ran_out(error):
+        return [DeviceError.exit_code, "not enough memory to load the networks"]
+    if isinstance(error, (ImportError, OSError, SystemError)):  # the last: a library that was half loaded
+        return [DeviceError.exit_code, f"a library cannot be loaded: {one_line(error)}"]
+    traceback.print_exception(error)
+    return [VisceraError.exit_code, f"internal error: {type(error).__name__}: {one_line(error)}"]
 
 
 def _count_windows(record: dict[str, Any], report: Report) -> None:

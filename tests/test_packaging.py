@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -81,6 +85,95 @@ def test_predict_sh_without_outputs_says_what_to_mount() -> None:
     assert done.returncode == 7
     assert done.stderr.startswith("error: there is no folder /")
     assert done.stderr.count("\n") == 1
+
+
+OWNER = 12345
+# Takes the place of python3: reads every scan, replaces an earlier label map as the program does, says who it is.
+STUB = """#!/bin/sh
+cat "$3"/*.nii.gz >/dev/null || exit 1
+echo new >"$4/.part" && mv -f "$4/.part" "$4/a.nii.gz" && id -u
+"""
+
+
+@pytest.fixture
+def workspace() -> Iterator[Path]:
+    """What the container has in /workspace: predict.sh, inputs that all may read, outputs of OWNER's, weights."""
+    if os.getuid() != 0 or not shutil.which("setpriv"):
+        pytest.skip("only root can become another user, by setpriv")
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to other users
+        folder = Path(name)
+        folder.chmod(0o755)
+        for part in ("inputs", "outputs", "weights/organ", "bin"):
+            (folder / part).mkdir(parents=True)
+        (folder / "predict.sh").write_text((ROOT / "predict.sh").read_text().replace("/workspace", name))
+        (folder / "bin" / "python3").write_text(STUB)
+        (folder / "bin" / "python3").chmod(0o755)
+        for path in ("inputs/a_0000.nii.gz", "inputs/b_0000.nii.gz", "weights/organ/card.json", "outputs/a.nii.gz"):
+            (folder / path).write_text("old")
+        os.chown(folder / "outputs", OWNER, OWNER)
+        yield folder
+
+
+def predict(workspace: Path, *before: str) -> tuple[int, str]:
+    """The user that the program ran as, and what predict.sh said."""
+    command = [*before, "dash" if shutil.which("dash") else "sh", str(workspace / "predict.sh")]
+    path = f"{workspace / 'bin'}:{os.environ['PATH']}"
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={"PATH": path})
+    assert done.returncode == 0, done.stderr
+    assert (workspace / "outputs" / "a.nii.gz").read_text() == "new\n"
+    assert done.stderr.count("\n") <= 1
+    return int(done.stdout), done.stderr
+
+
+def test_predict_sh_as_root_becomes_the_owner_of_the_outputs(workspace: Path) -> None:
+    """Also where root ran before, and beside what is no scan."""
+    (workspace / "inputs" / "gone").symlink_to("nowhere")
+    (workspace / "inputs" / ".hidden").touch(0o600)
+    (workspace / "inputs" / "lost+found").mkdir(0o700)
+    assert predict(workspace) == (OWNER, "")
+
+
+def close_link(folder: Path) -> None:
+    (folder / "closed").touch(0o600)
+    (folder / "inputs" / "c_0000.nii.gz").symlink_to(folder / "closed")
+
+
+@pytest.mark.parametrize(
+    ("close", "why"),
+    [
+        (lambda folder: (folder / "inputs" / "b_0000.nii.gz").chmod(0o600), "may not read every file in"),
+        (lambda folder: (folder / "inputs").chmod(0o700), "may not read every file in"),
+        (lambda folder: (folder / "inputs").chmod(0o711), "may not read every file in"),
+        (lambda folder: (folder / "inputs").chmod(0o744), "may not read every file in"),
+        (close_link, "may not read every file in"),
+        (lambda folder: (folder / "outputs" / "a.nii.gz").chmod(0o600), "may not read every file in"),
+        (lambda folder: (folder / "outputs").chmod(0o555), "may not write there"),
+        (lambda folder: (folder / "outputs").chmod(0o666), "may not write there"),
+        (lambda folder: (folder / "weights" / "organ" / "card.json").chmod(0o600), "may not read the weights"),
+        (lambda folder: (folder / "weights" / "organ").chmod(0o700), "may not read the weights"),
+    ],
+)
+def test_predict_sh_stays_root_if_the_owner_could_not_do_the_work(
+    close: Callable[[Path], object], why: str, workspace: Path
+) -> None:
+    close(workspace)
+    user, said = predict(workspace)
+    assert user == 0
+    assert said.startswith(f"warning: running as root and not as user {OWNER}, who owns {workspace}/outputs: ")
+    assert why in said and "_0000" not in said
+
+
+def test_predict_sh_stays_root_where_users_cannot_be_changed(workspace: Path) -> None:
+    user, said = predict(workspace, "setpriv", "--bounding-set", "-setuid,-setgid")
+    assert user == 0 and "may not change users" in said
+
+
+def test_predict_sh_starts_soon_with_thousands_of_scans(workspace: Path) -> None:
+    for number in range(5000):
+        os.link(workspace / "inputs" / "a_0000.nii.gz", workspace / "inputs" / f"{number}_0000.nii.gz")
+    before = time.monotonic()
+    assert predict(workspace) == (OWNER, "")
+    assert time.monotonic() - before < 2
 
 
 def test_scripts_can_be_run() -> None:

@@ -9,15 +9,17 @@ memory that its next call overwrites.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 
-from inference.arrays import Network
+from inference.arrays import Array, Network
 from inference.card import FORMS, Card
-from inference.errors import DeviceError
-from inference.machine import CPU_FLAGS, computes
+from inference.errors import DeviceError, EngineError, VisceraError, one_line
+from inference.machine import CPU_FLAGS, computes, ran_out
 
 ENGINES = ("openvino", "onnxruntime", "torch")  # in the order in which "auto" prefers them on the CPU
 DEVICES = ("cpu", "cuda")
@@ -30,6 +32,8 @@ PRECISIONS = {
     ("torch", "cpu"): ("f32", "bf16"),
     ("torch", "cuda"): ("f16", "f32", "bf16"),
 }
+
+NO_THREAD = re.compile("resource temporarily unavailable|start new thread|thread creation failed", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -82,10 +86,34 @@ def choose(device: str, engine: str, precision: str, cards: Sequence[Card] = ())
 
 
 def load(choice: Choice, card: Card, threads: int) -> Network:
-    """The network of `card`, ready to be called with one patch after another."""
-    module = import_module(f"inference.engines.{choice.engine}")
-    network: Network = module.load(card, precision=choice.precision, device=choice.device, threads=threads)
-    return network
+    """The network of `card`, ready to be called with one patch after another.
+
+    Raises DeviceError where the engine cannot be loaded, WeightsError; the network raises EngineError. Each raises
+    MemoryError where memory, the machine's or the GPU's, is too small.
+    """
+    with _translated(choice.engine, DeviceError, "cannot be loaded"):
+        module = import_module(f"inference.engines.{choice.engine}")
+        network: Network = module.load(card, precision=choice.precision, device=choice.device, threads=threads)
+
+    def run(batch: Array) -> Array:
+        with _translated(choice.engine, EngineError, "failed"):
+            return network(batch)
+
+    return run
+
+
+@contextmanager
+def _translated(engine: str, kind: type[VisceraError], what: str) -> Iterator[None]:
+    """Raise an engine's own errors, each of which has types and texts of its own, as ours."""
+    try:
+        yield
+    except VisceraError:
+        raise
+    except Exception as error:
+        if ran_out(error):
+            raise MemoryError(one_line(error)) from error
+        cause = "a limit on processes or memory allows no more threads" if NO_THREAD.search(str(error)) else None
+        raise kind(f"engine {engine} {what}: {cause or one_line(error)}") from error
 
 
 def _auto_device(engine: str) -> tuple[str, str]:

@@ -23,7 +23,7 @@ def load(card: Card, *, precision: str, device: str, threads: int) -> Network:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors are raised as well
     path = str(card.form("f32" if precision == "f32" else "f16"))
     if device == "cpu":
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -62,12 +62,7 @@ def _on_cuda(path: str, options: Any, dtype: Any, channels: int) -> Network:
         logits = cupy.empty((batch.shape[0], channels, *batch.shape[2:]), dtype)
         binding.bind_input(source, "cuda", 0, dtype, batch.shape, batch.data.ptr)
         binding.bind_output(target, "cuda", 0, dtype, logits.shape, logits.data.ptr)
-        try:
-            session.run_with_iobinding(binding)
-        except Exception as error:  # ONNX Runtime has one type for all that can go wrong on a GPU
-            if "allocate memory" in str(error) or "out of memory" in str(error).lower():
-                raise MemoryError(str(error)) from error
-            raise
+        session.run_with_iobinding(binding)
         return logits.astype(cupy.float32, copy=False)
 
     return run

@@ -51,9 +51,9 @@ def load(card: Card, *, precision: str, device: str, threads: int) -> Network:
     def run(batch: Array) -> Array:
         try:
             logits = answer(batch)
-        except torch.OutOfMemoryError as error:
+        except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
-            raise MemoryError(str(error)) from error
+            raise
         if device == "cpu":
             return logits.numpy()
         import cupy

@@ -37,4 +37,5 @@ def make_card(
         force_separate_z=None,
         labels=labels,
         trained_on="",
+        digest="",
     )

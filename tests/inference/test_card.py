@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,7 @@ import pytest
 from inference.card import read_card, read_cards
 from inference.errors import WeightsError
 
+ROOT = Path(__file__).resolve().parents[2]
 FIELDS: dict[str, Any] = {
     "format": 1,
     "files": {"model.onnx": hashlib.sha256(b"network").hexdigest()},
@@ -43,6 +48,7 @@ def test_fields_and_checked_files(tmp_path: Path) -> None:
     assert card.patch == (32, 128, 192)
     assert [label.value for label in card.labels] == [0, 14]
     assert card.file("model.onnx").read_bytes() == b"network"
+    assert card.digest == hashlib.sha256((tmp_path / "tumor" / "card.json").read_bytes()).hexdigest()
 
 
 def test_one_flipped_bit_is_found(tmp_path: Path) -> None:
@@ -101,3 +107,64 @@ def test_a_folder_of_one_network_by_another_name(tmp_path: Path) -> None:
 def test_a_folder_without_networks(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="holds no network"):
         read_cards(tmp_path, None)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [[], ["organ", "organ"], ["../organ"], ["/organ"], ["organ/"], ["organ/."], ["."], [".."], [""], ["a\0b"], [1]],
+)
+def test_names_that_are_none(names: Any, tmp_path: Path) -> None:
+    write(tmp_path / "organ")
+    with pytest.raises(WeightsError, match="no network was named|named 2 times|not the name of a network"):
+        read_cards(tmp_path / "organ" / "..", names)
+
+
+def test_a_name_in_a_string_is_that_one_name(tmp_path: Path) -> None:
+    write(tmp_path / "organ")
+    assert [card.name for card in read_cards(tmp_path, "organ")] == ["organ"]
+
+
+def test_weights_that_are_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for name, cause in (("absent", "No such file"), ("file", "Not a directory")):
+        with pytest.raises(WeightsError, match=f"{name} cannot be read: {cause}"):
+            read_cards(tmp_path / name, None)
+
+
+# Permissions do not bind root, unless it gives up the two capabilities that make it so.
+BOUND = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--inh-caps", "-dac_override,-dac_read_search")
+
+
+@pytest.mark.parametrize(
+    ("closed", "mode", "named"),
+    [
+        (".", 0o000, "."),
+        (".", 0o100, "."),  # to be searched, not listed
+        (".", 0o400, "organ/card.json"),  # to be listed, not searched
+        ("organ", 0o000, "organ/card.json"),
+        ("organ", 0o400, "organ/card.json"),
+        ("organ/card.json", 0o000, "organ/card.json"),
+        ("organ/model.onnx", 0o000, "organ/model.onnx"),
+    ],
+)
+def test_weights_that_this_user_may_not_read(
+    closed: str, mode: int, named: str, tmp_path: Path, tiny_weights: Path
+) -> None:
+    if os.getuid() == 0 and not shutil.which("setpriv"):
+        pytest.skip("root may read everything, and there is no setpriv to change that")
+    weights = tmp_path / "weights"
+    shutil.copytree(tiny_weights, weights)
+    scan = tmp_path / "x_0000.nii.gz"
+    scan.touch()
+    before = (weights / closed).stat().st_mode
+    (weights / closed).chmod(mode)
+    try:
+        command: list[str | Path] = [sys.executable, "-m", "inference", scan, tmp_path / "out", "--weights", weights]
+        done = subprocess.run(
+            [*(BOUND if os.getuid() == 0 else ()), *command, "--device", "cpu"],
+            capture_output=True, text=True, check=False, cwd=ROOT,
+        )  # fmt: skip
+    finally:
+        (weights / closed).chmod(before)
+    assert done.returncode == 9
+    assert done.stderr == f"error: {weights / named} cannot be read: Permission denied\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -231,3 +232,11 @@ def test_nothing_to_do_and_nowhere_to_look(tmp_path: Path) -> None:
 def test_broken_links_are_cases_that_will_fail_by_name(tmp_path: Path) -> None:
     (tmp_path / "gone_0000.nii.gz").symlink_to(tmp_path / "nowhere")
     assert names(tmp_path)[0] == ["gone"]
+
+
+def test_ten_thousand_cases_are_found_in_less_than_two_seconds(tmp_path: Path) -> None:
+    for number in range(10_000):
+        (tmp_path / f"{number}_0000.nii.gz").touch()
+    before = time.process_time()
+    found = find_cases(tmp_path, OUT)
+    assert len(found.cases) == 10_000 and time.process_time() - before < 2  # 8.6 s while it went with the square

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from inference import engines
-from inference.errors import DeviceError
+from inference.errors import DeviceError, EngineError
 
+ROOT = Path(__file__).resolve().parents[2]
 HAS_CUDA = engines._missing_for_cuda() is None
 
 
@@ -81,3 +82,51 @@ def test_engines_agree(precision: str, tiny_weights: Path, tmp_path: Path) -> No
         assert answer.shape == (1, len(card.labels), *card.patch)
         difference = np.abs(answer - answers[0]).max() / np.abs(answers[0]).max()
         assert difference < (1e-4 if precision == "f32" else 3e-2)  # bfloat16 keeps 8 bits
+
+
+OUT_OF_MEMORY = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from inference.card import read_card
+from inference.engines import choose, load
+network = load(choose("cpu", sys.argv[2], "f32"), read_card(Path(sys.argv[1])), 1)
+small, large = (np.zeros((1, 1, *shape), np.float32) for shape in ((8, 16, 24), (128, 256, 256)))
+network(small)
+taken = int(next(line for line in open("/proc/self/status") if line.startswith(sys.argv[4])).split()[1]) * 1024
+resource.setrlimit(getattr(resource, sys.argv[3]), (taken + 60 * 10**6, -1))
+try:
+    network(large)
+except MemoryError as error:
+    assert "\\n" not in str(error)
+    print("MemoryError", network(small).shape[1])
+"""
+
+
+@pytest.mark.parametrize("engine", engines.ENGINES)
+@pytest.mark.parametrize(("limit", "taken"), [("RLIMIT_AS", "VmSize:"), ("RLIMIT_DATA", "VmData:")])
+def test_an_engine_without_memory_says_so_and_goes_on(engine: str, limit: str, taken: str, tiny_weights: Path) -> None:
+    """32 MB of voxels, with at least 128 MB of activations, where 60 MB are left; then a window that fits."""
+    pytest.importorskip(engine)
+    command: list[str | Path] = [sys.executable, "-c", OUT_OF_MEMORY, tiny_weights / "organ", engine, limit, taken]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.stdout == "MemoryError 5\n", done.stdout + done.stderr
+
+
+def test_other_errors_of_an_engine_are_one_line(tiny_weights: Path) -> None:
+    from inference.card import read_card
+
+    network = engines.load(engines.choose("cpu", "openvino", "f32"), read_card(tiny_weights / "organ"), 1)
+    with pytest.raises(EngineError, match=r"^engine openvino failed: [^\n]+$"):
+        network(np.zeros((1, 2, 8, 16, 24), np.float32))  # two channels
+
+
+def test_an_engine_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch, tiny_weights: Path) -> None:
+    from inference.card import read_card
+
+    def refuse(name: str) -> None:
+        raise ImportError(f"{name}.so: undefined symbol")
+
+    monkeypatch.setattr(engines, "import_module", refuse)
+    with pytest.raises(DeviceError, match="engine onnxruntime cannot be loaded: .*undefined symbol"):
+        engines.load(engines.choose("cpu", "onnxruntime", "f32"), read_card(tiny_weights / "organ"), 1)

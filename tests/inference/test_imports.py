@@ -76,10 +76,13 @@ def test_no_engine_reports_its_use(engine: str, tmp_path: Path, tiny_weights: Pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_thread_variables_are_set_before_numpy_is_there() -> None:
+def test_thread_variables_are_set_in_the_worker_before_numpy_is_there() -> None:
     program = (
-        "import os, sys\nfrom inference import cli\noptions = cli.parse(['a', 'b', '--threads', '3'])\n"
-        "cli.Run(options)\nassert os.environ['OMP_NUM_THREADS'] == '3' and 'numpy' not in sys.modules\n"
-        "assert os.environ['OPENBLAS_NUM_THREADS'] == '1'"
+        "import os, sys\nfrom inference import cli, worker\noptions = cli.parse(['a', 'b', '--threads', '3'])\n"
+        "class Predictor:\n    def __init__(self, *_):\n"
+        "        assert os.environ['OMP_NUM_THREADS'] == '3' and 'numpy' not in sys.modules\n"
+        "        assert os.environ['OPENBLAS_NUM_THREADS'] == '1'\n        os._exit(7)\n"
+        "worker.Worker = Predictor\nworker.serve(0, 1, vars(options))"
     )
-    imported(program)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 7, done.stderr

@@ -48,6 +48,51 @@ def test_a_limit_of_cgroup_1(cgroup: Path) -> None:
     assert machine.memory_budget() == 101000
 
 
+@pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_DATA"])
+def test_a_limit_of_the_process(limit: str) -> None:
+    program = f"""
+import resource
+from inference import machine
+kilobytes = machine._field("/proc/self/status", "{"VmSize:" if limit == "RLIMIT_AS" else "VmData:"}")
+resource.setrlimit(resource.{limit}, (kilobytes * 1024 + 10**8, -1))
+print(machine.memory_budget())
+resource.setrlimit(resource.{limit}, (kilobytes * 1024, -1))
+print(machine.memory_budget())
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    some, none = map(int, ran.stdout.split())
+    assert 0.9e8 < some <= 1e8 and none == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "std::bad_alloc",
+        "Exception from src/core.cpp:117:\nCheck 'ptr' failed:\nFailed to allocate 9 bytes of memory\n",
+        "can't alloc",
+        "[ONNXRuntimeError] : 1 : FAIL : void* onnxruntime::BFCArena::AllocateRawInternal(size_t, bool) "
+        "Failed to allocate memory for requested buffer of size 74973184",
+        "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 byte.",
+        "DefaultCPUAllocator: not enough memory: you tried to allocate 1 bytes.",
+        "CUDA out of memory. Tried to allocate 20.00 MiB",
+        "cudaErrorMemoryAllocation: out of memory",
+        "CUBLAS_STATUS_ALLOC_FAILED",
+        "libopenvino.so: failed to map segment from shared object: Cannot allocate memory",
+    ],
+)
+def test_what_libraries_say_when_memory_runs_out(text: str) -> None:
+    assert machine.ran_out(RuntimeError(text))
+    wrapped = ImportError("20 lines of advice")
+    wrapped.__cause__ = ImportError(text)
+    assert machine.ran_out(wrapped)
+
+
+def test_other_errors_are_not_of_memory() -> None:
+    assert machine.ran_out(MemoryError())
+    for text in ("", "Illegal instruction", "allocator", "shape mismatch", "No such file or directory"):
+        assert not machine.ran_out(RuntimeError(text))
+
+
 @pytest.mark.parametrize(("quota", "cpus"), [("100000 100000", 1), ("50000 100000", 1), ("max 100000", None)])
 def test_a_quota_of_processors(quota: str, cpus: int | None, cgroup: Path) -> None:
     every = min(len(os.sched_getaffinity(0)), machine.MOST_THREADS)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,8 @@ from inference.cli import parse
 from inference.nifti import read_scan
 from inference.predictor import Predictor
 from inference.worker import Worker
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -64,6 +70,58 @@ def test_too_little_memory_in_every_way_fails_by_name(case: Case, tiny_weights: 
     record = worker_of(tiny_weights, case, lambda frugal: True).segment(case, frugal=False)
     assert record["status"] == "failed" and record["error"] == "not enough memory for this scan"
     assert not case.labels.exists()
+
+
+def test_a_try_that_failed_has_given_its_memory_back_before_the_next(case: Case, tiny_weights: Path) -> None:
+    held: list[weakref.ref[np.ndarray]] = []
+
+    def refuse(frugal: bool) -> bool:
+        if not frugal:
+            volume = np.zeros(1000)
+            held.append(weakref.ref(volume))
+            raise MemoryError  # with a frame that holds the volume
+        assert held[0]() is None
+        return False
+
+    assert worker_of(tiny_weights, case, refuse).segment(case, frugal=False)["status"] == "done"
+
+
+def test_what_a_library_says_without_memory_is_not_called_an_internal_error(case: Case, tiny_weights: Path) -> None:
+    def refuse(frugal: bool) -> bool:
+        raise RuntimeError("Exception from src/x.cpp:1:\nstd::bad_alloc\n")
+
+    record = worker_of(tiny_weights, case, refuse).segment(case, frugal=False)
+    assert record["error"] == "not enough memory for this scan"
+
+
+def test_an_error_of_many_lines_is_said_in_one(
+    case: Case, tiny_weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(frugal: bool) -> bool:
+        raise RuntimeError("Exception from src/x.cpp:1:\n\x1b[31mno such\nlayout\x1b[m\n\n")
+
+    record = worker_of(tiny_weights, case, refuse).segment(case, frugal=False)
+    assert record["error"] == "internal error: RuntimeError: no such layout"
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kilobytes", [60_000, 100_000, 150_000, 200_000, 300_000])
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime", "torch"])
+def test_a_process_with_too_little_memory_ends_in_sentences(
+    kilobytes: int, engine: str, case: Case, tiny_weights: Path
+) -> None:
+    """From hardly enough to begin with to nearly enough."""
+    pytest.importorskip(engine)
+    command = f'ulimit -v {kilobytes}; exec "$@"'
+    arguments: list[str | Path] = [case.scan, case.labels.parent / "out", "--weights", tiny_weights, "--engine", engine]
+    done = subprocess.run(
+        ["bash", "-c", command, "bash", sys.executable, "-m", "inference", *arguments, "--threads", "1"],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr and "internal error" not in done.stderr
+    if done.returncode != 0:
+        assert done.returncode in (1, 3, 4)
+        assert re.search("memory|was ended by|cannot be loaded|is too large", done.stderr)
 
 
 def read_labels(path: Path) -> np.ndarray:

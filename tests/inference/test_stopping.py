@@ -1,0 +1,174 @@
+"""Signals: whenever they come, and however often, the run ends once, in order, with the exit code of one of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inference.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
+INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+
+
+@pytest.fixture
+def command(tmp_path: Path, blob: np.ndarray, save_scan: Callable[..., Path], tiny_weights: Path) -> list[str]:
+    """The command for 30 scans, of which the first one takes its time."""
+    scan = save_scan(tmp_path / "in" / "01_0000.nii.gz", blob, (3.0, 2.0, 2.0))
+    for number in range(2, 30):
+        os.link(scan, scan.with_name(f"{number:02d}_0000.nii.gz"))
+    save_scan(tmp_path / "in" / "00_0000.nii.gz", np.resize(blob, (300, 60, 72)), (3.0, 2.0, 2.0))
+    paths = [tmp_path / "in", tmp_path / "out", "--weights", tiny_weights, "--json", tmp_path / "r.json"]
+    return [sys.executable, "-m", "inference", *map(str, paths), "--engine", "onnxruntime", "--threads", "1"]
+
+
+def start(command: list[str], **changes: Any) -> subprocess.Popen[str]:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=ROOT, text=True, start_new_session=True, **pipes | changes)
+
+
+def assert_ended_in_order(process: subprocess.Popen[str], numbers: tuple[signal.Signals, ...], folder: Path) -> None:
+    """By one of `numbers`: of two that wait, Python takes the smaller first. `folder` holds out and r.json."""
+    began = time.monotonic()
+    _, said = process.communicate(timeout=30)
+    assert time.monotonic() - began < 5
+    assert process.returncode in [128 + number for number in numbers]
+    assert said.count("\n") <= 1 and (not said or f"stopped by {signal.Signals(process.returncode - 128).name}" in said)
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)  # no worker is left
+    if "before the first case" in said or not said:
+        return
+    names = os.listdir(folder / "out")
+    assert not [name for name in names if name.startswith(".")]
+    summary = json.loads((folder / "out" / "summary.json").read_text())
+    assert summary["exit_code"] == process.returncode
+    assert summary["cases"]["done"] + summary["cases"]["not_begun"] == 30
+    assert len(json.loads((folder / "r.json").read_text())) == summary["cases"]["done"]
+
+
+@pytest.mark.parametrize(
+    "numbers", [(INT,), (TERM,), (HUP,), (INT, INT), (TERM, INT), (HUP, TERM), (INT,) * 10], ids=str
+)
+@pytest.mark.parametrize("group", [False, True], ids=["process", "group"])
+def test_signals_during_a_case(
+    numbers: tuple[signal.Signals, ...], group: bool, command: list[str], tmp_path: Path
+) -> None:
+    process = start(command)
+    assert process.stdout and process.stdout.readline()  # the networks are loaded
+    time.sleep(0.05)
+    for number in numbers:
+        (os.killpg if group else os.kill)(process.pid, number)
+        time.sleep(0.01)
+    assert_ended_in_order(process, numbers, tmp_path)
+
+
+@pytest.mark.parametrize("number", [INT, TERM, HUP])
+def test_a_signal_at_any_moment_of_the_start(number: signal.Signals, command: list[str]) -> None:
+    """From the command's first import to the first case; before that the interpreter decides."""
+    for wait in range(0, 500, 60):
+        process = start([command[0], "-X", "importtime", *command[1:]])
+        assert process.stderr
+        while "argparse" not in process.stderr.readline():
+            pass
+        time.sleep(wait / 1000)
+        for _ in range(2):
+            os.killpg(process.pid, number)
+        _, said = process.communicate(timeout=30)
+        assert process.returncode == 128 + number
+        assert "Traceback" not in said and "Error" not in said
+
+
+def test_a_signal_that_is_ignored_at_the_start_stays_ignored(tmp_path: Path, tiny_weights: Path) -> None:
+    """nohup ignores SIGHUP, a shell's `&` SIGINT."""
+    (tmp_path / "x_0000.nii").write_bytes(b"no NIfTI")
+    program = (
+        "import os, signal, sys\nfrom inference import cli\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "able = cli.find_cases\n"
+        "def find(*arguments):\n    os.kill(os.getpid(), signal.SIGHUP)\n    return able(*arguments)\n"
+        "cli.find_cases = find\nsys.exit(cli.main(sys.argv[1:]))"
+    )
+    arguments = [str(part) for part in (tmp_path, tmp_path / "out", "--weights", tiny_weights)]
+    done = subprocess.run([sys.executable, "-c", program, *arguments], check=False, cwd=ROOT, capture_output=True)
+    assert done.returncode == 4, done.stderr
+
+
+def test_what_does_not_end_by_itself_is_ended_after_a_second(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    os.mkfifo(tmp_path / "out" / "00.json")  # --resume waits for somebody to write it
+    process = start([*command, "--resume"])
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "r.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    process.send_signal(TERM)
+    assert_ended_in_order(process, (TERM,), tmp_path)
+
+
+# What a notebook does: call main, and go on.
+
+
+def state() -> tuple[Any, ...]:
+    handlers = [signal.getsignal(number) for number in (INT, TERM, HUP, signal.SIGALRM)]
+    return handlers, dict(os.environ), sys.stdin, sys.stdout, sys.stderr, signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+@pytest.fixture
+def arguments(tmp_path: Path, blob: np.ndarray, save_scan: Callable[..., Path], tiny_weights: Path) -> list[str]:
+    scan = save_scan(tmp_path / "Doe_0000.nii.gz", blob, (3.0, 2.0, 2.0))
+    paths = [scan, tmp_path / "out", "--weights", tiny_weights]
+    return [*map(str, paths), "--engine", "onnxruntime", "--threads", "1", "--hash-names"]
+
+
+def test_main_leaves_its_caller_as_it_was(arguments: list[str], tmp_path: Path) -> None:
+    from inference.errors import names_are_hidden
+
+    before = state()
+    assert main(arguments) == 0
+    assert main([str(tmp_path / "absent"), *arguments[1:]]) == 5
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert state() == before
+    assert not names_are_hidden()
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(INT)
+
+
+def test_main_stopped_by_a_signal_leaves_its_caller_as_it_was(arguments: list[str], tmp_path: Path) -> None:
+    before = state()
+
+    def interrupt() -> None:
+        while signal.getsignal(INT) == signal.default_int_handler:
+            time.sleep(0.001)
+        os.kill(os.getpid(), INT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    code = main(arguments)
+    thread.join()
+    assert code == 130
+    time.sleep(1.2)  # nothing comes later either
+    assert state() == before
+
+
+def test_main_in_another_thread_sets_no_handlers(arguments: list[str], tmp_path: Path) -> None:
+    codes: list[int] = []
+    before = state()
+    thread = threading.Thread(target=lambda: codes.append(main(arguments)))
+    thread.start()
+    while thread.is_alive():
+        assert [signal.getsignal(number) for number in (INT, TERM, HUP, signal.SIGALRM)] == before[0]
+        time.sleep(0.02)
+    assert codes == [0]
+    assert state() == before
+    assert (tmp_path / "out" / "Doe.nii.gz").exists()
