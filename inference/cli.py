@@ -101,6 +101,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--networks", type=_names, metavar="NAMES", help="in increasing priority (default: organ,tumor if present)")
     add("--case", action="append", default=[], metavar="NAME", help="only this case; may be repeated")
     add("--resume", action="store_true", help="leave out cases whose label map is there and whose sidecar fits")
+    add("--accept-intensities", action="store_true", help="segment even what cannot be CT in HU, with a warning")
     add("--on-error", choices=("skip", "empty"), default="skip", help="a failed case: no label map, or an empty one")
     add("--timeout", type=_seconds, default=600.0, metavar="S", help="a case fails that stands still so long (600)")
     add("--threads", type=_count, metavar="N", help="processors to use (default: all that this process may)")

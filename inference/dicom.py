@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 
 from inference.errors import ScanError, shown
-from inference.header import FEWEST, SLOPE, SPACING, Header
-from inference.hounsfield import checked
+from inference.header import SLOPE, Header
 from inference.itk import check_memory, complaints, nifti_header, reader_of
-from inference.scan import Scan
+from inference.scan import FEWEST, SPACING, Scan
 from inference.sources import dicom_files, open_file
 
 TAGS = {
@@ -115,8 +114,7 @@ def read_scan(folder: Path) -> tuple[Scan, Header]:
     check_memory(header.shape, 4)
     voxels = _voxels(slices, header.shape)
     odd = [f"{slices[z].name} is unlike both slices beside it: its pixels may be damaged" for z in _unlike(voxels)]
-    voxels, doubts = checked(voxels)
-    return Scan(voxels, header.spacing, header.orientation, (*header.warnings, *odd[:MOST_NAMED], *doubts)), header
+    return Scan(voxels, header.spacing, header.orientation, (*header.warnings, *odd[:MOST_NAMED])), header
 
 
 def read_header(folder: Path) -> Header:

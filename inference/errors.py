@@ -8,7 +8,7 @@
     ├── WeightsError             9  weights missing, damaged or not understood
     └── CaseError                8  one case failed, others went on (4: all failed)
         ├── EngineError             the engine gave up on this scan
-        ├── ScanError               the scan is damaged or is not a CT we can segment
+        ├── ScanError               the scan is damaged or is not a CT we can segment; also a ValueError
         ├── MemoryBudgetError       the scan needs more memory than there is
         └── UnwrittenError          its labels cannot be written (7: no case was done)
 
@@ -60,7 +60,7 @@ class EngineError(CaseError):
     pass
 
 
-class ScanError(CaseError):
+class ScanError(CaseError, ValueError):
     pass
 
 
@@ -70,6 +70,10 @@ class MemoryBudgetError(CaseError):
 
 class UnwrittenError(CaseError):
     pass
+
+
+class ScanWarning(UserWarning):
+    """What was odd about a scan that Predictor was called with; see warnings.catch_warnings."""
 
 
 _hidden = False

@@ -17,6 +17,7 @@ from nibabel.orientations import aff2axcodes
 from nibabel.quaternions import quat2mat
 
 from inference.errors import ScanError
+from inference.scan import check_extent, times
 from inference.stream import looks_like
 
 # By size of the header: where the magic bytes are, and what they are.
@@ -26,10 +27,6 @@ EXTENDER = 4  # bytes after the header that say whether extensions follow
 MOST_EXTENSIONS = 64 << 20
 SCALARS = {2, 4, 8, 16, 64, 256, 512, 768, 1024, 1280}  # data types that hold one real number of at most 64 bits
 MATRICES_AND_VECTORS = range(1004, 1012)  # intent codes
-FEWEST = 3  # voxels along an axis
-SPACING = (0.05, 30.0)  # mm
-THICK = 10.0  # mm
-EXTENT = (30.0, 3000.0)  # mm
 SLOPE = (1e-4, 1e4)
 SHEAR = 1e-2  # cosine between two axes
 MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # by code of the unit of length: unknown, m, mm, micron
@@ -142,13 +139,11 @@ def _shape(fields: Nifti1Header) -> tuple[int, int, int]:
     if not 1 <= count <= 7:
         raise ScanError(f"has {count} dimensions by its header: broken")
     if min(sizes) < 1:
-        raise ScanError(f"has the size {_times(sizes)} by its header: broken")
+        raise ScanError(f"has the size {times(sizes)} by its header: broken")
     if count < 3:
-        raise ScanError(f"is {count}-D ({_times(sizes)}): a CT has three dimensions")
+        raise ScanError(f"is {count}-D ({times(sizes)}): a CT has three dimensions")
     if max(sizes[3:], default=1) > 1:
-        raise ScanError(f"is {count}-D ({_times(sizes)}): one CT of three dimensions is needed")
-    if min(sizes[:3]) < FEWEST:
-        raise ScanError(f"has only {_times(sizes[:3])} voxels: no volume")
+        raise ScanError(f"is {count}-D ({times(sizes)}): one CT of three dimensions is needed")
     return sizes[0], sizes[1], sizes[2]
 
 
@@ -197,7 +192,7 @@ def _affine(fields: Nifti1Header, warnings: list[str]) -> np.ndarray:
         affine = sform
         spacing = np.linalg.norm(sform[:3, :3], axis=0)
         if not positive or not np.allclose(spacing, pixdim, rtol=SAME, atol=0):
-            warnings.append(f"sform spacing {_times(spacing)} and pixdim {_times(pixdim)} disagree: sform's is taken")
+            warnings.append(f"sform spacing {times(spacing)} and pixdim {times(pixdim)} disagree: sform's is taken")
         if qform is not None and not np.allclose(qform[:3, :3] / pixdim, sform[:3, :3] / spacing, atol=SHEAR):
             warnings.append("sform and qform give the axes other directions: sform's are taken")
     elif qform is not None:
@@ -207,7 +202,7 @@ def _affine(fields: Nifti1Header, warnings: list[str]) -> np.ndarray:
     elif has_sform or has_qform:
         raise ScanError("has a broken orientation: neither sform nor qform can be used")
     elif not positive:
-        raise ScanError(f"has the spacing {_times(pixdim)} and no orientation: broken")
+        raise ScanError(f"has the spacing {times(pixdim)} and no orientation: broken")
     else:
         warnings.append("the header gives no orientation: axes taken as a scanner stores them (LPS)")
         affine = np.diag([-pixdim[0], -pixdim[1], pixdim[2], 1])
@@ -238,14 +233,7 @@ def _whole(affine: np.ndarray) -> bool:
 
 
 def _check_geometry(header: Header, warnings: list[str]) -> None:
-    spacing = header.spacing
-    extent = [n * mm for n, mm in zip(reversed(header.shape), spacing, strict=True)]
-    if min(spacing) < SPACING[0] or max(spacing) > SPACING[1]:
-        raise ScanError(f"has the spacing {_times(reversed(spacing))} mm: not plausible for CT")
-    if min(extent) < EXTENT[0] or max(extent) > EXTENT[1]:
-        raise ScanError(f"covers {_times(reversed(extent))} mm: not plausible for abdominal CT")
-    if max(spacing) > THICK:
-        warnings.append(f"spacing {_times(reversed(spacing))} mm is coarse: small organs will be missed")
+    warnings += check_extent(header.shape, header.spacing[::-1])
     axes = header.affine[:3, :3] / np.linalg.norm(header.affine[:3, :3], axis=0)
     shear = float(np.abs(axes.T @ axes - np.eye(3)).max())
     if shear > SHEAR:
@@ -255,7 +243,3 @@ def _check_geometry(header: Header, warnings: list[str]) -> None:
 def voxel_bytes(header: Header) -> int:
     """Bytes that the voxels take in the file."""
     return prod(header.shape) * header.dtype.itemsize
-
-
-def _times(sizes: Any) -> str:
-    return " x ".join(f"{float(size):g}" for size in sizes)

@@ -19,7 +19,7 @@ from nibabel.nifti1 import Nifti1Header
 from inference import machine
 from inference.errors import MemoryBudgetError, ScanError, shown
 from inference.header import LONGEST, SHEAR, Header, parse
-from inference.hounsfield import checked
+from inference.hounsfield import real_numbers
 from inference.scan import Scan
 from inference.sources import METAIMAGE, Layout, layout, open_file
 from inference.stream import open_stream
@@ -33,11 +33,7 @@ def read_scan(path: Path) -> tuple[Scan, Header]:
     header, dtype = _understood(path, lies)
     check_memory(header.shape, dtype.itemsize)
     stored, odd = _stored(path, lies, header.shape, dtype)
-    small = np.can_cast(dtype, np.int16)
-    with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, and is seen as such
-        voxels = stored.astype(np.int16 if small else np.float32, copy=False)
-    voxels, doubts = checked(voxels)
-    return Scan(voxels, header.spacing, header.orientation, (*header.warnings, *odd, *doubts)), header
+    return Scan(real_numbers(stored), header.spacing, header.orientation, (*header.warnings, *odd)), header
 
 
 def read_header(path: Path) -> Header:

@@ -14,7 +14,7 @@ from inference import machine
 from inference.atomic import write_atomically
 from inference.errors import MemoryBudgetError, ScanError, UnwrittenError, shown
 from inference.header import LONGEST, Header, parse, voxel_bytes
-from inference.hounsfield import checked
+from inference.hounsfield import real_numbers
 from inference.scan import Scan
 from inference.stream import Stream, open_stream
 
@@ -30,8 +30,8 @@ def read_scan(path: Path) -> tuple[Scan, Header]:
     """
     with open_stream(path) as stream:
         header, stored, warnings = _read(stream)
-    voxels, odd = checked(_hounsfield(stored, header))
-    return Scan(voxels, header.spacing, header.orientation, (*header.warnings, *warnings, *odd)), header
+    voxels = _hounsfield(stored, header)
+    return Scan(voxels, header.spacing, header.orientation, (*header.warnings, *warnings)), header
 
 
 class Written(NamedTuple):
@@ -101,9 +101,7 @@ def _read(stream: Stream) -> tuple[Header, np.ndarray, list[str]]:
 def _hounsfield(stored: np.ndarray, header: Header) -> np.ndarray:
     """int16 where that holds every stored value and none is scaled, else float32."""
     if header.scaling is None:
-        small = stored.dtype.kind in "iu" and np.can_cast(stored.dtype, np.int16)
-        with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, and is seen as such
-            return stored.astype(np.int16 if small else np.float32, copy=False)
+        return real_numbers(stored)
     slope, inter = header.scaling
     voxels = stored.astype(np.float32)
     voxels *= np.float32(slope)

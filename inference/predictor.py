@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import chain
+from math import isfinite
+from numbers import Integral, Real
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from inference.arrays import array_library, free_blocks
-from inference.card import WEIGHTS, read_cards
-from inference.engines import Choice, choose, load
+from inference.card import WEIGHTS, Card, read_cards
+from inference.engines import DEVICES, ENGINES, PRECISIONS, Choice, choose, load
+from inference.errors import ScanError, ScanWarning, WeightsError
+from inference.hounsfield import checked, real_numbers
 from inference.machine import usable_cpus
-from inference.scan import Scan
+from inference.scan import Scan, check_extent, check_orientation
 from inference.segment import PLANS, Model, Report, segment
+
+MATRIX = 256  # pixels that a scanner's planes have along a side at least
+# Python shows a warning of the same words once; every scan's count. Filters that a program sets come before this one.
+warnings.simplefilter("always", ScanWarning, append=True)
 
 
 class Predictor:
@@ -21,53 +35,89 @@ class Predictor:
         predictor = Predictor()
         labels = predictor(hu, spacing=(2.5, 0.78, 0.78))   # (z, y, x) in, (z, y, x) uint8 out
 
-    weights    folder with one folder a network, as training.export writes them
-    networks   names in rising priority; default: organ and tumor, those of them that are there, else all
-    device     "cpu", "cuda" or "auto"; engine, precision: see docs/usage.md
-    plan       "abdomen" (the default) or "dense", which is nnU-Net's
-    step       distance of the windows as a share of the patch, above 0 and at most 1
-    threads    processors to use; default: all that the process may
+    weights             folder with one folder a network, as training.export writes them
+    networks            names in rising priority; default: organ and tumor, those of them that are there, else all
+    device              "cpu", "cuda" or "auto"; engine, precision: see docs/usage.md
+    plan                "abdomen" (the default) or "dense", which is nnU-Net's
+    step                distance of the windows as a share of the patch, above 0 and at most 1
+    threads             processors to use; default: all that the process may
+    accept_intensities  voxels that cannot be HU are a warning, not an error
 
-    Raises WeightsError and DeviceError.
+    Threads may share one: a scan waits until the one before is done. A pickle holds the arguments, and the networks
+    are loaded anew where it is read; WeightsError is raised there where they are others.
+
+    Raises WeightsError, DeviceError, and ValueError where an argument is of another kind.
     """
 
     def __init__(
         self,
         weights: str | Path = WEIGHTS,
         *,
-        networks: Sequence[str] | None = None,
+        networks: str | Sequence[str] | None = None,
         device: str = "auto",
         engine: str = "auto",
         precision: str = "auto",
         plan: str = "abdomen",
         step: float = 0.5,
         threads: int | None = None,
+        accept_intensities: bool = False,
     ) -> None:
-        if plan not in PLANS:
-            raise ValueError(f"plan {plan!r} is not one of {', '.join(PLANS)}")
-        if not 0 < step <= 1:
-            raise ValueError(f"step {step} is not above 0 and at most 1")
-        self.plan, self.step = plan, step
-        self.threads = threads or usable_cpus()
-        self.cards = read_cards(Path(weights), networks)
+        _one_of("device", device, ("auto", *DEVICES))
+        _one_of("engine", engine, ("auto", *ENGINES))
+        _one_of("precision", precision, ("auto", *dict.fromkeys(chain(*PRECISIONS.values()))))
+        _one_of("plan", plan, PLANS)
+        _one_of("accept_intensities", accept_intensities, (False, True))
+        if not _number(step, Real) or not 0 < step <= 1:
+            raise ValueError(f"step {step!r} is not a number above 0 and at most 1")
+        if threads is not None and not (_number(threads, Integral) and threads >= 1):
+            raise ValueError(f"threads {threads!r} is not a whole number of at least 1")
+        if not isinstance(weights, str | os.PathLike):
+            raise ValueError(f"weights {weights!r} is not the path of a folder")
+        names = _names(networks)
+        self._arguments: dict[str, Any] = {
+            "weights": Path(weights).absolute(),
+            "networks": names,
+            "device": device,
+            "engine": engine,
+            "precision": precision,
+            "plan": plan,
+            "step": float(step),
+            "threads": threads,
+            "accept_intensities": accept_intensities,
+        }
+        self.plan, self.step, self.accept_intensities = plan, float(step), accept_intensities
+        self.threads = int(threads or usable_cpus())
+        self.cards = read_cards(self._arguments["weights"], names)
         self.choice: Choice = choose(device, engine, precision, self.cards)
         self._xp = array_library(self.choice.device)
         self._models = [Model(card, load(self.choice, card, self.threads)) for card in self.cards]
+        self._turn = threading.Lock()  # a network's answer may live in memory that its next call overwrites
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        arguments = dict(self._arguments)
+        if arguments["weights"] == WEIGHTS:
+            del arguments["weights"]  # the program may lie elsewhere where the pickle is read
+        return _load_again, (type(self), arguments, _anywhere(self.cards))
 
     @property
     def labels(self) -> dict[int, str]:
         """Value in the label map -> name, background left out."""
         return {label.value: label.name for card in self.cards for label in card.labels[1:]}
 
-    def __call__(self, voxels: np.ndarray, spacing: Sequence[float], orientation: str = "LPS") -> np.ndarray:
-        """Labels (z, y, x) uint8 of a CT (z, y, x) in HU; spacing (z, y, x) in mm, orientation as in Scan.
+    def __call__(self, voxels: Any, spacing: Any, orientation: str = "LPS") -> np.ndarray:
+        """Labels (z, y, x) uint8 of a CT in HU.
 
-        Raises ValueError where voxels are not 3-D or spacing not three numbers above 0.
+        voxels       (z, y, x): an array of real numbers, or what NumPy makes one of; never written to
+        spacing      (z, y, x) mm: three numbers
+        orientation  as in Scan
+
+        What is odd is a ScanWarning each. Raises ScanError, which is a ValueError, where this is no CT in HU or none
+        of an abdomen, and ValueError where an argument is of another kind.
         """
-        if voxels.ndim != 3 or len(spacing) != 3 or not min(spacing) > 0:
-            raise ValueError(f"a 3-D array and three spacings above 0 are needed, not {voxels.shape} and {spacing}")
-        z, y, x = (float(mm) for mm in spacing)
-        return self.segment(Scan(voxels, (z, y, x), orientation))[0]
+        labels, report = self.segment(Scan(voxels, spacing, orientation))
+        for text in report.warnings:
+            warnings.warn(text, ScanWarning, stacklevel=2)
+        return labels
 
     def segment(
         self,
@@ -75,14 +125,120 @@ class Predictor:
         on_windows: Callable[[str, int], Callable[[], None]] = lambda name, most: lambda: None,
         frugal: bool = False,
     ) -> tuple[np.ndarray, Report]:
-        """Labels as in `__call__` and the report of the run; `on_windows` and `frugal` as in inference.segment.
+        """Labels and the report of the run; `on_windows` and `frugal` as in inference.segment.
 
-        Raises MemoryError where memory, the machine's or the GPU's, is too small.
+        A scan that no reader has checked is checked as by `__call__`, with the same errors, and the report has what is
+        odd about it. Raises MemoryError where memory, the machine's or the GPU's, is too small.
         """
-        try:
-            return segment(
-                scan, self._models, self._xp, plan=self.plan, step=self.step, frugal=frugal, on_windows=on_windows
-            )
-        except MemoryError:
-            free_blocks(self._xp)
-            raise
+        odd: tuple[str, ...] = ()
+        if not scan.checked:
+            scan = _checked(scan.voxels, scan.spacing, scan.orientation, self.accept_intensities)
+            odd = scan.warnings
+        with self._turn:
+            try:
+                labels, report = segment(
+                    scan, self._models, self._xp, plan=self.plan, step=self.step, frugal=frugal, on_windows=on_windows
+                )
+            except MemoryError:
+                free_blocks(self._xp)
+                raise
+        report.warnings[:0] = odd
+        return labels, report
+
+
+def _load_again(kind: type[Predictor], arguments: dict[str, Any], cards: list[Card]) -> Predictor:
+    """A predictor out of its pickle. Raises WeightsError where its networks are not those that it had."""
+    predictor = kind(**arguments)
+    if _anywhere(predictor.cards) != cards:
+        folder = predictor.cards[0].folder.parent
+        raise WeightsError(f"the networks in {folder} are not those that the pickled predictor had")
+    return predictor
+
+
+def _anywhere(cards: Sequence[Card]) -> list[Card]:
+    """Cards, which hold the digests of their networks' files, without the place where these lie."""
+    return [replace(card, folder=Path()) for card in cards]
+
+
+def _checked(voxels: Any, spacing: Any, orientation: Any, accept: bool) -> Scan:
+    """A scan of what the Python API is given. Raises ValueError, and ScanError where that is no CT."""
+    array = _array(voxels)
+    if not isinstance(orientation, str):
+        raise ValueError(f'orientation {orientation!r} is not a string of three letters, such as "LPS"')
+    check_orientation(orientation)
+    z, y, x = _three_lengths(spacing)
+    try:
+        warnings = check_extent(array.shape, (z, y, x))
+    except ScanError as error:
+        raise ScanError(f"the array {error}; spacing is (z, y, x) in mm") from error
+    if looks_turned(array.shape, (z, y, x), orientation):
+        warnings.append(
+            f"array {array.shape} or spacing ({z:g}, {y:g}, {x:g}) seems to be (x, y, z) instead of (z, y, x)"
+        )
+    try:
+        array, odd = checked(real_numbers(array), accept)
+    except ScanError as error:
+        raise ScanError(f"the array {error}") from error
+    return Scan(array, (z, y, x), orientation, (*warnings, *odd), checked=True)
+
+
+def looks_turned(shape: Sequence[int], spacing: Sequence[float], orientation: str) -> bool:
+    """Whether a scanner's planes, which are square and so are their pixels, do not lie across the patient's length."""
+    along = [axis for axis in range(3) if shape[axis - 2] == shape[axis - 1] >= MATRIX]
+    apart = [axis for axis in range(3) if spacing[axis - 2] == spacing[axis - 1]]
+    if len(along) != 1 or len(apart) != 1:
+        return False
+    return along != apart or orientation[2 - along[0]] not in "SI"  # letters are for x, y, z
+
+
+def _array(voxels: Any) -> np.ndarray:
+    """What the Python API is given as a 3-D array of numbers, without a copy where it is one."""
+    wanted = "a 3-D array (z, y, x) of HU is wanted"
+    module = type(voxels).__module__.partition(".")[0]
+    if module == "nibabel":
+        raise ValueError(
+            f"{wanted}, not a nibabel {type(voxels).__name__}, whose axes are (x, y, z): np.asarray(image.dataobj).T, "
+            'and orientation="".join(nibabel.aff2axcodes(image.affine))'
+        )
+    if module == "SimpleITK":
+        raise ValueError(f"{wanted}, not a SimpleITK {type(voxels).__name__}: SimpleITK.GetArrayFromImage gives one")
+    if isinstance(voxels, str | bytes | os.PathLike):
+        raise ValueError(f"{wanted}, not a path: python -m inference reads files")
+    if isinstance(voxels, np.ma.MaskedArray) and np.ma.is_masked(voxels):
+        raise ValueError(f"{wanted}, not a masked one: its filled(-1024) makes air of what is masked")
+    try:
+        array = np.asarray(voxels)
+    except Exception as error:  # each library has its own reasons: a ragged list, memory of a GPU, a gradient
+        raise ValueError(f"{wanted}, and NumPy makes none of this {type(voxels).__name__}: {error}") from error
+    if array.ndim != 3:
+        raise ValueError(f"{wanted}, not one of shape {array.shape}")
+    return array
+
+
+def _three_lengths(spacing: Any) -> tuple[float, float, float]:
+    try:
+        lengths = np.asarray(spacing)
+    except Exception:
+        lengths = np.empty(0)
+    if lengths.shape != (3,) or lengths.dtype.kind not in "iuf" or not all(isfinite(mm) and mm > 0 for mm in lengths):
+        raise ValueError(f"spacing {spacing!r} is not three numbers above 0: (z, y, x) in mm")
+    z, y, x = (float(mm) for mm in lengths)
+    return z, y, x
+
+
+def _names(networks: Any) -> list[str] | None:
+    if networks is None:
+        return None
+    names = [networks] if isinstance(networks, str) else list(networks) if isinstance(networks, Sequence) else []
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"networks {networks!r} is not a name or a list of names")
+    return names
+
+
+def _one_of(name: str, given: Any, choices: Sequence[Any]) -> None:
+    if not isinstance(given, type(choices[0])) or given not in choices:
+        raise ValueError(f"{name} {given!r} is not one of {', '.join(map(str, choices))}")
+
+
+def _number(given: Any, kind: type) -> bool:
+    return isinstance(given, kind) and not isinstance(given, bool)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,21 @@ import numpy as np
 from inference import nifti
 from inference.errors import CaseError, ScanError, shown
 from inference.header import PAIR, Header
+from inference.hounsfield import checked
 from inference.scan import Scan
 from inference.sources import METAIMAGE, NRRD, dicom_files
 
 
-def read_scan(path: Path) -> tuple[Scan, Header]:
-    """The scan and what write_labels needs. Raises ScanError and MemoryBudgetError: file and cause in a sentence."""
+def read_scan(path: Path, accept: bool = False) -> tuple[Scan, Header]:
+    """The scan, its voxels checked, and what write_labels needs. Raises ScanError and MemoryBudgetError: file and cause
+    in a sentence.
+
+    accept  voxels that cannot be HU are a warning, not an error
+    """
     with _named(path), np.errstate(all="ignore"):  # what is no number is found and said by our own checks
         scan, header = _reader(path).read_scan(path)
-        return scan, header
+        voxels, odd = checked(scan.voxels, accept)
+    return replace(scan, voxels=voxels, warnings=(*scan.warnings, *odd), checked=True), header
 
 
 def write_empty(path: Path, labels: Path) -> nifti.Written:

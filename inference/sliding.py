@@ -70,8 +70,7 @@ def slabs(
                 total = xp.zeros((patch[0], *volume.shape[1:]), xp.float32)
             if z > base:
                 yield base, _finished(blended, total, base, min(z - base, patch[0]), inside, xp)
-                if z - base > patch[0]:  # the plan skipped planes
-                    yield base + patch[0], xp.zeros((len(blended), z - base - patch[0], *volume.shape[1:]), xp.float32)
+                yield from _skipped(base + patch[0], z, patch[0], blended, xp)
                 _advance(blended, total, min(z - base, patch[0]))
                 base = z
             seen.append(logits[:, :: THIN[0], :: THIN[1], :: THIN[2]].argmax(axis=0))
@@ -84,7 +83,14 @@ def slabs(
         except StopIteration:
             group = None
     if blended is not None:
-        yield base, _finished(blended, total, base, len(volume) - base, inside, xp)
+        yield base, _finished(blended, total, base, min(len(volume) - base, patch[0]), inside, xp)
+        yield from _skipped(base + patch[0], len(volume), patch[0], blended, xp)
+
+
+def _skipped(low: int, high: int, depth: int, like: Array, xp: Any) -> Iterator[Slab]:
+    """Planes `low` to `high`, where no window was placed: zeros shaped as `like` (k, z, y, x), `depth` at a time."""
+    for start in range(low, high, depth):
+        yield start, xp.zeros((len(like), min(depth, high - start), *like.shape[2:]), xp.float32)
 
 
 def _finished(blended: Array, total: Array, base: int, planes: int, inside: np.ndarray | None, xp: Any) -> Array:

@@ -131,7 +131,7 @@ class Worker:
 
         seconds = record["seconds"]
         start = perf_counter()
-        scan, header = read_scan(case.scan)
+        scan, header = read_scan(case.scan, self.options["accept_intensities"])
         record["input_sha256"] = scan_digest(case.scan)
         seconds["read"] = perf_counter() - start
         record["shape"], record["spacing"] = list(scan.voxels.shape), list(scan.spacing)

@@ -96,6 +96,22 @@ def test_the_arrays_in_arrays_out_api_gives_the_same(inputs: Path, tmp_path: Pat
         predictor(voxels, (3.0, 0.0, 2.0))
 
 
+def test_what_cannot_be_hu_is_refused_unless_it_is_accepted(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
+    image = nib.load(inputs / "a_0000.nii.gz")
+    shifted = nib.Nifti1Image((np.asarray(image.dataobj) + 1100).astype(np.uint16), image.affine, image.header)
+    nib.save(shifted, inputs / "c_0000.nii.gz")
+    flags = ("--weights", tiny_weights, "--networks", "organ", "--json", tmp_path / "run.json", *F32)
+    done = run(inputs, tmp_path / "out", *flags)
+    assert done.returncode == 8
+    assert "c_0000.nii.gz is not CT in HU" in done.stderr and "--accept-intensities" in done.stderr
+    assert label_maps(tmp_path / "out") == ["a.nii.gz", "b.nii.gz"]
+    done = run(inputs, tmp_path / "out", "--accept-intensities", "--case", "c", *flags)
+    assert done.returncode == 0, done.stderr
+    assert label_maps(tmp_path / "out") == ["a.nii.gz", "b.nii.gz", "c.nii.gz"]
+    (record,) = json.loads((tmp_path / "run.json").read_text())
+    assert any("is not CT in HU" in warning for warning in record["warnings"])
+
+
 def test_a_damaged_scan_is_named_and_the_others_go_on(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
     damaged = inputs / "c_0000.nii.gz"
     damaged.write_bytes((inputs / "a_0000.nii.gz").read_bytes()[:-2000])

@@ -258,8 +258,12 @@ def test_21_22_values_that_are_no_numbers(hu: np.ndarray, tmp_path: Path) -> Non
     assert sorted(warning.split()[0] for warning in scan.warnings) == ["1", "2"]
 
 
-def test_24_an_offset_of_1024_is_said(hu: np.ndarray, tmp_path: Path) -> None:
-    scan, _ = read(tmp_path, file_bytes(header(dtype=np.uint16), hu + 1024))
+def test_24_an_offset_of_1024_is_refused_unless_it_is_accepted(hu: np.ndarray, tmp_path: Path) -> None:
+    data = file_bytes(header(dtype=np.uint16), hu + 1024)
+    with pytest.raises(ScanError, match=r"^x_0000.nii is not CT in HU: .*\+1024.*--accept-intensities"):
+        read(tmp_path, data)
+    scan, _ = read_scan(tmp_path / "x_0000.nii", accept=True)
+    assert np.array_equal(scan.voxels, hu + 1024)
     assert any("offset" in warning for warning in scan.warnings)
 
 
@@ -431,6 +435,7 @@ NO_CT: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
     "23 constant": (lambda hu: np.full(hu.shape, 7.0), "constant"),
     "23 air": (lambda hu: np.where(hu > 0, -990.0, -1010.0), "nothing but air"),
     "25 normalised": (lambda hu: (hu + 1024) / 3000, "not CT in HU"),
+    "25 windowed": (lambda hu: np.rint((hu.clip(-160, 240) + 160) / 400 * 255), "not CT in HU"),
 }
 
 

@@ -87,6 +87,19 @@ def test_the_tumour_network_looks_only_around_the_organs() -> None:
     assert 0 < len(calls["abdomen"]) < len(calls["dense"])
 
 
+@pytest.mark.parametrize("before", [0, 20])
+@pytest.mark.parametrize("after", [16, 60])
+def test_a_scan_may_go_on_beyond_the_organs(before: int, after: int) -> None:
+    scan, where = organ_scan()
+    around = [scan.voxels[:1].repeat(planes, axis=0) for planes in (before, after)]
+    longer = Scan(np.concatenate([around[0], scan.voxels, around[1]]), scan.spacing, scan.orientation)
+    labels, _ = segment(longer, [model("organ", 60, ORGANS), model("tumor", 150, (0, 14))], np)
+    expected = np.zeros_like(longer.voxels)
+    expected[before + where[0].start : before + where[0].stop, *where[1:]] = 6
+    expected[before + 10 : before + 14, 26:34, 28:36] = 14
+    assert np.array_equal(labels, expected)
+
+
 def test_a_tumour_within_the_margin_of_an_organ_is_kept() -> None:
     scan, where = organ_scan()
     gap = int(MARGIN / 2) - 1  # voxels of 2 mm

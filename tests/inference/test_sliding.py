@@ -57,6 +57,21 @@ def test_where_no_window_ran_every_channel_is_zero(volume: np.ndarray) -> None:
     np.testing.assert_allclose(blended[0, 11:, 11:, 16:], volume[11:, 11:, 16:], atol=1e-5)
 
 
+@pytest.mark.parametrize("start", [0, 4, 11])
+def test_planes_that_lie_beyond_the_last_window_are_zero(volume: np.ndarray, start: int) -> None:
+    def one_window() -> Plan:
+        yield [(start, 0, 0)]
+
+    parts = list(slabs(volume, network, one_window(), PATCH, np, Progress()))
+    assert [low for low, _ in parts] == list(np.cumsum([0] + [part.shape[1] for _, part in parts])[:-1])
+    assert max(part.shape[1] for _, part in parts) <= PATCH[0]  # no more planes at a time than a window has
+    blended = np.concatenate([part for _, part in parts], axis=1)
+    expected = np.zeros((3, *SHAPE), np.float32)
+    window = (slice(start, start + PATCH[0]), slice(PATCH[1]), slice(PATCH[2]))
+    expected[(slice(None), *window)] = network(volume[window][None, None])[0]
+    np.testing.assert_allclose(blended, expected, atol=1e-5)
+
+
 def test_the_plan_is_sent_the_winners_of_its_windows(volume: np.ndarray) -> None:
     seen = []
 
