@@ -9,7 +9,7 @@ milliseconds pass before the command heeds signals.
 
 TYPE_CHECKING = False  # type checkers take it for typing's
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Predictor", "Scan"]
 
 if TYPE_CHECKING:

@@ -89,8 +89,9 @@ class _Slice:
 
     def numbers(self, name: str, count: int = 1) -> np.ndarray:
         """(count,) float64, finite. Raises ScanError."""
+        parts = self.text(name).split("\\")
         try:
-            numbers = np.array([float(part) for part in self.text(name).split("\\")])
+            numbers = np.array([float(part) for part in parts])
         except ValueError:
             numbers = np.array([])
         if len(numbers) != count or not np.isfinite(numbers).all():

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from inference.scan import Scan
     from inference.segment import Report
 
-LOADED_BY = ("weights", "networks", "device", "engine", "precision", "plan", "step", "threads")
+LOADED_BY = ("weights", "networks", "device", "engine", "precision", "plan", "step", "threads", "accept_intensities")
 Send = Callable[[dict[str, Any]], None]
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -131,7 +131,7 @@ class Worker:
 
         seconds = record["seconds"]
         start = perf_counter()
-        scan, header = read_scan(case.scan, self.options["accept_intensities"])
+        scan, header = read_scan(case.scan, self.predictor.accept_intensities)
         record["input_sha256"] = scan_digest(case.scan)
         seconds["read"] = perf_counter() - start
         record["shape"], record["spacing"] = list(scan.voxels.shape), list(scan.spacing)
