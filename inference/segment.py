@@ -20,7 +20,7 @@ from inference.prepare import Trace, prepare, to_network_axes
 from inference.restore import restore
 from inference.scan import Scan
 from inference.sliding import Padding, Progress, padding, slabs, wide_slabs
-from inference.windows import FEWEST, SHALLOW, Box, Plan, abdomen_plan, dense_plan, grid, wide_window
+from inference.windows import SHALLOW, Box, Plan, abdomen_plan, dense_plan, grid, wide_window
 
 PLANS = ("abdomen", "dense")
 BODY_HU = -300  # between lung (-900..-500 HU) and fat (-120..-80 HU)
@@ -154,10 +154,10 @@ def _run(
 
     start = perf_counter()
     if inside is not None and region is not None and card.window_multiple is not None:
-        depth, most, fewest = card.patch[0], MOST_VOXELS, FEWEST
+        depth, most = card.patch[0], MOST_VOXELS
         if frugal:
-            depth, most, fewest = min(depth, SHALLOW), prod(card.patch) // FRUGAL, 0
-        window = wide_window(_shape(region), card.window_multiple, depth, step, most, fewest)
+            depth, most = min(depth, SHALLOW, _shape(region)[0]), prod(card.patch) // FRUGAL
+        window = wide_window(_shape(region), card.window_multiple, depth, step, most)
         region = _grown(region, window, shape)
         part = volume[region]
         short = padding(part.shape, window)

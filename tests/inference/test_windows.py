@@ -116,10 +116,10 @@ def test_the_threshold_decides() -> None:
 def test_wide_windows_by_hand() -> None:
     multiple = (8, 16, 16)
     assert wide_window((64, 250, 330), multiple, 64, 0.5, 10**7) == (64, 256, 336)
-    # A scan of few planes is padded to 48, or to the depth of the patch.
-    assert wide_window((11, 40, 16), multiple, 64, 0.5, 10**7) == (48, 48, 16)
-    assert wide_window((11, 40, 16), multiple, 30, 0.5, 10**7) == (32, 48, 16)
-    assert wide_window((11, 250, 330), multiple, 64, 0.5, 3_000_000) == (48, 256, 224)  # 4.13 million are too many
+    # A scan of few planes is padded to 32, or to the depth of the patch.
+    assert wide_window((11, 40, 16), multiple, 64, 0.5, 10**7) == (32, 48, 16)
+    assert wide_window((11, 40, 16), multiple, 24, 0.5, 10**7) == (24, 48, 16)
+    assert wide_window((11, 250, 330), multiple, 64, 0.5, 2_000_000) == (32, 256, 224)  # 2.75 million are too many
     # Two windows over 70 planes that share 16 have 43 each. Where 32 are the most, four share 20 each.
     assert wide_window((70, 250, 330), multiple, 64, 0.5, 10**7) == (48, 256, 336)
     assert wide_window((70, 250, 330), multiple, 32, 0.5, 10**7) == (32, 256, 336)
