@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from benchmark.parity import agreement
+from tests.conftest import ROOT
 
 
 def test_agreement_by_hand() -> None:
@@ -49,15 +50,14 @@ def test_a_tiny_network_on_a_turned_scan(
         assert "1: 0.999" in line  # labels were found, so that there was something to compare
 
 
-def test_the_organ_network_on_a_real_scan(shared_data: Path, tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
+def test_the_shipped_network_on_the_sample(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
     pytest.importorskip("nnunetv2")
+    from training.network import read_state
     from training.result_folder import write_result_folder
 
-    weights = shared_data.parent / "weights" / "organ_bootstrap.pt"
-    if not weights.is_file():
-        pytest.skip(f"no {weights}")
-    write_result_folder(torch.load(weights, weights_only=True), tmp_path / "model", "organ", "student")
-    done = parity(tmp_path / "model", shared_data / "labelled" / "ts_example_0000.nii.gz")
+    state = read_state(ROOT / "weights" / "unified", "near_isotropic")
+    write_result_folder(state, tmp_path / "model", "unified", "near_isotropic")
+    done = parity(tmp_path / "model", ROOT / "docs" / "sample" / "HCC_048_0000.nii.gz")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1: " in done.stdout  # the liver
+    assert all(f" {label}: " in done.stdout for label in range(1, 15))
