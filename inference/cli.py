@@ -99,7 +99,7 @@ def parse(arguments: Sequence[str | Path] | None = None) -> argparse.Namespace:
         help="folder of exported networks (default: those of this program)",
     )
     add("--networks", type=_names, metavar="NAMES", help="in increasing priority (default: organ,tumor if present)")
-    add("--case", action="append", default=[], metavar="NAME", help="only this case; may be repeated")
+    add("--case", type=_name, action="append", default=[], metavar="NAME", help="only this case; may be repeated")
     add("--resume", action="store_true", help="leave out cases whose label map is there and whose sidecar fits")
     add("--accept-intensities", action="store_true", help="segment even what cannot be CT in HU, with a warning")
     add("--on-error", choices=("skip", "empty"), default="skip", help="a failed case: no label map, or an empty one")
@@ -223,7 +223,7 @@ class Run:
         elif self.options.resume and (kept := sidecar.fits(case, self.cards, vars(self.options))):
             say(f"{title}: kept, {shown(case.labels.name)} was made from this scan by these networks")
             self.written |= _file(case.labels)
-            warnings = [retold(warning, case.name) for warning in kept.get("warnings", ())]
+            warnings = [retold(warning, case.name) for warning in kept["warnings"]]
             return kept | {"case": shown(case.name), "status": "kept", "warnings": warnings}
         else:
             made, before = self._labelled(case, title)
@@ -424,6 +424,12 @@ def _path(text: str) -> Path:
     if not text.strip():
         raise argparse.ArgumentTypeError("the path is empty: a variable that is not set, in a script?")
     return Path(text)
+
+
+def _name(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the name is empty: a variable that is not set, in a script?")
+    return text
 
 
 def _step(text: str) -> float:

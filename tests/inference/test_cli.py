@@ -472,6 +472,9 @@ def test_empty_paths_are_variables_that_are_not_set(wrong: list[str], capsys: py
         with pytest.raises(SystemExit) as stop:
             parse(arguments)
         assert stop.value.code == 2 and "the path is empty" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parse(["in", "out", "--case", ""])
+    assert "the name is empty" in capsys.readouterr().err
 
 
 def test_exit_codes_of_what_cannot_start(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
