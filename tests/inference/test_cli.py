@@ -296,7 +296,7 @@ def test_a_scan_that_is_left_out_is_no_success(inputs: Path, tmp_path: Path, tin
     done = run(inputs, out, *flags)
     assert done.returncode == 0 and done.stderr.count("a.nii.gz is left out") == 1, done.stderr
     (left,) = json.loads((out / "summary.json").read_text())["left_out"]
-    assert left["file"] == "a.nii.gz" and "label map" in left["reason"]
+    assert left["file"] == "a.nii.gz" and "reference labels" in left["reason"]
     (inputs / "c.mgz").touch()
     done = run(inputs, out, *flags, "--resume")
     assert done.returncode == 8 and "c.mgz is left out" in done.stderr
