@@ -158,7 +158,7 @@ def read_cards(weights: Path, networks: Sequence[str] | None) -> list[Card]:
         raise WeightsError("no network was named")
     for name in names:
         if not isinstance(name, str) or "\0" in name or name in ("", ".", "..") or Path(name).name != name:
-            raise WeightsError(f"{name!r} is not the name of a network, that is of a folder in {weights}")
+            raise WeightsError(f"{name!r} is not the name of a network, that is, of a folder in {weights}")
         if names.count(name) > 1:
             raise WeightsError(f"network {name} is named {names.count(name)} times")
     return [read_card(weights / name) for name in names]

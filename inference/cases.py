@@ -35,8 +35,8 @@ FOREIGN = (
 COMPANION = {".img": (".hdr",), ".img.gz": (".hdr.gz",), ".rec": (".par",)}  # one scan in two files is named once
 
 SCAN, SLICE = "a scan that is read", "a DICOM file"  # what `_look` says beside reasons
-ANOTHER_CHANNEL = f"taken for another channel of a case, and a CT has only {CHANNEL[1:]}: give it alone if it is a scan"
-REFERENCE = f"taken for a label map, since a scan of the same name with {CHANNEL} lies beside it"
+ANOTHER_CHANNEL = f"treated as another channel, while a CT has only {CHANNEL[1:]}: if it is a scan, give it by itself"
+REFERENCE = f"treated as reference labels, since a scan of the same name with {CHANNEL} lies beside it"
 
 
 @dataclass(frozen=True)
@@ -108,14 +108,14 @@ def find_cases(inputs: Path, outputs: Path, names: Sequence[str] = ()) -> Found:
 
 def _doubts(cases: Sequence[Case]) -> list[str]:
     """What may have been meant otherwise."""
-    plain = [case.scan.name for case in cases if case.name == _stem(case.scan.name) and case.scan.is_file()]
+    plain = [case.scan.name for case in cases if case.name == _stem(case.scan.name) and not os.path.isdir(case.scan)]
     stems = {_stem(name) for name in plain}
     numbered = [name for name in plain if _split(_stem(name))[0] + CHANNEL in stems]
     others = [name for name in plain if name not in numbered]
     doubts = [
         f"{shown(case.scan.name)} holds a DICOM series and other scans: each is a case"
         for case in cases
-        if len(cases) > 1 and case.scan.is_dir()
+        if len(cases) > 1 and os.path.isdir(case.scan)
     ]
     if numbered:
         doubts.append(f"{_listed(numbered)} are numbered scans, not channels of one: each is a case of its own")
@@ -212,7 +212,7 @@ def _look_at(folder: Path, entries: Collection[str], outputs: Path) -> Iterator[
         path, name = folder / entry, entry.lower()
         if name.startswith("."):
             continue
-        if path.is_symlink() and not path.exists():
+        if os.path.islink(path) and not os.path.exists(path):
             look: str | None = SCAN if stem(entry) else None  # a broken link: a case that will fail by name
         elif os.path.isdir(path):
             look = _look_into(path, outputs)
@@ -235,14 +235,14 @@ def _look_at(folder: Path, entries: Collection[str], outputs: Path) -> Iterator[
 def _look_into(folder: Path, outputs: Path) -> str | None:
     """Why a subfolder is left out; None if neither it nor what is below it may be a scan, or if it is OUTPUTS."""
     if stem(folder.name):
-        return "a folder, for all that its name is that of a scan"
+        return "named like a scan, but a folder"
     closed: list[OSError] = []
     for root, folders, files in os.walk(folder, onerror=closed.append):
         folders[:] = [one for one in folders if not one.startswith(".")]
         if os.path.exists(outputs) and os.path.samefile(root, outputs):
             folders.clear()
         elif any(stem(one) for one in folders) or any(True for _ in _look_at(Path(root), files, outputs)):
-            return "a folder with scans in it, and only INPUTS itself is searched: give such a folder as INPUTS"
+            return "there are scans inside, but subfolders are not searched: give such a folder as INPUTS"
     return "a folder that cannot be opened, and may hold scans" if closed else None
 
 
@@ -257,7 +257,7 @@ def _look_inside(file: Path) -> str | None:
     if head[128:132] == b"DICM":
         return SLICE
     if head.translate(None, TEXT):
-        return f"perhaps a scan, but of no known ending: rename or convert to X{CHANNEL}.nii.gz"
+        return f"perhaps a scan, but with no known ending: rename or convert to X{CHANNEL}.nii.gz"
     return None
 
 

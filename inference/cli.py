@@ -43,7 +43,7 @@ SAVE_EVERY = 10.0  # s between two writes of --json: each writes all of it, and 
 DESCRIPTION = "Segment abdominal organs and tumours in CT scans. Research use only."
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str | Path] | None = None) -> int:
     """Run the command; returns its exit code (see inference.errors). Leaves this process as it was."""
     with forgiving_streams(), Stopping() as stopping:
         try:
@@ -68,7 +68,7 @@ def _run(options: argparse.Namespace, stopping: Stopping) -> int:
         errors.hide_names(hidden)
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+def parse(arguments: Sequence[str | Path] | None = None) -> argparse.Namespace:
     """The command line; one line a flag."""
     parser = argparse.ArgumentParser(prog="python -m inference", description=DESCRIPTION)
     add = parser.add_argument
@@ -99,7 +99,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="folder of exported networks (default: those of this program)",
     )
     add("--networks", type=_names, metavar="NAMES", help="in increasing priority (default: organ,tumor if present)")
-    add("--case", action="append", default=[], metavar="NAME", help="only this case; may be repeated")
+    add("--case", type=_name, action="append", default=[], metavar="NAME", help="only this case; may be repeated")
     add("--resume", action="store_true", help="leave out cases whose label map is there and whose sidecar fits")
     add("--accept-intensities", action="store_true", help="segment even what cannot be CT in HU, with a warning")
     add("--on-error", choices=("skip", "empty"), default="skip", help="a failed case: no label map, or an empty one")
@@ -109,7 +109,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--no-sidecar", dest="sidecar", action="store_false", help="write no X.json beside X.nii.gz, no summary.json")
     add("--hash-names", action="store_true", help="names of files as a hash in logs and records")
     add("--version", action="version", version=f"viscera {__version__}")
-    return parser.parse_args(arguments)
+    return parser.parse_args(None if arguments is None else [os.fspath(one) for one in arguments])
 
 
 class Run:
@@ -217,16 +217,17 @@ class Run:
             "plan": self.options.plan,
             "step": self.options.step,
         }
-        start = perf_counter()
+        start, before = perf_counter(), None
         if taken := self._taken_name(case):
             record["error"] = taken
         elif self.options.resume and (kept := sidecar.fits(case, self.cards, vars(self.options))):
             say(f"{title}: kept, {shown(case.labels.name)} was made from this scan by these networks")
             self.written |= _file(case.labels)
-            warnings = [retold(warning, case.name) for warning in kept.get("warnings", ())]
+            warnings = [retold(warning, case.name) for warning in kept["warnings"]]
             return kept | {"case": shown(case.name), "status": "kept", "warnings": warnings}
         else:
-            record |= self._labelled(case, title)
+            made, before = self._labelled(case, title)
+            record |= made
         record["seconds"]["total"] = perf_counter() - start
         for warning in record["warnings"]:
             if warning not in self.said:
@@ -237,6 +238,9 @@ class Run:
                 record |= self._empty(case, title)
         else:
             say(f"{title}: {record['seconds']['total']:.1f} s, {len(record['labels'])} labels -> {shown(case.labels)}")
+        if forget_copy(before, record.get("output_sha256", "")):
+            record["warnings"].append(_moved(case))
+            say_warning(f"{title}: {_moved(case)}")
         if not taken:
             self.written |= _file(case.labels)
             if self.options.sidecar and (doubt := sidecar.write(case.labels, record)):
@@ -253,26 +257,26 @@ class Run:
             return f"{name} is left out: another case of this run has written {shown(case.labels.name)} already"
         return None
 
-    def _labelled(self, case: Case, title: str) -> dict[str, Any]:
-        """The record of a case whose labels are made now. An earlier label map goes first, whatever comes of this."""
+    def _labelled(self, case: Case, title: str) -> tuple[dict[str, Any], Path | None]:
+        """The record of a case whose labels are made now, and where an earlier label map is if it was renamed.
+
+        It goes first, whatever comes of this.
+        """
         self._load()
         try:
             before = make_room(case.labels)
         except UnwrittenError as error:
-            return {**self.taken, "status": "failed", "error": str(error), "unwritten": True}
-        moved = f"the {shown(case.labels.name)} that was there is not this program's: renamed to end in .before"
+            return {**self.taken, "status": "failed", "error": str(error), "unwritten": True}, None
         try:
             record = {"warnings": [], **self._segmented(case, title)}
         except BaseException:  # a signal, or no worker any more
             if before:
-                say_warning(moved)
+                say_warning(f"{title}: {_moved(case)}")
             raise
         if record["status"] == "failed":
             with suppress(OSError):  # a worker may be killed after it has written them
                 case.labels.unlink()
-        if forget_copy(before, record.get("output_sha256", "")):
-            record["warnings"].append(moved)
-        return record
+        return record, before
 
     def _load(self) -> None:
         """Start the worker if none is alive."""
@@ -383,6 +387,10 @@ def _save(path: Path, document: Any) -> None:
         raise OutputError(f"{shown(path)} cannot be written: {error.strerror}") from error
 
 
+def _moved(case: Case) -> str:
+    return f"the {shown(case.labels.name)} that was there is not known to be this program's: it now ends in .before"
+
+
 def _file(path: Path) -> set[tuple[Identity, str]]:
     """A file and its name without regard to case. By the file alone, links between equal label maps would count."""
     return {(identity, path.name.casefold()) for identity in identities(path)}
@@ -399,7 +407,10 @@ def _make_writable(folder: Path) -> str | None:
     """
     probe = folder / f".viscera.{os.getpid()}.probe"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):  # a file, or a link to nothing
+            folder.mkdir(parents=True, exist_ok=True)
+        if not os.path.isdir(folder):
+            raise OutputError(f"{shown(folder)} is there already and is not a folder")
         remove_parts([probe])
         doubt = write_atomically(probe, b"")
         probe.unlink()
@@ -413,6 +424,12 @@ def _path(text: str) -> Path:
     if not text.strip():
         raise argparse.ArgumentTypeError("the path is empty: a variable that is not set, in a script?")
     return Path(text)
+
+
+def _name(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the name is empty: a variable that is not set, in a script?")
+    return text
 
 
 def _step(text: str) -> float:

@@ -36,7 +36,7 @@ def identities(path: Path) -> set[Identity]:
 def input_files(inputs: Path, weights: Path) -> set[Identity]:
     """Every file of the inputs folder, or of the folder of the scan, and of the networks."""
     found = identities(inputs)
-    for folder in (inputs if inputs.is_dir() else inputs.parent, *weights.glob("*")):
+    for folder in (inputs if os.path.isdir(inputs) else inputs.parent, *weights.glob("*")):
         with suppress(OSError):  # no folder, or one that may not be listed
             for entry in os.listdir(folder):
                 found |= identities(folder / entry)
@@ -71,11 +71,12 @@ def check_records(path: Path, others: Iterable[Path], inputs: set[Identity]) -> 
 
     others  what else the run will write; their folders are there
     """
-    why = in_the_way(path, are_records)
-    if why and _is_empty(path) and not identities(path) & inputs:
+    if _place(path) in map(_place, others):
+        why: str | None = "has the name of another output of this run"
+    elif _is_empty(path) and not identities(path) & inputs:
         why = None  # as mktemp leaves it
-    if why is None and _place(path) in map(_place, others):
-        why = "has the name of another output of this run"
+    else:
+        why = in_the_way(path, are_records)
     if why:
         raise OutputError(f"{shown(path)} {why}: choose another file for --json")
 
@@ -125,7 +126,7 @@ def make_room(labels: Path) -> Path | None:
             record_file(labels).unlink()  # it describes labels that go
         if ours:
             labels.unlink()
-        elif labels.is_dir() and not labels.is_symlink():
+        elif os.path.isdir(labels) and not os.path.islink(labels):
             raise UnwrittenError(f"{shown(labels.name)} cannot be written: a folder has that name")
         elif os.path.lexists(labels):
             return labels.rename(_free(labels))
@@ -159,7 +160,7 @@ def _place(path: Path) -> tuple[Identity, str]:
 
 
 def _is_empty(path: Path) -> bool:
-    return path.is_file() and path.stat().st_size == 0
+    return os.path.isfile(path) and os.path.getsize(path) == 0
 
 
 def _json(path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -42,7 +43,7 @@ def write_empty(path: Path, labels: Path) -> nifti.Written:
 
 def _reader(path: Path) -> Any:
     """The module that reads a format. Raises ScanError."""
-    if path.is_dir() and dicom_files(path):
+    if os.path.isdir(path) and dicom_files(path):
         from inference import dicom  # SimpleITK is large, and NIfTI does not need it
 
         return dicom

@@ -82,6 +82,7 @@ def fits(case: Case, cards: Sequence[Card], options: dict[str, Any]) -> dict[str
             and record["weights"] == weights_digests(cards)
             and all(record[name] == options[name] for name in DECISIVE)
             and (record["precision"] == options["precision"] or _auto_gives(record["precision"], options["precision"]))
+            and all(isinstance(warning, str) for warning in record["warnings"])  # said again
             and wrote(case.labels)
             and record["input_sha256"] == scan_digest(case.scan)
         )

@@ -74,7 +74,7 @@ def _check_regular(status: os.stat_result) -> None:
 
 def files_of(scan: Path) -> list[Path]:
     """Every file that is read for a scan. Raises ScanError."""
-    if scan.is_dir():
+    if os.path.isdir(scan):
         return dicom_files(scan)
     if scan.name.lower().endswith(METAIMAGE + NRRD):
         return list(dict.fromkeys((scan, *layout(scan).files)))
@@ -96,7 +96,7 @@ def dicom_files(folder: Path) -> list[Path]:
     found, others = [], []
     for entry in entries:
         path = folder / entry
-        if entry.startswith(".") or entry.lower().endswith(NO_IMAGES) or path.is_dir():
+        if entry.startswith(".") or entry.lower().endswith(NO_IMAGES) or os.path.isdir(path):
             continue
         head = _head(path)
         if head[DICM[0] :] == DICM[1]:

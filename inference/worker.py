@@ -118,8 +118,8 @@ class Worker:
 
         try:
             written = write_empty(case.scan, case.labels)
-        except CaseError as error:
-            return {"status": "failed", "error": str(error)}
+        except Exception as error:
+            return {"status": "failed", "error": _cause(error)}
         return {"status": "done", "error": None, "output_sha256": written.sha256}
 
     def _segment(self, case: Case, record: dict[str, Any], frugal: bool) -> None:

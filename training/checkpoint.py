@@ -121,7 +121,7 @@ def _cause(error: Exception) -> str:
     if foreign := re.search(r"GLOBAL (\S+)", message):
         return f"it holds {shown(foreign[1])}, and only tensors and plain values are read, since others could run code"
     first = message.splitlines()[0].split(". ")[0] if message else type(error).__name__
-    return f"it is damaged, or no file of PyTorch's ({first})"
+    return f"it is damaged or not a PyTorch file ({first})"
 
 
 def refuse_no_parameters(file: Path) -> None:
@@ -211,7 +211,7 @@ def _fold_folder(model_folder: Path, fold: str | None) -> Path:
         return folds[0]
     chosen = model_folder / f"fold_{fold.removeprefix('fold_')}"
     if chosen not in folds:
-        raise WeightsError(f"{model_folder} has no {chosen.name}, but {names}")
+        raise WeightsError(f"{model_folder} has no {chosen.name}, only {names}")
     return chosen
 
 

@@ -33,7 +33,7 @@ def configuration_of(plans: Mapping[str, Any], name: str) -> dict[str, Any]:
     following: Any = name
     while following is not None:
         if text(following, "inherits_from") not in every:
-            raise ValueError(f"configuration {shown(following)} is missing, there is {shown(list(every))}")
+            raise ValueError(f"configuration {shown(following)} is missing, the plan has {shown(list(every))}")
         if following in seen:
             raise ValueError(f"configuration {shown(following)} inherits from itself")
         seen.append(following)

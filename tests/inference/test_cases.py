@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from inference.cases import find_cases
-from inference.errors import InputFolderError, NoInputError
+from inference.errors import InputFolderError, NoInputError, ScanError
+from inference.sources import open_file
 
 OUT = Path("out")
 
@@ -240,3 +241,26 @@ def test_ten_thousand_cases_are_found_in_less_than_two_seconds(tmp_path: Path) -
     before = time.process_time()
     found = find_cases(tmp_path, OUT)
     assert len(found.cases) == 10_000 and time.process_time() - before < 2  # 8.6 s while it went with the square
+
+
+def test_scans_in_a_folder_that_may_be_listed_but_not_entered_are_cases_that_will_fail_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    for name in ("a_0000.nii.gz", "b.nii.gz", "noending"):
+        (tmp_path / "in" / name).touch()
+    monkeypatch.chdir(tmp_path)  # another user may not enter the folders above
+    tmp_path.chmod(0o755)
+    (tmp_path / "in").chmod(0o444)
+    user = os.geteuid()
+    try:
+        if user == 0:
+            os.seteuid(12345)  # to root nothing is closed
+        found = find_cases(Path("in"), OUT)
+        with pytest.raises(ScanError, match="cannot be read: Permission denied"), open_file(found.cases[0].scan):
+            pass
+    finally:
+        os.seteuid(user)
+        (tmp_path / "in").chmod(0o755)
+    assert [case.name for case in found.cases] == ["a", "b"]
+    assert [one.name for one in found.left_out] == ["noending", "sub"]

@@ -272,17 +272,21 @@ def test_a_failed_case_leaves_no_labels_of_an_earlier_run(inputs: Path, tmp_path
     assert done.returncode == 4
     assert sorted(os.listdir(out)) == ["a.json", "b.json", "b.nii.gz.before", "summary.json"]
     assert (out / "b.nii.gz.before").read_bytes() == b"corrected by hand"
-    assert "b.nii.gz that was there is not this program's: renamed" in done.stderr
+    assert "b.nii.gz that was there is not known to be this program's: it now ends in .before" in done.stderr
     assert json.loads((out / "a.json").read_text())["status"] == "failed"
 
 
 def test_without_sidecars_a_second_run_leaves_no_copy_of_the_same_labels(
     inputs: Path, tmp_path: Path, tiny_weights: Path
 ) -> None:
+    """Nor of the same zeros: in FLARE's mount, every file is scored."""
+    scan = inputs / "b_0000.nii.gz"
+    scan.write_bytes(scan.read_bytes()[:-2000])
+    flags = ("--weights", tiny_weights, "--no-sidecar", "--on-error", "empty", *F32)
     for _ in range(2):
-        done = run(inputs, tmp_path / "out", "--weights", tiny_weights, "--no-sidecar", "--case", "a", *F32)
-        assert done.returncode == 0 and not done.stderr
-    assert os.listdir(tmp_path / "out") == ["a.nii.gz"]
+        done = run(inputs, tmp_path / "out", *flags)
+        assert done.returncode == 8 and "before" not in done.stderr
+        assert sorted(os.listdir(tmp_path / "out")) == ["a.nii.gz", "b.nii.gz"]
 
 
 def test_a_scan_that_is_left_out_is_no_success(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
@@ -292,7 +296,7 @@ def test_a_scan_that_is_left_out_is_no_success(inputs: Path, tmp_path: Path, tin
     done = run(inputs, out, *flags)
     assert done.returncode == 0 and done.stderr.count("a.nii.gz is left out") == 1, done.stderr
     (left,) = json.loads((out / "summary.json").read_text())["left_out"]
-    assert left["file"] == "a.nii.gz" and "label map" in left["reason"]
+    assert left["file"] == "a.nii.gz" and "reference labels" in left["reason"]
     (inputs / "c.mgz").touch()
     done = run(inputs, out, *flags, "--resume")
     assert done.returncode == 8 and "c.mgz is left out" in done.stderr
@@ -468,6 +472,9 @@ def test_empty_paths_are_variables_that_are_not_set(wrong: list[str], capsys: py
         with pytest.raises(SystemExit) as stop:
             parse(arguments)
         assert stop.value.code == 2 and "the path is empty" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parse(["in", "out", "--case", ""])
+    assert "the name is empty" in capsys.readouterr().err
 
 
 def test_exit_codes_of_what_cannot_start(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
@@ -476,7 +483,11 @@ def test_exit_codes_of_what_cannot_start(inputs: Path, tmp_path: Path, tiny_weig
     assert run(tmp_path / "empty", tmp_path / "out", *weights).returncode == 2
     assert run(tmp_path / "absent", tmp_path / "out", *weights).returncode == 5
     (tmp_path / "file").touch()
-    done = run(inputs, tmp_path / "file", *weights)
+    (tmp_path / "nowhere").symlink_to(tmp_path / "not made")
+    for taken in ("file", "nowhere"):
+        done = run(inputs, tmp_path / taken, *weights)
+        assert done.returncode == 7 and f"{taken} is there already and is not a folder" in done.stderr
+    done = run(inputs, tmp_path / "file" / "out", *weights)
     assert done.returncode == 7 and "cannot be written by user" in done.stderr
     assert run(inputs, tmp_path / "out", "--weights", tmp_path / "empty").returncode == 9
     assert run(inputs, tmp_path / "out", *weights, "--networks", "heart").returncode == 9
@@ -581,7 +592,7 @@ def test_the_record_of_many_cases_is_written_seldom_and_whole(
     record = tmp_path / "r.json"
     flags = ("--weights", tiny_weights, "--json", record, "--no-sidecar", *F32)
     began = time.monotonic()
-    assert cli.main([str(part) for part in (tmp_path / "in", tmp_path / "out", *flags)]) == 4
+    assert cli.main([tmp_path / "in", tmp_path / "out", *flags]) == 4
     seconds = time.monotonic() - began
     assert written[0] == 0 and written[-1] == 300 and len(written) <= 2 + seconds / cli.SAVE_EVERY
     assert [one["case"] for one in json.loads(record.read_text())] == [f"{number:03d}" for number in range(300)]

@@ -157,6 +157,9 @@ def test_json_takes_no_place_of_an_input_or_another_output(scans: Path) -> None:
     for path in (out / "x.json", out / ".." / "out" / "x.json", scans.parent / "link" / "x.json"):
         with pytest.raises(OutputError, match="another output of this run"):
             check_records(path, [out / "x.nii.gz", out / "x.json"], inputs)
+    (out / "x.json").write_text(json.dumps(RECORD))  # ours: to say that it is somebody else's would be wrong
+    with pytest.raises(OutputError, match="another output of this run"):
+        check_records(out / "x.json", [out / "x.nii.gz", out / "x.json"], inputs)
     check_records(out / "y.json", [out / "x.nii.gz", out / "x.json"], inputs)
 
 

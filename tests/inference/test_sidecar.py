@@ -32,6 +32,9 @@ GONE = object()
         ({"output_sha256": "0"}, False),
         ({"input_sha256": "0"}, False),
         ({"program": GONE}, False),  # a record of somebody else's
+        ({"warnings": ["odd"]}, True),
+        ({"warnings": 3}, False),  # what cannot be said again
+        ({"warnings": [None]}, False),
     ],
 )
 def test_labels_of_another_program_are_kept_if_it_gives_the_same(
@@ -45,7 +48,7 @@ def test_labels_of_another_program_are_kept_if_it_gives_the_same(
     record = {
         "case": "x", "status": "done", "program": "0.1.0", "labels_version": LABELS, "precision": "bf16",
         "plan": "abdomen", "step": 0.5, "weights": weights_digests(cards), "input_sha256": digest(case.scan),
-        "output_sha256": digest(case.labels),
+        "output_sha256": digest(case.labels), "warnings": [],
     } | changes  # fmt: skip
     (tmp_path / "x.json").write_text(json.dumps({name: value for name, value in record.items() if value is not GONE}))
     assert (fits(case, cards, OPTIONS) is not None) == fit

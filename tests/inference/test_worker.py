@@ -72,6 +72,17 @@ def test_too_little_memory_in_every_way_fails_by_name(case: Case, tiny_weights: 
     assert not case.labels.exists()
 
 
+def test_an_empty_label_map_that_needs_too_much_memory_fails_in_a_sentence(
+    case: Case, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise MemoryError
+
+    worker = worker_of(tiny_weights, case, lambda frugal: False)
+    monkeypatch.setattr("inference.reading.write_empty", refuse)
+    assert worker.empty(case) == {"status": "failed", "error": "not enough memory for this scan"}
+
+
 def test_a_try_that_failed_has_given_its_memory_back_before_the_next(case: Case, tiny_weights: Path) -> None:
     held: list[weakref.ref[np.ndarray]] = []
 

@@ -413,7 +413,7 @@ def test_a_relu_is_run_by_every_engine(model: Path, tmp_path: Path) -> None:
         ((*TINY, "inherits_from"), "nothing", "configuration 'nothing' is missing"),
         ((*TINY, "architecture"), None, "architecture is None"),
         ((*TINY, "architecture"), {}, "network_class_name is missing"),
-        (("configurations",), {"3d_fullres": {}}, "configuration 'tiny' is missing, there is ['3d_fullres']"),
+        (("configurations",), {"3d_fullres": {}}, "configuration 'tiny' is missing, the plan has ['3d_fullres']"),
         (("configurations",), [], "configurations is []"),
         (("transpose_forward",), [0, 0, 1], "transpose_forward"),
         (("transpose_backward",), [2, 1, 0], "does not undo"),
@@ -535,7 +535,7 @@ def test_other_folders_and_files_get_a_sentence(
         put(tmp_path / "raw", "dataset.json", "imagesTr/a_0000.nii.gz"): "training data",
         tmp_path / "other.pt": "seg_layers is missing",
         tmp_path / "list.pt": "does not hold a student's parameters",
-        put(tmp_path / "t", "a.txt") / "a.txt": "no file of PyTorch's",
+        put(tmp_path / "t", "a.txt") / "a.txt": "not a PyTorch file",
     }
     for path, cause in said.items():
         assert cause in said_by_the_command(path, monkeypatch, capsys), path
@@ -552,7 +552,7 @@ def test_a_checkpoint_of_another_name_is_named(model: Path) -> None:
 
 
 def test_a_fold_that_is_not_there(model: Path) -> None:
-    assert "has no fold_3, but fold_0" in refusal(model, fold="3")
+    assert "has no fold_3, only fold_0" in refusal(model, fold="3")
     shutil.rmtree(model / "fold_0")
     assert "has no fold_*" in refusal(model)
 
@@ -567,5 +567,5 @@ def test_plans_that_are_no_table(content: bytes, model: Path) -> None:
 def test_checkpoints_that_are_none(content: bytes, model: Path) -> None:
     (model / CHECKPOINT).write_bytes(content)
     said = refusal(model)
-    assert "cannot be read as a checkpoint: it is damaged, or no file of PyTorch's" in said
+    assert "cannot be read as a checkpoint: it is damaged or not a PyTorch file" in said
     assert "weights_only=False" not in said.replace("`", "")  # no advice to run what the file holds
