@@ -235,7 +235,7 @@ def _look_at(folder: Path, entries: Collection[str], outputs: Path) -> Iterator[
 def _look_into(folder: Path, outputs: Path) -> str | None:
     """Why a subfolder is left out; None if neither it nor what is below it may be a scan, or if it is OUTPUTS."""
     if stem(folder.name):
-        return "named like a scan, but a folder"
+        return "a folder, although it is named like a scan"
     closed: list[OSError] = []
     for root, folders, files in os.walk(folder, onerror=closed.append):
         folders[:] = [one for one in folders if not one.startswith(".")]

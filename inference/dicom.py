@@ -164,7 +164,8 @@ def _check_one_series(slices: Sequence[_Slice]) -> None:
         series.setdefault(key, []).append(one)
     if len(series) > 1:
         parts = [
-            f"number {_code(number or 'unknown')} with {files[0].name} and {len(files) - 1} more files"
+            f"number {_code(number or 'unknown')} with {files[0].name}"
+            + (f" and {len(files) - 1} more" if len(files) > 1 else "")
             for (_, number), files in series.items()
         ]
         more = [f"{len(parts) - MOST_NAMED} others"] if len(parts) > MOST_NAMED else []
@@ -217,6 +218,8 @@ def _stack(slices: Sequence[_Slice]) -> tuple[list[_Slice], Header]:
     _check_even(slices, places, normal)
     _check_turns(slices)
     down, along = slices[0].numbers("PixelSpacing", 2)  # mm from row to row, from column to column
+    if min(down, along) <= 0:
+        raise slices[0].refused(f"has a {_tag('PixelSpacing')} that is not above 0")
     affine = np.eye(4)
     affine[:3, 0], affine[:3, 1] = row * along, column * down
     affine[:3, 2] = (places[-1] - places[0]) / (len(slices) - 1)
@@ -252,7 +255,14 @@ def _check_even(slices: Sequence[_Slice], places: np.ndarray, normal: np.ndarray
             + (f"they differ in {differ[0]}; give each phase a folder of its own" if differ else "take one of them out")
         )
     line = places[0] + np.linspace(0, 1, len(places))[:, None] * (places[-1] - places[0])
-    if np.linalg.norm(places - line, axis=1).max() > UNEVEN * np.linalg.norm(usual):
+    aside = np.linalg.norm(places - line, axis=1)
+    if aside.max() > UNEVEN * np.linalg.norm(usual):
+        lengths = np.linalg.norm(steps, axis=1)
+        if np.ptp(lengths) <= UNEVEN * np.median(lengths):
+            raise ScanError(
+                f"has {slices[int(aside.argmax())].name} {aside.max():.4g} mm beside the line of the other slices, "
+                f"by {_tag('ImagePositionPatient')}"
+            )
         at = int(np.linalg.norm(steps - usual, axis=1).argmax())
         raise ScanError(
             f"has {np.linalg.norm(steps[at]):.4g} mm between {slices[at].name} and {slices[at + 1].name} where "

@@ -163,7 +163,7 @@ def _scaling(fields: Nifti1Header, warnings: list[str]) -> tuple[float, float] |
     if np.isnan(slope) and np.isnan(inter):  # how nibabel writes "none"
         return None
     if not np.isfinite(inter):
-        raise ScanError(f"has the intercept {inter:g}: HU cannot be told")
+        raise ScanError(f"has the intercept {inter:g}: HU cannot be computed")
     if slope == 0 or not np.isfinite(slope):
         if slope != 0 or inter != 0:
             warnings.append(f"slope {slope:g} means no scaling: intercept {inter:g} is not applied")

@@ -61,10 +61,14 @@ def _finite(voxels: np.ndarray) -> tuple[np.ndarray, list[str]]:
     if missing * 2 > voxels.size:
         raise ScanError(f"has no value (NaN) in {missing / voxels.size:.0%} of its voxels")
     if missing:
-        warnings.append(f"{missing} voxels have no value (NaN): taken as air, {AIR} HU")
+        warnings.append(
+            f"{missing} {'voxel has' if missing == 1 else 'voxels have'} no value (NaN): taken as air, {AIR} HU"
+        )
     infinite = int(np.isinf(voxels).sum())
     if infinite:
-        warnings.append(f"{infinite} voxels are infinite: taken as {AIR} or {METAL} HU")
+        warnings.append(
+            f"{infinite} {'voxel is' if infinite == 1 else 'voxels are'} infinite: taken as {AIR} or {METAL} HU"
+        )
     return np.nan_to_num(voxels, nan=AIR, neginf=AIR, posinf=METAL), warnings
 
 

@@ -33,7 +33,9 @@ def read_scan(path: Path) -> tuple[Scan, Header]:
     header, dtype = _understood(path, lies)
     check_memory(header.shape, dtype.itemsize)
     stored, odd = _stored(path, lies, header.shape, dtype)
-    return Scan(real_numbers(stored), header.spacing, header.orientation, (*header.warnings, *odd)), header
+    return Scan(
+        real_numbers(stored), header.spacing, header.orientation, (*header.warnings, *lies.warnings, *odd)
+    ), header
 
 
 def read_header(path: Path) -> Header:
@@ -118,13 +120,15 @@ def nifti_header(affine: np.ndarray, shape: tuple[int, ...]) -> Header:
 def _understood(path: Path, lies: Layout) -> tuple[Header, np.dtype[Any]]:
     """Grid and type of the voxels, by SimpleITK: it sees a copy of the header and no other file."""
     kind = "MetaImageIO" if path.name.lower().endswith(METAIMAGE) else "NrrdImageIO"
+    if lies.fault:
+        raise ScanError(lies.fault)
     sitk = library()
     with complaints(), open(os.memfd_create("header"), "w+b", buffering=0) as copy:
         copy.write(lies.header)
         try:
             reader = reader_of(copy, kind)
         except RuntimeError:
-            raise ScanError(f"cannot be read: its header is damaged or not that of a {kind[:-2]}") from None
+            raise ScanError(f"cannot be read: its header is damaged or is not that of a {kind[:-7]} image") from None
     size, components = reader.GetSize(), reader.GetNumberOfComponents()
     if components != 1 or len(size) != 3:
         raise ScanError(f"is {len(size)}-D with {components} values a voxel: one CT of three dimensions is needed")

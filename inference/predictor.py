@@ -71,7 +71,7 @@ class Predictor:
             raise ValueError(f"step {step!r} is not a number above 0 and at most 1")
         if threads is not None and not (_number(threads, Integral) and threads >= 1):
             raise ValueError(f"threads {threads!r} is not a whole number of at least 1")
-        if not isinstance(weights, str | os.PathLike):
+        if not isinstance(weights, str | os.PathLike) or not os.fspath(weights):
             raise ValueError(f"weights {weights!r} is not the path of a folder")
         names = _names(networks)
         self._arguments: dict[str, Any] = {
@@ -131,6 +131,8 @@ class Predictor:
         odd about it. Raises MemoryError where memory, the machine's or the GPU's, is too small.
         """
         odd: tuple[str, ...] = ()
+        if not isinstance(scan, Scan):
+            raise ValueError(f"expected an inference.Scan, not a {type(scan).__name__}")
         if not scan.checked:
             scan = _checked(scan.voxels, scan.spacing, scan.orientation, self.accept_intensities)
             odd = scan.warnings
@@ -193,25 +195,26 @@ def looks_turned(shape: Sequence[int], spacing: Sequence[float], orientation: st
 
 def _array(voxels: Any) -> np.ndarray:
     """What the Python API is given as a 3-D array of numbers, without a copy where it is one."""
-    wanted = "a 3-D array (z, y, x) of HU is wanted"
+    expected = "expected a 3-D array (z, y, x) of HU"
     module = type(voxels).__module__.partition(".")[0]
     if module == "nibabel":
         raise ValueError(
-            f"{wanted}, not a nibabel {type(voxels).__name__}, whose axes are (x, y, z): np.asarray(image.dataobj).T, "
-            'and orientation="".join(nibabel.aff2axcodes(image.affine))'
+            f"{expected}, not a nibabel {type(voxels).__name__}, whose axes are (x, y, z): "
+            'use np.asarray(image.dataobj).T and orientation="".join(nibabel.aff2axcodes(image.affine))'
         )
     if module == "SimpleITK":
-        raise ValueError(f"{wanted}, not a SimpleITK {type(voxels).__name__}: SimpleITK.GetArrayFromImage gives one")
+        raise ValueError(f"{expected}, not a SimpleITK {type(voxels).__name__}: SimpleITK.GetArrayFromImage gives one")
     if isinstance(voxels, str | bytes | os.PathLike):
-        raise ValueError(f"{wanted}, not a path: python -m inference reads files")
+        raise ValueError(f"{expected}, not a path: python -m inference reads files")
     if isinstance(voxels, np.ma.MaskedArray) and np.ma.is_masked(voxels):
-        raise ValueError(f"{wanted}, not a masked one: its filled(-1024) makes air of what is masked")
+        raise ValueError(f"{expected}, not a masked array: array.filled(-1024) turns masked voxels into air")
     try:
         array = np.asarray(voxels)
     except Exception as error:  # each library has its own reasons: a ragged list, memory of a GPU, a gradient
-        raise ValueError(f"{wanted}, and NumPy makes none of this {type(voxels).__name__}: {error}") from error
+        raise ValueError(f"{expected}, and NumPy cannot make one from this {type(voxels).__name__}: {error}") from error
     if array.ndim != 3:
-        raise ValueError(f"{wanted}, not one of shape {array.shape}")
+        given = "one of shape" if array.ndim else f"a {type(voxels).__name__}, which has the shape"
+        raise ValueError(f"{expected}, not {given} {array.shape}")
     return array
 
 

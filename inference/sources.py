@@ -17,6 +17,9 @@ METAIMAGE = (".mha", ".mhd")
 NRRD = (".nrrd", ".nhdr")
 SLICES = (".dcm", ".dicom", ".ima")  # endings of DICOM files, if they have one
 DICM = (128, b"DICM")  # where every DICOM file says what it is
+NO_LENGTHS = "does not say how large its voxels are: it has no "
+NO_SPACE = "the header gives no orientation: axes taken as a scanner stores them (LPS)"
+SPACES = ("right-anterior-superior", "left-anterior-superior", "left-posterior-superior", "ras", "las", "lps")
 NO_IMAGES = ("dicomdir", ".json", ".nii", ".nii.gz", *METAIMAGE, *NRRD)  # how names end that no slice of DICOM has
 MOST_HEADER = 1 << 20
 MOST_FILES = 100_000
@@ -38,6 +41,8 @@ class Layout:
     packing  "raw", "gzip" or "zlib"
     big      whether bytes come in big-endian order
     header   the text of the header that says the rest, as of a file that holds its own raw voxels
+    warnings one sentence each for what the header lacks
+    fault    what it lacks so that the scan cannot be read, where SimpleITK would take 1 mm; else empty
     """
 
     files: tuple[Path, ...]
@@ -45,6 +50,8 @@ class Layout:
     packing: str
     big: bool
     header: bytes
+    warnings: tuple[str, ...] = ()
+    fault: str = ""
 
 
 @contextmanager
@@ -93,7 +100,7 @@ def dicom_files(folder: Path) -> list[Path]:
         entries = sorted(os.listdir(folder))
     except OSError as error:
         raise ScanError(f"cannot be opened: {error.strerror}") from error
-    found, others = [], []
+    found, others, texts = [], [], []
     for entry in entries:
         path = folder / entry
         if entry.startswith(".") or entry.lower().endswith(NO_IMAGES) or os.path.isdir(path):
@@ -103,8 +110,17 @@ def dicom_files(folder: Path) -> list[Path]:
             found.append(path)
         elif not _is_text(head) or _ending(entry) in SLICES:
             others.append(path)
+        else:
+            texts.append(path)
     endings = {*SLICES, *(_ending(path.name) for path in found)}
-    return sorted([*found, *(path for path in others if _ending(path.name) in endings)])
+    numbered = {_pattern(path.name) for path in found if _pattern(path.name) != path.name}
+    return sorted(
+        [
+            *found,
+            *(path for path in others if _ending(path.name) in endings),
+            *(path for path in texts if _pattern(path.name) in numbered),
+        ]
+    )
 
 
 def _head(path: Path) -> bytes:
@@ -119,6 +135,11 @@ def _head(path: Path) -> bytes:
 def _is_text(head: bytes) -> bool:
     """A README without an ending is no damaged slice."""
     return re.fullmatch(rb"[\t\r\n -~\x80-\xff]+", head) is not None
+
+
+def _pattern(name: str) -> str:
+    """The same for names that differ in their numbers alone, as those of slices do."""
+    return re.sub(r"\d+", "#", name)
 
 
 def _ending(name: str) -> str:
@@ -165,6 +186,9 @@ def _metaimage(path: Path, head: bytes) -> Layout:
     for name, plain in (("ElementToIntensityFunctionSlope", 1), ("ElementToIntensityFunctionOffset", 0)):
         if name in fields and _number(fields[name]) != plain:
             raise ScanError(f"has {name} = {fields[name][:20]}, which is not applied: store HU")
+    sized = _lengths(fields.get("ElementSpacing", fields.get("ElementSize", "")))
+    fault = "" if sized else NO_LENGTHS + "ElementSpacing above 0"
+    odd = () if {"TransformMatrix", "Orientation", "Rotation"} & fields.keys() else (NO_SPACE,)
     skip = int(_number(fields.get("HeaderSize", "0")))
     compressed = says("CompressedData")
     if compressed and skip:
@@ -175,7 +199,7 @@ def _metaimage(path: Path, head: bytes) -> Layout:
     start = None if skip < 0 else skip or (end if local else 0)
     header = "\n".join([*kept[:-1], "ElementDataFile = LOCAL", ""])
     big = says("BinaryDataByteOrderMSB", "ElementByteOrderMSB")
-    return Layout(files, start, "zlib" if compressed else "raw", big, os.fsencode(header))
+    return Layout(files, start, "zlib" if compressed else "raw", big, os.fsencode(header), odd, fault)
 
 
 def _nrrd(path: Path, head: bytes) -> Layout:
@@ -197,17 +221,20 @@ def _nrrd(path: Path, head: bytes) -> Layout:
             fields[name] = found[2].strip().lower()
         else:
             kept.append(line)
-            fields |= {name: found[2].strip().lower()} if found and name == "endian" else {}
+            fields |= {name: found[2].strip().lower()} if found else {}
     packing = {"raw": "raw", "gzip": "gzip", "gz": "gzip"}.get(fields.get("encoding", ""))
     if packing is None:
         raise ScanError("has an encoding that is neither raw nor gzip: convert it to one of these")
+    sized = "spacedirections" in fields or _lengths(fields.get("spacings", ""))
+    fault = "" if sized else NO_LENGTHS + "space directions, and no spacings above 0"
+    odd = () if "spacedirections" in fields and fields.get("space") in SPACES else (NO_SPACE,)
     skip = int(_number(fields.get("byteskip", "0")))
     if _number(fields.get("lineskip", "0")) or (skip and packing == "gzip"):
         raise ScanError("skips lines or bytes before its voxels: convert it to .nii.gz")
     files = _named(path.parent, named, head[end:], lists=named.split()[:1] == ["LIST"]) if apart else (path,)
     start = None if skip < 0 else skip + (0 if apart else end)
     header = "\n".join([*kept, "encoding: raw", "", ""])
-    return Layout(files, start, packing, fields.get("endian") == "big", os.fsencode(header))
+    return Layout(files, start, packing, fields.get("endian") == "big", os.fsencode(header), odd, fault)
 
 
 def _line(head: bytes, start: int) -> tuple[str, int]:
@@ -234,6 +261,14 @@ def _named(folder: Path, named: str, rest: bytes, lists: bool) -> tuple[Path, ..
         if PurePath(name).is_absolute() or ".." in PurePath(name).parts or "\0" in name:
             raise ScanError("has its voxels outside its own folder by its header: refused; move them beside it")
     return tuple(folder / name for name in names)
+
+
+def _lengths(text: str) -> bool:
+    """Whether numbers above 0 are there, and nothing else."""
+    try:
+        return bool(text.split()) and all(0 < float(part) < float("inf") for part in text.split())
+    except ValueError:
+        return False
 
 
 def _number(text: str) -> float:

@@ -57,7 +57,7 @@ class Stream:
         self._fresh = b""  # read from the file, not yet given to a member
         self._member: igzip_lib.IgzipDecompressor | None = None
         self._members = 0  # begun: gzip may have many, zlib has one
-        self.garbage = False  # bytes that are no gzip follow the last member
+        self.garbage = False  # bytes that are not gzip follow the last member
         size = os.fstat(file.fileno()).st_size
         file.seek(start)
         self.packing = packing or ("gzip" if file.read(len(GZIP)) == GZIP else "raw")
@@ -110,7 +110,7 @@ class Stream:
             return [f"more than {MOST_SURPLUS >> 20} MiB follow the voxels: left unread, and the checksum unchecked"]
         if surplus:
             return [f"{surplus} bytes follow the voxels: left out"]
-        return [f"bytes that are no {self.packing} follow the {self.packing} stream: left out"] if self.garbage else []
+        return [f"bytes after the {self.packing} stream are ignored"] if self.garbage else []
 
     def _next_member(self) -> bool:
         """Begin the next member (pigz and bgzip write many), if one follows."""

@@ -134,7 +134,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "other series": (
         {"SeriesInstanceUID": "1.9", "SeriesNumber": 7},
         "holds 2 DICOM series by SeriesInstanceUID (0020,000E) and SeriesNumber (0020,0011): "
-        "number 2 with 000.dcm and 8 more files and number 7 with 004.dcm and 0 more files; give each a folder",
+        "number 2 with 000.dcm and 8 more and number 7 with 004.dcm; give each a folder",
     ),
     "a copy": (
         {"ImagePositionPatient": "-20\\-30\\16"},
@@ -203,6 +203,26 @@ def test_phases_between_each_other_are_no_volume_but_acquisitions_one_after_anot
     for name, values in (("halves", "1111122222"), ("each", "0123456789")):
         series(tmp_path / name, hu, lambda z: {"AcquisitionNumber": values[z]})  # noqa: B023
         assert np.array_equal(read_scan(tmp_path / name)[0].voxels, hu)
+
+
+def test_pixels_of_no_size_and_a_slice_aside_are_refused(hu: np.ndarray, tmp_path: Path) -> None:
+    for number, spacing in enumerate(("-5\\4", "0\\0", "5\\-4")):
+        series(tmp_path / f"s{number}", hu, lambda z, spacing=spacing: {"PixelSpacing": spacing})
+        with pytest.raises(ScanError, match=r"^s\d holds 000.dcm, which has a PixelSpacing .* that is not above 0$"):
+            read_scan(tmp_path / f"s{number}")
+    series(tmp_path / "x", hu, lambda z: position(x=-20 + 2 * (z % 2), z=7 + 3 * z))
+    with pytest.raises(ScanError, match=r"^x has 00\d.dcm \S+ mm beside the line of the other slices"):
+        read_scan(tmp_path / "x")
+
+
+@pytest.mark.parametrize("name", ["{:03}.dcm", "IM{:04}", "1.2.840.{}"])
+def test_a_web_page_in_the_place_of_a_slice_fails_the_series(name: str, hu: np.ndarray, tmp_path: Path) -> None:
+    last = series(tmp_path / "s", hu, name=name)[-1]
+    (tmp_path / "s" / "readme").write_text("text of another name is left alone")
+    assert read_scan(tmp_path / "s")[0].voxels.shape == hu.shape
+    last.write_text("<html>404</html>")
+    with pytest.raises(ScanError, match=f"holds {last.name}, which is damaged"):
+        read_scan(tmp_path / "s")
 
 
 def test_a_slice_of_another_size_is_named(hu: np.ndarray, tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def hot(hu: np.ndarray, value: float, count: int) -> np.ndarray:
 
 NAN = float("nan")
 WARNED: dict[str, tuple[Change, str]] = {
-    "one NaN": (lambda hu: hot(hu, NAN, 1), "1 voxels have no value"),
+    "one NaN": (lambda hu: hot(hu, NAN, 1), "1 voxel has no value"),
     "NaN around the field of view": (lambda hu: padded(hu, NAN), "no value"),
     "infinite": (lambda hu: hot(hot(hu, np.inf, 1), -np.inf, 2), "infinite"),
     "times two": (lambda hu: hu * 2, "below -1300"),
@@ -193,7 +193,7 @@ def test_numbers_beyond_float32_are_infinite_and_are_seen_as_such(ct: np.ndarray
     given[3, 4, 5] = 1e300
     voxels, warnings = checked(real_numbers(given))
     assert voxels[3, 4, 5] == 3071
-    assert warnings == ["1 voxels are infinite: taken as -1024 or 3071 HU"]
+    assert warnings == ["1 voxel is infinite: taken as -1024 or 3071 HU"]
 
 
 @pytest.mark.parametrize("value", [NAN, 0, 40])

@@ -265,6 +265,41 @@ def test_what_would_be_read_wrongly_is_refused(made: Callable[..., Path]) -> Non
             read_scan(made(name, lines, data))
 
 
+def test_voxels_of_unknown_size_are_refused_and_those_of_unknown_orientation_a_warning(
+    made: Callable[..., Path],
+) -> None:
+    meta, nrrd = made("a.mha", "BinaryData = True", "LOCAL\n"), made("a.nrrd", "endian: little\nencoding: raw", "\n")
+    spacing, directions = b"ElementSpacing = 3 4 5", b"space directions: (3,0,0) (0,4,0) (0,0,5)"
+    space = b"space: left-posterior-superior"
+    unknown = "does not say how large its voxels are"
+    for path, old, new, said in (
+        (meta, b"\n" + spacing, b"", unknown),
+        (meta, b"\n" + spacing, b"\nelementspacing = 3 4 5", unknown),
+        (meta, spacing, b"ElementSpacing = -3 4 5", unknown),
+        (meta, spacing, b"ElementSpacing = 3 nan 5", unknown),
+        (meta, spacing, b"ElementSpacing = 3,4,5", unknown),
+        (meta, spacing, b"ElementSize = 3 4 5", ""),
+        (meta, b"TransformMatrix", b"Comment", "no orientation"),
+        (nrrd, space + b"\n" + directions + b"\nspace origin: (0,0,0)", b"content: ct", unknown),
+        (nrrd, space + b"\n" + directions + b"\nspace origin: (0,0,0)", b"spacings: 3 nan 5", unknown),
+        (nrrd, space + b"\n" + directions + b"\nspace origin: (0,0,0)", b"spacings: 3 4 -5", unknown),
+        (nrrd, space + b"\n" + directions + b"\nspace origin: (0,0,0)", b"spacings: 3 4 5", "no orientation"),
+        (nrrd, space, b"space: scanner-xyz", "no orientation"),
+        (nrrd, space, b"space: LPS", ""),
+    ):
+        whole = path.read_bytes()
+        assert whole.count(old) == 1
+        path.write_bytes(whole.replace(old, new))
+        if said == unknown:
+            with pytest.raises(ScanError, match=f"^{path.name} {said}"):
+                read_scan(path)
+        else:
+            scan, _ = read_scan(path)
+            assert scan.spacing == (5, 4, 3) and scan.orientation == "LPS"
+            assert [said in text for text in scan.warnings] == ([True] if said else [])
+        path.write_bytes(whole)
+
+
 def test_a_name_that_is_not_utf8(made: Callable[..., Path], image: Any) -> None:
     path = made("a.mha", "BinaryData = True", "LOCAL\n")
     odd = path.rename(Path(os.fsdecode(os.fsencode(path.parent) + b"/\xff.mha")))

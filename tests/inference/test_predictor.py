@@ -103,13 +103,13 @@ def test_spacing_of_every_kind(spacing: Any, predictor: Predictor, blob: np.ndar
 def test_nan_is_air_and_is_said(predictor: Predictor, blob: np.ndarray) -> None:
     odd, air = blob.astype(np.float32), blob.astype(np.float32)
     odd[13, 25, 25], air[13, 25, 25] = np.nan, -1024
-    with pytest.warns(ScanWarning, match="1 voxels have no value") as said:
+    with pytest.warns(ScanWarning, match="1 voxel has no value") as said:
         labels = predictor(odd, SPACING)
     assert np.isnan(odd[13, 25, 25])
     assert np.array_equal(labels, predictor(air, SPACING))
     assert said[0].filename == __file__  # the line that called it
     labels, report = predictor.segment(Scan(odd, SPACING, "LPS"))
-    assert report.warnings == ["1 voxels have no value (NaN): taken as air, -1024 HU"]
+    assert report.warnings == ["1 voxel has no value (NaN): taken as air, -1024 HU"]
     assert np.array_equal(labels, predictor(air, SPACING))
 
 
@@ -123,7 +123,7 @@ def test_the_same_warning_is_shown_for_every_scan(tiny_weights: Path, blob: np.n
     )
     command: list[Any] = [sys.executable, "-c", program, tiny_weights, tmp_path / "odd.npy"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stderr.count("ScanWarning: 1 voxels have no value") == 3
+    assert done.stderr.count("ScanWarning: 1 voxel has no value") == 3
 
 
 SPOILT: dict[str, Callable[[np.ndarray], Any]] = {
@@ -246,12 +246,20 @@ def test_orientation_that_is_not_three_letters(orientation: Any, predictor: Pred
     + [("engine", value) for value in ("tensorflow", None, "", ["torch"])]
     + [("precision", value) for value in ("float32", 16, None)]
     + [("plan", value) for value in ("Abdomen", None, True)]
-    + [("weights", value) for value in (None, 3, ["weights"])]
+    + [("weights", value) for value in (None, 3, "", ["weights"])]
     + [("accept_intensities", value) for value in ("no", None, 1)],
 )
 def test_arguments_of_another_kind(argument: str, value: Any, tiny_weights: Path) -> None:
     with pytest.raises(ValueError, match=argument):
         Predictor(**{"weights": tiny_weights, argument: value})
+
+
+@pytest.mark.parametrize(
+    "given", [None, "scan.nii.gz", (1, 2, 3), np.zeros((9, 9, 9))], ids=["None", "path", "tuple", "array"]
+)
+def test_segment_takes_scans_only(given: Any, predictor: Predictor) -> None:
+    with pytest.raises(ValueError, match="expected an inference.Scan, not a "):
+        predictor.segment(given)
 
 
 def test_one_network_may_be_named_by_a_string(tiny_weights: Path, blob: np.ndarray) -> None:
