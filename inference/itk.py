@@ -128,7 +128,7 @@ def _understood(path: Path, lies: Layout) -> tuple[Header, np.dtype[Any]]:
         try:
             reader = reader_of(copy, kind)
         except RuntimeError:
-            raise ScanError(f"cannot be read: its header is damaged or is not of the format of its name") from None
+            raise ScanError("cannot be read: its header is damaged or is not of the format of its name") from None
     size, components = reader.GetSize(), reader.GetNumberOfComponents()
     if components != 1 or len(size) != 3:
         raise ScanError(f"is {len(size)}-D with {components} values a voxel: one CT of three dimensions is needed")
