@@ -98,12 +98,12 @@ def parse(arguments: Sequence[str | Path] | None = None) -> argparse.Namespace:
         metavar="DIR",
         help="folder of exported networks (default: those of this program)",
     )
-    add("--networks", type=_names, metavar="NAMES", help="in increasing priority (default: organ,tumor if present)")
+    add("--networks", type=_names, metavar="NAMES", help="in increasing priority (default: organ,tumor if present, else all)")
     add("--case", type=_name, action="append", default=[], metavar="NAME", help="only this case; may be repeated")
     add("--resume", action="store_true", help="skip cases whose label map was made from the same scan in the same way")
     add("--accept-intensities", action="store_true", help="segment even what cannot be CT in HU, with a warning")
     add("--on-error", choices=("skip", "empty"), default="skip", help="a failed case: no label map, or an empty one")
-    add("--timeout", type=_seconds, default=600.0, metavar="S", help="seconds without progress before a case fails (600)")
+    add("--timeout", type=_seconds, default=600.0, metavar="S", help="seconds without progress: a case fails (600)")
     add("--threads", type=_count, metavar="N", help="processors to use (default: all that this process may)")
     add("--json", type=_path, metavar="FILE", help="write one record per case: times, memory, windows, warnings")
     add("--no-sidecar", dest="sidecar", action="store_false", help="write no X.json beside X.nii.gz, no summary.json")
