@@ -98,7 +98,7 @@ def parse(arguments: Sequence[str | Path] | None = None) -> argparse.Namespace:
         metavar="DIR",
         help="folder of exported networks (default: those of this program)",
     )
-    add("--networks", type=_names, metavar="NAMES", help="in increasing priority (default: organ,tumor if present, else all)")
+    add("--networks", type=_names, metavar="NAMES", help="in increasing priority (default: organ,tumor, else all)")
     add("--case", type=_name, action="append", default=[], metavar="NAME", help="only this case; may be repeated")
     add("--resume", action="store_true", help="skip cases whose label map was made from the same scan in the same way")
     add("--accept-intensities", action="store_true", help="segment even what cannot be CT in HU, with a warning")
