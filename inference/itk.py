@@ -20,8 +20,9 @@ from inference import machine
 from inference.errors import MemoryBudgetError, ScanError, shown
 from inference.header import LONGEST, SHEAR, Header, parse
 from inference.hounsfield import real_numbers
+from inference.names import METAIMAGE
 from inference.scan import Scan
-from inference.sources import METAIMAGE, Layout, layout, open_file
+from inference.sources import Layout, layout, open_file
 from inference.stream import open_stream
 
 MOST_NIFTI = 2**15 - 1  # voxels along an axis, by NIfTI-1's header

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 NIFTI = (".nii.gz", ".nii")
-OTHER = (".nrrd", ".nhdr", ".mha", ".mhd")  # read through SimpleITK
+METAIMAGE = (".mha", ".mhd")
+NRRD = (".nrrd", ".nhdr")
 CHANNEL = "_0000"  # nnU-Net's and FLARE's suffix of the first, here the only, image channel
 
 
 def stem(name: str) -> str | None:
     """The name without the ending of a format that we read, or None."""
-    for ending in NIFTI + OTHER:
+    for ending in NIFTI + METAIMAGE + NRRD:
         if name.lower().endswith(ending) and len(name) > len(ending):
             return name[: -len(ending)]
     return None

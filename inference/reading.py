@@ -15,8 +15,9 @@ from inference import nifti
 from inference.errors import CaseError, ScanError, shown
 from inference.header import PAIR, Header
 from inference.hounsfield import checked
+from inference.names import METAIMAGE, NRRD
 from inference.scan import Scan
-from inference.sources import METAIMAGE, NRRD, dicom_files
+from inference.sources import dicom_files
 
 
 def read_scan(path: Path, accept: bool = False) -> tuple[Scan, Header]:

@@ -12,9 +12,8 @@ from io import FileIO
 from pathlib import Path, PurePath
 
 from inference.errors import ScanError
+from inference.names import METAIMAGE, NRRD
 
-METAIMAGE = (".mha", ".mhd")
-NRRD = (".nrrd", ".nhdr")
 SLICES = (".dcm", ".dicom", ".ima")  # endings of DICOM files, if they have one
 DICM = (128, b"DICM")  # where every DICOM file says what it is
 NO_LENGTHS = "does not say how large its voxels are: it has no "
