@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 MOST_NAME = 200  # bytes of the final name in a part's name: file systems allow 255, and the rest of it takes 20
 CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # as CIFS and some of FUSE answer
@@ -46,6 +48,11 @@ def write_atomically(path: Path, data: bytes) -> str | None:
     if doubt is None:
         return None
     return f"files are written, but may not survive a power cut: the file system cannot sync them ({doubt.strerror})"
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write JSON as `write_atomically` does. Raises OSError."""
+    write_atomically(path, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
 
 
 def _sync(descriptor: int) -> OSError | None:

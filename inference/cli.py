@@ -6,7 +6,6 @@ Nothing but the standard library is imported here: the work is done by a process
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -17,7 +16,7 @@ from time import perf_counter
 from typing import Any
 
 from inference import __version__, errors, machine, sidecar
-from inference.atomic import remove_parts, write_atomically
+from inference.atomic import remove_parts, write_atomically, write_json
 from inference.card import WEIGHTS, read_cards
 from inference.cases import Case, LeftOut, find_cases
 from inference.console import forgiving_streams, say, say_error, say_warning
@@ -382,7 +381,7 @@ class _Bars(AbstractContextManager["_Bars"]):
 def _save(path: Path, document: Any) -> None:
     """Write JSON whole or not at all. Raises OutputError."""
     try:
-        write_atomically(path, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
+        write_json(path, document)
     except OSError as error:
         raise OutputError(f"{shown(path)} cannot be written: {error.strerror}") from error
 

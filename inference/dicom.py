@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from inference.errors import ScanError, shown
-from inference.header import SLOPE, Header
-from inference.itk import check_memory, complaints, nifti_header, reader_of
+from inference.header import SLOPE, Header, check_memory
+from inference.itk import complaints, nifti_header, reader_of
 from inference.scan import FEWEST, SPACING, Scan
 from inference.sources import dicom_files, open_file
 

@@ -16,7 +16,8 @@ from nibabel.nifti2 import Nifti2Header
 from nibabel.orientations import aff2axcodes
 from nibabel.quaternions import quat2mat
 
-from inference.errors import ScanError
+from inference import machine
+from inference.errors import MemoryBudgetError, ScanError
 from inference.scan import check_extent, times
 from inference.stream import looks_like
 
@@ -86,6 +87,17 @@ class Header:
         size = int(fields["sizeof_hdr"])
         fields["vox_offset"] = size + EXTENDER
         return bytes(fields.binaryblock) + bytes(EXTENDER)
+
+
+def check_memory(shape: tuple[int, ...], stored: int) -> None:
+    """Before voxels of `stored` bytes each are read. Raises MemoryBudgetError."""
+    # Beside the stored voxels there will be float32 ones, where they are converted, and labels twice.
+    need, budget = prod(shape) * (stored + 6), machine.memory_budget()
+    if need > budget:
+        raise MemoryBudgetError(
+            f"is too large: {' x '.join(map(str, shape))} voxels need {need / 1e9:.2f} GB, "
+            f"and {budget / 1e9:.2f} GB are free"
+        )
 
 
 def parse(block: bytes) -> Header:

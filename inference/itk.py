@@ -9,16 +9,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import FileIO
-from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from nibabel.nifti1 import Nifti1Header
 
-from inference import machine
-from inference.errors import MemoryBudgetError, ScanError, shown
-from inference.header import LONGEST, SHEAR, Header, parse
+from inference.errors import ScanError, shown
+from inference.header import LONGEST, SHEAR, Header, check_memory, parse
 from inference.hounsfield import real_numbers
 from inference.names import METAIMAGE
 from inference.scan import Scan
@@ -83,16 +81,6 @@ def reader_of(file: FileIO, kind: str) -> Any:
     reader.SetFileName(f"/proc/self/fd/{file.fileno()}")
     reader.ReadImageInformation()
     return reader
-
-
-def check_memory(shape: tuple[int, ...], stored: int) -> None:
-    """Before voxels of `stored` bytes each are read. Raises MemoryBudgetError."""
-    need, budget = prod(shape) * (stored + 6), machine.memory_budget()  # as float32 as well, and labels twice
-    if need > budget:
-        raise MemoryBudgetError(
-            f"is too large: {' x '.join(map(str, shape))} voxels need {need / 1e9:.2f} GB, "
-            f"and {budget / 1e9:.2f} GB are free"
-        )
 
 
 def nifti_header(affine: np.ndarray, shape: tuple[int, ...]) -> Header:

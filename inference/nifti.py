@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from isal import isal_zlib
 
-from inference import machine
 from inference.atomic import write_atomically
-from inference.errors import MemoryBudgetError, ScanError, UnwrittenError, shown
-from inference.header import LONGEST, Header, parse, voxel_bytes
+from inference.errors import ScanError, UnwrittenError, shown
+from inference.header import LONGEST, Header, check_memory, parse, voxel_bytes
 from inference.hounsfield import real_numbers
 from inference.scan import Scan
 from inference.stream import Stream, open_stream
@@ -78,13 +76,7 @@ def _read(stream: Stream) -> tuple[Header, np.ndarray, list[str]]:
     size = voxel_bytes(header)
     if stream.most < header.offset + size:
         raise ScanError(f"is too short for {' x '.join(map(str, header.shape))} voxels: cut off, or a broken header")
-    # Beside the stored voxels there will be float32 ones, where they are converted, and labels twice.
-    need, budget = size + prod(header.shape) * 6, machine.memory_budget()
-    if need > budget:
-        raise MemoryBudgetError(
-            f"is too large: {' x '.join(map(str, header.shape))} voxels need {need / 1e9:.2f} GB, "
-            f"and {budget / 1e9:.2f} GB are free"
-        )
+    check_memory(header.shape, header.dtype.itemsize)
     stored = np.empty(header.shape[::-1], header.dtype)
     target = stored.reshape(-1).view(np.uint8).data
     early = bytes(head[header.offset : header.offset + size])  # a NIfTI-1 file's first voxels came with the head

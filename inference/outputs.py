@@ -106,10 +106,15 @@ def read_record(labels: Path) -> dict[str, Any] | None:
 def wrote(labels: Path) -> bool:
     """Whether a label map is just as this program wrote it: its sha256 is in the record beside it."""
     record = read_record(labels)
-    if record is None or "output_sha256" not in record:
+    return record is not None and describes(record, labels)
+
+
+def describes(record: dict[str, Any], labels: Path) -> bool:
+    """Whether a record is that of a label map as it is."""
+    if "output_sha256" not in record:
         return False
     try:
-        return bool(record["output_sha256"] == _sha256(labels))
+        return bool(record["output_sha256"] == digest(labels))
     except OSError:
         return False
 
@@ -121,7 +126,8 @@ def make_room(labels: Path) -> Path | None:
     Returns its new path, None if nothing was renamed. Raises UnwrittenError.
     """
     try:
-        ours, record = wrote(labels), read_record(labels)
+        record = read_record(labels)
+        ours = record is not None and describes(record, labels)
         if record is not None:
             record_file(labels).unlink()  # it describes labels that go
         if ours:
@@ -138,7 +144,7 @@ def make_room(labels: Path) -> Path | None:
 def forget_copy(before: Path | None, sha256: str) -> bool:
     """Remove what `make_room` renamed if it holds the very bytes that were written again; whether it stays."""
     with suppress(OSError):
-        if before and _sha256(before) == sha256:
+        if before and digest(before) == sha256:
             before.unlink()
             return False
     return before is not None
@@ -171,7 +177,8 @@ def _json(path: Path) -> Any:
         return json.load(file)
 
 
-def _sha256(path: Path) -> str:
+def digest(path: Path) -> str:
+    """sha256 of a regular file. Raises OSError."""
     with _open(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

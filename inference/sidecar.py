@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from inference.atomic import write_atomically
+from inference.atomic import write_json
 from inference.card import Card
 from inference.cases import Case
 from inference.errors import ScanError, shown
 from inference.names import record_file
-from inference.outputs import in_the_way, is_record, read_record, wrote
+from inference.outputs import describes, digest, in_the_way, is_record, read_record
 from inference.sources import files_of
 
 LABELS = 2  # raised whenever the same scan may get other labels than before; 0.1.0 had none in its records
 DECISIVE = ("plan", "step")  # what else changes labels: a label map made otherwise is made again
-
-
-def digest(path: Path) -> str:
-    """sha256 of a file. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb", buffering=0) as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(0, "is not a regular file")
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def scan_digest(scan: Path) -> str:
@@ -54,7 +43,7 @@ def write(labels: Path, record: dict[str, Any]) -> str | None:
     why = in_the_way(path, is_record)
     if why is None:
         try:
-            write_atomically(path, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
+            write_json(path, record)
             return None
         except OSError as error:
             why = f"cannot be written: {error.strerror or error}"
@@ -83,7 +72,7 @@ def fits(case: Case, cards: Sequence[Card], options: dict[str, Any]) -> dict[str
             and all(record[name] == options[name] for name in DECISIVE)
             and (record["precision"] == options["precision"] or _auto_gives(record["precision"], options["precision"]))
             and all(isinstance(warning, str) for warning in record["warnings"])  # said again
-            and wrote(case.labels)
+            and describes(record, case.labels)
             and record["input_sha256"] == scan_digest(case.scan)
         )
     except (OSError, ScanError, ValueError, KeyError, TypeError):

@@ -11,7 +11,8 @@ import pytest
 
 from inference import __version__
 from inference.cases import Case
-from inference.sidecar import LABELS, digest, fits, weights_digests
+from inference.outputs import digest
+from inference.sidecar import LABELS, fits, weights_digests
 from tests.inference.cards import make_card
 
 OPTIONS = {"plan": "abdomen", "step": 0.5, "precision": "auto"}
