@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,8 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from inference.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
 INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
@@ -126,11 +123,6 @@ def test_what_does_not_end_by_itself_is_ended_after_a_second(command: list[str],
 # What a notebook does: call main, and go on.
 
 
-def state() -> tuple[Any, ...]:
-    handlers = [signal.getsignal(number) for number in (INT, TERM, HUP, signal.SIGALRM)]
-    return handlers, dict(os.environ), sys.stdin, sys.stdout, sys.stderr, signal.pthread_sigmask(signal.SIG_BLOCK, ())
-
-
 @pytest.fixture
 def arguments(tmp_path: Path, blob: np.ndarray, save_scan: Callable[..., Path], tiny_weights: Path) -> list[str]:
     scan = save_scan(tmp_path / "Doe_0000.nii.gz", blob, (3.0, 2.0, 2.0))
@@ -138,45 +130,21 @@ def arguments(tmp_path: Path, blob: np.ndarray, save_scan: Callable[..., Path], 
     return [*map(str, paths), "--engine", "onnxruntime", "--threads", "1", "--hash-names"]
 
 
-def test_main_leaves_its_caller_as_it_was(arguments: list[str], tmp_path: Path) -> None:
-    from inference.errors import names_are_hidden
-
-    before = state()
-    assert main(arguments) == 0
-    assert main([str(tmp_path / "absent"), *arguments[1:]]) == 5
-    with pytest.raises(SystemExit):
-        main(["--help"])
-    assert state() == before
-    assert not names_are_hidden()
-    with pytest.raises(KeyboardInterrupt):
-        signal.raise_signal(INT)
+def called(name: str, arguments: list[str]) -> None:
+    """Let a program of tests.inference.caller call `main` with these arguments."""
+    command = [sys.executable, "-m", "tests.inference.caller", name, *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
 
 
-def test_main_stopped_by_a_signal_leaves_its_caller_as_it_was(arguments: list[str], tmp_path: Path) -> None:
-    before = state()
+def test_main_leaves_its_caller_as_it_was(arguments: list[str]) -> None:
+    called("leaves_its_caller_as_it_was", arguments)
 
-    def interrupt() -> None:
-        while signal.getsignal(INT) == signal.default_int_handler:
-            time.sleep(0.001)
-        os.kill(os.getpid(), INT)
 
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    code = main(arguments)
-    thread.join()
-    assert code == 130
-    time.sleep(1.2)  # nothing comes later either
-    assert state() == before
+def test_main_stopped_by_a_signal_leaves_its_caller_as_it_was(arguments: list[str]) -> None:
+    called("is_stopped_by_a_signal", arguments)
 
 
 def test_main_in_another_thread_sets_no_handlers(arguments: list[str], tmp_path: Path) -> None:
-    codes: list[int] = []
-    before = state()
-    thread = threading.Thread(target=lambda: codes.append(main(arguments)))
-    thread.start()
-    while thread.is_alive():
-        assert [signal.getsignal(number) for number in (INT, TERM, HUP, signal.SIGALRM)] == before[0]
-        time.sleep(0.02)
-    assert codes == [0]
-    assert state() == before
+    called("runs_in_another_thread", arguments)
     assert (tmp_path / "out" / "Doe.nii.gz").exists()
