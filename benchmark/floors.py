@@ -21,9 +21,9 @@ from openvino import opset13 as ops
 
 from benchmark.run import host
 from inference.card import Card, read_cards
+from inference.formats.reading import read_scan
+from inference.grids.prepare import prepare
 from inference.machine import computes, usable_cpus
-from inference.prepare import prepare
-from inference.reading import read_scan
 from inference.segment import body
 
 CHANNELS, SHAPE = 64, (16, 64, 96)  # of the convolution whose speed is the peak

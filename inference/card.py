@@ -13,14 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inference.errors import WeightsError
+from .errors import WeightsError
 
 FORMAT = 1  # of card.json; a reader refuses a format it does not know
 FILE_NAME = "card.json"
 WEIGHTS_FILE = "weights.bin"  # what the graphs of a network share if float16 holds its weights exactly
 # The files of a network for each precision of its arithmetic; bf16 is made from f32.
 FORMS = {"f32": ("model.onnx",), "f16": ("model_f16.onnx",), "int8": ("model_int8.xml", "model_int8.bin")}
-WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
+_HERE = Path(__file__).resolve().parent
+# Inside the package where it is installed with them, beside it in a checkout.
+WEIGHTS = (_HERE if (_HERE / "weights").is_dir() else _HERE.parent) / "weights"
 USUAL = ("organ", "tumor")  # rising priority: the paper lays the tumour over the organs
 
 

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from inference.arrays import array_library, free_blocks
-from inference.card import WEIGHTS, Card, read_cards
-from inference.engines import DEVICES, ENGINES, PRECISIONS, Choice, choose, load
-from inference.errors import ScanError, ScanWarning, WeightsError
-from inference.hounsfield import checked, real_numbers
-from inference.machine import usable_cpus
-from inference.scan import Scan, check_extent, check_orientation
-from inference.segment import PLANS, Model, Report, segment
+from .arrays import array_library, free_blocks
+from .card import WEIGHTS, Card, read_cards
+from .engines.choose import DEVICES, ENGINES, PRECISIONS, Choice, choose, load
+from .errors import ScanError, ScanWarning, WeightsError
+from .formats.hounsfield import checked, real_numbers
+from .machine import usable_cpus
+from .scan import Scan, check_extent, check_orientation
+from .segment import PLANS, Model, Report, segment
 
 MATRIX = 256  # pixels that a scanner's planes have along a side at least
 # Python shows a warning of the same words once; every scan's count. Filters that a program sets come before this one.
@@ -125,14 +125,14 @@ class Predictor:
         on_windows: Callable[[str, int], Callable[[], None]] = lambda name, most: lambda: None,
         frugal: bool = False,
     ) -> tuple[np.ndarray, Report]:
-        """Labels and the report of the run; `on_windows` and `frugal` as in inference.segment.
+        """Labels and the report of the run; `on_windows` and `frugal` as in `segment`.
 
         A scan that no reader has checked is checked as by `__call__`, with the same errors, and the report has what is
         odd about it. Raises MemoryError where memory, the machine's or the GPU's, is too small.
         """
         odd: tuple[str, ...] = ()
         if not isinstance(scan, Scan):
-            raise ValueError(f"expected an inference.Scan, not a {type(scan).__name__}")
+            raise ValueError(f"expected a Scan, not a {type(scan).__name__}")
         if not scan.checked:
             scan = _checked(scan.voxels, scan.spacing, scan.orientation, self.accept_intensities)
             odd = scan.warnings
@@ -205,7 +205,7 @@ def _array(voxels: Any) -> np.ndarray:
     if module == "SimpleITK":
         raise ValueError(f"{expected}, not a SimpleITK {type(voxels).__name__}: SimpleITK.GetArrayFromImage gives one")
     if isinstance(voxels, str | bytes | os.PathLike):
-        raise ValueError(f"{expected}, not a path: python -m inference reads files")
+        raise ValueError(f"{expected}, not a path: python -m {__package__} reads files")
     if isinstance(voxels, np.ma.MaskedArray) and np.ma.is_masked(voxels):
         raise ValueError(f"{expected}, not a masked array: array.filled(-1024) turns masked voxels into air")
     try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from inference.errors import ScanError
+from .errors import ScanError
 
 FEWEST = 3  # voxels along an axis
 SPACING = (0.05, 30.0)  # mm

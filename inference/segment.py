@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from inference.arrays import Array, Network
-from inference.body import body_mask, muscle_box
-from inference.card import Card
-from inference.pieces import drop_far_pieces
-from inference.prepare import Trace, prepare, to_network_axes
-from inference.restore import restore
-from inference.scan import Scan
-from inference.sliding import Padding, Progress, padding, slabs, wide_slabs
-from inference.windows import SHALLOW, Box, Plan, abdomen_plan, dense_plan, grid, wide_window
+from .anatomy.body import body_mask, muscle_box
+from .anatomy.pieces import drop_far_pieces
+from .arrays import Array, Network
+from .card import Card
+from .grids.prepare import Trace, prepare, to_network_axes
+from .grids.restore import restore
+from .scan import Scan
+from .windows.layout import SHALLOW, Box, Plan, abdomen_plan, dense_plan, grid, wide_window
+from .windows.sliding import Padding, Progress, padding, slabs, wide_slabs
 
 PLANS = ("abdomen", "dense")
 BODY_HU = -300  # between lung (-900..-500 HU) and fat (-120..-80 HU)

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from inference.card import FILE_NAME, FORMS, Card, read_card
-from inference.prepare import prepare
-from inference.reading import read_scan
+from inference.formats.reading import read_scan
+from inference.grids.prepare import prepare
 from inference.segment import body
-from inference.sliding import padding
+from inference.windows.sliding import padding
 
 import nncf  # isort: skip
 import openvino as ov  # isort: skip

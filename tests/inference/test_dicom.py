@@ -16,11 +16,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from inference.cases import find_cases
+from inference.command.sidecar import scan_digest
 from inference.errors import ScanError, hide_names
-from inference.reading import read_scan, write_empty
-from inference.sidecar import scan_digest
-from inference.sources import dicom_files
+from inference.formats.cases import find_cases
+from inference.formats.reading import read_scan, write_empty
+from inference.formats.sources import dicom_files
 from tests.inference.dicom import DEFLATED, JPEG_2000, JPEG_LOSSLESS, series, slice_bytes
 
 sitk = pytest.importorskip("SimpleITK")

@@ -22,7 +22,7 @@ from nibabel.nifti2 import Nifti2Header
 
 from inference import machine
 from inference.errors import CaseError
-from inference.reading import read_scan
+from inference.formats.reading import read_scan
 from tests.inference.test_nifti import SHAPE, file_bytes, header
 
 ROOT = Path(__file__).resolve().parents[2]

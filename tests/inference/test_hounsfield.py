@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from inference.errors import ScanError
-from inference.hounsfield import checked, real_numbers
-from inference.reading import read_scan
+from inference.formats.hounsfield import checked, real_numbers
+from inference.formats.reading import read_scan
 
 Change = Callable[[np.ndarray], np.ndarray]
 RNG = np.random.default_rng(5)

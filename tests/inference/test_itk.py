@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inference import machine, nifti
+from inference import machine
+from inference.command.sidecar import scan_digest
 from inference.errors import MemoryBudgetError, ScanError, hide_names
-from inference.reading import read_scan, write_empty
-from inference.sidecar import scan_digest
-from inference.sources import files_of
+from inference.formats.nifti import file as nifti
+from inference.formats.reading import read_scan, write_empty
+from inference.formats.sources import files_of
 
 sitk = pytest.importorskip("SimpleITK")
 

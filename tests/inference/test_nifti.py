@@ -19,10 +19,11 @@ import pytest
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 
-from inference import machine, nifti
+from inference import machine
 from inference.errors import CaseError, MemoryBudgetError, ScanError
-from inference.header import parse
-from inference.reading import read_scan, write_empty
+from inference.formats.nifti import file as nifti
+from inference.formats.nifti.header import parse
+from inference.formats.reading import read_scan, write_empty
 
 SHAPE = (10, 12, 14)  # (z, y, x)
 SPACING = (5.0, 4.0, 3.0)  # mm

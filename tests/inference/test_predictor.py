@@ -20,7 +20,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from inference import engines
+from inference.engines import choose as engines
 from inference.errors import ScanError, ScanWarning, VisceraError, WeightsError
 from inference.predictor import Predictor, looks_turned
 from inference.scan import Scan

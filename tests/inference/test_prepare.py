@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from inference.prepare import nonzero_box, prepare, to_network_axes
+from inference.grids.prepare import nonzero_box, prepare, to_network_axes
 from inference.scan import Scan
 from tests.inference.cards import make_card
 

@@ -12,7 +12,7 @@ import pytest
 from nibabel.nifti1 import Nifti1Header
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
-from inference import nifti
+from inference.formats.nifti import file as nifti
 from inference.predictor import Predictor
 
 SPACING = (3.0, 2.0, 2.0)  # mm (z, y, x)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from inference.prepare import Trace
-from inference.resize import resampled_shape
-from inference.restore import restore, winning_channel
+from inference.grids.prepare import Trace
+from inference.grids.resize import resampled_shape
+from inference.grids.restore import restore, winning_channel
 from tests.inference.cards import make_card
 from tests.inference.test_prepare import SPACINGS
 

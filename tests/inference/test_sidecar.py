@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from inference import __version__
-from inference.cases import Case
-from inference.outputs import digest
-from inference.sidecar import LABELS, fits, weights_digests
+from inference.command.sidecar import LABELS, fits, weights_digests
+from inference.formats.cases import Case
+from inference.formats.outputs import digest
 from tests.inference.cards import make_card
 
 OPTIONS = {"plan": "abdomen", "step": 0.5, "precision": "auto"}

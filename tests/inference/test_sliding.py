@@ -7,8 +7,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from inference.sliding import Progress, padding, slabs, wide_slabs
-from inference.windows import Plan, dense_plan, gaussian, grid, starts
+from inference.windows.layout import Plan, dense_plan, gaussian, grid, starts
+from inference.windows.sliding import Progress, padding, slabs, wide_slabs
 
 PATCH = (6, 8, 10)
 SHAPE = (17, 19, 26)

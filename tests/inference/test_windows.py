@@ -7,7 +7,7 @@ from itertools import pairwise, product
 import numpy as np
 import pytest
 
-from inference.windows import (
+from inference.windows.layout import (
     FOUND,
     SHARED,
     Corner,

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inference.cases import Case
-from inference.cli import parse
-from inference.nifti import read_scan
+from inference.command.cli import parse
+from inference.command.worker import Worker
+from inference.formats.cases import Case
+from inference.formats.nifti.file import read_scan
 from inference.predictor import Predictor
-from inference.worker import Worker
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -79,7 +79,7 @@ def test_an_empty_label_map_that_needs_too_much_memory_fails_in_a_sentence(
         raise MemoryError
 
     worker = worker_of(tiny_weights, case, lambda frugal: False)
-    monkeypatch.setattr("inference.reading.write_empty", refuse)
+    monkeypatch.setattr("inference.formats.reading.write_empty", refuse)
     assert worker.empty(case) == {"status": "failed", "error": "not enough memory for this scan"}
 
 

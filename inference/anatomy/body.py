@@ -8,8 +8,8 @@ from typing import Any
 import cc3d
 import numpy as np
 
-from inference.arrays import Array, to_host
-from inference.windows import Box
+from ..arrays import Array, to_host
+from ..windows.layout import Box
 
 CELL = 5.0  # mm: the side of the cells in the plane that decide; a board up to twice as thick is no body
 LEAST = 0.01  # of the volume's cells; less is no body

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from inference.errors import ScanError, shown
-from inference.header import SLOPE, Header, check_memory
-from inference.itk import complaints, nifti_header, reader_of
-from inference.scan import FEWEST, SPACING, Scan
-from inference.sources import dicom_files, open_file
+from ..errors import ScanError, shown
+from ..scan import FEWEST, SPACING, Scan
+from .itk import complaints, nifti_header, reader_of
+from .nifti.header import SLOPE, Header, check_memory
+from .sources import dicom_files, open_file
 
 TAGS = {
     "ImageType": "0008,0008",

@@ -13,7 +13,7 @@ from math import ceil, inf
 
 import numpy as np
 
-from inference.arrays import Array
+from ..arrays import Array
 
 Corner = tuple[int, int, int]
 Shape = tuple[int, int, int]

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from inference.atomic import write_json
-from inference.card import Card
-from inference.cases import Case
-from inference.errors import ScanError, shown
-from inference.names import record_file
-from inference.outputs import describes, digest, in_the_way, is_record, read_record
-from inference.sources import files_of
+from ..card import Card
+from ..errors import ScanError, shown
+from ..formats.atomic import write_json
+from ..formats.cases import Case
+from ..formats.outputs import describes, digest, in_the_way, is_record, read_record
+from ..formats.sources import files_of
+from ..names import record_file
 
 LABELS = 2  # raised whenever the same scan may get other labels than before; 0.1.0 had none in its records
 DECISIVE = ("plan", "step")  # what else changes labels: a label map made otherwise is made again

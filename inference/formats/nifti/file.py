@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 from isal import isal_zlib
 
-from inference.atomic import write_atomically
-from inference.errors import ScanError, UnwrittenError, shown
-from inference.header import LONGEST, Header, check_memory, parse, voxel_bytes
-from inference.hounsfield import real_numbers
-from inference.scan import Scan
-from inference.stream import Stream, open_stream
+from ...errors import ScanError, UnwrittenError, shown
+from ...scan import Scan
+from ..atomic import write_atomically
+from ..hounsfield import real_numbers
+from ..stream import Stream, open_stream
+from .header import LONGEST, Header, check_memory, parse, voxel_bytes
 
 LEVEL = 1  # of gzip: label maps shrink a hundredfold at any level
 GZIP_WINDOW = 31  # zlib.h: 15 bits of window, and 16 for a gzip header, which then holds neither time nor name

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from nibabel.nifti1 import Nifti1Header
 
-from inference.errors import ScanError, shown
-from inference.header import LONGEST, SHEAR, Header, check_memory, parse
-from inference.hounsfield import real_numbers
-from inference.names import METAIMAGE
-from inference.scan import Scan
-from inference.sources import Layout, layout, open_file
-from inference.stream import open_stream
+from ..errors import ScanError, shown
+from ..names import METAIMAGE
+from ..scan import Scan
+from .hounsfield import real_numbers
+from .nifti.header import LONGEST, SHEAR, Header, check_memory, parse
+from .sources import Layout, layout, open_file
+from .stream import open_stream
 
 MOST_NIFTI = 2**15 - 1  # voxels along an axis, by NIfTI-1's header
 

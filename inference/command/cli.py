@@ -15,14 +15,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from inference import __version__, errors, machine, sidecar
-from inference.atomic import remove_parts, write_atomically, write_json
-from inference.card import WEIGHTS, read_cards
-from inference.cases import Case, LeftOut, find_cases
-from inference.console import forgiving_streams, say, say_error, say_warning
-from inference.errors import OutputError, UnwrittenError, VisceraError, retold, shown
-from inference.names import record_file
-from inference.outputs import (
+from .. import __version__, errors, machine
+from ..card import WEIGHTS, read_cards
+from ..errors import OutputError, UnwrittenError, VisceraError, retold, shown
+from ..formats.atomic import remove_parts, write_atomically, write_json
+from ..formats.cases import Case, LeftOut, find_cases
+from ..formats.outputs import (
     Identity,
     check_labels,
     check_records,
@@ -33,8 +31,11 @@ from inference.outputs import (
     is_summary,
     make_room,
 )
-from inference.stopping import Stopped, Stopping
-from inference.supervisor import LostError, Supervisor
+from ..names import record_file
+from . import sidecar
+from .console import forgiving_streams, say, say_error, say_warning
+from .stopping import Stopped, Stopping
+from .supervisor import LostError, Supervisor
 
 SOME_FAILED, ALL_FAILED = 8, 4
 SAVE_EVERY = 10.0  # s between two writes of --json: each writes all of it, and time must not go with the square
@@ -43,7 +44,7 @@ DESCRIPTION = "Segment abdominal organs and tumours in CT scans. Research use on
 
 
 def main(arguments: Sequence[str | Path] | None = None) -> int:
-    """Run the command; returns its exit code (see inference.errors). Leaves this process as it was."""
+    """Run the command; returns its exit code (see errors). Leaves this process as it was."""
     with forgiving_streams(), Stopping() as stopping:
         try:
             return _run(parse(arguments), stopping)
@@ -69,7 +70,7 @@ def _run(options: argparse.Namespace, stopping: Stopping) -> int:
 
 def parse(arguments: Sequence[str | Path] | None = None) -> argparse.Namespace:
     """The command line; one line a flag."""
-    parser = argparse.ArgumentParser(prog="python -m inference", description=DESCRIPTION)
+    parser = argparse.ArgumentParser(prog=f"python -m {__name__.partition('.')[0]}", description=DESCRIPTION)
     add = parser.add_argument
     add(
         "inputs",

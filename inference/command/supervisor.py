@@ -12,10 +12,10 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from inference.cases import Case
-from inference.errors import VisceraError
-from inference.stopping import held
-from inference.worker import serve
+from ..errors import VisceraError
+from ..formats.cases import Case
+from .stopping import held
+from .worker import serve
 
 Message = dict[str, Any]
 POLL = 0.2  # s between two looks at whether the run is to stop

@@ -23,16 +23,16 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from inference import errors, machine
-from inference.cases import Case
-from inference.errors import CaseError, DeviceError, UnwrittenError, VisceraError, one_line
+from .. import errors, machine
+from ..errors import CaseError, DeviceError, UnwrittenError, VisceraError, one_line
+from ..formats.cases import Case
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from inference.predictor import Predictor
-    from inference.scan import Scan
-    from inference.segment import Report
+    from ..predictor import Predictor
+    from ..scan import Scan
+    from ..segment import Report
 
 LOADED_BY = ("weights", "networks", "device", "engine", "precision", "plan", "step", "threads", "accept_intensities")
 Send = Callable[[dict[str, Any]], None]
@@ -68,7 +68,7 @@ class Worker:
     """Networks, loaded with the command line's `options`, and what is said about each scan."""
 
     def __init__(self, options: dict[str, Any], send: Send) -> None:
-        from inference.predictor import Predictor  # NumPy and an engine come with it
+        from ..predictor import Predictor  # NumPy and an engine come with it
 
         self.send = send
         start = perf_counter()
@@ -114,7 +114,7 @@ class Worker:
 
     def empty(self, case: Case) -> dict[str, Any]:
         """Write a label map without labels for a scan that failed, if its header can be read."""
-        from inference.reading import write_empty
+        from ..formats.reading import write_empty
 
         try:
             written = write_empty(case.scan, case.labels)
@@ -125,9 +125,9 @@ class Worker:
     def _segment(self, case: Case, record: dict[str, Any], frugal: bool) -> None:
         import numpy as np
 
-        from inference import nifti
-        from inference.reading import read_scan
-        from inference.sidecar import scan_digest
+        from ..formats.nifti import file as nifti
+        from ..formats.reading import read_scan
+        from .sidecar import scan_digest
 
         seconds = record["seconds"]
         start = perf_counter()
@@ -157,7 +157,7 @@ class Worker:
 
     def _labels(self, scan: Scan, record: dict[str, Any], frugal: bool) -> tuple[np.ndarray, Report]:
         """Segment; where memory runs out, again in small windows, and from a GPU at last on the CPU."""
-        from inference.predictor import Predictor
+        from ..predictor import Predictor
 
         # A try that failed has to be left before the next: its exception holds all that it had allocated.
         if not frugal:

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from inference.arrays import Array, Network
-from inference.windows import SIGMA, THIN, Plan, Shape, gaussian, halfway, wide_grid
+from ..arrays import Array, Network
+from .layout import SIGMA, THIN, Plan, Shape, gaussian, halfway, wide_grid
 
 Slab = tuple[int, Array]  # first plane, logits (k, planes, y, x) float32
 Padding = tuple[tuple[int, int], ...]  # voxels before and after each axis

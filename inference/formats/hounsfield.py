@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from inference.errors import ScanError
+from ..errors import ScanError
 
 AIR, METAL = -1024, 3071  # HU: what 12 bits can hold
 NO_AIR = -200  # HU: below fat, above lung

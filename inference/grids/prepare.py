@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from inference.arrays import Array
-from inference.card import Card
-from inference.resize import apply_matrix, axis_matrix, nearest_index, resampled_shape, separate_axis
-from inference.scan import Scan, reorient
+from ..arrays import Array
+from ..card import Card
+from ..scan import Scan, reorient
+from .resize import apply_matrix, axis_matrix, nearest_index, resampled_shape, separate_axis
 
 CHUNK = 16  # slices resampled at a time: 512 x 512 float32 slices that stay in the cache
 

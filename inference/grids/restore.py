@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from inference.arrays import Array, to_host
-from inference.card import Card
-from inference.prepare import Box, Trace, to_network_axes
-from inference.resize import linear_taps, nearest_index, separate_axis
-from inference.sliding import Slab
+from ..arrays import Array, to_host
+from ..card import Card
+from ..windows.sliding import Slab
+from .prepare import Box, Trace, to_network_axes
+from .resize import linear_taps, nearest_index, separate_axis
 
 
 @dataclass(frozen=True)

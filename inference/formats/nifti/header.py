@@ -16,10 +16,10 @@ from nibabel.nifti2 import Nifti2Header
 from nibabel.orientations import aff2axcodes
 from nibabel.quaternions import quat2mat
 
-from inference import machine
-from inference.errors import MemoryBudgetError, ScanError
-from inference.scan import check_extent, times
-from inference.stream import looks_like
+from ... import machine
+from ...errors import MemoryBudgetError, ScanError
+from ...scan import check_extent, times
+from ..stream import looks_like
 
 # By size of the header: where the magic bytes are, and what they are.
 MAGIC = {348: (344, b"n+1\0"), 540: (4, b"n+2\0\r\n\x1a\n")}

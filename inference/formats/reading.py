@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from inference import nifti
-from inference.errors import CaseError, ScanError, shown
-from inference.header import PAIR, Header
-from inference.hounsfield import checked
-from inference.names import METAIMAGE, NRRD
-from inference.scan import Scan
-from inference.sources import dicom_files
+from ..errors import CaseError, ScanError, shown
+from ..names import METAIMAGE, NRRD
+from ..scan import Scan
+from .hounsfield import checked
+from .nifti import file as nifti
+from .nifti.header import PAIR, Header
+from .sources import dicom_files
 
 
 def read_scan(path: Path, accept: bool = False) -> tuple[Scan, Header]:
@@ -45,13 +45,13 @@ def write_empty(path: Path, labels: Path) -> nifti.Written:
 def _reader(path: Path) -> Any:
     """The module that reads a format. Raises ScanError."""
     if os.path.isdir(path) and dicom_files(path):
-        from inference import dicom  # SimpleITK is large, and NIfTI does not need it
+        from . import dicom  # SimpleITK is large, and NIfTI does not need it
 
         return dicom
     if path.name.lower().endswith((".img", ".img.gz")):
         raise ScanError(PAIR)
     if path.name.lower().endswith(METAIMAGE + NRRD):
-        from inference import itk
+        from . import itk
 
         return itk
     return nifti
