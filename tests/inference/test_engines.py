@@ -124,7 +124,7 @@ def test_other_errors_of_an_engine_are_one_line(tiny_weights: Path) -> None:
 def test_an_engine_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch, tiny_weights: Path) -> None:
     from inference.card import read_card
 
-    def refuse(name: str) -> None:
+    def refuse(name: str, package: str) -> None:
         raise ImportError(f"{name}.so: undefined symbol")
 
     monkeypatch.setattr(engines, "import_module", refuse)

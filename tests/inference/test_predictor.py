@@ -258,7 +258,7 @@ def test_arguments_of_another_kind(argument: str, value: Any, tiny_weights: Path
     "given", [None, "scan.nii.gz", (1, 2, 3), np.zeros((9, 9, 9))], ids=["None", "path", "tuple", "array"]
 )
 def test_segment_takes_scans_only(given: Any, predictor: Predictor) -> None:
-    with pytest.raises(ValueError, match="expected an inference.Scan, not a "):
+    with pytest.raises(ValueError, match="expected a Scan, not a "):
         predictor.segment(given)
 
 
