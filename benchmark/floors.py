@@ -99,7 +99,7 @@ def main() -> None:
     peaks = {p: peak_operations(p, usable_cpus()) for p in ("f32", "bf16") if computes(p)}
     result: dict[str, Any] = {"host": host(), "operations_a_second": peaks, "bytes_a_second": peak_bytes(), "scans": {}}
     for scan_path in arguments.scans:
-        scan, _ = read_scan(scan_path)
+        scan = read_scan(scan_path)
         voxels = operations = 0.0
         for card in read_cards(arguments.weights, None):
             volume, _ = prepare(scan, card, np)

@@ -15,11 +15,12 @@ import numpy as np
 from .anatomy.body import body_mask, muscle_box
 from .anatomy.pieces import drop_far_pieces
 from .arrays import Array, Network
+from .boxes import Box, bounding, grown, shape_of, shifted
 from .card import Card
 from .grids.prepare import Trace, prepare, to_network_axes
 from .grids.restore import restore
 from .scan import Scan
-from .windows.layout import SHALLOW, Box, Plan, abdomen_plan, dense_plan, grid, wide_window
+from .windows.layout import SHALLOW, Plan, abdomen_plan, dense_plan, grid, wide_window
 from .windows.sliding import Padding, Progress, padding, slabs, wide_slabs
 
 PLANS = ("abdomen", "dense")
@@ -90,7 +91,7 @@ def segment(
     for model in models:
         found = None
         if plan == "abdomen" and labels is not None:
-            found = bounds(labels)
+            found = bounding(labels)
             if found is None:
                 # Outside the abdomen a tumour network has nothing to find and would only raise false alarms.
                 report.windows[model.card.name] = {"run": 0, "skipped": 0}
@@ -108,17 +109,6 @@ def segment(
 def overlay(below: np.ndarray, above: np.ndarray) -> np.ndarray:
     """`above` where it is not 0, else `below` (paper, section 2.3: the tumour has priority)."""
     return np.where(above > 0, above, below)
-
-
-def bounds(labels: np.ndarray) -> Box | None:
-    """The smallest box (z, y, x) that holds every label, or None where there is none."""
-    box = []
-    for axis in range(3):
-        planes = np.flatnonzero(labels.any(axis=tuple(other for other in range(3) if other != axis)))
-        if len(planes) == 0:
-            return None
-        box.append(slice(int(planes[0]), int(planes[-1]) + 1))
-    return box[0], box[1], box[2]
 
 
 def _run(
@@ -156,22 +146,23 @@ def _run(
     if inside is not None and region is not None and card.window_multiple is not None:
         depth, most = card.patch[0], MOST_VOXELS
         if frugal:
-            depth, most = min(depth, SHALLOW, _shape(region)[0]), prod(card.patch) // FRUGAL
-        window = wide_window(_shape(region), card.window_multiple, depth, step, most)
-        region = _grown(region, window, shape)
+            depth, most = min(depth, SHALLOW, shape_of(region)[0]), prod(card.patch) // FRUGAL
+        window = wide_window(shape_of(region), card.window_multiple, depth, step, most)
+        region = grown(region, window, shape)
         part = volume[region]
         short = padding(part.shape, window)
         blended = wide_slabs(xp.pad(part, short), network, window, step, xp, progress, np.pad(inside[region], short))
         labels = restore(_unpadded(blended, short, part.shape), shape, trace, card, xp, region)
     else:
-        windows = _plan(plan, found, _padded(shape, pad), card, step, _shifted(region, pad))
+        box = region and shifted(region, [before for before, _ in pad])
+        windows = _plan(plan, found, _padded(shape, pad), card, step, box)
         if inside is not None:
             inside = np.pad(inside, pad)
         blended = slabs(xp.pad(volume, pad), network, windows, card.patch, xp, progress, inside)
         labels = restore(_unpadded(blended, pad, shape), shape, trace, card, xp)
     if plan == "abdomen":
         names = {label.value: label.name for label in card.labels if label.one_piece}
-        lost = drop_far_pieces(labels, scan.spacing, names)
+        lost = drop_far_pieces(labels, scan.grid.spacing, names)
         report.dropped |= {names[value]: voxels for value, voxels in lost.items()}
     elapsed = perf_counter() - start - (report.seconds["network"] - before)
     report.seconds["restore"] = report.seconds.get("restore", 0.0) + elapsed
@@ -179,32 +170,9 @@ def _run(
     return labels
 
 
-def _shape(box: Box) -> tuple[int, int, int]:
-    z, y, x = (part.stop - part.start for part in box)
-    return z, y, x
-
-
 def _padded(shape: tuple[int, int, int], pad: Padding) -> tuple[int, int, int]:
     z, y, x = (n + before + after for n, (before, after) in zip(shape, pad, strict=True))
     return z, y, x
-
-
-def _shifted(box: Box | None, pad: Padding) -> Box | None:
-    """A box of the volume as a box of the padded one."""
-    if box is None:
-        return None
-    z, y, x = (slice(part.start + before, part.stop + before) for part, (before, _) in zip(box, pad, strict=True))
-    return z, y, x
-
-
-def _grown(box: Box, window: tuple[int, int, int], shape: tuple[int, int, int]) -> Box:
-    """`box` with as much of the volume around it as makes room for a window, where there is that much."""
-    grown = []
-    for part, n, whole in zip(box, window, shape, strict=True):
-        missing = max(n - (part.stop - part.start), 0)
-        start = min(max(part.start - missing // 2, 0), max(whole - n, 0))
-        grown.append(slice(min(start, part.start), min(max(start + n, part.stop), whole)))
-    return grown[0], grown[1], grown[2]
 
 
 def _plan(plan: str, found: Box | None, shape: Any, card: Card, step: float, box: Box | None) -> Plan:
@@ -223,9 +191,9 @@ def body(volume: Array, card: Card, xp: Any) -> tuple[np.ndarray, Box]:
 
 def _on_grid(found: Box, scan: Scan, trace: Trace, card: Card, shape: Any) -> Box:
     """A box on the scan's stored grid, widened by MARGIN, as a box on the network's grid."""
-    marked = np.zeros(scan.voxels.shape, bool)
+    marked = np.zeros(scan.grid.shape, bool)
     marked[found] = True
-    inside = bounds(to_network_axes(marked, scan.orientation, card)[trace.box])
+    inside = bounding(to_network_axes(marked, scan.grid.orientation, card)[trace.box])
     assert inside is not None, "labels lie inside the non-zero box"
     box = []
     for part, n_scan, n, mm in zip(inside, trace.shape, shape, card.spacing, strict=True):

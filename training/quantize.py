@@ -41,7 +41,7 @@ _WITHIN = StatisticsCollectorParameters(
 
 def windows(scan: Path, card: Card) -> Iterator[np.ndarray]:
     """Windows (1, 1, z, y, x) over the body, one above the other, in units of the network."""
-    volume, _ = prepare(read_scan(scan)[0], card, np)
+    volume, _ = prepare(read_scan(scan), card, np)
     _, box = body(volume, card, np)
     volume = volume[box]
     depth, *plane = card.patch

@@ -131,25 +131,29 @@ class Worker:
 
         seconds = record["seconds"]
         start = perf_counter()
-        scan, header = read_scan(case.scan, self.predictor.accept_intensities)
+        scan = read_scan(case.scan, self.predictor.accept_intensities)
         record["input_sha256"] = scan_digest(case.scan)
         seconds["read"] = perf_counter() - start
-        record["shape"], record["spacing"] = list(scan.voxels.shape), list(scan.spacing)
+        record["shape"], record["spacing"] = list(scan.grid.shape), list(scan.grid.spacing)
         labels, report = self._labels(scan, record, frugal)
         seconds |= report.seconds
         record["warnings"] = [*scan.warnings, *report.warnings, *record["fallback"]]
         record["dropped"] = report.dropped
         _count_windows(record, report)
-        voxel_ml = float(np.prod(scan.spacing)) / 1000
+        ml = scan.grid.voxel_ml
         # Plane by plane: of a whole volume NumPy would make a copy of eight bytes a voxel.
         counts = np.sum([np.bincount(plane.reshape(-1), minlength=256) for plane in labels], axis=0)
         record["labels"] = {
-            str(value): {"name": name, "voxels": int(counts[value]), "ml": round(float(counts[value]) * voxel_ml, 3)}
+            str(value): {
+                "name": name,
+                "voxels": int(counts[value]),
+                "ml": round(float(counts[value]) * ml, 3),
+            }
             for value, name in sorted(self.predictor.labels.items())
             if counts[value]
         }
         start = perf_counter()  # last of all: once a label map is there, nothing may fail any more
-        written = nifti.write_labels(case.labels, labels, header)
+        written = nifti.write_labels(case.labels, labels, scan)
         seconds["write"] = perf_counter() - start
         record["output_sha256"] = written.sha256
         if written.doubt:

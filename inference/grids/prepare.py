@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array
+from ..boxes import Box, whole
 from ..card import Card
 from ..scan import Scan, reorient
 from .resize import apply_matrix, axis_matrix, nearest_index, resampled_shape, separate_axis
 
 CHUNK = 16  # slices resampled at a time: 512 x 512 float32 slices that stay in the cache
-
-Box = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True)
@@ -55,10 +54,10 @@ def prepare(scan: Scan, card: Card, xp: Any) -> tuple[Array, Trace]:
     Returns the volume (z, y, x) float32 in units of the card's standard deviation, at the card's
     spacing and on its axes, in `xp`, and the trace that `restore` needs.
     """
-    voxels = to_network_axes(scan.voxels, scan.orientation, card)
+    voxels = to_network_axes(scan.voxels, scan.grid.orientation, card)
     spacing = _spacing_on_network_axes(scan, card)
     box = nonzero_box(voxels)
-    trace = Trace(scan.voxels.shape, scan.orientation, box, spacing)
+    trace = Trace(scan.grid.shape, scan.grid.orientation, box, spacing)
     voxels = voxels[box]
     shape = resampled_shape(voxels.shape, spacing, card.spacing)
     shape = (max(shape[0], 1), max(shape[1], 1), max(shape[2], 1))
@@ -79,7 +78,7 @@ def nonzero_box(voxels: np.ndarray) -> Box:
         while low < high and not planes[low].any():
             low += 1
         if low == high:
-            return slice(0, voxels.shape[0]), slice(0, voxels.shape[1]), slice(0, voxels.shape[2])
+            return whole(voxels.shape)
         while not planes[high - 1].any():
             high -= 1
         box[axis] = slice(low, high)
@@ -88,8 +87,8 @@ def nonzero_box(voxels: np.ndarray) -> Box:
 
 def _spacing_on_network_axes(scan: Scan, card: Card) -> tuple[float, float, float]:
     # The view's shape says where each axis went: axis i of this array has i + 1 samples.
-    marked = to_network_axes(np.empty((1, 2, 3)), scan.orientation, card)
-    z, y, x = (scan.spacing[n - 1] for n in marked.shape)
+    marked = to_network_axes(np.empty((1, 2, 3)), scan.grid.orientation, card)
+    z, y, x = (scan.grid.spacing[n - 1] for n in marked.shape)
     return z, y, x
 
 

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array, to_host
+from ..boxes import Box, whole
 from ..card import Card
 from ..windows.sliding import Slab
-from .prepare import Box, Trace, to_network_axes
+from .prepare import Trace, to_network_axes
 from .resize import linear_taps, nearest_index, separate_axis
 
 
@@ -59,7 +60,7 @@ def restore(
            background
     """
     separate = separate_axis(card.spacing, trace.spacing, card.force_separate_z)
-    box = box or (slice(0, shape[0]), slice(0, shape[1]), slice(0, shape[2]))
+    box = box or whole(shape)
     (rows_z, along_z), (rows_y, along_y), (rows_x, along_x) = (
         within(taps(n_in, n_out, 0 if axis == separate else card.logit_order), part)
         for axis, (n_in, n_out, part) in enumerate(zip(shape, trace.shape, box, strict=True))

@@ -14,10 +14,9 @@ from math import ceil, inf
 import numpy as np
 
 from ..arrays import Array
+from ..boxes import Box, Shape
 
 Corner = tuple[int, int, int]
-Shape = tuple[int, int, int]
-Box = tuple[slice, slice, slice]
 Plan = Generator[list[Corner], list[Array], None]
 
 THIN = (2, 4, 4)  # of a window, every so many voxels are shown to the plan: 1/32 of them decide as well

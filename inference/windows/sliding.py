@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array, Network
-from .layout import SIGMA, THIN, Plan, Shape, gaussian, halfway, wide_grid
+from ..boxes import Shape
+from .layout import SIGMA, THIN, Plan, gaussian, halfway, wide_grid
 
 Slab = tuple[int, Array]  # first plane, logits (k, planes, y, x) float32
 Padding = tuple[tuple[int, int], ...]  # voxels before and after each axis

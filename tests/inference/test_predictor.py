@@ -22,8 +22,8 @@ import pytest
 
 from inference.engines import choose as engines
 from inference.errors import ScanError, ScanWarning, VisceraError, WeightsError
-from inference.predictor import Predictor, looks_turned
-from inference.scan import Scan
+from inference.given import looks_turned, scan_of
+from inference.predictor import Predictor
 
 SPACING = (3.0, 2.0, 2.0)
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,7 +108,7 @@ def test_nan_is_air_and_is_said(predictor: Predictor, blob: np.ndarray) -> None:
     assert np.isnan(odd[13, 25, 25])
     assert np.array_equal(labels, predictor(air, SPACING))
     assert said[0].filename == __file__  # the line that called it
-    labels, report = predictor.segment(Scan(odd, SPACING, "LPS"))
+    labels, report = predictor.segment(scan_of(odd, SPACING, "LPS"))
     assert report.warnings == ["1 voxel has no value (NaN): taken as air, -1024 HU"]
     assert np.array_equal(labels, predictor(air, SPACING))
 
@@ -177,7 +177,7 @@ def test_values_that_cannot_be_hu_are_refused_by_default_and_a_warning_if_accept
     with pytest.raises(VisceraError, match=r"accept_intensities=True"):
         predictor(given, SPACING)
     with pytest.raises(ScanError):
-        predictor.segment(Scan(given, SPACING, "LPS"))
+        predictor.segment(scan_of(given, SPACING, "LPS"))
     accepting = Predictor(tiny_weights, device="cpu", precision="f32", threads=1, accept_intensities=True)
     with pytest.warns(ScanWarning, match="not CT in HU"):
         labels = accepting(given, SPACING)
@@ -298,7 +298,7 @@ def test_a_scan_that_fails_does_not_stop_the_next(predictor: Predictor, blob: np
         raise MemoryError
 
     with pytest.raises(MemoryError):
-        predictor.segment(Scan(blob, SPACING, "LPS"), fail)
+        predictor.segment(scan_of(blob, SPACING, "LPS"), fail)
     assert np.array_equal(predictor(blob, SPACING), expected)
 
 

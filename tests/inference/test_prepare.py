@@ -58,7 +58,7 @@ def test_equal_to_nnunet(spacing: tuple[float, float, float], new: tuple[float, 
     voxels[:2] = 0  # a border of zeros, which nnU-Net crops
     voxels[:, -3:] = 0
     card = make_card(new)
-    volume, trace = prepare(Scan(voxels, spacing, "LPS"), card, np)
+    volume, trace = prepare(Scan.of(voxels, spacing, "LPS"), card, np)
     expected, box = nnunet(voxels, spacing, card)
     assert volume.shape == expected.shape
     assert np.abs(volume - expected).max() < 1e-5
@@ -68,7 +68,7 @@ def test_equal_to_nnunet(spacing: tuple[float, float, float], new: tuple[float, 
 def test_equal_to_nnunet_on_transposed_axes() -> None:
     voxels = textured((24, 30, 36))
     card = make_card((3.0, 1.5, 1.5), axes=(2, 0, 1))
-    volume, _ = prepare(Scan(voxels, (1.2, 1.3, 4.0), "LPS"), card, np)
+    volume, _ = prepare(Scan.of(voxels, (1.2, 1.3, 4.0), "LPS"), card, np)
     expected, _ = nnunet(voxels, (1.2, 1.3, 4.0), card)
     assert volume.shape == expected.shape
     assert np.abs(volume - expected).max() < 1e-5
@@ -91,7 +91,7 @@ def test_equal_to_nnunet_on_real_scans(name: str, new: tuple[float, float, float
     voxels = np.asarray(image.dataobj).T
     z, y, x = (float(mm) for mm in image.header.get_zooms()[::-1])
     card = make_card(new)
-    volume, _ = prepare(Scan(voxels, (z, y, x), "LPS"), card, np)
+    volume, _ = prepare(Scan.of(voxels, (z, y, x), "LPS"), card, np)
     expected, _ = nnunet(voxels, (z, y, x), card)
     assert volume.shape == expected.shape
     assert np.abs(volume - expected).max() < 1e-3
@@ -100,10 +100,10 @@ def test_equal_to_nnunet_on_real_scans(name: str, new: tuple[float, float, float
 def test_any_orientation_gives_the_network_the_same_volume() -> None:
     voxels = textured((10, 20, 30))
     card = make_card(orientation="LPS")
-    expected, _ = prepare(Scan(voxels, (4.0, 1.5, 1.0), "LPS"), card, np)
+    expected, _ = prepare(Scan.of(voxels, (4.0, 1.5, 1.0), "LPS"), card, np)
     # The same patient stored as sagittal slices: x to the front, y to the feet, z to the right.
     stored = np.ascontiguousarray(voxels.transpose(2, 0, 1)[::-1, ::-1, ::-1])
-    turned, _ = prepare(Scan(stored, (1.0, 4.0, 1.5), "AIR"), card, np)
+    turned, _ = prepare(Scan.of(stored, (1.0, 4.0, 1.5), "AIR"), card, np)
     np.testing.assert_allclose(turned, expected, atol=1e-6)
 
 
@@ -120,5 +120,5 @@ def test_the_nonzero_box_by_hand() -> None:
 
 
 def test_a_scan_thinner_than_half_a_voxel_keeps_one_plane() -> None:
-    volume, _ = prepare(Scan(np.ones((1, 40, 40), np.int16), (1.0, 1.0, 1.0), "LPS"), make_card(), np)
+    volume, _ = prepare(Scan.of(np.ones((1, 40, 40), np.int16), (1.0, 1.0, 1.0), "LPS"), make_card(), np)
     assert volume.shape[0] == 1

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from inference.boxes import bounding
 from inference.scan import Scan
-from inference.segment import MARGIN, Model, bounds, overlay, segment
+from inference.segment import MARGIN, Model, overlay, segment
 from tests.inference.cards import make_card
 
 
@@ -50,7 +51,7 @@ def organ_scan() -> tuple[Scan, tuple[slice, slice, slice]]:
     where = (slice(8, 16), slice(20, 40), slice(20, 44))
     voxels[where] = 100
     voxels[10:14, 26:34, 28:36] = 200
-    return Scan(voxels, (2.0, 2.0, 2.0), "LPS"), where
+    return Scan.of(voxels, (2.0, 2.0, 2.0), "LPS"), where
 
 
 @pytest.mark.parametrize(("plan", "multiple"), [("dense", None), ("abdomen", None), ("abdomen", (4, 8, 8))])
@@ -92,7 +93,7 @@ def test_the_tumour_network_looks_only_around_the_organs() -> None:
 def test_a_scan_may_go_on_beyond_the_organs(before: int, after: int) -> None:
     scan, where = organ_scan()
     around = [scan.voxels[:1].repeat(planes, axis=0) for planes in (before, after)]
-    longer = Scan(np.concatenate([around[0], scan.voxels, around[1]]), scan.spacing, scan.orientation)
+    longer = Scan.of(np.concatenate([around[0], scan.voxels, around[1]]), scan.grid.spacing, scan.grid.orientation)
     labels, _ = segment(longer, [model("organ", 60, ORGANS), model("tumor", 150, (0, 14))], np)
     expected = np.zeros_like(longer.voxels)
     expected[before + where[0].start : before + where[0].stop, *where[1:]] = 6
@@ -139,7 +140,7 @@ def test_labels_come_back_on_the_scans_own_axes(orientation: str, multiple: tupl
     scan, _ = organ_scan()
     networks = [model("organ", 60, ORGANS, None, multiple), model("tumor", 150, (0, 14), None, multiple)]
     expected, _ = segment(scan, networks, np)
-    turned = Scan(np.ascontiguousarray(reorient(scan.voxels, "LPS", orientation)), scan.spacing, orientation)
+    turned = Scan.of(np.ascontiguousarray(reorient(scan.voxels, "LPS", orientation)), scan.grid.spacing, orientation)
     labels, _ = segment(turned, networks, np)
     assert np.array_equal(labels, reorient(expected, "LPS", orientation))
 
@@ -151,7 +152,7 @@ def test_scans_smaller_than_a_window_and_odd_shapes(
 ) -> None:
     voxels = np.full(shape, 100, np.int16)
     organ = model("organ", 60, ORGANS, None, multiple)
-    labels, _ = segment(Scan(voxels, (2.0, 2.0, 2.0), "LPS"), [organ], np, plan=plan)
+    labels, _ = segment(Scan.of(voxels, (2.0, 2.0, 2.0), "LPS"), [organ], np, plan=plan)
     assert labels.shape == shape
     assert (labels == 6).all()
 
@@ -175,6 +176,6 @@ def test_frugal_windows_are_no_larger_than_the_patch() -> None:
 def test_overlay_and_bounds_by_hand() -> None:
     assert overlay(np.array([1, 2, 0, 3]), np.array([0, 14, 14, 0])).tolist() == [1, 14, 14, 3]
     labels = np.zeros((3, 4, 5), np.uint8)
-    assert bounds(labels) is None
+    assert bounding(labels) is None
     labels[1, 2, 3] = labels[2, 2, 1] = 1
-    assert bounds(labels) == (slice(1, 3), slice(2, 3), slice(1, 4))
+    assert bounding(labels) == (slice(1, 3), slice(2, 3), slice(1, 4))

@@ -16,7 +16,7 @@ import pytest
 from inference.command.cli import parse
 from inference.command.worker import Worker
 from inference.formats.cases import Case
-from inference.formats.nifti.file import read_scan
+from inference.formats.nifti.file import read
 from inference.predictor import Predictor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,7 +62,7 @@ def test_a_gpu_without_memory_leaves_it_to_the_cpu(case: Case, tiny_weights: Pat
     assert record["status"] == "done"
     assert [step.rsplit(": ", 1)[1] for step in record["fallback"]] == ["in small windows", "on the CPU"]
     assert record["device"] == "cpu" and record["engine"] == "openvino"
-    expected, _ = Predictor(tiny_weights, device="cpu", threads=1).segment(read_scan(case.scan)[0])
+    expected, _ = Predictor(tiny_weights, device="cpu", threads=1).segment(read(case.scan))
     assert np.array_equal(read_labels(case.labels), expected)
 
 
