@@ -23,6 +23,7 @@ from benchmark.run import host
 from inference.card import Card, read_cards
 from inference.formats.reading import read_scan
 from inference.grids.prepare import prepare
+from inference.grids.view import View
 from inference.machine import computes, usable_cpus
 from inference.segment import body
 
@@ -102,7 +103,7 @@ def main() -> None:
         scan = read_scan(scan_path)
         voxels = operations = 0.0
         for card in read_cards(arguments.weights, None):
-            volume, _ = prepare(scan, card, np)
+            volume = prepare(scan, View.of(scan, card), card, np)
             _, box = body(volume, card, np)
             voxels = float(np.prod([part.stop - part.start for part in box]))
             operations += voxels * operations_a_voxel(card)

@@ -17,8 +17,9 @@ from .anatomy.pieces import drop_far_pieces
 from .arrays import Array, Network
 from .boxes import Box, bounding, grown, shape_of, shifted
 from .card import Card
-from .grids.prepare import Trace, prepare, to_network_axes
+from .grids.prepare import prepare
 from .grids.restore import restore
+from .grids.view import View
 from .scan import Scan
 from .windows.layout import SHALLOW, Plan, abdomen_plan, dense_plan, grid, wide_window
 from .windows.sliding import Padding, Progress, padding, slabs, wide_slabs
@@ -125,7 +126,8 @@ def _run(
     """Labels of one network on the scan's grid."""
     card = model.card
     with report.stage("prepare"):
-        volume, trace = prepare(scan, card, xp)
+        view = View.of(scan, card)
+        volume = prepare(scan, view, card, xp)
         shape = volume.shape
         pad = padding(shape, card.patch)
         region: Box | None = None
@@ -133,7 +135,7 @@ def _run(
         if plan == "abdomen":
             inside, region = body(volume, card, xp)
             if found is not None:
-                region = _on_grid(found, scan, trace, card, shape)
+                region = view.box(found, MARGIN)
     dense = len(list(product(*grid(_padded(shape, pad), card.patch, step))))
     progress = Progress(step=on_windows(card.name, dense))
     before = report.seconds.get("network", 0.0)
@@ -152,14 +154,14 @@ def _run(
         part = volume[region]
         short = padding(part.shape, window)
         blended = wide_slabs(xp.pad(part, short), network, window, step, xp, progress, np.pad(inside[region], short))
-        labels = restore(_unpadded(blended, short, part.shape), shape, trace, card, xp, region)
+        labels = restore(_unpadded(blended, short, part.shape), view, card, xp, region)
     else:
         box = region and shifted(region, [before for before, _ in pad])
         windows = _plan(plan, found, _padded(shape, pad), card, step, box)
         if inside is not None:
             inside = np.pad(inside, pad)
         blended = slabs(xp.pad(volume, pad), network, windows, card.patch, xp, progress, inside)
-        labels = restore(_unpadded(blended, pad, shape), shape, trace, card, xp)
+        labels = restore(_unpadded(blended, pad, shape), view, card, xp)
     if plan == "abdomen":
         names = {label.value: label.name for label in card.labels if label.one_piece}
         lost = drop_far_pieces(labels, scan.grid.spacing, names)
@@ -187,20 +189,6 @@ def body(volume: Array, card: Card, xp: Any) -> tuple[np.ndarray, Box]:
     skin, muscle = ((max(hu, card.clip[0] + ABOVE_CLIP) - card.mean) / card.std for hu in (BODY_HU, MUSCLE_HU))
     inside = body_mask(volume, skin, card.spacing, xp)
     return inside, muscle_box(volume, inside, muscle, card.spacing, xp)
-
-
-def _on_grid(found: Box, scan: Scan, trace: Trace, card: Card, shape: Any) -> Box:
-    """A box on the scan's stored grid, widened by MARGIN, as a box on the network's grid."""
-    marked = np.zeros(scan.grid.shape, bool)
-    marked[found] = True
-    inside = bounding(to_network_axes(marked, scan.grid.orientation, card)[trace.box])
-    assert inside is not None, "labels lie inside the non-zero box"
-    box = []
-    for part, n_scan, n, mm in zip(inside, trace.shape, shape, card.spacing, strict=True):
-        low = int(np.floor(part.start * n / n_scan - MARGIN / mm))
-        high = int(np.ceil(part.stop * n / n_scan + MARGIN / mm))
-        box.append(slice(max(low, 0), min(high, n)))
-    return box[0], box[1], box[2]
 
 
 def _unpadded(blended: Iterator[tuple[int, Array]], pad: Any, shape: Any) -> Iterator[tuple[int, Array]]:

@@ -19,6 +19,7 @@ import numpy as np
 from inference.card import FILE_NAME, FORMS, Card, read_card
 from inference.formats.reading import read_scan
 from inference.grids.prepare import prepare
+from inference.grids.view import View
 from inference.segment import body
 from inference.windows.sliding import padding
 
@@ -41,7 +42,8 @@ _WITHIN = StatisticsCollectorParameters(
 
 def windows(scan: Path, card: Card) -> Iterator[np.ndarray]:
     """Windows (1, 1, z, y, x) over the body, one above the other, in units of the network."""
-    volume, _ = prepare(read_scan(scan), card, np)
+    stored = read_scan(scan)
+    volume = prepare(stored, View.of(stored, card), card, np)
     _, box = body(volume, card, np)
     volume = volume[box]
     depth, *plane = card.patch

@@ -6,93 +6,30 @@ through in small chunks, so that the scan stays int16 and only the small result 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..arrays import Array
-from ..boxes import Box, whole
+from ..boxes import Shape
 from ..card import Card
-from ..scan import Scan, reorient
-from .resize import apply_matrix, axis_matrix, nearest_index, resampled_shape, separate_axis
+from ..scan import Scan
+from .resize import apply_matrix, axis_matrix, nearest_index, separate_axis
+from .view import View
 
 CHUNK = 16  # slices resampled at a time: 512 x 512 float32 slices that stay in the cache
 
 
-@dataclass(frozen=True)
-class Trace:
-    """What restore must undo.
-
-    stored_shape  (z, y, x) of the scan as its file stores it
-    orientation   of the scan as stored
-    box           the non-zero part, on the network's axes
-    spacing       mm, of the scan on the network's axes
-    """
-
-    stored_shape: tuple[int, ...]
-    orientation: str
-    box: Box
-    spacing: tuple[float, float, float]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the box on the network's axes."""
-        return tuple(part.stop - part.start for part in self.box)
-
-
-def to_network_axes(array: np.ndarray, orientation: str, card: Card) -> np.ndarray:
-    """A view of `array` (z, y, x as stored in `orientation`) on the axes that the network was trained on."""
-    if card.orientation is not None:
-        array = reorient(array, orientation, card.orientation)
-    return array.transpose(card.axes)
-
-
-def prepare(scan: Scan, card: Card, xp: Any) -> tuple[Array, Trace]:
+def prepare(scan: Scan, view: View, card: Card, xp: Any) -> Array:
     """Crop, clip, normalise and resample a scan for one network.
 
-    Returns the volume (z, y, x) float32 in units of the card's standard deviation, at the card's
-    spacing and on its axes, in `xp`, and the trace that `restore` needs.
+    Returns the volume (z, y, x) float32 in units of the card's standard deviation, as the view says, in `xp`.
     """
-    voxels = to_network_axes(scan.voxels, scan.grid.orientation, card)
-    spacing = _spacing_on_network_axes(scan, card)
-    box = nonzero_box(voxels)
-    trace = Trace(scan.grid.shape, scan.grid.orientation, box, spacing)
-    voxels = voxels[box]
-    shape = resampled_shape(voxels.shape, spacing, card.spacing)
-    shape = (max(shape[0], 1), max(shape[1], 1), max(shape[2], 1))
-    separate = separate_axis(spacing, card.spacing, card.force_separate_z)
-    return _resample(voxels, shape, separate, card, xp), trace
+    separate = separate_axis(view.own_spacing, card.spacing, card.force_separate_z)
+    return _resample(view.cropped(scan.voxels), view.shape, separate, card, xp)
 
 
-def nonzero_box(voxels: np.ndarray) -> Box:
-    """The smallest box that holds every voxel other than 0; the whole volume where all are 0.
-
-    nnU-Net fills holes in the mask first, which does not change its box. Planes are peeled from
-    the outside, so that a scan without a zero border, the usual one, costs six planes.
-    """
-    box = [slice(0, n) for n in voxels.shape]
-    for axis in range(3):
-        low, high = 0, voxels.shape[axis]
-        planes = np.moveaxis(voxels[tuple(box)], axis, 0)
-        while low < high and not planes[low].any():
-            low += 1
-        if low == high:
-            return whole(voxels.shape)
-        while not planes[high - 1].any():
-            high -= 1
-        box[axis] = slice(low, high)
-    return box[0], box[1], box[2]
-
-
-def _spacing_on_network_axes(scan: Scan, card: Card) -> tuple[float, float, float]:
-    # The view's shape says where each axis went: axis i of this array has i + 1 samples.
-    marked = to_network_axes(np.empty((1, 2, 3)), scan.grid.orientation, card)
-    z, y, x = (scan.grid.spacing[n - 1] for n in marked.shape)
-    return z, y, x
-
-
-def _resample(voxels: np.ndarray, shape: tuple[int, int, int], separate: int | None, card: Card, xp: Any) -> Array:
+def _resample(voxels: np.ndarray, shape: Shape, separate: int | None, card: Card, xp: Any) -> Array:
     """Normalise and resample `voxels` to `shape`; axis `separate` by nearest neighbour, the others by spline."""
     lead = separate or 0  # the axis whose slices are walked
     slices = np.moveaxis(voxels, lead, 0)

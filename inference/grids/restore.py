@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array, to_host
-from ..boxes import Box, whole
+from ..boxes import Box, shape_of, whole
 from ..card import Card
 from ..windows.sliding import Slab
-from .prepare import Trace, to_network_axes
 from .resize import linear_taps, nearest_index, separate_axis
+from .view import View
 
 
 @dataclass(frozen=True)
@@ -50,23 +50,21 @@ def within(along: Taps, part: slice) -> tuple[slice, Taps]:
     return rows, Taps(along.lower[rows] - part.start, along.upper[rows] - part.start, along.weight[rows])
 
 
-def restore(
-    slabs: Iterable[Slab], shape: tuple[int, int, int], trace: Trace, card: Card, xp: Any, box: Box | None = None
-) -> np.ndarray:
+def restore(slabs: Iterable[Slab], view: View, card: Card, xp: Any, box: Box | None = None) -> np.ndarray:
     """Labels (z, y, x) uint8 on the grid and in the axis order of the scan's file.
 
-    slabs  logits of a volume of `shape` (z, y, x) at the card's spacing, ascending in z
-    box    the part of that volume that the slabs hold, counted from its corner; default: all of it. Beyond it is
+    slabs  logits (k, z, y, x) of what the network saw, ascending in z
+    box    the part of it that the slabs hold, counted from its corner; default: all of it. Beyond it is
            background
     """
-    separate = separate_axis(card.spacing, trace.spacing, card.force_separate_z)
-    box = box or whole(shape)
+    separate = separate_axis(card.spacing, view.own_spacing, card.force_separate_z)
+    box = box or whole(view.shape)
     (rows_z, along_z), (rows_y, along_y), (rows_x, along_x) = (
         within(taps(n_in, n_out, 0 if axis == separate else card.logit_order), part)
-        for axis, (n_in, n_out, part) in enumerate(zip(shape, trace.shape, box, strict=True))
+        for axis, (n_in, n_out, part) in enumerate(zip(view.shape, shape_of(view.crop), box, strict=True))
     )
-    labels = np.zeros(trace.stored_shape, np.uint8)
-    inside = to_network_axes(labels, trace.orientation, card)[trace.box][rows_z, rows_y, rows_x]
+    labels = np.zeros(view.stored.shape, np.uint8)
+    inside = view.cropped(labels)[rows_z, rows_y, rows_x]
     values = np.array([label.value for label in card.labels], np.uint8)
     plane = _PlaneRestorer(along_y, along_x, xp)
     done = 0
