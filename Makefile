@@ -2,7 +2,7 @@
 #   make predict                        the sample in docs/sample
 #   make predict INPUT=dir OUTPUT=dir   a folder of scans; FLAGS="--plan dense" adds flags
 #   make training-kit DATA=dir          packed scans for a machine with a GPU: docs/training.md
-#   make test | soak | lint | image | lock
+#   make test | soak | same | lint | image | lock
 PYTHON ?= python3
 BIN := .venv/bin
 SAMPLE := sample
@@ -10,7 +10,7 @@ SAMPLE := sample
 PART ?= $(shell expr 60 - $$(git ls-files -z | du -cm --files0-from=- | tail -n 1 | cut -f 1))
 TORCH = $(shell grep '^torch==' requirements/dev.txt)
 
-.PHONY: predict test training-kit soak lint format image lock clean
+.PHONY: predict test training-kit soak same lint format image lock clean
 
 ifdef INPUT
 predict: .venv/run
@@ -36,6 +36,10 @@ training-kit: .venv/dev
 soak: .venv/dev
 	SOAK=1 $(BIN)/python -m pytest -rP tests/inference/test_endurance.py | tee docs/soak.log
 
+# Labels and records of this tree against those of the commit before it, or of BASE=commit; SCANS="..." adds scans.
+same: .venv/dev
+	BASE="$(BASE)" .ci/same $(SCANS)
+
 lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -43,7 +47,7 @@ lint: .venv/dev
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive inference
 	$(BIN)/hadolint Dockerfile
-	$(BIN)/shellcheck predict.sh requirements/*.sh training/train.sh .ci/run .ci/container .ci/regression
+	$(BIN)/shellcheck predict.sh requirements/*.sh training/train.sh .ci/run .ci/container .ci/regression .ci/same
 
 format: .venv/dev
 	$(BIN)/ruff check --fix .

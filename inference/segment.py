@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import product
 from math import prod
 from time import perf_counter
 from typing import Any
@@ -15,14 +14,15 @@ import numpy as np
 from .anatomy.body import body_mask, muscle_box
 from .anatomy.pieces import drop_far_pieces
 from .arrays import Array, Network
-from .boxes import Box, bounding, grown, shape_of, shifted
+from .boxes import Box, bounding, shape_of
 from .card import Card
 from .grids.prepare import prepare
 from .grids.restore import restore
 from .grids.view import View
 from .scan import Scan
-from .windows.layout import SHALLOW, Plan, abdomen_plan, dense_plan, grid, wide_window
-from .windows.sliding import Padding, Progress, padding, slabs, wide_slabs
+from .windows.layout import Progress
+from .windows.patches import Patches
+from .windows.planes import SHALLOW, Planes, wide_window
 
 PLANS = ("abdomen", "dense")
 BODY_HU = -300  # between lung (-900..-500 HU) and fat (-120..-80 HU)
@@ -56,15 +56,18 @@ class Report:
     windows: dict[str, dict[str, int]] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    _inner: float = 0.0  # s of stages that ended inside the one that runs
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Add the time of a block to `seconds[name]`."""
-        start = perf_counter()
+        """Add the time of a block to `seconds[name]`, but for that of stages inside it."""
+        start, outer, self._inner = perf_counter(), self._inner, 0.0
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + perf_counter() - start
+            spent = perf_counter() - start
+            self.seconds[name] = self.seconds.get(name, 0.0) + spent - self._inner
+            self._inner = outer + spent
 
 
 def segment(
@@ -128,60 +131,35 @@ def _run(
     with report.stage("prepare"):
         view = View.of(scan, card)
         volume = prepare(scan, view, card, xp)
-        shape = volume.shape
-        pad = padding(shape, card.patch)
-        region: Box | None = None
+        box: Box | None = None
         inside = None
         if plan == "abdomen":
-            inside, region = body(volume, card, xp)
+            inside, box = body(volume, card, xp)
             if found is not None:
-                region = view.box(found, MARGIN)
-    dense = len(list(product(*grid(_padded(shape, pad), card.patch, step))))
-    progress = Progress(step=on_windows(card.name, dense))
-    before = report.seconds.get("network", 0.0)
+                box = view.box(found, MARGIN)
+    patches = Patches(view.shape, card.patch, step, box, middle_first=plan == "abdomen" and found is None
+                      and len(card.labels) > SEVERAL_ORGANS)  # fmt: skip
+    layout: Patches | Planes = patches
+    if box is not None and card.window_multiple is not None:
+        depth, most = card.patch[0], MOST_VOXELS
+        if frugal:
+            depth, most = min(depth, SHALLOW, shape_of(box)[0]), prod(card.patch) // FRUGAL
+        window = wide_window(shape_of(box), card.window_multiple, depth, step, most)
+        layout = Planes.over(box, view.shape, window, step)
+    progress = Progress(step=on_windows(card.name, patches.most))
 
     def network(batch: Array) -> Array:
         with report.stage("network"):
             return model.network(batch)
 
-    start = perf_counter()
-    if inside is not None and region is not None and card.window_multiple is not None:
-        depth, most = card.patch[0], MOST_VOXELS
-        if frugal:
-            depth, most = min(depth, SHALLOW, shape_of(region)[0]), prod(card.patch) // FRUGAL
-        window = wide_window(shape_of(region), card.window_multiple, depth, step, most)
-        region = grown(region, window, shape)
-        part = volume[region]
-        short = padding(part.shape, window)
-        blended = wide_slabs(xp.pad(part, short), network, window, step, xp, progress, np.pad(inside[region], short))
-        labels = restore(_unpadded(blended, short, part.shape), view, card, xp, region)
-    else:
-        box = region and shifted(region, [before for before, _ in pad])
-        windows = _plan(plan, found, _padded(shape, pad), card, step, box)
-        if inside is not None:
-            inside = np.pad(inside, pad)
-        blended = slabs(xp.pad(volume, pad), network, windows, card.patch, xp, progress, inside)
-        labels = restore(_unpadded(blended, pad, shape), view, card, xp)
-    if plan == "abdomen":
-        names = {label.value: label.name for label in card.labels if label.one_piece}
-        lost = drop_far_pieces(labels, scan.grid.spacing, names)
-        report.dropped |= {names[value]: voxels for value, voxels in lost.items()}
-    elapsed = perf_counter() - start - (report.seconds["network"] - before)
-    report.seconds["restore"] = report.seconds.get("restore", 0.0) + elapsed
-    report.windows[card.name] = {"run": progress.windows, "skipped": max(dense - progress.windows, 0)}
+    with report.stage("restore"):
+        labels = restore(layout.parts(volume, network, inside, progress, xp), view, card, xp)
+        if plan == "abdomen":
+            names = {label.value: label.name for label in card.labels if label.one_piece}
+            lost = drop_far_pieces(labels, scan.grid.spacing, names)
+            report.dropped |= {names[value]: voxels for value, voxels in lost.items()}
+    report.windows[card.name] = {"run": progress.windows, "skipped": max(patches.most - progress.windows, 0)}
     return labels
-
-
-def _padded(shape: tuple[int, int, int], pad: Padding) -> tuple[int, int, int]:
-    z, y, x = (n + before + after for n, (before, after) in zip(shape, pad, strict=True))
-    return z, y, x
-
-
-def _plan(plan: str, found: Box | None, shape: Any, card: Card, step: float, box: Box | None) -> Plan:
-    if plan == "abdomen" and found is None and len(card.labels) > SEVERAL_ORGANS:
-        assert box is not None
-        return abdomen_plan(shape, card.patch, step, box)
-    return dense_plan(shape, card.patch, step, box)
 
 
 def body(volume: Array, card: Card, xp: Any) -> tuple[np.ndarray, Box]:
@@ -189,12 +167,3 @@ def body(volume: Array, card: Card, xp: Any) -> tuple[np.ndarray, Box]:
     skin, muscle = ((max(hu, card.clip[0] + ABOVE_CLIP) - card.mean) / card.std for hu in (BODY_HU, MUSCLE_HU))
     inside = body_mask(volume, skin, card.spacing, xp)
     return inside, muscle_box(volume, inside, muscle, card.spacing, xp)
-
-
-def _unpadded(blended: Iterator[tuple[int, Array]], pad: Any, shape: Any) -> Iterator[tuple[int, Array]]:
-    """Slabs without the padding, counted from the first plane of the volume itself."""
-    (z, _), (y, _), (x, _) = pad
-    for start, logits in blended:
-        first, last = max(start, z), min(start + logits.shape[1], z + shape[0])
-        if first < last:
-            yield first - z, logits[:, first - start : last - start, y : y + shape[1], x : x + shape[2]]

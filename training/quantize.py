@@ -21,7 +21,7 @@ from inference.formats.reading import read_scan
 from inference.grids.prepare import prepare
 from inference.grids.view import View
 from inference.segment import body
-from inference.windows.sliding import padding
+from inference.windows.layout import padding
 
 import nncf  # isort: skip
 import openvino as ov  # isort: skip

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from inference.boxes import whole
 from inference.grids.resize import resampled_shape
 from inference.grids.restore import restore, winning_channel
 from inference.grids.view import View
@@ -48,7 +49,7 @@ def test_equal_to_nnunets_dense_restoring(
     dense = resampling.resample_data_or_seg_to_shape(logits, size, at, spacing, False, 1, 0, None).argmax(0)
     expected = np.zeros(STORED, np.uint8)
     expected[BOX] = dense
-    labels = restore(in_slabs(logits, planes), view, make_card(at, channels=6), np)
+    labels = restore([(whole(view.shape), in_slabs(logits, planes))], view, make_card(at, channels=6), np)
     assert labels.dtype == np.uint8
     assert np.array_equal(labels, expected)
 
@@ -64,10 +65,25 @@ def test_a_part_of_the_volume_is_restored_as_in_the_whole(
     logits[0] = 50  # background everywhere but well inside the box
     inner = tuple(slice(part.start + 1, part.stop - 1) for part in box)
     logits[(slice(None), *inner)] = logits_of(tuple(part.stop - part.start for part in inner))
-    whole = restore(in_slabs(logits, 4), view, card, np)
-    part = restore(in_slabs(logits[(slice(None), *box)], 4), view, card, np, box)
-    assert whole.any()
-    assert np.array_equal(part, whole)
+    expected = restore([(whole(shape), in_slabs(logits, 4))], view, card, np)
+    part = restore([(box, in_slabs(logits[(slice(None), *box)], 4))], view, card, np)
+    assert expected.any()
+    assert np.array_equal(part, expected)
+
+
+@pytest.mark.parametrize(("spacing", "at"), [((2.0, 1.0, 0.9), (1.5, 1.4, 1.3)), ((3.0, 0.8, 0.8), (4.0, 1.2, 1.2))])
+def test_parts_that_share_a_voxel_are_restored_as_the_whole(spacing: Spacing, at: Spacing) -> None:
+    view, card = view_of(spacing, at), make_card(at, channels=6)
+    logits = logits_of(view.shape)
+    z, y, x = view.shape
+    parts = [
+        (slice(0, z), rows, columns)
+        for rows in (slice(0, 8), slice(7, 20), slice(19, y))
+        for columns in (slice(0, 13), slice(12, x))
+    ]
+    expected = restore([(whole(view.shape), in_slabs(logits, 4))], view, card, np)
+    found = restore([(box, in_slabs(logits[(slice(None), *box)], 3)) for box in parts], view, card, np)
+    assert np.array_equal(found, expected)
 
 
 def test_labels_take_the_values_of_the_card_and_the_axes_of_the_file() -> None:
@@ -75,7 +91,7 @@ def test_labels_take_the_values_of_the_card_and_the_axes_of_the_file() -> None:
     logits[1, 0, 0, 0] = 1  # in LPS: most right, most anterior, most inferior
     scan = Scan.of(np.ones((2, 3, 4), np.int16), (1.0, 1.0, 1.0), "RAS")
     card = make_card((1.0, 1.0, 1.0), orientation="LPS", values=(0, 14))
-    labels = restore(iter([(0, logits)]), View.of(scan, card), card, np)
+    labels = restore([(whole((2, 3, 4)), iter([(0, logits)]))], View.of(scan, card), card, np)
     assert labels[0, 2, 3] == 14  # stored the other way round in x and y
     assert labels.sum() == 14
 
