@@ -20,12 +20,12 @@ import openvino as ov
 from openvino import opset13 as ops
 
 from benchmark.run import host
+from inference.anatomy.look import body
 from inference.card import Card, read_cards
 from inference.formats.reading import read_scan
 from inference.grids.prepare import prepare
 from inference.grids.view import View
 from inference.machine import computes, usable_cpus
-from inference.segment import body
 
 CHANNELS, SHAPE = 64, (16, 64, 96)  # of the convolution whose speed is the peak
 DEPTH = 10  # as many one after the other, so that what comes in and goes out counts little

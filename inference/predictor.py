@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from .arrays import array_library, free_blocks
-from .card import WEIGHTS, Card, read_cards
+from .card import WEIGHTS, Card, read_cards, way_of
 from .engines.choose import DEVICES, ENGINES, PRECISIONS, Choice, choose, load
 from .errors import ScanWarning, WeightsError
 from .given import checked_scan, scan_of
 from .machine import usable_cpus
+from .options import DENSE, WAYS, Way
 from .scan import Scan
-from .segment import PLANS, Model, Report, segment
+from .segment import Model, Report, segment
 
 # Python shows a warning of the same words once; every scan's count. Filters that a program sets come before this one.
 warnings.simplefilter("always", ScanWarning, append=True)
@@ -36,7 +37,7 @@ class Predictor:
     weights             folder with one folder a network, as training.export writes them
     networks            names in rising priority; default: organ and tumor, those of them that are there, else all
     device              "cpu", "cuda" or "auto"; engine, precision: see docs/usage.md
-    plan                "abdomen" (the default) or "dense", which is nnU-Net's
+    plan                "abdomen" or "dense", which is nnU-Net's; default: what the networks were made for
     step                distance of the windows as a share of the patch, above 0 and at most 1
     threads             processors to use; default: all that the process may
     accept_intensities  voxels that cannot be HU are a warning, not an error
@@ -55,7 +56,7 @@ class Predictor:
         device: str = "auto",
         engine: str = "auto",
         precision: str = "auto",
-        plan: str = "abdomen",
+        plan: str | None = None,
         step: float = 0.5,
         threads: int | None = None,
         accept_intensities: bool = False,
@@ -63,7 +64,7 @@ class Predictor:
         _one_of("device", device, ("auto", *DEVICES))
         _one_of("engine", engine, ("auto", *ENGINES))
         _one_of("precision", precision, ("auto", *dict.fromkeys(chain(*PRECISIONS.values()))))
-        _one_of("plan", plan, PLANS)
+        _one_of("plan", plan or DENSE.name, tuple(WAYS))
         _one_of("accept_intensities", accept_intensities, (False, True))
         if not _number(step, Real) or not 0 < step <= 1:
             raise ValueError(f"step {step!r} is not a number above 0 and at most 1")
@@ -83,9 +84,10 @@ class Predictor:
             "threads": threads,
             "accept_intensities": accept_intensities,
         }
-        self.plan, self.step, self.accept_intensities = plan, float(step), accept_intensities
+        self.accept_intensities = accept_intensities
         self.threads = int(threads or usable_cpus())
         self.cards = read_cards(self._arguments["weights"], names)
+        self.way = way_of(self.cards, plan, float(step))
         self.choice: Choice = choose(device, engine, precision, self.cards)
         self._xp = array_library(self.choice.device)
         self._models = [Model(card, load(self.choice, card, self.threads)) for card in self.cards]
@@ -121,9 +123,11 @@ class Predictor:
         self,
         scan: Scan,
         on_windows: Callable[[str, int], Callable[[], None]] = lambda name, most: lambda: None,
-        frugal: bool = False,
+        way: Way | None = None,
     ) -> tuple[np.ndarray, Report]:
-        """Labels and the report of the run; `on_windows` and `frugal` as in `segment`.
+        """Labels and the report of the run; `on_windows` as in `segment`.
+
+        way  how windows are laid; default: the predictor's own
 
         A scan that no reader has checked is checked as by `__call__`, with the same errors, and the report has what is
         odd about it. Raises MemoryError where memory, the machine's or the GPU's, is too small.
@@ -136,9 +140,7 @@ class Predictor:
             odd = scan.warnings
         with self._turn:
             try:
-                labels, report = segment(
-                    scan, self._models, self._xp, plan=self.plan, step=self.step, frugal=frugal, on_windows=on_windows
-                )
+                labels, report = segment(scan, self._models, way or self.way, self._xp, on_windows)
             except MemoryError:
                 free_blocks(self._xp)
                 raise

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
+from inference.anatomy.look import body
 from inference.card import FILE_NAME, FORMS, Card, read_card
 from inference.formats.reading import read_scan
 from inference.grids.prepare import prepare
 from inference.grids.view import View
-from inference.segment import body
 from inference.windows.layout import padding
 
 import nncf  # isort: skip

@@ -245,7 +245,7 @@ def test_orientation_that_is_not_three_letters(orientation: Any, predictor: Pred
     + [("device", value) for value in ("gpu", None, 0, "CPU", ["cpu"])]
     + [("engine", value) for value in ("tensorflow", None, "", ["torch"])]
     + [("precision", value) for value in ("float32", 16, None)]
-    + [("plan", value) for value in ("Abdomen", None, True)]
+    + [("plan", value) for value in ("Abdomen", 1, True)]
     + [("weights", value) for value in (None, 3, "", ["weights"])]
     + [("accept_intensities", value) for value in ("no", None, 1)],
 )
@@ -273,7 +273,7 @@ def test_one_network_may_be_named_by_a_string(tiny_weights: Path, blob: np.ndarr
 def test_numbers_of_numpy_are_numbers(tiny_weights: Path) -> None:
     arguments: dict[str, Any] = {"threads": np.int64(2), "step": np.float32(0.5)}
     predictor = Predictor(tiny_weights, **arguments)
-    assert (predictor.threads, predictor.step) == (2, 0.5)
+    assert (predictor.threads, predictor.way.step) == (2, 0.5)
 
 
 # --- sharing
@@ -323,7 +323,7 @@ def test_copies_are_loaded_anew_with_the_same_arguments(
     monkeypatch.chdir(tmp_path)  # the folder of the weights was given relative to another one
     for other in (pickle.loads(pickle.dumps(first)), copy.copy(first), copy.deepcopy(first)):
         assert other is not first and other.cards == first.cards and other.choice == first.choice
-        assert (other.plan, other.step, other.threads, other.accept_intensities) == ("dense", 0.7, 1, True)
+        assert (other.way.name, other.way.step, other.threads, other.accept_intensities) == ("dense", 0.7, 1, True)
         assert np.array_equal(other(blob, SPACING), first(blob, SPACING))
 
 
