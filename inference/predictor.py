@@ -90,7 +90,7 @@ class Predictor:
         self.way = way_of(self.cards, plan, float(step))
         self.choice: Choice = choose(device, engine, precision, self.cards)
         self._xp = array_library(self.choice.device)
-        self._models = [Model(card, load(self.choice, card, self.threads)) for card in self.cards]
+        self._models = [Model.of(card, load(self.choice, card, self.threads)) for card in self.cards]
         self._turn = threading.Lock()  # a network's answer may live in memory that its next call overwrites
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -102,7 +102,7 @@ class Predictor:
     @property
     def labels(self) -> dict[int, str]:
         """Value in the label map -> name, background left out."""
-        return {label.value: label.name for card in self.cards for label in card.labels[1:]}
+        return {value: name for card in self.cards for value, name in card.names.items()}
 
     def __call__(self, voxels: Any, spacing: Any, orientation: str = "LPS") -> np.ndarray:
         """Labels (z, y, x) uint8 of a CT in HU.

@@ -15,6 +15,7 @@ from .anatomy.pieces import drop_far_pieces
 from .arrays import Array, Network
 from .boxes import Box, bounding
 from .card import Card
+from .grids.decode import Decode
 from .grids.prepare import prepare
 from .grids.restore import restore
 from .grids.view import View
@@ -27,10 +28,15 @@ from .windows.patches import Patches
 
 @dataclass(frozen=True)
 class Model:
-    """A network and what it expects."""
+    """A network, what it expects, and what its logits mean."""
 
     card: Card
     network: Network
+    decode: Decode
+
+    @classmethod
+    def of(cls, card: Card, network: Network) -> Model:
+        return cls(card, network, Decode.of(card))
 
 
 @dataclass
@@ -115,7 +121,7 @@ def one(
         volume = prepare(scan, view, card, xp)
         around = view.box(found, AROUND_ORGANS) if found else None
         look = where(volume, card, way, around, xp)
-    layout = lay(view.shape, card, way, look.box, look.middle_first)
+    layout = lay(view.shape, card, way, look.box, look.middle_first, model.decode.codes)
     dense = Patches(view.shape, card.patch, way.step).most
     progress = Progress(step=on_windows(card.name, dense))
 
@@ -124,7 +130,7 @@ def one(
             return model.network(batch)
 
     with report.stage("restore"):
-        labels = restore(layout.parts(volume, network, look.inside, progress, xp), view, card, xp)
+        labels = restore(layout.parts(volume, network, look.inside, progress, xp), view, card, model.decode, xp)
         if way.one_piece:
             names = {label.value: label.name for label in card.labels if label.one_piece}
             lost = drop_far_pieces(labels, scan.grid.spacing, names)

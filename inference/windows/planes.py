@@ -93,7 +93,7 @@ def wide_slabs(
     low = corners[0][0]
     for index, corner in enumerate(corners):
         z = corner[0]
-        logits = network(cut(volume, corner, window, xp)[None, None])[0]
+        logits = network(cut(volume, corner, window, xp)[None])[0]
         progress.count()
         if inside is not None:
             logits *= xp.asarray(cut(inside, corner, window, np))

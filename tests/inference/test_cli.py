@@ -390,8 +390,11 @@ def test_a_scan_that_kills_or_hangs_the_worker_costs_that_scan_only(
     for name in ("a", "c"):
         save_scan(tmp_path / "in" / f"{name}_0000.nii.gz", blob, (3.0, 2.0, 2.0))
     save_scan(tmp_path / "in" / "b_0000.nii.gz", np.resize(blob, (600, 60, 72)), (3.0, 2.0, 2.0))  # takes its time
-    out = tmp_path / "out"
-    command: list[str | Path] = [sys.executable, "-m", "inference", tmp_path / "in", out, "--weights", tiny_weights]
+    out, weights = tmp_path / "out", tmp_path / "weights"
+    shutil.copytree(tiny_weights, weights)
+    card = weights / "organ" / "card.json"
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"window_multiple": [2, 4, 4]}))
+    command: list[str | Path] = [sys.executable, "-m", "inference", tmp_path / "in", out, "--weights", weights]
     process = subprocess.Popen(
         [*command, "--timeout", "4", *F32], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -403,7 +406,7 @@ def test_a_scan_that_kills_or_hangs_the_worker_costs_that_scan_only(
     os.kill(worker, number)
     _, said = process.communicate(timeout=120)
     assert (out / "a.nii.gz").read_bytes() == (out / "c.nii.gz").read_bytes()
-    if number == signal.SIGKILL:  # it gets a second try, with the least memory
+    if number == signal.SIGKILL:  # it gets a second try, since one of its networks takes smaller windows
         assert process.returncode == 0
         assert label_maps(out) == ["a.nii.gz", "b.nii.gz", "c.nii.gz"]
         assert "once more with the least memory" in said
