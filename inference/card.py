@@ -23,9 +23,6 @@ FILE_NAME = "card.json"
 WEIGHTS_FILE = "weights.bin"  # what the graphs of a network share if float16 holds its weights exactly
 # The files of a network for each precision of its arithmetic, in format 1; bf16 is made from f32.
 FORMS = {"f32": ("model.onnx",), "f16": ("model_f16.onnx",), "int8": ("model_int8.xml", "model_int8.bin")}
-_HERE = Path(__file__).resolve().parent
-# Inside the package where it is installed with them, beside it in a checkout.
-WEIGHTS = (_HERE if (_HERE / "weights").is_dir() else _HERE.parent) / "weights"
 USUAL = ("organ", "tumor")  # rising priority: the paper lays the tumour over the organs
 
 
@@ -243,6 +240,11 @@ def read_cards(weights: Path, networks: Sequence[str] | None) -> list[Card]:
         if names.count(name) > 1:
             raise WeightsError(f"network {name} is named {names.count(name)} times")
     return [read_card(weights / name) for name in names]
+
+
+def digests(cards: Sequence[Card]) -> dict[str, str]:
+    """Network -> sha256 of its card, which holds the sha256 of every model file."""
+    return {card.name: card.digest for card in cards}
 
 
 def way_of(cards: Sequence[Card], plan: str | None, step: float) -> Way:

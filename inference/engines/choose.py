@@ -20,9 +20,8 @@ from ..arrays import Array, Network
 from ..card import Card
 from ..errors import DeviceError, EngineError, VisceraError, one_line
 from ..machine import CPU_FLAGS, computes, ran_out
+from ..options import ENGINES
 
-ENGINES = ("openvino", "onnxruntime", "torch")  # in the order in which "auto" prefers them on the CPU
-DEVICES = ("cpu", "cuda")
 # What each engine can compute in, on each device, best first: "auto" takes the first that the machine has. Behind f32,
 # which every machine has, stands what changes labels enough to be asked for by name.
 PRECISIONS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
@@ -13,6 +14,7 @@ from pathlib import Path, PurePath
 
 from ..errors import ScanError
 from ..names import METAIMAGE, NRRD
+from .outputs import digest
 
 SLICES = (".dcm", ".dicom", ".ima")  # endings of DICOM files, if they have one
 DICM = (128, b"DICM")  # where every DICOM file says what it is
@@ -85,6 +87,18 @@ def files_of(scan: Path) -> list[Path]:
     if scan.name.lower().endswith(METAIMAGE + NRRD):
         return list(dict.fromkeys((scan, *layout(scan).files)))
     return [scan]
+
+
+def scan_digest(scan: Path) -> str:
+    """sha256 of a scan's file, or of names and digests of all files that it is read from.
+
+    Raises OSError, and ScanError if it cannot be told which these are.
+    """
+    files = files_of(scan)
+    if files == [scan]:
+        return digest(scan)
+    parts = "".join(f"{file.name}\0{digest(file)}\n" for file in files)
+    return hashlib.sha256(os.fsencode(parts)).hexdigest()
 
 
 def dicom_files(folder: Path) -> list[Path]:

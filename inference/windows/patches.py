@@ -17,7 +17,7 @@ import numpy as np
 
 from ..arrays import Array, Network
 from ..boxes import Box, Shape, shifted, whole
-from .layout import SIGMA, Part, Progress, Slab, cut, grid, padded, padding
+from .layout import SIGMA, Part, Slab, cut, grid, padded, padding
 
 Corner = tuple[int, int, int]
 Plan = Generator[list[Corner], list[Array], None]
@@ -63,11 +63,9 @@ class Patches:
         plan = middle_first if self.middle_first else dense_plan
         return plan(padded(self.shape, self.window), self.window, self.step, box)
 
-    def parts(
-        self, volume: Array, network: Network, inside: np.ndarray | None, progress: Progress, xp: Any
-    ) -> Iterator[Part]:
+    def parts(self, volume: Array, network: Network, inside: np.ndarray | None, xp: Any) -> Iterator[Part]:
         """One part, the whole volume (c, z, y, x): logits, 0 where no window was and outside the mask `inside`."""
-        yield whole(self.shape), slabs(volume, network, self.plan(), self.window, xp, progress, inside, self.codes)
+        yield whole(self.shape), slabs(volume, network, self.plan(), self.window, xp, inside, self.codes)
 
 
 def gaussian(patch: Shape) -> np.ndarray:
@@ -120,7 +118,6 @@ def slabs(
     plan: Plan,
     patch: Shape,
     xp: Any,
-    progress: Progress,
     inside: np.ndarray | None = None,
     codes: Codes = winners,
 ) -> Iterator[Slab]:
@@ -180,7 +177,6 @@ def slabs(
             window = (slice(y, y + patch[1]), slice(x, x + patch[2]))
             blended[(slice(None), slice(None), *window)] += logits
             total[(slice(None), *window)] += weights
-            progress.count()
         try:
             group = plan.send(seen)
         except StopIteration:

@@ -88,12 +88,12 @@ def test_the_arrays_in_arrays_out_api_gives_the_same(inputs: Path, tmp_path: Pat
     assert label_maps(tmp_path / "out") == ["a.nii.gz"]
     predictor = Predictor(tiny_weights, device="cpu", engine="onnxruntime")
     voxels = np.asarray(nib.load(inputs / "a_0000.nii.gz").dataobj).T
-    assert np.array_equal(predictor(voxels, (3.0, 2.0, 2.0)).T, labels(tmp_path / "out" / "a.nii.gz"))
+    assert np.array_equal(predictor(voxels, (3.0, 2.0, 2.0), "LPS").T, labels(tmp_path / "out" / "a.nii.gz"))
     assert predictor.labels[14] == "organ_1"
     with pytest.raises(ValueError, match="3-D"):
-        predictor(voxels[0], (3.0, 2.0, 2.0))
+        predictor(voxels[0], (3.0, 2.0, 2.0), "LPS")
     with pytest.raises(ValueError, match="spacing"):
-        predictor(voxels, (3.0, 0.0, 2.0))
+        predictor(voxels, (3.0, 0.0, 2.0), "LPS")
 
 
 def test_what_cannot_be_hu_is_refused_unless_it_is_accepted(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
@@ -579,16 +579,16 @@ def test_the_record_of_many_cases_is_written_seldom_and_whole(
     tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Written after each case, it took 155 s for 2,000 empty files where 2 do without it."""
-    from inference.command import cli
+    from inference.command import cli, summary
 
     written: list[int] = []
-    save = cli._save
+    save = summary.save
 
     def counted(path: Path, document: Any) -> None:
         written.append(len(document))
         save(path, document)
 
-    monkeypatch.setattr(cli, "_save", counted)
+    monkeypatch.setattr(summary, "save", counted)
     (tmp_path / "in").mkdir()
     for number in range(300):
         (tmp_path / "in" / f"{number:03d}_0000.nii.gz").touch()
@@ -597,7 +597,7 @@ def test_the_record_of_many_cases_is_written_seldom_and_whole(
     began = time.monotonic()
     assert cli.main([tmp_path / "in", tmp_path / "out", *flags]) == 4
     seconds = time.monotonic() - began
-    assert written[0] == 0 and written[-1] == 300 and len(written) <= 2 + seconds / cli.SAVE_EVERY
+    assert written[0] == 0 and written[-1] == 300 and len(written) <= 2 + seconds / summary.SAVE_EVERY
     assert [one["case"] for one in json.loads(record.read_text())] == [f"{number:03d}" for number in range(300)]
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ from inference.anatomy.look import AROUND_ORGANS
 from inference.boxes import bounding
 from inference.card import smaller_way, way_of
 from inference.errors import ScanError
-from inference.options import ABDOMEN, DENSE, WAYS
+from inference.options import ABDOMEN, DENSE, WAYS, Way
+from inference.record import Record
 from inference.scan import Scan
-from inference.segment import Model, overlay, segment
+from inference.segment import Model, Quiet, overlay
+from inference.segment import segment as segment_into
 from tests.inference.cards import make_card
 
 
@@ -44,6 +47,11 @@ def model(
 
     card = make_card((2.0, 2.0, 2.0), name=name, values=values, orientation="LPS", window_multiple=window_multiple)
     return Model.of(card, network)
+
+
+def segment(scan: Scan, models: Sequence[Model], way: Way, xp: Any) -> tuple[np.ndarray, Record]:
+    record = Record()
+    return segment_into(scan, models, way, xp, record, Quiet()), record
 
 
 ORGANS = (0, 1, 2, 3, 4, 5, 6)  # enough for a network that shows where the abdomen is
