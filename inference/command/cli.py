@@ -16,7 +16,8 @@ from ..errors import VisceraError
 from ..options import DEVICES, ENGINES, PRECISIONS, WAYS, WEIGHTS, Options
 from ..version import __version__
 from .console import forgiving_streams, say_error
-from .run import Request, Run
+from .request import Request
+from .run import Run
 from .stopping import Stopped, Stopping
 
 DESCRIPTION = "Segment abdominal organs and tumours in CT scans. Research use only."
