@@ -343,9 +343,9 @@ def _stage(command: list[str], seconds: float) -> str | None:
     """Run a stage to its end or its time limit; why it failed, or None."""
     with _group(command) as process:
         try:
-            _, said = process.communicate(timeout=max(seconds, 0.1))
+            _, said = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
-            return f"timed out after {seconds:.0f} s"
+            return f"timed out after {seconds:.1f} s"
     return said.strip()[-1500:] or f"exit code {process.returncode}" if process.returncode else None
 
 
@@ -377,7 +377,7 @@ def main() -> None:
 
         def stage(name: str, limit: float) -> None:
             since = time.monotonic()
-            error = _stage([*command, name, work], min(limit, options.seconds - since + begin))
+            error = _stage([*command, name, work], max(min(limit, options.seconds - since + begin), 0.1))
             print(f"-- {name}: {error or 'done'}, {time.monotonic() - since:.1f} s", flush=True)
             if error:
                 errors[name] = error
@@ -386,7 +386,7 @@ def main() -> None:
         with _group([*command, "sizes", work]) if "runs" in wanted else _nothing() as making:
             for name in (one for one in STAGES if one in wanted):
                 if making and name != "labels":  # nothing else runs while times are taken
-                    making.communicate()
+                    making.wait()
                 stage(name, LIMITS[name] if options.device == "cuda" else CPU_LIMIT)
     sys.exit(1 if errors else 0)
 
