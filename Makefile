@@ -3,7 +3,7 @@
 #   make predict INPUT=dir OUTPUT=dir   a folder of scans; FLAGS="--plan dense" adds flags
 #   make training-kit DATA=dir          packed scans for a machine with a GPU: docs/training.md
 #   make gpu-kit SCANS="scan..."         what a machine with a GPU needs to measure: python -m benchmark.gpu --help
-#   make test | soak | lint | image | lock
+#   make test | soak | same | lint | image | lock
 PYTHON ?= python3
 BIN := .venv/bin
 SAMPLE := sample
@@ -12,7 +12,7 @@ GPU_KIT := .gpukit
 PART ?= $(shell expr 60 - $$(git ls-files -z | du -cm --files0-from=- | tail -n 1 | cut -f 1))
 TORCH = $(shell grep '^torch==' requirements/dev.txt)
 
-.PHONY: predict test training-kit gpu-kit soak lint format image lock clean
+.PHONY: predict test training-kit gpu-kit soak same lint format image lock clean
 
 ifdef INPUT
 predict: .venv/run
@@ -46,6 +46,10 @@ gpu-kit: .venv/dev
 soak: .venv/dev
 	SOAK=1 $(BIN)/python -m pytest -rP tests/inference/test_endurance.py | tee docs/soak.log
 
+# Labels and records of this tree against those of the commit before it, or of BASE=commit; SCANS="..." adds scans.
+same: .venv/dev
+	BASE="$(BASE)" .ci/same $(SCANS)
+
 lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -53,7 +57,7 @@ lint: .venv/dev
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive inference
 	$(BIN)/hadolint Dockerfile
-	$(BIN)/shellcheck predict.sh requirements/*.sh training/train.sh .ci/run .ci/container .ci/regression
+	$(BIN)/shellcheck predict.sh requirements/*.sh training/train.sh .ci/run .ci/container .ci/regression .ci/same
 
 format: .venv/dev
 	$(BIN)/ruff check --fix .

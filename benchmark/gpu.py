@@ -167,9 +167,9 @@ def runs(job: Job) -> None:
 
 def process(job: Job) -> None:
     """The same scan again and again in one process; then one more under two profilers."""
-    from inference import nifti
+    from inference.formats.nifti.file import write_labels
+    from inference.formats.reading import read_scan
     from inference.predictor import Predictor
-    from inference.reading import read_scan
 
     path = job.work / "sizes" / USUAL_SIZE
     path = path if path.is_file() else job.scan
@@ -178,11 +178,11 @@ def process(job: Job) -> None:
     document: dict[str, Any] = {"scan": path.name, "load": time.perf_counter() - begin, "scans": []}
     for _ in range(job.scans):
         begin = time.perf_counter()
-        scan, header = read_scan(path)
+        scan = read_scan(path)
         read = time.perf_counter()
         found, report = predictor.segment(scan)
         segmented = time.perf_counter()
-        nifti.write_labels(job.work / "process.nii.gz", found, header)
+        write_labels(job.work / "process.nii.gz", found, scan)
         end = time.perf_counter()
         seconds = {"total": end - begin, "read": read - begin, "segment": segmented - read, "write": end - segmented}
         document["scans"].append(seconds | report.seconds | _memory(job.device))

@@ -116,6 +116,9 @@ def tiny_weights(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     export(tiny_model, weights / "organ", trained_on="random weights")
     tumor = write_model(tmp_path_factory.mktemp("model") / "tumor", labels=2, seed=1)
     export(tumor, weights / "tumor", values={"organ_1": 14}, trained_on="random weights")
+    for name in ("organ", "tumor"):
+        card = weights / name / "card.json"
+        card.write_text(json.dumps(json.loads(card.read_text()) | {"way": "abdomen"}))
     return weights
 
 

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from inference.machine import computes
-from inference.windows import gaussian
+from inference.windows.patches import gaussian
 from training.augment import Chance, Patches, Volume
 from training.labels import OUTPUTS, RARE
 from training.losses import deep_loss, disagreement

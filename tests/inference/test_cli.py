@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from inference import __version__
-from inference.cli import parse
+from inference.command.cli import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 F32 = ("--device", "cpu", "--engine", "onnxruntime")
@@ -576,7 +576,7 @@ def test_the_record_of_many_cases_is_written_seldom_and_whole(
     tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Written after each case, it took 155 s for 2,000 empty files where 2 do without it."""
-    from inference import cli
+    from inference.command import cli
 
     written: list[int] = []
     save = cli._save

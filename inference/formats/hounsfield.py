@@ -12,8 +12,9 @@ from functools import cached_property
 
 import numpy as np
 
-from inference.errors import ScanError
+from ..errors import ScanError
 
+SLOPE = (1e-4, 1e4)  # of stored values to HU
 AIR, METAL = -1024, 3071  # HU: what 12 bits can hold
 NO_AIR = -200  # HU: below fat, above lung
 ALL_AIR = -500  # HU: what is above it is not air

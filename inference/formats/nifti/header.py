@@ -6,20 +6,18 @@ The tables are those of nifti1.h and nifti2.h (nifti.nimh.nih.gov); nibabel know
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from math import prod
 from typing import Any
 
 import numpy as np
 from nibabel.nifti1 import Nifti1Header, data_type_codes
 from nibabel.nifti2 import Nifti2Header
-from nibabel.orientations import aff2axcodes
 from nibabel.quaternions import quat2mat
 
-from inference import machine
-from inference.errors import MemoryBudgetError, ScanError
-from inference.scan import check_extent, times
-from inference.stream import looks_like
+from ...errors import ScanError
+from ...scan import SHEAR, Grid, check_grid, times
+from ..hounsfield import SLOPE
+from ..stream import looks_like
 
 # By size of the header: where the magic bytes are, and what they are.
 MAGIC = {348: (344, b"n+1\0"), 540: (4, b"n+2\0\r\n\x1a\n")}
@@ -28,8 +26,6 @@ EXTENDER = 4  # bytes after the header that say whether extensions follow
 MOST_EXTENSIONS = 64 << 20
 SCALARS = {2, 4, 8, 16, 64, 256, 512, 768, 1024, 1280}  # data types that hold one real number of at most 64 bits
 MATRICES_AND_VECTORS = range(1004, 1012)  # intent codes
-SLOPE = (1e-4, 1e4)
-SHEAR = 1e-2  # cosine between two axes
 MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # by code of the unit of length: unknown, m, mm, micron
 SAME = 1e-3  # relative difference of lengths below which two spacings are one
 PAIR = (
@@ -44,16 +40,14 @@ class Header:
     """What a NIfTI header says about the voxels and where they lie.
 
     fields    of the header as nibabel names them, in the file's own byte order
-    shape     (x, y, z) voxels, in the file's order: x is the fastest
-    affine    (4, 4) from voxel index (x, y, z) to mm, RAS
+    grid      of the voxels; x is the fastest axis
     offset    bytes from the start of the file to the first voxel
     scaling   slope and intercept to HU, None where the voxels are stored as HU
     warnings  what was odd about it
     """
 
     fields: Nifti1Header
-    shape: tuple[int, int, int]
-    affine: np.ndarray
+    grid: Grid
     offset: int
     scaling: tuple[float, float] | None
     warnings: tuple[str, ...]
@@ -64,40 +58,38 @@ class Header:
         return np.dtype(self.fields.get_data_dtype())
 
     @property
-    def spacing(self) -> tuple[float, float, float]:
-        """(z, y, x) mm."""
-        x, y, z = (float(mm) for mm in np.linalg.norm(self.affine[:3, :3], axis=0))
-        return z, y, x
-
-    @property
-    def orientation(self) -> str:
-        """As in Scan: letters for x, y, z."""
-        return "".join(aff2axcodes(self.affine))
-
-    @cached_property
-    def of_labels(self) -> bytes:
-        """The header of this scan's label map, up to its first voxel: geometry as it stands, uint8, no texts."""
-        fields = self.fields.copy()
-        for name in TEXTS:
-            if name in fields.structarr.dtype.names:
-                fields[name] = b""
-        fields["datatype"], fields["bitpix"] = 2, 8
-        fields["scl_slope"], fields["scl_inter"] = 1, 0
-        fields["cal_min"] = fields["cal_max"] = 0
-        size = int(fields["sizeof_hdr"])
-        fields["vox_offset"] = size + EXTENDER
-        return bytes(fields.binaryblock) + bytes(EXTENDER)
+    def voxel_bytes(self) -> int:
+        """That the voxels take in the file."""
+        return prod(self.grid.shape) * self.dtype.itemsize
 
 
-def check_memory(shape: tuple[int, ...], stored: int) -> None:
-    """Before voxels of `stored` bytes each are read. Raises MemoryBudgetError."""
-    # Beside the stored voxels there will be float32 ones, where they are converted, and labels twice.
-    need, budget = prod(shape) * (stored + 6), machine.memory_budget()
-    if need > budget:
-        raise MemoryBudgetError(
-            f"is too large: {' x '.join(map(str, shape))} voxels need {need / 1e9:.2f} GB, "
-            f"and {budget / 1e9:.2f} GB are free"
-        )
+def label_header(grid: Grid, origin: Any) -> bytes:
+    """The header of a label map up to its first voxel: geometry as it stands, uint8, no texts.
+
+    origin  the Header of a scan that was read from NIfTI; anything else: a header is made from the grid
+    """
+    fields = origin.fields.copy() if isinstance(origin, Header) else _made(grid)
+    for name in TEXTS:
+        if name in fields.structarr.dtype.names:
+            fields[name] = b""
+    fields["datatype"], fields["bitpix"] = 2, 8
+    fields["scl_slope"], fields["scl_inter"] = 1, 0
+    fields["cal_min"] = fields["cal_max"] = 0
+    size = int(fields["sizeof_hdr"])
+    fields["vox_offset"] = size + EXTENDER
+    return bytes(fields.binaryblock) + bytes(EXTENDER)
+
+
+def _made(grid: Grid) -> Nifti1Header:
+    axes = grid.affine[:3, :3] / np.linalg.norm(grid.affine[:3, :3], axis=0)
+    square = np.abs(axes.T @ axes - np.eye(3)).max() <= SHEAR
+    fields = Nifti1Header()
+    fields.set_data_shape(grid.shape[::-1])
+    fields.set_qform(grid.affine, "scanner" if square else "unknown")  # a quaternion has no shear
+    fields.set_sform(grid.affine, "scanner")
+    fields.set_xyzt_units("mm")
+    fields["magic"] = b"n+1"
+    return fields
 
 
 def parse(block: bytes) -> Header:
@@ -119,9 +111,9 @@ def parse(block: bytes) -> Header:
     offset = _offset(fields, warnings)
     scaling = _scaling(fields, warnings)
     affine = _affine(fields, warnings)
-    header = Header(fields, shape, affine, offset, scaling, tuple(warnings))
-    _check_geometry(header, warnings)
-    return Header(fields, shape, affine, offset, scaling, tuple(warnings))
+    grid = Grid(shape[::-1], affine)
+    warnings += check_grid(grid)
+    return Header(fields, grid, offset, scaling, tuple(warnings))
 
 
 def _fields(block: bytes) -> Nifti1Header:
@@ -242,16 +234,3 @@ def _whole(affine: np.ndarray) -> bool:
         return False
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     return bool((lengths > 0).all() and abs(np.linalg.det(affine[:3, :3] / lengths)) > 0.1)
-
-
-def _check_geometry(header: Header, warnings: list[str]) -> None:
-    warnings += check_extent(header.shape, header.spacing[::-1])
-    axes = header.affine[:3, :3] / np.linalg.norm(header.affine[:3, :3], axis=0)
-    shear = float(np.abs(axes.T @ axes - np.eye(3)).max())
-    if shear > SHEAR:
-        warnings.append(f"axes are not at right angles (cosine {shear:.3f}, gantry tilt?): segmented as stored")
-
-
-def voxel_bytes(header: Header) -> int:
-    """Bytes that the voxels take in the file."""
-    return prod(header.shape) * header.dtype.itemsize

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import cc3d
 import numpy as np
 
-from inference.body import dilated
+from .body import dilated
 
 CELL = 4.0  # mm: pieces are looked for on every so many voxels
 FAR = 60.0  # mm between the boxes of two pieces: a pancreas found in parts has them 30 mm apart, a bladder lies beyond

@@ -9,27 +9,35 @@ from typing import NamedTuple
 import numpy as np
 from isal import isal_zlib
 
-from inference.atomic import write_atomically
-from inference.errors import ScanError, UnwrittenError, shown
-from inference.header import LONGEST, Header, check_memory, parse, voxel_bytes
-from inference.hounsfield import real_numbers
-from inference.scan import Scan
-from inference.stream import Stream, open_stream
+from ...errors import ScanError, UnwrittenError, shown
+from ...scan import Scan
+from ..atomic import write_atomically
+from ..geometry import check_memory
+from ..hounsfield import real_numbers
+from ..stream import Stream, open_stream
+from .header import LONGEST, Header, label_header, parse
 
 LEVEL = 1  # of gzip: label maps shrink a hundredfold at any level
 GZIP_WINDOW = 31  # zlib.h: 15 bits of window, and 16 for a gzip header, which then holds neither time nor name
 
 
-def read_scan(path: Path) -> tuple[Scan, Header]:
-    """The scan and the header that its label map will carry.
+def read(path: Path) -> Scan:
+    """A scan, whose header its label map will carry.
 
     The header is checked before anything is allocated, the gzip stream to its last checksum.
     Raises ScanError, whose text goes on from the file's name, and MemoryBudgetError.
     """
     with open_stream(path) as stream:
         header, stored, warnings = _read(stream)
-    voxels = _hounsfield(stored, header)
-    return Scan(voxels, header.spacing, header.orientation, (*header.warnings, *warnings)), header
+    return Scan((_hounsfield(stored, header),), header.grid, header, (*header.warnings, *warnings))
+
+
+def peek(path: Path) -> Scan:
+    """The scan without its voxels, which may be damaged. Raises ScanError."""
+    with open_stream(path) as stream:
+        head = bytearray(LONGEST)
+        header = parse(bytes(head[: stream.read_into(memoryview(head))]))
+    return Scan((), header.grid, header, header.warnings)
 
 
 class Written(NamedTuple):
@@ -39,18 +47,18 @@ class Written(NamedTuple):
     doubt: str | None
 
 
-def write_labels(path: Path, labels: np.ndarray, header: Header) -> Written:
-    """Write labels (z, y, x) uint8 as .nii.gz on the grid of the scan whose header this is.
+def write_labels(path: Path, labels: np.ndarray, scan: Scan) -> Written:
+    """Write labels (z, y, x) uint8 as .nii.gz on the grid of a scan.
 
     Raises UnwrittenError if the file cannot be written.
 
     The file is the same for the same labels: no time, no name, no text of the scan's is in it.
     """
-    if labels.dtype != np.uint8 or labels.shape != header.shape[::-1]:
-        raise ValueError(f"labels {labels.dtype} {labels.shape} are not uint8 {header.shape[::-1]}")
+    if labels.dtype != np.uint8 or labels.shape != scan.grid.shape:
+        raise ValueError(f"labels {labels.dtype} {labels.shape} are not uint8 {scan.grid.shape}")
     try:
         packer = isal_zlib.compressobj(LEVEL, isal_zlib.DEFLATED, GZIP_WINDOW)
-        pieces = [packer.compress(header.of_labels)]
+        pieces = [packer.compress(label_header(scan.grid, scan.origin))]
         pieces += [packer.compress(np.ascontiguousarray(plane)) for plane in labels]
         packed = b"".join([*pieces, packer.flush()])
         doubt = write_atomically(path, packed)
@@ -61,23 +69,16 @@ def write_labels(path: Path, labels: np.ndarray, header: Header) -> Written:
     return Written(hashlib.sha256(packed).hexdigest(), doubt)
 
 
-def read_header(path: Path) -> Header:
-    """The header alone, of a scan whose voxels may be damaged. Raises ScanError."""
-    with open_stream(path) as stream:
-        head = bytearray(LONGEST)
-        return parse(bytes(head[: stream.read_into(memoryview(head))]))
-
-
 def _read(stream: Stream) -> tuple[Header, np.ndarray, list[str]]:
     """Header, voxels (z, y, x) as stored, warnings."""
     head = bytearray(LONGEST)
     head = head[: stream.read_into(memoryview(head))]
     header = parse(bytes(head))
-    size = voxel_bytes(header)
+    size, shape = header.voxel_bytes, header.grid.shape
     if stream.most < header.offset + size:
-        raise ScanError(f"is too short for {' x '.join(map(str, header.shape))} voxels: cut off, or a broken header")
-    check_memory(header.shape, header.dtype.itemsize)
-    stored = np.empty(header.shape[::-1], header.dtype)
+        raise ScanError(f"is too short for {' x '.join(map(str, shape[::-1]))} voxels: cut off, or a broken header")
+    check_memory(shape[::-1], header.dtype.itemsize)
+    stored = np.empty(shape, header.dtype)
     target = stored.reshape(-1).view(np.uint8).data
     early = bytes(head[header.offset : header.offset + size])  # a NIfTI-1 file's first voxels came with the head
     target[: len(early)] = early

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from inference.arrays import Array
+from ..arrays import Array
 
 ANISOTROPY = 3.0  # above this ratio of spacings nnU-Net resamples the coarse axis on its own
 SPLINE_PAD = 12  # scipy.ndimage pads by 12 edge samples before the spline filter in mode "nearest"

@@ -10,12 +10,14 @@ import os
 import select
 import signal
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
-from inference.cases import Case
-from inference.errors import VisceraError
-from inference.stopping import held
-from inference.worker import serve
+from ..errors import VisceraError
+from ..formats.cases import Case
+from ..options import Way
+from .stopping import held
+from .worker import serve
 
 Message = dict[str, Any]
 POLL = 0.2  # s between two looks at whether the run is to stop
@@ -83,12 +85,16 @@ class Supervisor:
         os.close(orders)
         os.close(answers)
 
-    def order(self, what: str, case: Case, on_message: Callable[[Message], None]) -> Message:
-        """Send an order and wait for its record; `on_message` gets every other answer. Raises LostError."""
+    def order(self, case: Case, way: Way | None, on_message: Callable[[Message], None]) -> Message:
+        """Have a case segmented in a way, or with none an empty label map written, and wait for its record.
+
+        `on_message` gets every other answer. Raises LostError.
+        """
         assert self.pid is not None
         fields = {"name": case.name, "scan": os.fspath(case.scan), "labels": os.fspath(case.labels)}
+        order = {"case": fields, "way": asdict(way) if way else None}
         try:
-            os.write(self._orders, (json.dumps({what: fields}) + "\n").encode("ascii"))
+            os.write(self._orders, (json.dumps(order) + "\n").encode("ascii"))
         except BrokenPipeError:
             raise self._end() from None
         while "record" not in (message := self._next()):

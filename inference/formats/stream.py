@@ -10,8 +10,8 @@ from pathlib import Path
 
 from isal import igzip_lib
 
-from inference.errors import ScanError
-from inference.sources import DICM, open_file
+from ..errors import ScanError
+from .sources import DICM, open_file
 
 GZIP = b"\x1f\x8b"
 FLAGS = {"gzip": igzip_lib.DECOMP_GZIP, "zlib": igzip_lib.DECOMP_ZLIB}

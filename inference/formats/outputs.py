@@ -16,8 +16,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from inference.errors import OutputError, UnwrittenError, shown
-from inference.names import record_file
+from ..errors import OutputError, UnwrittenError, shown
+from ..names import record_file
 
 Identity = tuple[int, int]  # device and inode: the same however a path is spelled, linked or mounted
 MOST_JSON = 256 << 20  # bytes: 50,000 records have 140 MB

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path, PurePath
 
-from inference.errors import ScanError
-from inference.names import METAIMAGE, NRRD
+from ..errors import ScanError
+from ..names import METAIMAGE, NRRD
 
 SLICES = (".dcm", ".dicom", ".ima")  # endings of DICOM files, if they have one
 DICM = (128, b"DICM")  # where every DICOM file says what it is

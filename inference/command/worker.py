@@ -1,7 +1,7 @@
 """The process that does the work: it loads the networks once and segments one scan after another.
 
-The supervisor forks it and talks to it in JSON lines. It sends orders {"segment": case}, {"frugal": case} (the same
-with the least memory) and {"empty": case}, a case being the fields of a Case; answers are
+The supervisor forks it and talks to it in JSON lines. An order is {"case": fields of a Case, "way": fields of a Way},
+or with null for the way, which asks for an empty label map; answers are
 
     {"ready": {...}}               once, what was loaded
     {"fatal": [code, message]}     instead: exit code and sentence of a VisceraError
@@ -23,16 +23,18 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from inference import errors, machine
-from inference.cases import Case
-from inference.errors import CaseError, DeviceError, UnwrittenError, VisceraError, one_line
+from .. import errors, machine
+from ..card import smaller_way
+from ..errors import CaseError, DeviceError, UnwrittenError, VisceraError, one_line
+from ..formats.cases import Case
+from ..options import Way
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from inference.predictor import Predictor
-    from inference.scan import Scan
-    from inference.segment import Report
+    from ..predictor import Predictor
+    from ..scan import Scan
+    from ..segment import Report
 
 LOADED_BY = ("weights", "networks", "device", "engine", "precision", "plan", "step", "threads", "accept_intensities")
 Send = Callable[[dict[str, Any]], None]
@@ -58,9 +60,10 @@ def serve(orders: int, answers: int, options: dict[str, Any]) -> int:
         return 0
     with os.fdopen(orders, encoding="ascii") as lines:
         for line in lines:
-            ((order, fields),) = json.loads(line).items()
-            case = Case(fields["name"], Path(fields["scan"]), Path(fields["labels"]))
-            send({"record": worker.empty(case) if order == "empty" else worker.segment(case, order == "frugal")})
+            order = json.loads(line)
+            name, scan, labels = (order["case"][field] for field in ("name", "scan", "labels"))
+            case = Case(name, Path(scan), Path(labels))
+            send({"record": worker.segment(case, Way(**order["way"])) if order["way"] else worker.empty(case)})
     return 0
 
 
@@ -68,7 +71,7 @@ class Worker:
     """Networks, loaded with the command line's `options`, and what is said about each scan."""
 
     def __init__(self, options: dict[str, Any], send: Send) -> None:
-        from inference.predictor import Predictor  # NumPy and an engine come with it
+        from ..predictor import Predictor  # NumPy and an engine come with it
 
         self.send = send
         start = perf_counter()
@@ -84,11 +87,8 @@ class Worker:
         }
         send({"ready": self.taken})
 
-    def segment(self, case: Case, frugal: bool) -> dict[str, Any]:
-        """Segment a scan and write its label map; the record says what happened. Nothing is raised.
-
-        frugal  take the way that needs the least memory at once
-        """
+    def segment(self, case: Case, way: Way) -> dict[str, Any]:
+        """Segment a scan and write its label map; the record says what happened. Nothing is raised."""
         record: dict[str, Any] = {
             "status": "done",
             "error": None,
@@ -103,7 +103,7 @@ class Worker:
         machine.reset_peak_memory()
         start = perf_counter()
         try:
-            self._segment(case, record, frugal)
+            self._segment(case, record, way)
         except Exception as error:
             record |= {"status": "failed", "error": _cause(error)}
             if isinstance(error, UnwrittenError):
@@ -114,7 +114,7 @@ class Worker:
 
     def empty(self, case: Case) -> dict[str, Any]:
         """Write a label map without labels for a scan that failed, if its header can be read."""
-        from inference.reading import write_empty
+        from ..formats.reading import write_empty
 
         try:
             written = write_empty(case.scan, case.labels)
@@ -122,60 +122,72 @@ class Worker:
             return {"status": "failed", "error": _cause(error)}
         return {"status": "done", "error": None, "output_sha256": written.sha256}
 
-    def _segment(self, case: Case, record: dict[str, Any], frugal: bool) -> None:
+    def _segment(self, case: Case, record: dict[str, Any], way: Way) -> None:
         import numpy as np
 
-        from inference import nifti
-        from inference.reading import read_scan
-        from inference.sidecar import scan_digest
+        from ..formats.nifti import file as nifti
+        from ..formats.reading import read_scan
+        from .sidecar import scan_digest
 
         seconds = record["seconds"]
         start = perf_counter()
-        scan, header = read_scan(case.scan, self.predictor.accept_intensities)
+        scan = read_scan(case.scan, self.predictor.accept_intensities)
         record["input_sha256"] = scan_digest(case.scan)
         seconds["read"] = perf_counter() - start
-        record["shape"], record["spacing"] = list(scan.voxels.shape), list(scan.spacing)
-        labels, report = self._labels(scan, record, frugal)
+        record["shape"], record["spacing"] = list(scan.grid.shape), list(scan.grid.spacing)
+        labels, report = self._labels(scan, record, way)
         seconds |= report.seconds
         record["warnings"] = [*scan.warnings, *report.warnings, *record["fallback"]]
         record["dropped"] = report.dropped
         _count_windows(record, report)
-        voxel_ml = float(np.prod(scan.spacing)) / 1000
+        ml = scan.grid.voxel_ml
         # Plane by plane: of a whole volume NumPy would make a copy of eight bytes a voxel.
         counts = np.sum([np.bincount(plane.reshape(-1), minlength=256) for plane in labels], axis=0)
         record["labels"] = {
-            str(value): {"name": name, "voxels": int(counts[value]), "ml": round(float(counts[value]) * voxel_ml, 3)}
+            str(value): {
+                "name": name,
+                "voxels": int(counts[value]),
+                "ml": round(float(counts[value]) * ml, 3),
+            }
             for value, name in sorted(self.predictor.labels.items())
             if counts[value]
         }
         start = perf_counter()  # last of all: once a label map is there, nothing may fail any more
-        written = nifti.write_labels(case.labels, labels, header)
+        written = nifti.write_labels(case.labels, labels, scan)
         seconds["write"] = perf_counter() - start
         record["output_sha256"] = written.sha256
         if written.doubt:
             record["warnings"].append(written.doubt)
 
-    def _labels(self, scan: Scan, record: dict[str, Any], frugal: bool) -> tuple[np.ndarray, Report]:
-        """Segment; where memory runs out, again in small windows, and from a GPU at last on the CPU."""
-        from inference.predictor import Predictor
+    def _labels(self, scan: Scan, record: dict[str, Any], way: Way) -> tuple[np.ndarray, Report]:
+        """Segment; where memory runs out, again in smaller windows if a network takes them, and from a GPU at last on
+        the CPU.
+        """
+        from ..predictor import Predictor
 
+        if way.most_voxels < self.predictor.way.most_voxels:  # a worker before this one was lost
+            record["fallback"].append(_smaller(way))
         # A try that failed has to be left before the next: its exception holds all that it had allocated.
-        if not frugal:
+        tries = [way, smaller_way(self.predictor.cards, way)]
+        for number, one in enumerate(way for way in tries if way):
+            if number:
+                record["fallback"].append(_smaller(one))
             with suppress(MemoryError):
-                return self.predictor.segment(scan, self._begin, False)
-        record["fallback"].append("there was too little memory at first: in small windows")
+                return self.predictor.segment(scan, self._begin, one)
         if record["device"] == "cpu":
-            return self.predictor.segment(scan, self._begin, True)
-        with suppress(MemoryError):
-            return self.predictor.segment(scan, self._begin, True)
+            raise MemoryError
         record["fallback"].append("there was too little memory on the GPU: on the CPU")
         predictor = Predictor(**self.options | {"device": "cpu", "engine": "auto", "precision": "auto"})
         record |= {"device": "cpu", "engine": predictor.choice.engine, "precision": predictor.choice.precision}
-        return predictor.segment(scan, self._begin, True)
+        return predictor.segment(scan, self._begin, one)
 
     def _begin(self, network: str, most: int) -> Callable[[], None]:
         self.send({"network": network, "most": most})
         return lambda: self.send({"window": 1})
+
+
+def _smaller(way: Way) -> str:
+    return f"there was too little memory at first: in windows of {way.most_voxels:,} voxels at most"
 
 
 def _cause(error: Exception) -> str:

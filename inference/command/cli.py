@@ -15,14 +15,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from inference import __version__, errors, machine, sidecar
-from inference.atomic import remove_parts, write_atomically, write_json
-from inference.card import WEIGHTS, read_cards
-from inference.cases import Case, LeftOut, find_cases
-from inference.console import forgiving_streams, say, say_error, say_warning
-from inference.errors import OutputError, UnwrittenError, VisceraError, retold, shown
-from inference.names import record_file
-from inference.outputs import (
+from .. import __version__, errors, machine
+from ..card import WEIGHTS, read_cards, smaller_way, way_of
+from ..errors import OutputError, UnwrittenError, VisceraError, retold, shown
+from ..formats.atomic import remove_parts, write_atomically, write_json
+from ..formats.cases import Case, LeftOut, find_cases
+from ..formats.outputs import (
     Identity,
     check_labels,
     check_records,
@@ -33,8 +31,12 @@ from inference.outputs import (
     is_summary,
     make_room,
 )
-from inference.stopping import Stopped, Stopping
-from inference.supervisor import LostError, Supervisor
+from ..names import record_file
+from ..options import WAYS, Way
+from . import sidecar
+from .console import forgiving_streams, say, say_error, say_warning
+from .stopping import Stopped, Stopping
+from .supervisor import LostError, Supervisor
 
 SOME_FAILED, ALL_FAILED = 8, 4
 SAVE_EVERY = 10.0  # s between two writes of --json: each writes all of it, and time must not go with the square
@@ -43,7 +45,7 @@ DESCRIPTION = "Segment abdominal organs and tumours in CT scans. Research use on
 
 
 def main(arguments: Sequence[str | Path] | None = None) -> int:
-    """Run the command; returns its exit code (see inference.errors). Leaves this process as it was."""
+    """Run the command; returns its exit code (see errors). Leaves this process as it was."""
     with forgiving_streams(), Stopping() as stopping:
         try:
             return _run(parse(arguments), stopping)
@@ -69,7 +71,7 @@ def _run(options: argparse.Namespace, stopping: Stopping) -> int:
 
 def parse(arguments: Sequence[str | Path] | None = None) -> argparse.Namespace:
     """The command line; one line a flag."""
-    parser = argparse.ArgumentParser(prog="python -m inference", description=DESCRIPTION)
+    parser = argparse.ArgumentParser(prog=f"python -m {__name__.partition('.')[0]}", description=DESCRIPTION)
     add = parser.add_argument
     add(
         "inputs",
@@ -80,7 +82,7 @@ def parse(arguments: Sequence[str | Path] | None = None) -> argparse.Namespace:
     add("outputs", metavar="OUTPUTS", type=_path, help="folder for the label maps X.nii.gz")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: cuda if available")
     add("--engine", choices=("auto", "openvino", "onnxruntime", "torch"), default="auto", help="what runs the networks")
-    add("--plan", choices=("abdomen", "dense"), default="abdomen", help="windows: only where the abdomen is, or all")
+    add("--plan", choices=tuple(WAYS), help="windows: only where the abdomen is, or all (default: as the networks say)")
     add(
         "--step", type=_step, default=0.5, metavar="SHARE", help="distance of windows, share of the patch (default 0.5)"
     )
@@ -135,6 +137,7 @@ class Run:
         for warning in found.warnings:
             say_warning(warning)
         self.cards = read_cards(options.weights, options.networks)
+        self.way = way_of(self.cards, options.plan, options.step)
         inputs = input_files(options.inputs, options.weights)
         for case in cases:
             check_labels(case.labels, inputs)
@@ -213,13 +216,13 @@ class Run:
             "labels_version": sidecar.LABELS,
             "weights": sidecar.weights_digests(self.cards),
             "threads": self.options.threads,
-            "plan": self.options.plan,
-            "step": self.options.step,
+            "plan": self.way.name,
+            "step": self.way.step,
         }
         start, before = perf_counter(), None
         if taken := self._taken_name(case):
             record["error"] = taken
-        elif self.options.resume and (kept := sidecar.fits(case, self.cards, vars(self.options))):
+        elif self.options.resume and (kept := sidecar.fits(case, self.cards, self.way, self.options.precision)):
             say(f"{title}: kept, {shown(case.labels.name)} was made from this scan by these networks")
             self.written |= _file(case.labels)
             warnings = [retold(warning, case.name) for warning in kept["warnings"]]
@@ -267,7 +270,7 @@ class Run:
         except UnwrittenError as error:
             return {**self.taken, "status": "failed", "error": str(error), "unwritten": True}, None
         try:
-            record = {"warnings": [], **self._segmented(case, title)}
+            record = {"warnings": [], **self._segmented(case, title, self.way)}
         except BaseException:  # a signal, or no worker any more
             if before:
                 say_warning(f"{title}: {_moved(case)}")
@@ -284,26 +287,27 @@ class Run:
             if not self.records:
                 say(", ".join(self.taken["why"]) or "device, engine and precision as asked for")
 
-    def _segmented(self, case: Case, title: str, order: str = "segment") -> dict[str, Any]:
+    def _segmented(self, case: Case, title: str, way: Way) -> dict[str, Any]:
         """The worker's record of a case, or one that says how the worker was lost.
 
-        A worker that is killed, as the kernel does where memory is too small, gets a second try with the least memory.
+        A worker that is killed, as the kernel does where memory is too small, gets a second try with less of it, if a
+        network can do with less.
         """
         self._load()
         with _Bars(title) as bars:
             try:
-                return self.supervisor.order(order, case, bars.show)
+                return self.supervisor.order(case, way, bars.show)
             except LostError as lost:
-                if lost.memory and order == "segment":
+                if lost.memory and (smaller := smaller_way(self.cards, way)):
                     say_warning(f"{title}: the process that segmented it {lost}; once more with the least memory")
-                    return self._segmented(case, title, "frugal")
+                    return self._segmented(case, title, smaller)
                 return {**self.taken, "status": "failed", "error": f"the process that segmented it {lost}"}
 
     def _empty(self, case: Case, title: str) -> dict[str, Any]:
         """Write an empty label map for a failed case: it stays a failure, but a file is there, whose digest returns."""
         self._load()
         try:
-            done = self.supervisor.order("empty", case, lambda _: None)
+            done = self.supervisor.order(case, None, lambda _: None)
         except LostError as lost:
             done = {"status": "failed", "error": f"the process {lost}"}
         if done["status"] == "failed":

@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from inference.errors import ScanError, shown
-from inference.header import SLOPE, Header, check_memory
-from inference.itk import complaints, nifti_header, reader_of
-from inference.scan import FEWEST, SPACING, Scan
-from inference.sources import dicom_files, open_file
+from ..errors import ScanError, shown
+from ..scan import FEWEST, SPACING, Grid, Scan
+from .geometry import check_memory, lps_grid
+from .hounsfield import SLOPE
+from .itk import complaints, reader_of
+from .sources import dicom_files, open_file
 
 TAGS = {
     "ImageType": "0008,0008",
@@ -106,21 +107,33 @@ class _Slice:
         return f"holds {self.name}, which"
 
 
-def read_scan(folder: Path) -> tuple[Scan, Header]:
-    """The scan and a NIfTI header for its label map. Raises ScanError and MemoryBudgetError, as nifti.read_scan."""
+@dataclass(frozen=True)
+class Series:
+    """Where a scan came from: the files of its planes, in the order of z."""
+
+    files: tuple[Path, ...]
+
+
+def read(folder: Path) -> Scan:
+    """A scan. Raises ScanError, whose text goes on from the folder's name, and MemoryBudgetError."""
     slices = _headers(folder)
     for one in slices:
         _check_ct(one)
-    slices, header = _stack(slices)
-    check_memory(header.shape, 4)
-    voxels = _voxels(slices, header.shape)
+    slices, grid, warnings = _stack(slices)
+    check_memory(grid.shape[::-1], 4)
+    voxels = _voxels(slices, grid.shape)
     odd = [f"{slices[z].name} is unlike both slices beside it: its pixels may be damaged" for z in _unlike(voxels)]
-    return Scan(voxels, header.spacing, header.orientation, (*header.warnings, *odd[:MOST_NAMED])), header
+    return Scan((voxels,), grid, _origin(slices), (*warnings, *odd[:MOST_NAMED]))
 
 
-def read_header(folder: Path) -> Header:
-    """The header alone, of a series whose pixels may be damaged. Raises ScanError."""
-    return _stack(_headers(folder))[1]
+def peek(folder: Path) -> Scan:
+    """The scan without its voxels: pixels may be damaged. Raises ScanError."""
+    slices, grid, warnings = _stack(_headers(folder))
+    return Scan((), grid, _origin(slices), tuple(warnings))
+
+
+def _origin(slices: Sequence[_Slice]) -> Series:
+    return Series(tuple(one.file for one in slices))
 
 
 def _headers(folder: Path) -> list[_Slice]:
@@ -202,8 +215,8 @@ def _check_picture(one: _Slice) -> None:
             raise one.refused(f"is not a CT image: its {_tag(name)} is {_code(one.text(name))}, not {right}")
 
 
-def _stack(slices: Sequence[_Slice]) -> tuple[list[_Slice], Header]:
-    """The slices in their order along the normal, and the grid on which they lie. Raises ScanError."""
+def _stack(slices: Sequence[_Slice]) -> tuple[list[_Slice], Grid, list[str]]:
+    """The slices in their order along the normal, their grid, and what is odd about it. Raises ScanError."""
     for one in slices:
         _check_same(slices[0], one)
     if len(slices) < FEWEST:
@@ -225,7 +238,7 @@ def _stack(slices: Sequence[_Slice]) -> tuple[list[_Slice], Header]:
     affine[:3, 2] = (places[-1] - places[0]) / (len(slices) - 1)
     affine[:3, 3] = places[0]
     columns, rows = (int(slices[0].numbers(name)[0]) for name in ("Columns", "Rows"))
-    return slices, nifti_header(affine, (columns, rows, len(slices)))
+    return slices, *lps_grid(affine, (columns, rows, len(slices)))
 
 
 def _check_same(first: _Slice, other: _Slice) -> None:
@@ -289,7 +302,7 @@ def _check_turns(slices: Sequence[_Slice]) -> None:
 
 def _voxels(slices: Sequence[_Slice], shape: tuple[int, int, int]) -> np.ndarray:
     """(z, y, x) HU: int16 where that holds all of them, else float32. Each slice has its own slope and intercept."""
-    voxels = np.empty(shape[::-1], np.int16)
+    voxels = np.empty(shape, np.int16)
     with complaints() as heard:
         for z, one in enumerate(slices):
             plane = _plane(one, voxels.shape[1:])

@@ -9,10 +9,10 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from inference.errors import InputFolderError, NoInputError, shown
-from inference.names import CHANNEL, case_of, labels_file, stem
-from inference.outputs import wrote
-from inference.sources import SLICES, detached
+from ..errors import InputFolderError, NoInputError, shown
+from ..names import CHANNEL, case_of, labels_file, stem
+from .outputs import wrote
+from .sources import SLICES, detached
 
 MOST_CHANNELS = 4  # more files of one name, or numbers with gaps, are a data set that numbers its scans
 EXAMPLES = 5  # names in a warning about many files

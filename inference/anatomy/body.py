@@ -8,8 +8,8 @@ from typing import Any
 import cc3d
 import numpy as np
 
-from inference.arrays import Array, to_host
-from inference.windows import Box
+from ..arrays import Array, to_host
+from ..boxes import Box, bounding
 
 CELL = 5.0  # mm: the side of the cells in the plane that decide; a board up to twice as thick is no body
 LEAST = 0.01  # of the volume's cells; less is no body
@@ -44,12 +44,9 @@ def body_mask(volume: Array, above: float, spacing: tuple[float, float, float], 
 
 def body_box(mask: np.ndarray) -> Box:
     """The box of a body mask in the plane; z is kept whole, as windows there are chosen by what they show."""
-    rows, columns = np.flatnonzero(mask.any(axis=(0, 2))), np.flatnonzero(mask.any(axis=(0, 1)))
-    return (
-        slice(0, mask.shape[0]),
-        slice(int(rows[0]), int(rows[-1]) + 1),
-        slice(int(columns[0]), int(columns[-1]) + 1),
-    )
+    box = bounding(mask)
+    assert box is not None, "a body mask is never empty"
+    return slice(0, mask.shape[0]), box[1], box[2]
 
 
 def muscle_box(volume: Array, inside: np.ndarray, above: float, spacing: tuple[float, float, float], xp: Any) -> Box:

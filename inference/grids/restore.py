@@ -8,17 +8,18 @@ nnU-Net's convert_predicted_logits_to_segmentation_with_correct_shape.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from inference.arrays import Array, to_host
-from inference.card import Card
-from inference.prepare import Box, Trace, to_network_axes
-from inference.resize import linear_taps, nearest_index, separate_axis
-from inference.sliding import Slab
+from ..arrays import Array, to_host
+from ..boxes import shape_of
+from ..card import Card
+from ..windows.layout import Part, Slab
+from .resize import linear_taps, nearest_index, separate_axis
+from .view import View
 
 
 @dataclass(frozen=True)
@@ -49,24 +50,29 @@ def within(along: Taps, part: slice) -> tuple[slice, Taps]:
     return rows, Taps(along.lower[rows] - part.start, along.upper[rows] - part.start, along.weight[rows])
 
 
-def restore(
-    slabs: Iterable[Slab], shape: tuple[int, int, int], trace: Trace, card: Card, xp: Any, box: Box | None = None
-) -> np.ndarray:
+def restore(parts: Iterable[Part], view: View, card: Card, xp: Any) -> np.ndarray:
     """Labels (z, y, x) uint8 on the grid and in the axis order of the scan's file.
 
-    slabs  logits of a volume of `shape` (z, y, x) at the card's spacing, ascending in z
-    box    the part of that volume that the slabs hold, counted from its corner; default: all of it. Beyond it is
-           background
+    parts  of what the network saw: a box, and its logits (k, z, y, x) in slabs that ascend in z. What lies between two
+           voxels of a part is restored; beyond all parts is background
     """
-    separate = separate_axis(card.spacing, trace.spacing, card.force_separate_z)
-    box = box or (slice(0, shape[0]), slice(0, shape[1]), slice(0, shape[2]))
-    (rows_z, along_z), (rows_y, along_y), (rows_x, along_x) = (
-        within(taps(n_in, n_out, 0 if axis == separate else card.logit_order), part)
-        for axis, (n_in, n_out, part) in enumerate(zip(shape, trace.shape, box, strict=True))
-    )
-    labels = np.zeros(trace.stored_shape, np.uint8)
-    inside = to_network_axes(labels, trace.orientation, card)[trace.box][rows_z, rows_y, rows_x]
+    labels = np.zeros(view.stored.shape, np.uint8)
+    cropped = view.cropped(labels)
+    separate = separate_axis(card.spacing, view.own_spacing, card.force_separate_z)
+    axes = [
+        taps(n_in, n_out, 0 if axis == separate else card.logit_order)
+        for axis, (n_in, n_out) in enumerate(zip(view.shape, shape_of(view.crop), strict=True))
+    ]
     values = np.array([label.value for label in card.labels], np.uint8)
+    for box, slabs in parts:
+        rows, inner = zip(*(within(along, part) for along, part in zip(axes, box, strict=True)), strict=True)
+        _restore(slabs, cropped[rows], inner, values, xp)
+    return labels
+
+
+def _restore(slabs: Iterable[Slab], target: np.ndarray, axes: Sequence[Taps], values: np.ndarray, xp: Any) -> None:
+    """Write the labels of a part into `target` (z, y, x); its taps are counted from its own corner."""
+    along_z, along_y, along_x = axes
     plane = _PlaneRestorer(along_y, along_x, xp)
     done = 0
     held: Array | None = None  # the last plane of the slab before: rows between two slabs need it
@@ -79,10 +85,9 @@ def restore(
         while done < len(along_z.upper) and along_z.upper[done] <= last:
             lower, upper = along_z.lower[done] - first, along_z.upper[done] - first
             channels = plane.restore(logits, winners, lower, upper, along_z.weight[done])
-            inside[done] = values[to_host(channels)]
+            target[done] = values[to_host(channels)]
             done += 1
         held = logits[:, -1:].copy()
-    return labels
 
 
 def winning_channel(logits: Array, xp: Any) -> Array:

@@ -11,25 +11,31 @@ from typing import Any
 
 import numpy as np
 
-from inference import nifti
-from inference.errors import CaseError, ScanError, shown
-from inference.header import PAIR, Header
-from inference.hounsfield import checked
-from inference.names import METAIMAGE, NRRD
-from inference.scan import Scan
-from inference.sources import dicom_files
+from ..errors import CaseError, ScanError, shown
+from ..names import METAIMAGE, NRRD
+from ..scan import Scan
+from .hounsfield import checked
+from .nifti import file as nifti
+from .nifti.header import PAIR
+from .sources import dicom_files
 
 
-def read_scan(path: Path, accept: bool = False) -> tuple[Scan, Header]:
-    """The scan, its voxels checked, and what write_labels needs. Raises ScanError and MemoryBudgetError: file and cause
-    in a sentence.
+def read_scan(path: Path, accept: bool = False) -> Scan:
+    """The scan, its voxels checked. Raises ScanError and MemoryBudgetError: file and cause in a sentence.
 
     accept  voxels that cannot be HU are a warning, not an error
     """
     with _named(path), np.errstate(all="ignore"):  # what is no number is found and said by our own checks
-        scan, header = _reader(path).read_scan(path)
+        scan: Scan = _reader(path).read(path)
         voxels, odd = checked(scan.voxels, accept)
-    return replace(scan, voxels=voxels, warnings=(*scan.warnings, *odd), checked=True), header
+    return replace(scan, channels=(voxels,), warnings=(*scan.warnings, *odd), checked=True)
+
+
+def peek(path: Path) -> Scan:
+    """The scan without its voxels, which are not read: where they lie. Raises ScanError as `read_scan`."""
+    with _named(path):
+        scan: Scan = _reader(path).peek(path)
+    return scan
 
 
 def write_empty(path: Path, labels: Path) -> nifti.Written:
@@ -37,21 +43,20 @@ def write_empty(path: Path, labels: Path) -> nifti.Written:
 
     Raises CaseError if the header cannot be read, UnwrittenError if the file cannot be written.
     """
-    with _named(path):
-        header: Header = _reader(path).read_header(path)
-    return nifti.write_labels(labels, np.zeros(header.shape[::-1], np.uint8), header)
+    scan = peek(path)
+    return nifti.write_labels(labels, np.zeros(scan.grid.shape, np.uint8), scan)
 
 
 def _reader(path: Path) -> Any:
     """The module that reads a format. Raises ScanError."""
     if os.path.isdir(path) and dicom_files(path):
-        from inference import dicom  # SimpleITK is large, and NIfTI does not need it
+        from . import dicom  # SimpleITK is large, and NIfTI does not need it
 
         return dicom
     if path.name.lower().endswith((".img", ".img.gz")):
         raise ScanError(PAIR)
     if path.name.lower().endswith(METAIMAGE + NRRD):
-        from inference import itk
+        from . import itk
 
         return itk
     return nifti

@@ -13,33 +13,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nibabel.nifti1 import Nifti1Header
 
-from inference.errors import ScanError, shown
-from inference.header import LONGEST, SHEAR, Header, check_memory, parse
-from inference.hounsfield import real_numbers
-from inference.names import METAIMAGE
-from inference.scan import Scan
-from inference.sources import Layout, layout, open_file
-from inference.stream import open_stream
-
-MOST_NIFTI = 2**15 - 1  # voxels along an axis, by NIfTI-1's header
+from ..errors import ScanError, shown
+from ..names import METAIMAGE
+from ..scan import Grid, Scan
+from .geometry import check_memory, lps_grid
+from .hounsfield import real_numbers
+from .sources import Layout, layout, open_file
+from .stream import open_stream
 
 
-def read_scan(path: Path) -> tuple[Scan, Header]:
-    """The scan and a NIfTI header for its label map. Raises ScanError and MemoryBudgetError, as nifti.read_scan."""
+def read(path: Path) -> Scan:
+    """A scan. Raises ScanError, whose text goes on from the file's name, and MemoryBudgetError."""
     lies = layout(path)
-    header, dtype = _understood(path, lies)
-    check_memory(header.shape, dtype.itemsize)
-    stored, odd = _stored(path, lies, header.shape, dtype)
-    return Scan(
-        real_numbers(stored), header.spacing, header.orientation, (*header.warnings, *lies.warnings, *odd)
-    ), header
+    grid, odd, dtype = _understood(path, lies)
+    check_memory(grid.shape[::-1], dtype.itemsize)
+    stored, damaged = _stored(path, lies, grid.shape, dtype)
+    return Scan((real_numbers(stored),), grid, warnings=(*odd, *lies.warnings, *damaged))
 
 
-def read_header(path: Path) -> Header:
-    """The header alone, of a scan whose voxels may be damaged. Raises ScanError."""
-    return _understood(path, layout(path))[0]
+def peek(path: Path) -> Scan:
+    """The scan without its voxels, which may be damaged. Raises ScanError."""
+    grid, odd, _ = _understood(path, layout(path))
+    return Scan((), grid, warnings=tuple(odd))
 
 
 def library() -> Any:
@@ -83,31 +79,8 @@ def reader_of(file: FileIO, kind: str) -> Any:
     return reader
 
 
-def nifti_header(affine: np.ndarray, shape: tuple[int, ...]) -> Header:
-    """A NIfTI-1 header of a grid: `affine` (4, 4) from index (x, y, z) to mm in LPS, which is ITK's and DICOM's world.
-
-    Raises ScanError where no CT lies on such a grid.
-    """
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine)) == 0:
-        raise ScanError("has a broken orientation: its axes do not span a volume")
-    if max(shape) > MOST_NIFTI:
-        raise ScanError(f"is too long for a label map: {max(shape)} voxels along an axis, NIfTI holds {MOST_NIFTI}")
-    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
-    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    square = np.abs(axes.T @ axes - np.eye(3)).max() <= SHEAR
-    fields = Nifti1Header()
-    fields.set_data_shape(shape)
-    fields.set_data_dtype(np.int16)
-    fields.set_qform(affine, "scanner" if square else "unknown")  # a quaternion has no shear
-    fields.set_sform(affine, "scanner")
-    fields.set_xyzt_units("mm")
-    fields["magic"] = b"n+1"
-    fields["vox_offset"] = fields.sizeof_hdr + 4
-    return parse(fields.binaryblock.ljust(LONGEST, b"\0"))
-
-
-def _understood(path: Path, lies: Layout) -> tuple[Header, np.dtype[Any]]:
-    """Grid and type of the voxels, by SimpleITK: it sees a copy of the header and no other file."""
+def _understood(path: Path, lies: Layout) -> tuple[Grid, list[str], np.dtype[Any]]:
+    """Grid, what is odd about it, type of the voxels, by SimpleITK: it sees a copy of the header and no other file."""
     kind = "MetaImageIO" if path.name.lower().endswith(METAIMAGE) else "NrrdImageIO"
     if lies.fault:
         raise ScanError(lies.fault)
@@ -125,14 +98,14 @@ def _understood(path: Path, lies: Layout) -> tuple[Header, np.dtype[Any]]:
     affine[:3, :3] = np.reshape(reader.GetDirection(), (3, 3)) * reader.GetSpacing()
     affine[:3, 3] = reader.GetOrigin()
     one = sitk.GetArrayViewFromImage(sitk.Image([1, 1, 1], reader.GetPixelID()))
-    return nifti_header(affine, size), one.dtype.newbyteorder(">" if lies.big else "<")
+    return *lps_grid(affine, size), one.dtype.newbyteorder(">" if lies.big else "<")
 
 
 def _stored(
     path: Path, lies: Layout, shape: tuple[int, int, int], dtype: np.dtype[Any]
 ) -> tuple[np.ndarray, list[str]]:
     """Voxels (z, y, x) as stored, read to the last checksum, and warnings."""
-    stored = np.empty(shape[::-1], dtype)
+    stored = np.empty(shape, dtype)
     target = stored.reshape(-1).view(np.uint8).data
     share, rest = divmod(len(target), len(lies.files))
     if rest:

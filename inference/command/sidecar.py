@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from inference.atomic import write_json
-from inference.card import Card
-from inference.cases import Case
-from inference.errors import ScanError, shown
-from inference.names import record_file
-from inference.outputs import describes, digest, in_the_way, is_record, read_record
-from inference.sources import files_of
+from ..card import Card
+from ..errors import ScanError, shown
+from ..formats.atomic import write_json
+from ..formats.cases import Case
+from ..formats.outputs import describes, digest, in_the_way, is_record, read_record
+from ..formats.sources import files_of
+from ..names import record_file
+from ..options import Way
 
 LABELS = 2  # raised whenever the same scan may get other labels than before; 0.1.0 had none in its records
-DECISIVE = ("plan", "step")  # what else changes labels: a label map made otherwise is made again
 
 
 def scan_digest(scan: Path) -> str:
@@ -55,7 +55,7 @@ def _auto_gives(precision: str, asked: str) -> bool:
     return asked == "auto" and precision != "int8"
 
 
-def fits(case: Case, cards: Sequence[Card], options: dict[str, Any]) -> dict[str, Any] | None:
+def fits(case: Case, cards: Sequence[Card], way: Way, precision: str) -> dict[str, Any] | None:
     """The sidecar of a label map that was made from this scan, by these networks and options; None where none was.
 
     One that another version of this program made fits as well if that gives the same labels (LABELS).
@@ -69,8 +69,8 @@ def fits(case: Case, cards: Sequence[Card], options: dict[str, Any]) -> dict[str
             and record["status"] == "done"
             and record["labels_version"] == LABELS
             and record["weights"] == weights_digests(cards)
-            and all(record[name] == options[name] for name in DECISIVE)
-            and (record["precision"] == options["precision"] or _auto_gives(record["precision"], options["precision"]))
+            and (record["plan"], record["step"]) == (way.name, way.step)
+            and (record["precision"] == precision or _auto_gives(record["precision"], precision))
             and all(isinstance(warning, str) for warning in record["warnings"])  # said again
             and describes(record, case.labels)
             and record["input_sha256"] == scan_digest(case.scan)
