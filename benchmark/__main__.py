@@ -16,9 +16,9 @@ from typing import Any
 
 from benchmark.peers import PEERS
 from benchmark.run import FORMAT, VERSION, measure, write
-from inference.card import WEIGHTS
 from inference.errors import VisceraError
 from inference.labels import TABLE
+from inference.options import WEIGHTS
 
 ENDING = ".nii.gz"
 

@@ -11,9 +11,10 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from .card import WEIGHTS, read_cards
+from .card import read_cards
 from .errors import OutputError, VisceraError
 from .labels import Structure, structures
+from .options import WEIGHTS
 
 ITK_SNAP = """\
 ################################################

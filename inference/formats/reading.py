@@ -51,7 +51,7 @@ def write_empty(path: Path, labels: Path) -> Written:
 def _reader(path: Path) -> Any:
     """The module that reads a format. Raises ScanError."""
     if os.path.isdir(path) and dicom_files(path):
-        from . import dicom  # SimpleITK is large, and NIfTI does not need it
+        from .dicom import read as dicom  # SimpleITK is large, and NIfTI does not need it
 
         return dicom
     if path.name.lower().endswith((".img", ".img.gz")):

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from inference.card import WEIGHTS, read_cards
+from inference.card import read_cards
 from inference.labels import BY_KEY, ORGANS, TABLE, TUMOR, distinct_colour, structures
+from inference.options import WEIGHTS
 
 
 def far(one: tuple[int, int, int], other: tuple[int, int, int]) -> int:
