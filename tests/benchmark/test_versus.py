@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT, write_model
+from tests.conftest import ROOT
+from tests.made.networks import write_model
 
 jsonschema = pytest.importorskip("jsonschema")
 SCHEMA = json.loads((ROOT / "benchmark" / "schema.json").read_text())
