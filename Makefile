@@ -32,9 +32,9 @@ training-kit: .venv/dev
 	@test -n "$(DATA)" || { echo "error: give DATA=dir" >&2; exit 2; }
 	$(BIN)/python -m training.pack .gpu --data "$(DATA)" --synthetic 24 --part $(PART) $(if $(START),--start "$(START)")
 
-# The long tests at their full length, about 20 minutes; the log is committed.
+# The long tests at their full length, and laws on many examples: about 25 minutes; the log is committed.
 soak: .venv/dev
-	SOAK=1 $(BIN)/python -m pytest -rP tests/inference/test_endurance.py | tee docs/soak.log
+	SOAK=1 $(BIN)/python -m pytest -rP tests/inference/test_endurance.py tests/inference/test_laws.py | tee docs/soak.log
 
 lint: .venv/dev
 	$(BIN)/ruff check .

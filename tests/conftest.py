@@ -11,11 +11,17 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from tests.made.networks import write_model
 
 ROOT = Path(__file__).resolve().parent.parent
 NETWORKS = ROOT / "tests" / "networks"
+
+# Laws (tests/inference/test_laws.py) are tried on the same examples each time, and by `make soak` on many new ones.
+settings.register_profile("check", max_examples=50, derandomize=True, database=None, deadline=None)
+settings.register_profile("soak", max_examples=2000, database=None, deadline=None)
+settings.load_profile("soak" if os.environ.get("SOAK") else "check")
 
 
 @pytest.fixture(scope="session")
