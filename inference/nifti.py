@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from isal import isal_zlib
 
 from inference.atomic import write_atomically
 from inference.errors import ScanError, UnwrittenError, shown
@@ -17,6 +17,8 @@ from inference.scan import Scan
 from inference.stream import Stream, open_stream
 
 LEVEL = 1  # of gzip: label maps shrink a hundredfold at any level
+# Runs of one label are what there is to find: who looks for nothing else needs 3/4 of the time and 3/5 of the bytes.
+STRATEGY = zlib.Z_RLE
 GZIP_WINDOW = 31  # zlib.h: 15 bits of window, and 16 for a gzip header, which then holds neither time nor name
 
 
@@ -44,14 +46,15 @@ def write_labels(path: Path, labels: np.ndarray, header: Header) -> Written:
 
     Raises UnwrittenError if the file cannot be written.
 
-    The file is the same for the same labels: no time, no name, no text of the scan's is in it.
+    The file is the same for the same labels: no time, no name, no text of the scan's is in it, and zlib's answer
+    depends on nothing else. isal takes 20 ms instead of 120 for 60 million voxels, but looks at the processor.
     """
     if labels.dtype != np.uint8 or labels.shape != header.shape[::-1]:
         raise ValueError(f"labels {labels.dtype} {labels.shape} are not uint8 {header.shape[::-1]}")
     try:
-        packer = isal_zlib.compressobj(LEVEL, isal_zlib.DEFLATED, GZIP_WINDOW)
+        packer = zlib.compressobj(LEVEL, zlib.DEFLATED, GZIP_WINDOW, strategy=STRATEGY)
         pieces = [packer.compress(header.of_labels)]
-        pieces += [packer.compress(np.ascontiguousarray(plane)) for plane in labels]
+        pieces += [packer.compress(np.ascontiguousarray(plane).data) for plane in labels]
         packed = b"".join([*pieces, packer.flush()])
         doubt = write_atomically(path, packed)
     except OSError as error:

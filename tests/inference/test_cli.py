@@ -223,9 +223,9 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
 def test_labels_for_which_there_is_no_room_are_not_replaced_by_zeros(
     inputs: Path, tmp_path: Path, tiny_weights: Path, small_disk: Callable[[int], Path]
 ) -> None:
-    """A label map of these scans takes three pages, and one of zeros would take one."""
+    """A label map of these scans takes two pages, and one of zeros would take one."""
     flags = ("--weights", tiny_weights, "--on-error", "empty", "--no-sidecar", "--json", tmp_path / "r.json", *F32)
-    disk = small_disk(4)
+    disk = small_disk(3)
     done = run(inputs, disk, *flags)
     assert (done.returncode, label_maps(disk)) == (8, ["a.nii.gz"]), done.stderr
     assert labels(disk / "a.nii.gz").any()
