@@ -2,7 +2,9 @@
 #   make predict                        the sample in docs/sample
 #   make predict INPUT=dir OUTPUT=dir   a folder of scans; FLAGS="--plan dense" adds flags
 #   make training-kit DATA=dir          packed scans for a machine with a GPU: docs/training.md
-#   make test | soak | lint | image | lock
+#   make check                          lint and the quick tests: 3 minutes on two cores, once .venv is set up
+#   make test                           lint and all tests: 15 minutes
+#   make soak | lint | image | lock
 PYTHON ?= python3
 BIN := .venv/bin
 SAMPLE := sample
@@ -10,7 +12,7 @@ SAMPLE := sample
 PART ?= $(shell expr 60 - $$(git ls-files -z | du -cm --files0-from=- | tail -n 1 | cut -f 1))
 TORCH = $(shell grep '^torch==' requirements/dev.txt)
 
-.PHONY: predict test training-kit soak lint format image lock clean
+.PHONY: predict check test training-kit soak lint format image lock clean
 
 ifdef INPUT
 predict: .venv/run
@@ -24,8 +26,11 @@ predict: .venv/picture
 	@echo "picture: $(SAMPLE)/HCC_048.png"
 endif
 
-test: .venv/dev
-	$(BIN)/python -m pytest
+check: lint
+	$(BIN)/python -m pytest -m "not slow"
+
+test: lint
+	$(BIN)/python -m pytest --durations=10
 
 # About four minutes; what is packed already is kept. START=bn.pt adds weights to begin with.
 training-kit: .venv/dev

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import nibabel as nib
@@ -21,7 +21,29 @@ NETWORKS = ROOT / "tests" / "networks"
 # Laws (tests/inference/test_laws.py) are tried on the same examples each time, and by `make soak` on many new ones.
 settings.register_profile("check", max_examples=50, derandomize=True, database=None, deadline=None)
 settings.register_profile("soak", max_examples=2000, database=None, deadline=None)
-settings.load_profile("soak" if os.environ.get("SOAK") else "check")
+SOAK = bool(os.environ.get("SOAK"))
+settings.load_profile("soak" if SOAK else "check")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addini("most_seconds", "of processor time that a test without the mark slow may take", default="5")
+
+
+def processor_seconds() -> float:
+    """What this process and those that it started and waited for have taken so far."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Keeps `make check` quick. Processor time, since a test is not slow because the machine has other work."""
+    before = processor_seconds()
+    yield
+    taken = processor_seconds() - before
+    slow = SOAK or item.get_closest_marker("slow")
+    if taken > float(item.config.getini("most_seconds")) and not slow:
+        pytest.fail(f"took {taken:.1f} s of processor time: make it smaller, or mark it slow", pytrace=False)
 
 
 @pytest.fixture(scope="session")
@@ -29,8 +51,16 @@ def shared_data() -> Path:
     """The folder of open CT scans; the test is skipped where it is absent."""
     folder = Path(os.environ.get("SHARED_DATA", ROOT / ".." / "shared" / "data")).resolve()
     if not folder.is_dir():
-        pytest.skip(f"no shared data at {folder}: set SHARED_DATA")
+        pytest.skip(f"no shared data at {folder}: set SHARED_DATA. Real scans are the point here, made ones are tested")
     return folder
+
+
+@pytest.fixture(scope="session")
+def nnunet() -> None:
+    """nnU-Net is imported, which takes more than a quick test may, or the test is skipped."""
+    pytest.importorskip("nnunetv2.preprocessing.resampling.default_resampling")
+    pytest.importorskip("nnunetv2.inference.sliding_window_prediction")
+    pytest.importorskip("nnunetv2.preprocessing.preprocessors.default_preprocessor")
 
 
 @pytest.fixture(scope="session")

@@ -229,6 +229,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
     subprocess.run(["umount", disk], capture_output=True, check=False)
 
 
+@pytest.mark.slow
 def test_labels_for_which_there_is_no_room_are_not_replaced_by_zeros(
     inputs: Path, tmp_path: Path, tiny_weights: Path, small_disk: Callable[[int], Path]
 ) -> None:
@@ -270,6 +271,7 @@ def test_json_of_others_is_left_alone(inputs: Path, tmp_path: Path, tiny_weights
     assert one["status"] == "done" and "a.json is there already" in one["warnings"][0]
 
 
+@pytest.mark.slow
 def test_a_failed_case_leaves_no_labels_of_an_earlier_run(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
     out, flags = tmp_path / "out", ("--weights", tiny_weights, *F32)
     assert run(inputs, out, *flags).returncode == 0
@@ -285,6 +287,7 @@ def test_a_failed_case_leaves_no_labels_of_an_earlier_run(inputs: Path, tmp_path
     assert json.loads((out / "a.json").read_text())["status"] == "failed"
 
 
+@pytest.mark.slow
 def test_without_sidecars_a_second_run_leaves_no_copy_of_the_same_labels(
     inputs: Path, tmp_path: Path, tiny_weights: Path
 ) -> None:
@@ -332,6 +335,7 @@ def resumed(inputs: Path, out: Path, *flags: str | Path) -> list[str]:
     return [one["status"] for one in json.loads(record.read_text())]
 
 
+@pytest.mark.slow
 def test_resume_keeps_what_fits_and_redoes_the_rest(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
     out, weights = tmp_path / "out", tmp_path / "weights"
     shutil.copytree(tiny_weights, weights)
@@ -358,6 +362,7 @@ def test_resume_keeps_what_fits_and_redoes_the_rest(inputs: Path, tmp_path: Path
     assert resumed(inputs, out, *flags, "--plan", "dense") == ["done", "done"]
 
 
+@pytest.mark.slow
 def test_twenty_bad_scans_among_ten_change_nothing_for_the_ten(
     tmp_path: Path, blob: np.ndarray, save_scan: Callable[..., Path], tiny_weights: Path
 ) -> None:
@@ -391,6 +396,7 @@ def workers(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP])
 def test_a_scan_that_kills_or_hangs_the_worker_costs_that_scan_only(
     number: signal.Signals, tmp_path: Path, blob: np.ndarray, save_scan: Callable[..., Path], tiny_weights: Path

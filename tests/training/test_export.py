@@ -66,6 +66,7 @@ def test_the_committed_networks_are_what_the_exporter_makes_of_them(exported: Pa
             assert made == kept, f"{file} has another graph: python -m tests.made.networks"
 
 
+@pytest.mark.slow
 def test_what_the_card_says(exported: Path) -> None:
     card = read_card(exported / "tumor")
     assert card.patch == tuple(TINY_PATCH)
@@ -80,6 +81,7 @@ def test_what_the_card_says(exported: Path) -> None:
         assert card.file(name).is_file()
 
 
+@pytest.mark.slow
 def test_one_file_without_traces_of_the_machine(exported: Path) -> None:
     folder = exported / "organ"
     assert sorted(path.name for path in folder.iterdir()) == ["card.json", "model.onnx", "model_f16.onnx"]
@@ -88,6 +90,7 @@ def test_one_file_without_traces_of_the_machine(exported: Path) -> None:
     assert [d.dim_param or d.dim_value for d in image.type.tensor_type.shape.dim] == ["batch", 1, "z", "y", "x"]
 
 
+@pytest.mark.slow
 def test_any_batch_and_size_equals_the_module(tiny_model: Path, exported: Path) -> None:
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
@@ -106,6 +109,7 @@ def test_any_batch_and_size_equals_the_module(tiny_model: Path, exported: Path) 
     np.testing.assert_allclose(logits, expected, atol=1e-3 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_a_residual_encoder_with_turned_axes(tmp_path: Path) -> None:
     model = write_model(
         tmp_path / "m",
@@ -168,6 +172,7 @@ def test_several_folds_need_a_choice(tmp_path: Path) -> None:
     refused(tmp_path, "fold_0, fold_1: choose one with --fold")
 
 
+@pytest.mark.slow
 def test_an_engine_that_differs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_model(tmp_path / "m")
     monkeypatch.setattr(exporter, "LARGEST_DIFFERENCE", 0.0)
@@ -205,6 +210,7 @@ def shared_weights(student: Module, tmp_path_factory: pytest.TempPathFactory) ->
     return folder / "unified"
 
 
+@pytest.mark.slow
 def test_weights_that_float16_holds_lie_once_beside_both_graphs(student: Module, shared_weights: Path) -> None:
     card = read_card(shared_weights)
     assert set(card.files) == {"model.onnx", "model_f16.onnx", "weights.bin"}
@@ -222,6 +228,7 @@ def test_weights_that_float16_holds_lie_once_beside_both_graphs(student: Module,
             np.testing.assert_array_equal(value, student.get_parameter(weight).detach().numpy())
 
 
+@pytest.mark.slow
 def test_every_engine_answers_as_the_module_from_shared_weights(student: Module, shared_weights: Path) -> None:
     card = read_card(shared_weights)
     batch = np.random.default_rng(0).normal(size=(1, 1, *TINY.patch)).astype(np.float32)
@@ -232,6 +239,7 @@ def test_every_engine_answers_as_the_module_from_shared_weights(student: Module,
         np.testing.assert_allclose(answer, expected, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_a_file_of_weights_can_be_read_by_all_who_can_read_the_graph(shared_weights: Path) -> None:
     modes = {(shared_weights / name).stat().st_mode & 0o777 for name in ("model.onnx", "weights.bin")}
     umask = os.umask(0)
@@ -239,6 +247,7 @@ def test_a_file_of_weights_can_be_read_by_all_who_can_read_the_graph(shared_weig
     assert modes == {0o666 & ~umask}
 
 
+@pytest.mark.slow
 def test_weights_that_float16_does_not_hold_stay_in_two_graphs_and_nothing_of_before_is_left(
     student: Module, shared_weights: Path, tmp_path: Path
 ) -> None:
