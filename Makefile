@@ -2,17 +2,19 @@
 #   make predict                        the sample in docs/sample
 #   make predict INPUT=dir OUTPUT=dir   a folder of scans; FLAGS="--plan dense" adds flags
 #   make training-kit DATA=dir          packed scans for a machine with a GPU: docs/training.md
+#   make gpu-kit SCANS="scan..."         what a machine with a GPU needs to measure: python -m benchmark.gpu --help
 #   make check                          lint and the quick tests: 3 minutes on two cores, once .venv is set up
 #   make test                           lint and all tests: 15 minutes
-#   make soak | lint | image | lock
+#   make soak | same | lint | image | lock
 PYTHON ?= python3
 BIN := .venv/bin
 SAMPLE := sample
+GPU_KIT := .gpukit
 # MB that one part of the training kit may have: a transfer of 64 MB carries it beside the tracked files.
 PART ?= $(shell expr 60 - $$(git ls-files -z | du -cm --files0-from=- | tail -n 1 | cut -f 1))
 TORCH = $(shell grep '^torch==' requirements/dev.txt)
 
-.PHONY: predict check test training-kit soak lint format image lock clean
+.PHONY: predict check test training-kit gpu-kit soak same lint format image lock clean
 
 ifdef INPUT
 predict: .venv/run
@@ -37,9 +39,21 @@ training-kit: .venv/dev
 	@test -n "$(DATA)" || { echo "error: give DATA=dir" >&2; exit 2; }
 	$(BIN)/python -m training.pack .gpu --data "$(DATA)" --synthetic 24 --part $(PART) $(if $(START),--start "$(START)")
 
+# What a bare machine with a GPU needs for benchmark.gpu, whose help has the command to run there. It lacks these wheels.
+gpu-kit: .venv/dev
+	@test -n "$(SCANS)" || { echo "error: give SCANS='X_0000.nii.gz ...', the largest first" >&2; exit 2; }
+	$(BIN)/pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
+		$(foreach n,28 27 17,--platform manylinux_2_$(n)_x86_64) --platform manylinux2014_x86_64 --dest $(GPU_KIT)/wheels \
+		$(shell grep -oE '^(connected-components-3d|isal|nibabel|tqdm)==[^ ]+' requirements.txt)
+	$(BIN)/python -m benchmark.gpu_kit $(GPU_KIT) $(SCANS)
+
 # The long tests at their full length, and laws on many examples: about 25 minutes; the log is committed.
 soak: .venv/dev
 	SOAK=1 $(BIN)/python -m pytest -rP tests/inference/test_endurance.py tests/inference/test_laws.py | tee docs/soak.log
+
+# Labels and records of this tree against those of the commit before it, or of BASE=commit; SCANS="..." adds scans.
+same: .venv/dev
+	BASE="$(BASE)" .ci/same $(SCANS)
 
 lint: .venv/dev
 	$(BIN)/ruff check .
@@ -48,7 +62,7 @@ lint: .venv/dev
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive inference
 	$(BIN)/hadolint Dockerfile
-	$(BIN)/shellcheck predict.sh requirements/*.sh training/train.sh .ci/run .ci/container .ci/regression
+	$(BIN)/shellcheck predict.sh requirements/*.sh training/train.sh .ci/run .ci/container .ci/regression .ci/same
 
 format: .venv/dev
 	$(BIN)/ruff check --fix .

@@ -20,11 +20,12 @@ import openvino as ov
 from openvino import opset13 as ops
 
 from benchmark.run import host
+from inference.anatomy.look import body
 from inference.card import Card, read_cards
+from inference.formats.reading import read_scan
+from inference.grids.prepare import prepare
+from inference.grids.view import View
 from inference.machine import computes, usable_cpus
-from inference.prepare import prepare
-from inference.reading import read_scan
-from inference.segment import body
 
 CHANNELS, SHAPE = 64, (16, 64, 96)  # of the convolution whose speed is the peak
 DEPTH = 10  # as many one after the other, so that what comes in and goes out counts little
@@ -99,10 +100,10 @@ def main() -> None:
     peaks = {p: peak_operations(p, usable_cpus()) for p in ("f32", "bf16") if computes(p)}
     result: dict[str, Any] = {"host": host(), "operations_a_second": peaks, "bytes_a_second": peak_bytes(), "scans": {}}
     for scan_path in arguments.scans:
-        scan, _ = read_scan(scan_path)
+        scan = read_scan(scan_path)
         voxels = operations = 0.0
         for card in read_cards(arguments.weights, None):
-            volume, _ = prepare(scan, card, np)
+            volume = prepare(scan, View.of(scan, card), card, np)
             _, box = body(volume, card, np)
             voxels = float(np.prod([part.stop - part.start for part in box]))
             operations += voxels * operations_a_voxel(card)

@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmark.parity import turned
 from inference.card import read_card
-from inference.engines import choose
+from inference.engines.choose import choose
 
 # TotalSegmentator's structures -> FLARE's labels.
 STRUCTURES = {

@@ -17,8 +17,8 @@ from typing import Any
 
 from benchmark.efficiency import figures, flare24
 from inference import __version__
-from inference.atomic import write_atomically
-from inference.cases import Case, find_cases
+from inference.formats.atomic import write_atomically
+from inference.formats.cases import Case, find_cases
 
 FORMAT, VERSION = "viscera-benchmark", 1
 LIBRARIES = ("numpy", "openvino", "onnxruntime", "onnxruntime-gpu", "cupy-cuda13x", "torch", "nibabel", "isal")

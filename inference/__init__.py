@@ -13,17 +13,17 @@ __version__ = "0.2.0"
 __all__ = ["Predictor", "Scan"]
 
 if TYPE_CHECKING:
-    from inference.predictor import Predictor
-    from inference.scan import Scan
+    from .predictor import Predictor
+    from .scan import Scan
 
 
 def __getattr__(name: str) -> object:
     if name == "Predictor":
-        from inference.predictor import Predictor
+        from .predictor import Predictor
 
         return Predictor
     if name == "Scan":
-        from inference.scan import Scan
+        from .scan import Scan
 
         return Scan
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

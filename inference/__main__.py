@@ -14,8 +14,8 @@ for _number in STOPPING:
     if signal.getsignal(_number) != signal.SIG_IGN:  # as nohup leaves SIGHUP
         signal.signal(_number, _stop)
 
-from inference.cli import main
-from inference.console import drop_unsaid
+from .command.cli import main
+from .command.console import drop_unsaid
 
 code: object = 1
 try:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from inference.errors import DeviceError
+from .errors import DeviceError
 
 Array = Any  # numpy.ndarray or cupy.ndarray
 Network = Callable[[Array], Array]  # (b, 1, z, y, x) float32, C-contiguous -> (b, k, z, y, x) float32

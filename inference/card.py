@@ -8,19 +8,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from inference.errors import WeightsError
+from .errors import WeightsError
+from .options import DENSE, WAYS, Way
 
 FORMAT = 1  # of card.json; a reader refuses a format it does not know
 FILE_NAME = "card.json"
 WEIGHTS_FILE = "weights.bin"  # what the graphs of a network share if float16 holds its weights exactly
 # The files of a network for each precision of its arithmetic; bf16 is made from f32.
 FORMS = {"f32": ("model.onnx",), "f16": ("model_f16.onnx",), "int8": ("model_int8.xml", "model_int8.bin")}
-WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
+_HERE = Path(__file__).resolve().parent
+# Inside the package where it is installed with them, beside it in a checkout.
+WEIGHTS = (_HERE if (_HERE / "weights").is_dir() else _HERE.parent) / "weights"
 USUAL = ("organ", "tumor")  # rising priority: the paper lays the tumour over the organs
 
 
@@ -52,6 +55,7 @@ class Card:
     logit_order       spline order that brings logits back to the scan
     force_separate_z  the plan's rule for a coarse axis; None: by the ratio of spacings
     labels            one a channel; channel 0 is background
+    way               the name of the way of windows that it was made for: "dense" unless it says otherwise
     trained_on        a sentence for people: data, iterations, known weakness
     digest            sha256 of card.json, which holds those of the model files
     """
@@ -71,6 +75,7 @@ class Card:
     logit_order: int
     force_separate_z: bool | None
     labels: tuple[Label, ...]
+    way: str
     trained_on: str
     digest: str
 
@@ -135,6 +140,7 @@ def read_card(folder: Path) -> Card:
                 Label(int(label["value"]), str(label["name"]), bool(label.get("one_piece")))
                 for label in fields["labels"]
             ),
+            way=_one_of(fields.get("way", DENSE.name), WAYS),
             trained_on=str(fields["trained_on"]),
             digest=hashlib.sha256(content).hexdigest(),
         )
@@ -164,6 +170,17 @@ def read_cards(weights: Path, networks: Sequence[str] | None) -> list[Card]:
     return [read_card(weights / name) for name in names]
 
 
+def way_of(cards: Sequence[Card], plan: str | None, step: float) -> Way:
+    """The way of a run: as asked for by name, else the one that all networks were made for, else every window."""
+    made_for = {card.way for card in cards}
+    return replace(WAYS[plan or (made_for.pop() if len(made_for) == 1 else DENSE.name)], step=step)
+
+
+def smaller_way(cards: Sequence[Card], way: Way) -> Way | None:
+    """A way that takes less memory than `way`, None if none does for these networks."""
+    return way.smaller() if any(card.window_multiple for card in cards) else None
+
+
 def _present(weights: Path) -> list[str]:
     """The names of all networks. Raises WeightsError where a folder cannot be looked into: it may hold one."""
     try:
@@ -178,6 +195,12 @@ def _is_network(folder: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True
+
+
+def _one_of(value: Any, known: Collection[str]) -> str:
+    if value not in known:
+        raise ValueError(f"{value!r} is not one of {', '.join(known)}")
+    return str(value)
 
 
 def _three(values: Any, kind: Any) -> Any:

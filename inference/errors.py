@@ -23,7 +23,7 @@ import re
 import textwrap
 from pathlib import Path
 
-from inference.names import case_of
+from .names import case_of
 
 
 class VisceraError(Exception):

@@ -8,7 +8,7 @@ import resource
 from contextlib import suppress
 from pathlib import Path
 
-from inference.errors import first_cause
+from .errors import first_cause
 
 CGROUP = Path("/sys/fs/cgroup")
 MOST_THREADS = 16  # more gain little on one patch, and a container with a pids limit of 64 must hold four pools

@@ -8,23 +8,22 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import chain
-from math import isfinite
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from inference.arrays import array_library, free_blocks
-from inference.card import WEIGHTS, Card, read_cards
-from inference.engines import DEVICES, ENGINES, PRECISIONS, Choice, choose, load
-from inference.errors import ScanError, ScanWarning, WeightsError
-from inference.hounsfield import checked, real_numbers
-from inference.machine import usable_cpus
-from inference.scan import Scan, check_extent, check_orientation
-from inference.segment import PLANS, Model, Report, segment
+from .arrays import array_library, free_blocks
+from .card import WEIGHTS, Card, read_cards, way_of
+from .engines.choose import DEVICES, ENGINES, PRECISIONS, Choice, choose, load
+from .errors import ScanWarning, WeightsError
+from .given import checked_scan, scan_of
+from .machine import usable_cpus
+from .options import DENSE, WAYS, Way
+from .scan import Scan
+from .segment import Model, Report, segment
 
-MATRIX = 256  # pixels that a scanner's planes have along a side at least
 # Python shows a warning of the same words once; every scan's count. Filters that a program sets come before this one.
 warnings.simplefilter("always", ScanWarning, append=True)
 
@@ -38,7 +37,7 @@ class Predictor:
     weights             folder with one folder a network, as training.export writes them
     networks            names in rising priority; default: organ and tumor, those of them that are there, else all
     device              "cpu", "cuda" or "auto"; engine, precision: see docs/usage.md
-    plan                "abdomen" (the default) or "dense", which is nnU-Net's
+    plan                "abdomen" or "dense", which is nnU-Net's; default: what the networks were made for
     step                distance of the windows as a share of the patch, above 0 and at most 1
     threads             processors to use; default: all that the process may
     accept_intensities  voxels that cannot be HU are a warning, not an error
@@ -57,7 +56,7 @@ class Predictor:
         device: str = "auto",
         engine: str = "auto",
         precision: str = "auto",
-        plan: str = "abdomen",
+        plan: str | None = None,
         step: float = 0.5,
         threads: int | None = None,
         accept_intensities: bool = False,
@@ -65,7 +64,7 @@ class Predictor:
         _one_of("device", device, ("auto", *DEVICES))
         _one_of("engine", engine, ("auto", *ENGINES))
         _one_of("precision", precision, ("auto", *dict.fromkeys(chain(*PRECISIONS.values()))))
-        _one_of("plan", plan, PLANS)
+        _one_of("plan", plan or DENSE.name, tuple(WAYS))
         _one_of("accept_intensities", accept_intensities, (False, True))
         if not _number(step, Real) or not 0 < step <= 1:
             raise ValueError(f"step {step!r} is not a number above 0 and at most 1")
@@ -85,9 +84,10 @@ class Predictor:
             "threads": threads,
             "accept_intensities": accept_intensities,
         }
-        self.plan, self.step, self.accept_intensities = plan, float(step), accept_intensities
+        self.accept_intensities = accept_intensities
         self.threads = int(threads or usable_cpus())
         self.cards = read_cards(self._arguments["weights"], names)
+        self.way = way_of(self.cards, plan, float(step))
         self.choice: Choice = choose(device, engine, precision, self.cards)
         self._xp = array_library(self.choice.device)
         self._models = [Model(card, load(self.choice, card, self.threads)) for card in self.cards]
@@ -114,7 +114,7 @@ class Predictor:
         What is odd is a ScanWarning each. Raises ScanError, which is a ValueError, where this is no CT in HU or none
         of an abdomen, and ValueError where an argument is of another kind.
         """
-        labels, report = self.segment(Scan(voxels, spacing, orientation))
+        labels, report = self.segment(scan_of(voxels, spacing, orientation))
         for text in report.warnings:
             warnings.warn(text, ScanWarning, stacklevel=2)
         return labels
@@ -123,24 +123,24 @@ class Predictor:
         self,
         scan: Scan,
         on_windows: Callable[[str, int], Callable[[], None]] = lambda name, most: lambda: None,
-        frugal: bool = False,
+        way: Way | None = None,
     ) -> tuple[np.ndarray, Report]:
-        """Labels and the report of the run; `on_windows` and `frugal` as in inference.segment.
+        """Labels and the report of the run; `on_windows` as in `segment`.
+
+        way  how windows are laid; default: the predictor's own
 
         A scan that no reader has checked is checked as by `__call__`, with the same errors, and the report has what is
         odd about it. Raises MemoryError where memory, the machine's or the GPU's, is too small.
         """
         odd: tuple[str, ...] = ()
         if not isinstance(scan, Scan):
-            raise ValueError(f"expected an inference.Scan, not a {type(scan).__name__}")
+            raise ValueError(f"expected a Scan, not a {type(scan).__name__}")
         if not scan.checked:
-            scan = _checked(scan.voxels, scan.spacing, scan.orientation, self.accept_intensities)
+            scan = checked_scan(scan, self.accept_intensities)
             odd = scan.warnings
         with self._turn:
             try:
-                labels, report = segment(
-                    scan, self._models, self._xp, plan=self.plan, step=self.step, frugal=frugal, on_windows=on_windows
-                )
+                labels, report = segment(scan, self._models, way or self.way, self._xp, on_windows)
             except MemoryError:
                 free_blocks(self._xp)
                 raise
@@ -160,73 +160,6 @@ def _load_again(kind: type[Predictor], arguments: dict[str, Any], cards: list[Ca
 def _anywhere(cards: Sequence[Card]) -> list[Card]:
     """Cards, which hold the digests of their networks' files, without the place where these lie."""
     return [replace(card, folder=Path()) for card in cards]
-
-
-def _checked(voxels: Any, spacing: Any, orientation: Any, accept: bool) -> Scan:
-    """A scan of what the Python API is given. Raises ValueError, and ScanError where that is no CT."""
-    array = _array(voxels)
-    if not isinstance(orientation, str):
-        raise ValueError(f'orientation {orientation!r} is not a string of three letters, such as "LPS"')
-    check_orientation(orientation)
-    z, y, x = _three_lengths(spacing)
-    try:
-        warnings = check_extent(array.shape, (z, y, x))
-    except ScanError as error:
-        raise ScanError(f"the array {error}; spacing is (z, y, x) in mm") from error
-    if looks_turned(array.shape, (z, y, x), orientation):
-        warnings.append(
-            f"array {array.shape} or spacing ({z:g}, {y:g}, {x:g}) seems to be (x, y, z) instead of (z, y, x)"
-        )
-    try:
-        array, odd = checked(real_numbers(array), accept)
-    except ScanError as error:
-        raise ScanError(f"the array {error}") from error
-    return Scan(array, (z, y, x), orientation, (*warnings, *odd), checked=True)
-
-
-def looks_turned(shape: Sequence[int], spacing: Sequence[float], orientation: str) -> bool:
-    """Whether a scanner's planes, which are square and so are their pixels, do not lie across the patient's length."""
-    along = [axis for axis in range(3) if shape[axis - 2] == shape[axis - 1] >= MATRIX]
-    apart = [axis for axis in range(3) if spacing[axis - 2] == spacing[axis - 1]]
-    if len(along) != 1 or len(apart) != 1:
-        return False
-    return along != apart or orientation[2 - along[0]] not in "SI"  # letters are for x, y, z
-
-
-def _array(voxels: Any) -> np.ndarray:
-    """What the Python API is given as a 3-D array of numbers, without a copy where it is one."""
-    expected = "expected a 3-D array (z, y, x) of HU"
-    module = type(voxels).__module__.partition(".")[0]
-    if module == "nibabel":
-        raise ValueError(
-            f"{expected}, not a nibabel {type(voxels).__name__}, whose axes are (x, y, z): "
-            'use np.asarray(image.dataobj).T and orientation="".join(nibabel.aff2axcodes(image.affine))'
-        )
-    if module == "SimpleITK":
-        raise ValueError(f"{expected}, not a SimpleITK {type(voxels).__name__}: SimpleITK.GetArrayFromImage gives one")
-    if isinstance(voxels, str | bytes | os.PathLike):
-        raise ValueError(f"{expected}, not a path: python -m inference reads files")
-    if isinstance(voxels, np.ma.MaskedArray) and np.ma.is_masked(voxels):
-        raise ValueError(f"{expected}, not a masked array: array.filled(-1024) turns masked voxels into air")
-    try:
-        array = np.asarray(voxels)
-    except Exception as error:  # each library has its own reasons: a ragged list, memory of a GPU, a gradient
-        raise ValueError(f"{expected}, and NumPy cannot make one from this {type(voxels).__name__}: {error}") from error
-    if array.ndim != 3:
-        given = "one of shape" if array.ndim else f"a {type(voxels).__name__}, which has the shape"
-        raise ValueError(f"{expected}, not {given} {array.shape}")
-    return array
-
-
-def _three_lengths(spacing: Any) -> tuple[float, float, float]:
-    try:
-        lengths = np.asarray(spacing)
-    except Exception:
-        lengths = np.empty(0)
-    if lengths.shape != (3,) or lengths.dtype.kind not in "iuf" or not all(isfinite(mm) and mm > 0 for mm in lengths):
-        raise ValueError(f"spacing {spacing!r} is not three numbers above 0: (z, y, x) in mm")
-    z, y, x = (float(mm) for mm in lengths)
-    return z, y, x
 
 
 def _names(networks: Any) -> list[str] | None:

@@ -1,38 +1,114 @@
-"""A CT scan in memory: voxels, spacing, orientation; which of them are plausible."""
+"""A CT scan in memory: its voxels, where they lie in the patient, and which of both is plausible."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from inference.errors import ScanError
+from .boxes import Shape
+from .errors import ScanError
 
 FEWEST = 3  # voxels along an axis
 SPACING = (0.05, 30.0)  # mm
 THICK = 10.0  # mm
 EXTENT = (30.0, 3000.0)  # mm
+SHEAR = 1e-2  # cosine between two axes
+FLAT = 0.1  # of the volume that axes of these lengths span at right angles: less is no volume
 OPPOSITE = {"L": "R", "R": "L", "P": "A", "A": "P", "S": "I", "I": "S"}
 
+Spacing = tuple[float, float, float]
 
-@dataclass(frozen=True)
-class Scan:
-    """A CT volume in the order its file stores it.
 
-    voxels       (z, y, x) int16 or float32, HU, finite; x is the fastest axis of the file
-    spacing      (z, y, x) mm
-    orientation  three letters for the axes x, y, z: the side of the patient towards
-                 which the index grows; "LPS" is what DICOM stores
-    warnings     one sentence each for what was odd but could be read
-    checked      whether hounsfield.checked has seen the voxels
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Where voxels lie in the patient.
+
+    shape   (z, y, x), x being the fastest axis of the file
+    affine  (4, 4) from voxel index (x, y, z) to mm, RAS
     """
 
-    voxels: np.ndarray
-    spacing: tuple[float, float, float]
-    orientation: str
+    shape: Shape
+    affine: np.ndarray
+
+    @classmethod
+    def of(cls, shape: Sequence[int], spacing: Sequence[float], orientation: str) -> Grid:
+        """The grid of voxels so many mm (z, y, x) apart, the first at the origin.
+
+        orientation  three letters for the axes x, y, z: the side of the patient towards which the index grows; "LPS"
+                     is what DICOM stores. Raises ValueError if it is not one letter out of each of LR, AP and SI
+        """
+        check_orientation(orientation)
+        affine = np.diag([0.0, 0.0, 0.0, 1.0])
+        for axis, letter in enumerate(orientation):
+            world = next(at for at, pair in enumerate(("RL", "AP", "SI")) if letter in pair)
+            affine[world, axis] = spacing[2 - axis] * (1 if letter in "RAS" else -1)
+        z, y, x = (int(n) for n in shape)
+        return cls((z, y, x), affine)
+
+    @cached_property
+    def spacing(self) -> Spacing:
+        """(z, y, x) mm."""
+        x, y, z = (float(mm) for mm in np.linalg.norm(self.affine[:3, :3], axis=0))
+        return z, y, x
+
+    @cached_property
+    def orientation(self) -> str:
+        """As in `of`, of the axes that run nearest to those of the patient."""
+        from nibabel.orientations import aff2axcodes
+
+        return "".join(aff2axcodes(self.affine))
+
+    @property
+    def voxel_ml(self) -> float:
+        return float(np.prod(self.spacing)) / 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """A CT volume as its file stores it.
+
+    channels  (z, y, x) int16 or float32 each, HU, finite, all on one grid; none where only a header was read
+    grid      where they lie
+    origin    what the writer of this scan's format needs to write beside it, such as a NIfTI header
+    warnings  one sentence each for what was odd but could be read
+    checked   whether hounsfield.checked has seen the voxels
+    """
+
+    channels: tuple[np.ndarray, ...]
+    grid: Grid
+    origin: Any = None
     warnings: tuple[str, ...] = field(default=())
     checked: bool = False
+
+    @classmethod
+    def of(cls, voxels: np.ndarray, spacing: Sequence[float], orientation: str) -> Scan:
+        """One channel (z, y, x) on a grid as of `Grid.of`."""
+        return cls((voxels,), Grid.of(voxels.shape, spacing, orientation))
+
+    @property
+    def voxels(self) -> np.ndarray:
+        """The first channel."""
+        return self.channels[0]
+
+
+def check_grid(grid: Grid) -> list[str]:
+    """What is odd about where voxels lie. Raises ScanError if no CT of an abdomen lies so."""
+    shear = check_axes(grid)
+    return [*check_extent(grid.shape[::-1], grid.spacing[::-1]), *shear]
+
+
+def check_axes(grid: Grid) -> list[str]:
+    """What is odd about the directions of a grid's axes. Raises ScanError if they span no volume."""
+    lengths = np.linalg.norm(grid.affine[:3, :3], axis=0)
+    axes = grid.affine[:3, :3] / np.where(lengths > 0, lengths, 1)
+    if not np.isfinite(grid.affine).all() or abs(np.linalg.det(axes)) <= FLAT:
+        raise ScanError("has a broken orientation: its axes do not span a volume")
+    shear = float(np.abs(axes.T @ axes - np.eye(3)).max())
+    return [f"axes are not at right angles (cosine {shear:.3f}, gantry tilt?): segmented as stored"] * (shear > SHEAR)
 
 
 def check_extent(shape: Sequence[int], spacing: Sequence[float]) -> list[str]:
@@ -61,18 +137,33 @@ def check_orientation(orientation: str) -> None:
         raise ValueError(f"orientation {orientation!r} is not one letter out of each of LR, AP and SI")
 
 
-def reorient(array: np.ndarray, source: str, target: str) -> np.ndarray:
-    """Turn the last three axes (z, y, x) from orientation `source` to `target`, as a view.
+def turn(source: str, target: str) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
+    """How axes (z, y, x) of orientation `source` become those of `target`: for each the axis that it was, and whether
+    it runs the other way.
 
-    The inverse is the same call with the two orientations exchanged.
     Raises ValueError where either is not one letter out of each of LR, AP and SI.
     """
     for orientation in (source, target):
         check_orientation(orientation)
-    lead = array.ndim - 3
-    axes, flips = list(range(lead)), [slice(None)] * lead
+    axes, flips = [], []
     for letter in reversed(target):  # target axes in array order: z, y, x
         at = next(i for i, own in enumerate(source) if own in (letter, OPPOSITE[letter]))
-        axes.append(lead + 2 - at)
-        flips.append(slice(None, None, 1 if source[at] == letter else -1))
-    return array.transpose(axes)[tuple(flips)]
+        axes.append(2 - at)
+        flips.append(source[at] != letter)
+    return (axes[0], axes[1], axes[2]), (flips[0], flips[1], flips[2])
+
+
+def turned(array: np.ndarray, axes: Sequence[int], flips: Sequence[bool]) -> np.ndarray:
+    """The last three axes of an array as `turn` says, as a view."""
+    lead = array.ndim - 3
+    view = array.transpose(*range(lead), *(lead + axis for axis in axes))
+    z, y, x = (slice(None, None, -1 if flip else 1) for flip in flips)
+    return view[..., z, y, x]
+
+
+def reorient(array: np.ndarray, source: str, target: str) -> np.ndarray:
+    """Turn the last three axes (z, y, x) from orientation `source` to `target`, as a view.
+
+    The inverse is the same call with the two orientations exchanged. Raises ValueError as `turn`.
+    """
+    return turned(array, *turn(source, target))

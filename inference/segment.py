@@ -5,31 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import product
-from math import prod
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from inference.arrays import Array, Network
-from inference.body import body_mask, muscle_box
-from inference.card import Card
-from inference.pieces import drop_far_pieces
-from inference.prepare import Trace, prepare, to_network_axes
-from inference.restore import restore
-from inference.scan import Scan
-from inference.sliding import Padding, Progress, padding, slabs, wide_slabs
-from inference.windows import SHALLOW, Box, Plan, abdomen_plan, dense_plan, grid, wide_window
-
-PLANS = ("abdomen", "dense")
-BODY_HU = -300  # between lung (-900..-500 HU) and fat (-120..-80 HU)
-MUSCLE_HU = 0  # between fat and muscle (30..70 HU)
-ABOVE_CLIP = 10  # HU: where a card's clip hides one of these, what lies this far above the clip counts
-MARGIN = 20.0  # mm around the organs found, within which later networks look: tumours grow out of organs
-MOST_VOXELS = 4_000_000  # of a window of a network that takes any: about 1.5 GB with what is computed on the way
-FRUGAL = 4  # times fewer voxels than its patch has a window of such a network where memory is short
-SEVERAL_ORGANS = 5  # a network that knows this many shows where the abdomen is; one that knows less may see none of it
+from .anatomy.look import AROUND_ORGANS, where
+from .anatomy.pieces import drop_far_pieces
+from .arrays import Array, Network
+from .boxes import Box, bounding
+from .card import Card
+from .grids.prepare import prepare
+from .grids.restore import restore
+from .grids.view import View
+from .options import Way
+from .scan import Scan
+from .windows.lay import lay
+from .windows.layout import Progress
+from .windows.patches import Patches
 
 
 @dataclass(frozen=True)
@@ -45,43 +38,39 @@ class Report:
     """What happened on the way to the labels.
 
     seconds   by stage: prepare, network, restore (blending included)
-    windows   by network: windows run, and windows of the dense plan that were not
+    windows   by network: windows run, windows of the dense plan that were not, and voxels (z, y, x) of one
     dropped   by label: voxels that lay far from the rest of their organ and were taken out
     warnings  one sentence each
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
-    windows: dict[str, dict[str, int]] = field(default_factory=dict)
+    windows: dict[str, dict[str, Any]] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    _inner: float = 0.0  # s of stages that ended inside the one that runs
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Add the time of a block to `seconds[name]`."""
-        start = perf_counter()
+        """Add the time of a block to `seconds[name]`, but for that of stages inside it."""
+        start, outer, self._inner = perf_counter(), self._inner, 0.0
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + perf_counter() - start
+            spent = perf_counter() - start
+            self.seconds[name] = self.seconds.get(name, 0.0) + spent - self._inner
+            self._inner = outer + spent
 
 
 def segment(
     scan: Scan,
     models: Sequence[Model],
+    way: Way,
     xp: Any,
-    *,
-    plan: str = "abdomen",
-    step: float = 0.5,
-    frugal: bool = False,
     on_windows: Callable[[str, int], Callable[[], None]] = lambda name, most: lambda: None,
 ) -> tuple[np.ndarray, Report]:
     """Labels of a scan, (z, y, x) uint8 on its own grid, and the report.
 
     models      in rising priority: a later network's label wins where it is not 0
-    plan        "dense": every window, as nnU-Net; "abdomen": windows and labels in the body only, organs in
-                one piece, and later networks only within MARGIN of what earlier ones found
-    step        of the windows, as a share of the patch; along z wide windows share planes as wide_grid says
-    frugal      small windows: slower, other labels near borders, and the least memory
     on_windows  called with a network's name and the most windows it may run; what it returns is
                 called after each window
     """
@@ -89,14 +78,14 @@ def segment(
     labels: np.ndarray | None = None
     for model in models:
         found = None
-        if plan == "abdomen" and labels is not None:
-            found = bounds(labels)
+        if way.follow and labels is not None:
+            found = bounding(labels)
             if found is None:
                 # Outside the abdomen a tumour network has nothing to find and would only raise false alarms.
                 report.windows[model.card.name] = {"run": 0, "skipped": 0}
                 report.warnings.append(f"no organ was found, so the network {model.card.name} was not run")
                 continue
-        above = _run(scan, model, xp, plan, step, found, frugal, on_windows, report)
+        above = one(scan, model, way, found, xp, report, on_windows)
         labels = above if labels is None else overlay(labels, above)
     if labels is None:
         raise ValueError("no network was given")
@@ -110,135 +99,36 @@ def overlay(below: np.ndarray, above: np.ndarray) -> np.ndarray:
     return np.where(above > 0, above, below)
 
 
-def bounds(labels: np.ndarray) -> Box | None:
-    """The smallest box (z, y, x) that holds every label, or None where there is none."""
-    box = []
-    for axis in range(3):
-        planes = np.flatnonzero(labels.any(axis=tuple(other for other in range(3) if other != axis)))
-        if len(planes) == 0:
-            return None
-        box.append(slice(int(planes[0]), int(planes[-1]) + 1))
-    return box[0], box[1], box[2]
-
-
-def _run(
+def one(
     scan: Scan,
     model: Model,
-    xp: Any,
-    plan: str,
-    step: float,
+    way: Way,
     found: Box | None,
-    frugal: bool,
-    on_windows: Callable[[str, int], Callable[[], None]],
+    xp: Any,
     report: Report,
+    on_windows: Callable[[str, int], Callable[[], None]],
 ) -> np.ndarray:
-    """Labels of one network on the scan's grid."""
+    """Labels of one network on the scan's grid; `found` by earlier networks: where it has to look."""
     card = model.card
     with report.stage("prepare"):
-        volume, trace = prepare(scan, card, xp)
-        shape = volume.shape
-        pad = padding(shape, card.patch)
-        region: Box | None = None
-        inside = None
-        if plan == "abdomen":
-            inside, region = body(volume, card, xp)
-            if found is not None:
-                region = _on_grid(found, scan, trace, card, shape)
-    dense = len(list(product(*grid(_padded(shape, pad), card.patch, step))))
+        view = View.of(scan, card)
+        volume = prepare(scan, view, card, xp)
+        around = view.box(found, AROUND_ORGANS) if found else None
+        look = where(volume, card, way, around, xp)
+    layout = lay(view.shape, card, way, look.box, look.middle_first)
+    dense = Patches(view.shape, card.patch, way.step).most
     progress = Progress(step=on_windows(card.name, dense))
-    before = report.seconds.get("network", 0.0)
 
     def network(batch: Array) -> Array:
         with report.stage("network"):
             return model.network(batch)
 
-    start = perf_counter()
-    if inside is not None and region is not None and card.window_multiple is not None:
-        depth, most = card.patch[0], MOST_VOXELS
-        if frugal:
-            depth, most = min(depth, SHALLOW, _shape(region)[0]), prod(card.patch) // FRUGAL
-        window = wide_window(_shape(region), card.window_multiple, depth, step, most)
-        region = _grown(region, window, shape)
-        part = volume[region]
-        short = padding(part.shape, window)
-        blended = wide_slabs(xp.pad(part, short), network, window, step, xp, progress, np.pad(inside[region], short))
-        labels = restore(_unpadded(blended, short, part.shape), shape, trace, card, xp, region)
-    else:
-        windows = _plan(plan, found, _padded(shape, pad), card, step, _shifted(region, pad))
-        if inside is not None:
-            inside = np.pad(inside, pad)
-        blended = slabs(xp.pad(volume, pad), network, windows, card.patch, xp, progress, inside)
-        labels = restore(_unpadded(blended, pad, shape), shape, trace, card, xp)
-    if plan == "abdomen":
-        names = {label.value: label.name for label in card.labels if label.one_piece}
-        lost = drop_far_pieces(labels, scan.spacing, names)
-        report.dropped |= {names[value]: voxels for value, voxels in lost.items()}
-    elapsed = perf_counter() - start - (report.seconds["network"] - before)
-    report.seconds["restore"] = report.seconds.get("restore", 0.0) + elapsed
-    report.windows[card.name] = {"run": progress.windows, "skipped": max(dense - progress.windows, 0)}
+    with report.stage("restore"):
+        labels = restore(layout.parts(volume, network, look.inside, progress, xp), view, card, xp)
+        if way.one_piece:
+            names = {label.value: label.name for label in card.labels if label.one_piece}
+            lost = drop_far_pieces(labels, scan.grid.spacing, names)
+            report.dropped |= {names[value]: voxels for value, voxels in lost.items()}
+    skipped = max(dense - progress.windows, 0)
+    report.windows[card.name] = {"run": progress.windows, "skipped": skipped, "voxels": list(layout.window)}
     return labels
-
-
-def _shape(box: Box) -> tuple[int, int, int]:
-    z, y, x = (part.stop - part.start for part in box)
-    return z, y, x
-
-
-def _padded(shape: tuple[int, int, int], pad: Padding) -> tuple[int, int, int]:
-    z, y, x = (n + before + after for n, (before, after) in zip(shape, pad, strict=True))
-    return z, y, x
-
-
-def _shifted(box: Box | None, pad: Padding) -> Box | None:
-    """A box of the volume as a box of the padded one."""
-    if box is None:
-        return None
-    z, y, x = (slice(part.start + before, part.stop + before) for part, (before, _) in zip(box, pad, strict=True))
-    return z, y, x
-
-
-def _grown(box: Box, window: tuple[int, int, int], shape: tuple[int, int, int]) -> Box:
-    """`box` with as much of the volume around it as makes room for a window, where there is that much."""
-    grown = []
-    for part, n, whole in zip(box, window, shape, strict=True):
-        missing = max(n - (part.stop - part.start), 0)
-        start = min(max(part.start - missing // 2, 0), max(whole - n, 0))
-        grown.append(slice(min(start, part.start), min(max(start + n, part.stop), whole)))
-    return grown[0], grown[1], grown[2]
-
-
-def _plan(plan: str, found: Box | None, shape: Any, card: Card, step: float, box: Box | None) -> Plan:
-    if plan == "abdomen" and found is None and len(card.labels) > SEVERAL_ORGANS:
-        assert box is not None
-        return abdomen_plan(shape, card.patch, step, box)
-    return dense_plan(shape, card.patch, step, box)
-
-
-def body(volume: Array, card: Card, xp: Any) -> tuple[np.ndarray, Box]:
-    """Where a prepared volume (z, y, x) shows the body, bool on the host, and the box in which organs can be."""
-    skin, muscle = ((max(hu, card.clip[0] + ABOVE_CLIP) - card.mean) / card.std for hu in (BODY_HU, MUSCLE_HU))
-    inside = body_mask(volume, skin, card.spacing, xp)
-    return inside, muscle_box(volume, inside, muscle, card.spacing, xp)
-
-
-def _on_grid(found: Box, scan: Scan, trace: Trace, card: Card, shape: Any) -> Box:
-    """A box on the scan's stored grid, widened by MARGIN, as a box on the network's grid."""
-    marked = np.zeros(scan.voxels.shape, bool)
-    marked[found] = True
-    inside = bounds(to_network_axes(marked, scan.orientation, card)[trace.box])
-    assert inside is not None, "labels lie inside the non-zero box"
-    box = []
-    for part, n_scan, n, mm in zip(inside, trace.shape, shape, card.spacing, strict=True):
-        low = int(np.floor(part.start * n / n_scan - MARGIN / mm))
-        high = int(np.ceil(part.stop * n / n_scan + MARGIN / mm))
-        box.append(slice(max(low, 0), min(high, n)))
-    return box[0], box[1], box[2]
-
-
-def _unpadded(blended: Iterator[tuple[int, Array]], pad: Any, shape: Any) -> Iterator[tuple[int, Array]]:
-    """Slabs without the padding, counted from the first plane of the volume itself."""
-    (z, _), (y, _), (x, _) = pad
-    for start, logits in blended:
-        first, last = max(start, z), min(start + logits.shape[1], z + shape[0])
-        if first < last:
-            yield first - z, logits[:, first - start : last - start, y : y + shape[1], x : x + shape[2]]

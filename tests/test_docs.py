@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import subprocess
@@ -45,10 +46,23 @@ def test_modules_and_files_that_are_named_exist(document: Path) -> None:
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
 
 
-def test_every_module_of_inference_has_its_floor() -> None:
+def test_every_room_of_inference_has_its_floor() -> None:
+    """Folders, and modules that stand in none, have a place in the contract; the document names every module."""
     architecture = (ROOT / "docs" / "architecture.md").read_text()
-    contract = (ROOT / "pyproject.toml").read_text()
-    for path in (ROOT / "inference").glob("*.py"):
+    contract = (ROOT / "pyproject.toml").read_text().split('"a folder of inference imports only from lower floors"')[1]
+    for path in (ROOT / "inference").rglob("*.py"):
+        place = path.relative_to(ROOT / "inference")
         if path.name != "__init__.py":
-            assert f"`{path.name}`" in architecture, path.name
-            assert f"inference.{path.stem}" in contract, path.name
+            assert f"`{path.name}`" in architecture, place
+            room = place.parts[0].removesuffix(".py")
+            assert f"inference.{room}" in contract.split("[[")[0], room
+
+
+def test_inference_imports_itself_under_no_name() -> None:
+    """It is installed under another one."""
+    for path in (ROOT / "inference").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            named = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                named = [node.module or ""]
+            assert not [name for name in named if name.split(".")[0] == "inference"], path

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from training.contents import with_bile, with_bowel, with_contents, with_perfusion
 from training.labels import IGNORE, ORGANS, RARE, TUMOR
 from training.packed import AIR, LOW, STEP, Packed
 from training.plans import SOFT_TISSUE
@@ -22,6 +23,8 @@ from training.warp import rotation
 
 SEEDS = 3000  # voxels of each structure on which a patch may be centred
 FLAT = 120.0  # mm: patches no higher are often slabs, scans that end inside the patch
+# Share of patches with contents or looks painted in that few scans show.
+PAINTED = ((0.45, with_contents), (0.3, with_bile), (0.35, with_bowel), (0.25, with_perfusion))
 LEAST_HOST = 400  # voxels of an organ, for a lesion to be put into it
 _LIVER, _RIGHT_KIDNEY, _SPLEEN, _PANCREAS, _STOMACH, _LEFT_KIDNEY = (
     ORGANS[name] for name in ("liver", "right_kidney", "spleen", "pancreas", "stomach", "left_kidney")
@@ -115,6 +118,9 @@ class Patches:
         hu, label, unseen = volume.sample(_warped(chance, volume.centre(rng), shape, self.spacing))
         if rng.random() < 0.5:
             hu = _recontrasted(rng, hu, label)
+        for share, painted in PAINTED:
+            if rng.random() < share:
+                hu = painted(chance, hu, label, self.spacing)
         if rng.random() < self.lesions:
             hu, label = with_lesions(chance, hu, label, self.spacing)
         image = normalise(_scanned(chance, hu))
@@ -198,7 +204,7 @@ def with_lesions(chance: Chance, hu: Tensor, label: Tensor, spacing: Spacing) ->
     if len(voxels) < LEAST_HOST:
         return hu, label
     level = float(hu.flatten()[voxels].median())
-    cyst = rng.random() < 0.2
+    cyst = rng.random() < 0.3
     count = int(rng.integers(1, 5)) if host == _LIVER and rng.random() < 0.35 else 1
     for _ in range(count):
         picked = np.unravel_index(int(voxels[rng.integers(len(voxels))]), hu.shape[2:])

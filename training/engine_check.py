@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from inference.card import read_card
-from inference.engines import choose, load
+from inference.engines.choose import choose, load
 from inference.machine import usable_cpus
 
 

@@ -31,7 +31,7 @@ import torch
 from onnx import TensorProto, numpy_helper
 
 from inference.card import FILE_NAME, FORMAT, FORMS, WEIGHTS_FILE
-from inference.engines import ENGINES
+from inference.engines.choose import ENGINES
 from inference.errors import OutputError, VisceraError, WeightsError
 from training.architecture import assign, network_of
 from training.checkpoint import USUAL, read_json, read_result_folder, refuse_no_parameters

@@ -21,10 +21,11 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from scipy.ndimage import distance_transform_edt
 
 from training.data import ENDING as NIFTI
 from training.data import to_lps
-from training.labels import ORGANS, TUMOR
+from training.labels import IGNORE, ORGANS, TUMOR
 from training.packed import ENDING, SPEC, Spec, read_packed, write_packed, write_spec
 from training.plans import STUDENTS
 
@@ -36,6 +37,10 @@ WITH_TUMOUR, FEW_ORGANS = 1.3, 0.4
 FEW = 10  # organs
 SYNTHETIC = 0.2  # share of rendered volumes in all patches until the norms are frozen,
 LATE = 0.4  # and how much of that is left after it
+# Organs that a network's labels have lost parts of: about one whose verdict in X.json is "fair", soft tissue without a
+# label is unknown as far as so many mm.
+DOUBTED = {"pancreas": 6.0}
+SOFT = (0.0, 200.0)  # HU
 RENDERED: tuple[int, int, int] = (112, 160, 176)  # voxels of a rendered volume, at the near-isotropic student's spacing
 
 
@@ -47,6 +52,7 @@ class Scan:
     patient: str
     image: Path
     labels: Path
+    fair: tuple[str, ...] = ()  # organs whose labels are in the right place, with edges or ends off
 
     def held_out(self) -> bool:
         """Whether it is of a patient that is never trained on, whatever the number of the scan."""
@@ -63,8 +69,9 @@ def find_scans(data: Path) -> list[Scan]:
         if name in scans:
             raise ValueError(f"{image} has the name of {scans[name].image}")
         if labels.is_file() and name not in LEFT_OUT:
-            patient = json.loads(about.read_text())["patient"] if about.is_file() else name
-            scans[name] = Scan(name, patient, image, labels)
+            told = json.loads(about.read_text()) if about.is_file() else {}
+            fair = (organ for organ, verdict in told.get("verdict", {}).items() if verdict.startswith("fair"))
+            scans[name] = Scan(name, told.get("patient", name), image, labels, tuple(fair))
     if not scans:
         raise ValueError(f"{data} has no X_0000{NIFTI} with X{NIFTI} beside it in {' or '.join(FOLDERS)}")
     return list(scans.values())
@@ -76,8 +83,21 @@ def pack_scan(scan: Scan, packed: Path) -> None:
     if image.shape != labels.shape or not np.allclose(image.affine, labels.affine, atol=1e-3):
         raise ValueError(f"{scan.labels} does not lie on the grid of {scan.image}")
     image, labels = to_lps(image), to_lps(labels)
-    hu, label = np.asarray(image.dataobj).T, np.asarray(labels.dataobj).T
-    write_packed(packed, hu, label, [float(step) for step in image.header.get_zooms()[::-1]])
+    hu, label = np.asarray(image.dataobj).T, np.array(labels.dataobj).T
+    spacing = [float(step) for step in image.header.get_zooms()[::-1]]
+    if not scan.held_out():
+        for organ in DOUBTED.keys() & set(scan.fair):
+            label[doubtful(hu, label, ORGANS[organ], DOUBTED[organ], spacing)] = IGNORE
+    write_packed(packed, hu, label, spacing)
+
+
+def doubtful(hu: np.ndarray, label: np.ndarray, organ: int, reach: float, spacing: Sequence[float]) -> np.ndarray:
+    """Mask of the soft tissue without a label within `reach` mm of an organ (z, y, x): parts of it that were missed."""
+    if not (label == organ).any():
+        return np.zeros(label.shape, bool)
+    near = distance_transform_edt(label != organ, sampling=spacing) <= reach
+    mask: np.ndarray = near & (label == 0) & (hu > SOFT[0]) & (hu < SOFT[1])
+    return mask
 
 
 def real_shares(patients: dict[str, str], codes: dict[str, set[int]]) -> dict[str, float]:

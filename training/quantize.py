@@ -16,11 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
+from inference.anatomy.look import body
 from inference.card import FILE_NAME, FORMS, Card, read_card
-from inference.prepare import prepare
-from inference.reading import read_scan
-from inference.segment import body
-from inference.sliding import padding
+from inference.formats.reading import read_scan
+from inference.grids.prepare import prepare
+from inference.grids.view import View
+from inference.windows.layout import padding
 
 import nncf  # isort: skip
 import openvino as ov  # isort: skip
@@ -41,7 +42,8 @@ _WITHIN = StatisticsCollectorParameters(
 
 def windows(scan: Path, card: Card) -> Iterator[np.ndarray]:
     """Windows (1, 1, z, y, x) over the body, one above the other, in units of the network."""
-    volume, _ = prepare(read_scan(scan)[0], card, np)
+    stored = read_scan(scan)
+    volume = prepare(stored, View.of(stored, card), card, np)
     _, box = body(volume, card, np)
     volume = volume[box]
     depth, *plane = card.patch

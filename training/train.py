@@ -30,9 +30,9 @@ import torch
 from torch import Tensor
 
 from inference.machine import computes
-from inference.windows import gaussian
+from inference.windows.patches import gaussian
 from training.augment import Chance, Patches, Volume
-from training.labels import OUTPUTS, RARE, TUMOR
+from training.labels import OUTPUTS, RARE
 from training.losses import deep_loss, disagreement
 from training.packed import ENDING, SPEC, Spec, read_packed, read_spec
 from training.plans import STUDENTS
@@ -43,7 +43,6 @@ from training.validation import validate
 CHANNELS = len(OUTPUTS["unified"])
 DECAY = 0.998  # of the averaged weights: they look back about 500 steps
 LESIONS = (0.3, 0.2)  # share of patches with lesions put in, before and after the freeze
-LATE_TUMOR = 1.5  # times a voxel of tumour counts after the freeze, when nothing else is weighed
 LOG_SECONDS = 20.0
 LAID = torch.channels_last_3d  # the order in memory in which convolutions are fastest: a step takes 43 ms, not 81
 
@@ -187,7 +186,6 @@ class Trainer:
                 norm.eval()
             self.patches = self._late
             self.weight = torch.ones_like(self.weight)
-            self.weight[TUMOR] = LATE_TUMOR
 
     def _average_from_here(self) -> None:
         self.average = {name: value.detach().clone() for name, value in _numbers(self.network)}

@@ -11,9 +11,9 @@ import numpy as np
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime as ort
 
-from inference.arrays import Array, Network, array_library
-from inference.card import Card
-from inference.errors import DeviceError
+from ..arrays import Array, Network, array_library
+from ..card import Card
+from ..errors import DeviceError
 
 TENSORRT_CACHE = "VISCERA_TENSORRT_CACHE"  # a folder for built engines: naming one opts in to TensorRT
 

@@ -8,9 +8,9 @@ import sys
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 import openvino as ov
 
-from inference.arrays import Array, Network
-from inference.card import Card
-from inference.machine import computes
+from ..arrays import Array, Network
+from ..card import Card
+from ..machine import computes
 
 
 def load(card: Card, *, precision: str, device: str, threads: int) -> Network:

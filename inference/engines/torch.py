@@ -10,9 +10,9 @@ import torch
 from onnx import numpy_helper
 from torch.nn import functional as F
 
-from inference.arrays import Array, Network
-from inference.card import Card
-from inference.errors import WeightsError
+from ..arrays import Array, Network
+from ..card import Card
+from ..errors import WeightsError
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 

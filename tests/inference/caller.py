@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from inference.cli import main
+from inference.command.cli import main
 from inference.errors import names_are_hidden
 
 INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP

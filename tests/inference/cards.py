@@ -36,6 +36,7 @@ def make_card(
         logit_order=1,
         force_separate_z=None,
         labels=labels,
+        way="dense",
         trained_on="",
         digest="",
     )

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from inference.atomic import remove_parts, write_atomically
+from inference.formats.atomic import remove_parts, write_atomically
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITER = """
 import sys
 from pathlib import Path
-from inference.atomic import write_atomically
+from inference.formats.atomic import write_atomically
 data = b"new!" * (4 << 20)
 print(flush=True)
 while True:
@@ -28,7 +28,7 @@ while True:
 PREPARED = """
 import sys
 from pathlib import Path
-from inference.atomic import remove_parts, write_atomically
+from inference.formats.atomic import remove_parts, write_atomically
 def once():
     remove_parts([Path(sys.argv[1])])
     print(write_atomically(Path(sys.argv[1]), b"labels"))

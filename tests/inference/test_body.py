@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from inference import body
-from inference.body import CELL, MARGIN, body_box, muscle_box
+from inference.anatomy import body
+from inference.anatomy.body import CELL, MARGIN, body_box, muscle_box
 
 AIR, TISSUE = -5.0, 1.0
 SPACING = (4.0, 2.0, 2.0)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from inference.cases import find_cases
 from inference.errors import InputFolderError, NoInputError, ScanError
-from inference.sources import open_file
+from inference.formats.cases import find_cases
+from inference.formats.sources import open_file
 
 OUT = Path("out")
 

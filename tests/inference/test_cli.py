@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 from inference import __version__
-from inference.cli import parse
+from inference.command.cli import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 F32 = ("--device", "cpu", "--engine", "onnxruntime")

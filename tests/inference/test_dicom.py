@@ -16,11 +16,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from inference.cases import find_cases
+from inference.command.sidecar import scan_digest
 from inference.errors import ScanError, hide_names
-from inference.reading import read_scan, write_empty
-from inference.sidecar import scan_digest
-from inference.sources import dicom_files
+from inference.formats.cases import find_cases
+from inference.formats.reading import read_scan, write_empty
+from inference.formats.sources import dicom_files
 from tests.inference.dicom import DEFLATED, JPEG_2000, JPEG_LOSSLESS, series, slice_bytes
 
 sitk = pytest.importorskip("SimpleITK")
@@ -41,17 +41,17 @@ def position(x: float = -20, y: float = -30, z: float = 7) -> dict[str, Any]:
 
 def test_a_series_lies_where_its_tags_say(hu: np.ndarray, tmp_path: Path) -> None:
     series(tmp_path / "s", hu)
-    scan, header = read_scan(tmp_path / "s")
+    scan = read_scan(tmp_path / "s")
     assert np.array_equal(scan.voxels, hu) and scan.voxels.dtype == np.int16
-    assert (scan.spacing, scan.orientation, scan.warnings) == ((3.0, 5.0, 4.0), "LPS", ())
-    assert np.allclose(header.affine, [[-4, 0, 0, 20], [0, -5, 0, 30], [0, 0, 3, 7], [0, 0, 0, 1]])
+    assert (scan.grid.spacing, scan.grid.orientation, scan.warnings) == ((3.0, 5.0, 4.0), "LPS", ())
+    assert np.allclose(scan.grid.affine, [[-4, 0, 0, 20], [0, -5, 0, 30], [0, 0, 3, 7], [0, 0, 0, 1]])
 
 
 def test_files_are_ordered_by_position_and_not_by_name(hu: np.ndarray, tmp_path: Path) -> None:
     series(tmp_path / "s", hu, lambda z: position(z=70 - 3 * z))
-    scan, header = read_scan(tmp_path / "s")
+    scan = read_scan(tmp_path / "s")
     assert np.array_equal(scan.voxels, hu[::-1])
-    assert header.affine[2, 3] == 43
+    assert scan.grid.affine[2, 3] == 43
 
 
 def test_oblique_sagittal_and_feet_first_series(hu: np.ndarray, tmp_path: Path) -> None:
@@ -64,8 +64,8 @@ def test_oblique_sagittal_and_feet_first_series(hu: np.ndarray, tmp_path: Path) 
         normal = np.cross(row, column)
         along = "\\".join(f"{part:.9g}" for part in (*row, *column))
         series(tmp_path / name, hu, lambda z: position(*3 * z * normal) | {"ImageOrientationPatient": along})  # noqa: B023
-        scan, header = read_scan(tmp_path / name)
-        lps = np.diag([-1, -1, 1, 1]) @ header.affine
+        scan = read_scan(tmp_path / name)
+        lps = np.diag([-1, -1, 1, 1]) @ scan.grid.affine
         assert np.allclose(
             lps[:3, :3], np.array([np.multiply(row, 4), np.multiply(column, 5), 3 * normal]).T, atol=1e-5
         )
@@ -75,25 +75,25 @@ def test_oblique_sagittal_and_feet_first_series(hu: np.ndarray, tmp_path: Path) 
 def test_gantry_tilt_is_a_shear_and_not_straightened(hu: np.ndarray, tmp_path: Path) -> None:
     tilted = f"1\\0\\0\\0\\{np.cos(15 * ROUND)}\\{-np.sin(15 * ROUND)}"
     series(tmp_path / "s", hu, lambda z: {"ImageOrientationPatient": tilted})
-    scan, header = read_scan(tmp_path / "s")
-    last = header.affine @ [0, 0, 9, 1]
+    scan = read_scan(tmp_path / "s")
+    last = scan.grid.affine @ [0, 0, 9, 1]
     assert np.allclose(last, [20, 30, 7 + 27, 1], atol=1e-4)
     assert any("right angles" in warning for warning in scan.warnings)
     write_empty(tmp_path / "s", tmp_path / "empty.nii.gz")
-    assert np.allclose(nib.load(tmp_path / "empty.nii.gz").affine, header.affine)
+    assert np.allclose(nib.load(tmp_path / "empty.nii.gz").affine, scan.grid.affine)
 
 
 def test_positions_may_be_rounded(hu: np.ndarray, tmp_path: Path) -> None:
     series(tmp_path / "s", hu, lambda z: position(z=7 + 3 * z + 0.2 * (z % 2) * (z < 9)))
-    scan, header = read_scan(tmp_path / "s")
-    assert np.allclose(header.affine[:3, 2], [0, 0, 3])
+    scan = read_scan(tmp_path / "s")
+    assert np.allclose(scan.grid.affine[:3, 2], [0, 0, 3])
     assert np.array_equal(scan.voxels, hu)
 
 
 def test_each_slice_has_its_own_rescaling(hu: np.ndarray, tmp_path: Path) -> None:
     kinds = ((1, -1024), (1, 0), (0.5, -1024), (1, -8192))
     series(tmp_path / "s", hu, lambda z: {"scaled": kinds[z % 4]})
-    scan, _ = read_scan(tmp_path / "s")
+    scan = read_scan(tmp_path / "s")
     assert np.array_equal(scan.voxels, hu)
 
 
@@ -202,7 +202,7 @@ def test_phases_between_each_other_are_no_volume_but_acquisitions_one_after_anot
             read_scan(tmp_path / name)
     for name, values in (("halves", "1111122222"), ("each", "0123456789")):
         series(tmp_path / name, hu, lambda z: {"AcquisitionNumber": values[z]})  # noqa: B023
-        assert np.array_equal(read_scan(tmp_path / name)[0].voxels, hu)
+        assert np.array_equal(read_scan(tmp_path / name).voxels, hu)
 
 
 def test_pixels_of_no_size_and_a_slice_aside_are_refused(hu: np.ndarray, tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_pixels_of_no_size_and_a_slice_aside_are_refused(hu: np.ndarray, tmp_pat
 def test_a_web_page_in_the_place_of_a_slice_fails_the_series(name: str, hu: np.ndarray, tmp_path: Path) -> None:
     last = series(tmp_path / "s", hu, name=name)[-1]
     (tmp_path / "s" / "readme").write_text("text of another name is left alone")
-    assert read_scan(tmp_path / "s")[0].voxels.shape == hu.shape
+    assert read_scan(tmp_path / "s").voxels.shape == hu.shape
     last.write_text("<html>404</html>")
     with pytest.raises(ScanError, match=f"holds {last.name}, which is damaged"):
         read_scan(tmp_path / "s")
@@ -270,7 +270,7 @@ def test_packed_pixels_are_read_or_refused(
         files[4].write_bytes(slice_bytes(large[4], syntax, packed, **changes))
 
     write(whole)
-    scan, _ = read_scan(tmp_path / "s")
+    scan = read_scan(tmp_path / "s")
     assert np.array_equal(scan.voxels, large) and scan.warnings == ()
     damaged = [whole[:middle], whole[:middle] + bytes(end - middle), whole[:-60] + bytes(60), whole[:-2], b""]
     if compressor == "JPEG":  # the decoder complains on the error stream alone
@@ -287,7 +287,7 @@ def test_a_slice_that_decodes_to_something_else_is_a_warning(hu: np.ndarray, tmp
         damaged = hu.copy()
         damaged[at] = np.random.default_rng(2).permutation(hu[at].reshape(-1)).reshape(hu[at].shape)
         series(tmp_path / "s", damaged)
-        assert read_scan(tmp_path / "s")[0].warnings == (
+        assert read_scan(tmp_path / "s").warnings == (
             f"00{at}.dcm is unlike both slices beside it: its pixels may be damaged",
         )
 
@@ -343,7 +343,7 @@ def test_neighbours_that_are_no_dicom_are_left_alone(hu: np.ndarray, tmp_path: P
     (tmp_path / "s" / "DICOMDIR").write_bytes(slice_bytes(hu[0]))
     (tmp_path / "s" / "README").write_text("Für dich:\n\tslices\n" * 20)
     (tmp_path / "s" / "folder.dcm").mkdir()
-    assert np.array_equal(read_scan(tmp_path / "s")[0].voxels, hu)
+    assert np.array_equal(read_scan(tmp_path / "s").voxels, hu)
     assert scan_digest(tmp_path / "s") == before
     with (tmp_path / "s" / "IM0003").open("ab") as file:
         file.write(b"\0")
@@ -401,11 +401,11 @@ def test_hidden_names_stay_hidden_in_every_refusal(hu: np.ndarray, tmp_path: Pat
 
 
 def test_a_dicom_series_equals_the_nifti_of_it(shared_data: Path) -> None:
-    scan, header = read_scan(shared_data / "dicom" / "ts_slab")
-    expected, expected_header = read_scan(shared_data / "labelled" / "ts_slab_0000.nii.gz")
-    turned = nifti_order(scan.voxels, header.affine, expected_header.affine)
+    scan = read_scan(shared_data / "dicom" / "ts_slab")
+    expected = read_scan(shared_data / "labelled" / "ts_slab_0000.nii.gz")
+    turned = nifti_order(scan.voxels, scan.grid.affine, expected.grid.affine)
     assert np.array_equal(turned, expected.voxels)
-    assert scan.spacing == pytest.approx(expected.spacing, rel=1e-4)
+    assert scan.grid.spacing == pytest.approx(expected.grid.spacing, rel=1e-4)
 
 
 def nifti_order(voxels: np.ndarray, affine: np.ndarray, like: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inference import engines
+from inference.engines import choose as engines
 from inference.errors import DeviceError, EngineError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,7 +90,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from inference.card import read_card
-from inference.engines import choose, load
+from inference.engines.choose import choose, load
 network = load(choose("cpu", sys.argv[2], "f32"), read_card(Path(sys.argv[1])), 1)
 small, large = (np.zeros((1, 1, *shape), np.float32) for shape in ((8, 16, 24), (128, 256, 256)))
 network(small)
@@ -126,7 +126,7 @@ def test_other_errors_of_an_engine_are_one_line(tiny_weights: Path) -> None:
 def test_an_engine_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch, tiny_weights: Path) -> None:
     from inference.card import read_card
 
-    def refuse(name: str) -> None:
+    def refuse(name: str, package: str) -> None:
         raise ImportError(f"{name}.so: undefined symbol")
 
     monkeypatch.setattr(engines, "import_module", refuse)

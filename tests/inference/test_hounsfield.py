@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from inference.errors import ScanError
-from inference.hounsfield import checked, real_numbers
-from inference.reading import read_scan
+from inference.formats.hounsfield import checked, real_numbers
+from inference.formats.reading import read_scan
 
 Change = Callable[[np.ndarray], np.ndarray]
 RNG = np.random.default_rng(5)
@@ -164,7 +164,7 @@ def test_real_ct_passes_and_the_same_spoilt_does_not(shared_data: Path) -> None:
     paths = [path for folder in folders for path in sorted((shared_data / folder).glob("*_0000.nii.gz"))]
     assert len(paths) > 50
     for path in paths[::5]:
-        scan, _ = read_scan(path)
+        scan = read_scan(path)
         assert scan.warnings == (), path.name
         middle = len(scan.voxels) // 2
         for part in (scan.voxels[:8], scan.voxels[middle - 2 : middle + 2]):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inference.engines import ENGINES
+from inference.engines.choose import ENGINES
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {*ENGINES, "numpy", "nibabel", "scipy", "SimpleITK", "cupy", "onnx", "nnunetv2", "training", "tqdm"}
@@ -28,7 +28,7 @@ def imported(program: str, *arguments: str | Path) -> set[str]:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    program = "import sys\nfrom inference.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass"
+    program = "import sys\nfrom inference.command.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass"
     assert not imported(program) & HEAVY
 
 
@@ -45,11 +45,12 @@ def test_a_run_imports_its_engine_and_no_other(
     scan = save_scan(tmp_path / "x_0000.nii.gz", blob, (3.0, 2.0, 2.0))
     flags = (scan, tmp_path / "out", "--weights", tiny_weights, "--device", "cpu", "--engine", engine, "--threads", "1")
     # The supervisor, which stays beside the worker, imports none of it.
-    names = imported("import sys\nfrom inference.cli import main\nassert main(sys.argv[1:]) == 0", *flags)
+    names = imported("import sys\nfrom inference.command.cli import main\nassert main(sys.argv[1:]) == 0", *flags)
     assert not names & HEAVY
     worker = (
-        "import sys\nfrom pathlib import Path\nfrom inference.cases import Case\nfrom inference.cli import parse\n"
-        "from inference.worker import Worker\noptions = parse(sys.argv[1:])\n"
+        "import sys\nfrom pathlib import Path\nfrom inference.command.cli import parse\n"
+        "from inference.formats.cases import Case\n"
+        "from inference.command.worker import Worker\noptions = parse(sys.argv[1:])\n"
         "case = Case('x', options.inputs, options.outputs / 'again.nii.gz')\n"
         "record = Worker(vars(options), lambda message: None).segment(case, False)\n"
         "assert record['status'] == 'done', record"
@@ -67,7 +68,7 @@ def test_no_engine_reports_its_use(engine: str, tmp_path: Path, tiny_weights: Pa
     pytest.importorskip(engine)
     program = (
         "import sys\nfrom pathlib import Path\nfrom inference.card import read_card\n"
-        "from inference.engines import choose, load\n"
+        "from inference.engines.choose import choose, load\n"
         "load(choose('cpu', sys.argv[1], 'f32'), read_card(Path(sys.argv[2])), 1)"
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
@@ -80,7 +81,7 @@ def test_no_engine_reports_its_use(engine: str, tmp_path: Path, tiny_weights: Pa
 
 def test_thread_variables_are_set_in_the_worker_before_numpy_is_there() -> None:
     program = (
-        "import os, sys\nfrom inference import cli, worker\noptions = cli.parse(['a', 'b', '--threads', '3'])\n"
+        "import os, sys\nfrom inference.command import cli, worker\noptions = cli.parse(['a', 'b', '--threads', '3'])\n"
         "class Predictor:\n    def __init__(self, *_):\n"
         "        assert os.environ['OMP_NUM_THREADS'] == '3' and 'numpy' not in sys.modules\n"
         "        assert os.environ['OPENBLAS_NUM_THREADS'] == '1'\n        os._exit(7)\n"

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inference import machine, nifti
+from inference import machine
+from inference.command.sidecar import scan_digest
 from inference.errors import MemoryBudgetError, ScanError, hide_names
-from inference.reading import read_scan, write_empty
-from inference.sidecar import scan_digest
-from inference.sources import files_of
+from inference.formats.nifti import file as nifti
+from inference.formats.reading import read_scan, write_empty
+from inference.formats.sources import files_of
 
 sitk = pytest.importorskip("SimpleITK")
 
@@ -38,14 +39,14 @@ def image() -> Any:
 def test_other_formats_equal_nifti(name: str, packed: bool, image: Any, tmp_path: Path) -> None:
     sitk.WriteImage(image, str(tmp_path / name), packed)
     sitk.WriteImage(image, str(tmp_path / "x.nii.gz"))
-    scan, header = read_scan(tmp_path / name)
-    expected, expected_header = read_scan(tmp_path / "x.nii.gz")
+    scan = read_scan(tmp_path / name)
+    expected = read_scan(tmp_path / "x.nii.gz")
     assert np.array_equal(scan.voxels, expected.voxels)
-    assert scan.spacing == pytest.approx(expected.spacing)
-    assert scan.orientation == expected.orientation == "RPI"
-    assert np.allclose(header.affine, expected_header.affine, atol=1e-5)
+    assert scan.grid.spacing == pytest.approx(expected.grid.spacing)
+    assert scan.grid.orientation == expected.grid.orientation == "RPI"
+    assert np.allclose(scan.grid.affine, expected.grid.affine, atol=1e-5)
     assert scan.warnings == ()
-    nifti.write_labels(tmp_path / "labels.nii.gz", (scan.voxels > 0).astype(np.uint8), header)
+    nifti.write_labels(tmp_path / "labels.nii.gz", (scan.voxels > 0).astype(np.uint8), scan)
     written = sitk.ReadImage(str(tmp_path / "labels.nii.gz"))
     assert written.GetSize() == image.GetSize()
     assert np.allclose(written.GetOrigin(), image.GetOrigin(), atol=1e-4)
@@ -77,7 +78,7 @@ def test_a_bit_that_flipped_is_refused_or_changes_nothing(name: str, image: Any,
     for at in places:
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
         try:
-            assert np.array_equal(read_scan(tmp_path / name)[0].voxels, voxels), at
+            assert np.array_equal(read_scan(tmp_path / name).voxels, voxels), at
         except ScanError as error:
             causes.append(str(error))
     assert len(causes) > 0.95 * len(places)
@@ -187,9 +188,9 @@ def test_every_file_that_is_read_is_in_the_digest(
     image: Any,
 ) -> None:
     path = made(name, lines, data, pack, order)
-    scan, _ = read_scan(path)
+    scan = read_scan(path)
     assert np.array_equal(scan.voxels, sitk.GetArrayFromImage(image))
-    assert scan.spacing == (5.0, 4.0, 3.0)
+    assert scan.grid.spacing == (5.0, 4.0, 3.0)
     digests = {scan_digest(path)}
     for file in files_of(path):
         whole = file.read_bytes()
@@ -228,7 +229,7 @@ def test_what_is_missing_or_no_file_is_named_and_not_waited_for(made: Callable[.
     with pytest.raises(ScanError, match=r"^a.mhd has voxels in x.raw, which is cut off: 3350 of 3360 bytes"):
         read_scan(path)
     raw.write_bytes(whole + b"four")
-    assert read_scan(path)[0].warnings == ("4 bytes follow the voxels: left out",)
+    assert read_scan(path).warnings == ("4 bytes follow the voxels: left out",)
     makers: tuple[tuple[Callable[[], Any], str], ...] = (
         (lambda: None, "No such file"),
         (lambda: os.mkfifo(raw), "is a FIFO"),
@@ -294,8 +295,8 @@ def test_voxels_of_unknown_size_are_refused_and_those_of_unknown_orientation_a_w
             with pytest.raises(ScanError, match=f"^{path.name} {said}"):
                 read_scan(path)
         else:
-            scan, _ = read_scan(path)
-            assert scan.spacing == (5, 4, 3) and scan.orientation == "LPS"
+            scan = read_scan(path)
+            assert scan.grid.spacing == (5, 4, 3) and scan.grid.orientation == "LPS"
             assert [said in text for text in scan.warnings] == ([True] if said else [])
         path.write_bytes(whole)
 
@@ -303,7 +304,7 @@ def test_voxels_of_unknown_size_are_refused_and_those_of_unknown_orientation_a_w
 def test_a_name_that_is_not_utf8(made: Callable[..., Path], image: Any) -> None:
     path = made("a.mha", "BinaryData = True", "LOCAL\n")
     odd = path.rename(Path(os.fsdecode(os.fsencode(path.parent) + b"/\xff.mha")))
-    assert np.array_equal(read_scan(odd)[0].voxels, sitk.GetArrayFromImage(image))
+    assert np.array_equal(read_scan(odd).voxels, sitk.GetArrayFromImage(image))
 
 
 def test_no_name_and_no_path_is_in_what_is_said(
@@ -326,9 +327,9 @@ def test_no_name_and_no_path_is_in_what_is_said(
 
 def test_an_empty_label_map_lies_on_the_grid_of_a_damaged_scan(made: Callable[..., Path], tmp_path: Path) -> None:
     path = made("a.mhd", "", "x.raw\n")
-    _, header = read_scan(path)
+    scan = read_scan(path)
     (tmp_path / "x.raw").unlink()
     write_empty(path, tmp_path / "empty.nii.gz")
     written = sitk.ReadImage(str(tmp_path / "empty.nii.gz"))
     assert written.GetSize() == (14, 12, 10) and written.GetSpacing() == (3, 4, 5)
-    assert np.allclose(nifti.read_header(tmp_path / "empty.nii.gz").affine, header.affine)
+    assert np.allclose(nifti.peek(tmp_path / "empty.nii.gz").grid.affine, scan.grid.affine)

@@ -15,18 +15,19 @@ from hypothesis import strategies as st
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 
+from inference.boxes import Shape, whole
 from inference.errors import ScanError
-from inference.header import LONGEST, parse
+from inference.formats.nifti.header import LONGEST, label_header, parse
+from inference.grids.resize import resampled_shape, separate_axis
+from inference.grids.restore import restore
+from inference.grids.view import View
 from inference.names import CHANNEL, case_of, labels_file, record_file
-from inference.prepare import Trace
-from inference.resize import resampled_shape, separate_axis
-from inference.restore import restore
-from inference.sliding import Progress, slabs, wide_slabs
-from inference.windows import SHARED, Plan, gaussian, grid, starts, wide_grid, wide_window
+from inference.scan import Grid
+from inference.windows.layout import Progress, grid, starts
+from inference.windows.patches import Plan, gaussian, slabs
+from inference.windows.planes import SHARED, Planes, wide_grid, wide_window
 from tests.inference.cards import make_card
 from tests.inference.test_nifti import header
-
-Shape = tuple[int, int, int]
 
 
 def shapes(least: int, most: int) -> st.SearchStrategy[Shape]:
@@ -74,7 +75,7 @@ def test_every_voxel_of_a_box_is_in_the_window_whose_centre_is_nearest(
 @given(
     shape=shapes(1, 400),
     multiple=st.sampled_from([(1, 1, 1), (4, 8, 8), (8, 16, 16)]),
-    depth=st.integers(1, 12),
+    depth=st.integers(2, 12),
     step=st.floats(0.3, 1),
     most=st.integers(1, 5_000_000),
 )
@@ -106,7 +107,7 @@ def voxelwise(batch: np.ndarray) -> np.ndarray:
     return np.concatenate([batch * 0 + 1, batch], axis=1)
 
 
-def joined(parts: Any, shape: Shape) -> np.ndarray:
+def joined(parts: Any, shape: tuple[int, ...]) -> np.ndarray:
     """The slabs side by side: one after the other, without a gap, and as many planes as the volume has."""
     held = [(low, part.copy()) for low, part in parts]
     assert [low for low, _ in held] == [0, *np.cumsum([part.shape[1] for _, part in held])[:-1]]
@@ -140,14 +141,17 @@ def test_slabs_join_to_the_dense_blend_for_any_plan(patch: Shape, more: Shape, s
     np.testing.assert_allclose(joined(parts, (z, y, x)), dense, atol=1e-4)
 
 
-@given(window=shapes(2, 20), more=shapes(0, 30), step=st.floats(0.3, 1), seed=SEEDS)
-def test_slabs_of_wide_windows_join_to_the_volume(window: Shape, more: Shape, step: float, seed: int) -> None:
+@given(shape=shapes(1, 40), window=shapes(2, 20), step=st.floats(0.3, 1), seed=SEEDS)
+def test_columns_of_wide_windows_together_are_the_volume(shape: Shape, window: Shape, step: float, seed: int) -> None:
     assume(step * min(window) >= 1)
-    z, y, x = (n + m for n, m in zip(window, more, strict=True))
-    volume = noise(seed, (z, y, x))
-    inside = np.random.default_rng(seed).random((z, y, x)) < 0.9
-    whole = joined(wide_slabs(volume, voxelwise, window, step, np, Progress(), inside), (z, y, x))
-    np.testing.assert_allclose(whole, voxelwise(volume[None, None])[0] * inside, rtol=1e-5, atol=1e-6)
+    volume, inside = noise(seed, shape), np.random.default_rng(seed).random(shape) < 0.9
+    expected, seen = voxelwise(volume[None, None])[0] * inside, np.zeros(shape, bool)
+    layout = Planes.over(whole(shape), shape, window, step)
+    for box, column in layout.parts(volume, voxelwise, inside, Progress(), np):
+        part = expected[(slice(None), *box)]
+        np.testing.assert_allclose(joined(column, part.shape[1:]), part, rtol=1e-5, atol=1e-6)
+        seen[box] = True
+    assert seen.all()
 
 
 # --- restoring
@@ -183,9 +187,9 @@ def test_restored_labels_are_those_of_dense_interpolation(
     seed: int,
 ) -> None:
     """Codes that differ from voxel to voxel, and logits that are `spread` about them."""
-    trace = Trace(stored, "LPS", (slice(0, stored[0]), slice(0, stored[1]), slice(0, stored[2])), spacing)
     shape = resampled_shape(stored, spacing, at)
     assume(min(shape) > 0)
+    view = View(Grid.of(stored, spacing, "LPS"), (0, 1, 2), (False, False, False), whole(stored), at, shape)
     logits = noise(seed, (codes, *shape)) * np.float32(spread)
     winner = np.random.default_rng(seed).integers(0, codes, [max(n // 2, 1) for n in shape])
     winner = winner[np.ix_(*(np.arange(n) * m // n for n, m in zip(shape, winner.shape, strict=True)))]
@@ -194,7 +198,7 @@ def test_restored_labels_are_those_of_dense_interpolation(
     for axis, n_out in enumerate(stored):
         dense = interpolated(dense, n_out, axis + 1, 0 if axis == separate_axis(at, spacing) else 1)
     parts = ((low, logits[:, low : low + planes]) for low in range(0, shape[0], planes))
-    labels = restore(parts, shape, trace, make_card(at, channels=codes), np)
+    labels = restore([(whole(shape), parts)], view, make_card(at, channels=codes), np)
     taken = np.take_along_axis(dense, labels[None].astype(int), 0)[0]
     assert (dense.max(0) - taken).max() < 1e-5  # float32 may take either of two that are as good as equal
 
@@ -250,7 +254,7 @@ def test_any_bytes_are_a_header_or_a_scan_error_of_one_sentence(block: bytes) ->
     if found is None:
         assert said and "\n" not in said
         return
-    assert len(found.shape) == 3 and min(found.shape) > 0
-    assert np.isfinite(found.affine).all() and all(0.05 <= mm <= 30 for mm in found.spacing)
+    assert len(found.grid.shape) == 3 and min(found.grid.shape) > 0
+    assert np.isfinite(found.grid.affine).all() and all(0.05 <= mm <= 30 for mm in found.grid.spacing)
     assert found.scaling is None or np.isfinite(found.scaling).all()
-    assert parse(found.of_labels).shape == found.shape
+    assert parse(label_header(found.grid, found)).grid.shape == found.grid.shape

@@ -19,10 +19,12 @@ import pytest
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 
-from inference import machine, nifti
+from inference import machine
 from inference.errors import CaseError, MemoryBudgetError, ScanError
-from inference.header import parse
-from inference.reading import read_scan, write_empty
+from inference.formats.nifti import file as nifti
+from inference.formats.nifti.header import parse
+from inference.formats.reading import read_scan, write_empty
+from inference.scan import Scan
 
 SHAPE = (10, 12, 14)  # (z, y, x)
 SPACING = (5.0, 4.0, 3.0)  # mm
@@ -63,7 +65,7 @@ def file_bytes(made: Nifti1Header, voxels: np.ndarray, extender: bytes = bytes(4
     return bytes(made.binaryblock) + extender + stored.tobytes()
 
 
-def read(folder: Path, data: bytes, name: str = "x_0000.nii", *, gz: bool = False) -> tuple[Any, Any]:
+def read(folder: Path, data: bytes, name: str = "x_0000.nii", *, gz: bool = False) -> Scan:
     path = folder / (name + ".gz" if gz else name)
     path.write_bytes(gzip.compress(data, 1, mtime=0) if gz else data)
     return read_scan(path)
@@ -83,23 +85,23 @@ def test_every_type_in_both_byte_orders(
     voxels = np.clip(hu, -128, 127) if dtype == "i1" else hu
     if dtype.startswith("u"):
         voxels = np.maximum(hu, 0)
-    scan, _ = read(tmp_path, file_bytes(header(kind, order, np.dtype(dtype)), voxels), gz=True)
+    scan = read(tmp_path, file_bytes(header(kind, order, np.dtype(dtype)), voxels), gz=True)
     assert np.array_equal(scan.voxels, voxels)
     assert scan.voxels.dtype in (np.int16, np.float32)
-    assert scan.spacing == SPACING
-    assert scan.orientation == "RAS"
+    assert scan.grid.spacing == SPACING
+    assert scan.grid.orientation == "RAS"
 
 
 def test_11_slope_and_intercept(hu: np.ndarray, tmp_path: Path) -> None:
     made = header(dtype=np.uint16, scl_slope=2, scl_inter=-1024)
-    scan, _ = read(tmp_path, file_bytes(made, (hu.astype(np.int32) + 1024) // 2))
+    scan = read(tmp_path, file_bytes(made, (hu.astype(np.int32) + 1024) // 2))
     assert np.array_equal(scan.voxels, (hu.astype(np.int32) + 1024) // 2 * 2 - 1024)
 
 
 def test_26_values_beyond_ct_are_kept_for_the_clip(hu: np.ndarray, tmp_path: Path) -> None:
     odd = hu.astype(np.float32)
     odd[0, 0, :4] = -2000, -3024, 1e30, 31743
-    scan, _ = read(tmp_path, file_bytes(header(dtype=np.float32), odd))
+    scan = read(tmp_path, file_bytes(header(dtype=np.float32), odd))
     assert np.array_equal(scan.voxels, odd)
     assert scan.warnings == ()
 
@@ -110,19 +112,22 @@ def test_orientation_is_where_the_axes_point(code: str, hu: np.ndarray, tmp_path
     turn = nib.orientations.ornt_transform(nib.io_orientation(RAS), nib.orientations.axcodes2ornt(tuple(code)))
     turned = image.as_reoriented(turn)
     nib.save(turned, tmp_path / "x_0000.nii.gz")
-    scan, _ = read_scan(tmp_path / "x_0000.nii.gz")
-    assert scan.orientation == code
+    scan = read_scan(tmp_path / "x_0000.nii.gz")
+    assert scan.grid.orientation == code
     assert np.array_equal(scan.voxels, np.asarray(turned.dataobj).T)
-    assert scan.spacing == pytest.approx(turned.header.get_zooms()[::-1])
+    assert scan.grid.spacing == pytest.approx(turned.header.get_zooms()[::-1])
 
 
 def test_29_oblique(hu: np.ndarray, tmp_path: Path) -> None:
     turn = np.eye(4)
     turn[1:3, 1:3] = [[np.cos(TILT), -np.sin(TILT)], [np.sin(TILT), np.cos(TILT)]]
     nib.save(nib.Nifti1Image(hu.T, turn @ RAS), tmp_path / "x_0000.nii")
-    scan, _ = read_scan(tmp_path / "x_0000.nii")
-    assert scan.spacing == pytest.approx(SPACING)
-    assert (scan.orientation, scan.warnings) == ("RAS", ("the header does not name its unit of length: taken as mm",))
+    scan = read_scan(tmp_path / "x_0000.nii")
+    assert scan.grid.spacing == pytest.approx(SPACING)
+    assert (scan.grid.orientation, scan.warnings) == (
+        "RAS",
+        ("the header does not name its unit of length: taken as mm",),
+    )
 
 
 def shear(cosine: float) -> np.ndarray:
@@ -136,8 +141,8 @@ def shear(cosine: float) -> np.ndarray:
 def test_31_32_sform_alone_with_shear(cosine: float, said: bool, hu: np.ndarray, tmp_path: Path) -> None:
     made = header(qform_code=0)
     made["srow_x"], made["srow_y"], made["srow_z"] = shear(cosine)[:3]
-    scan, _ = read(tmp_path, file_bytes(made, hu))
-    assert scan.spacing == pytest.approx(SPACING)
+    scan = read(tmp_path, file_bytes(made, hu))
+    assert scan.grid.spacing == pytest.approx(SPACING)
     assert [("right angles" in warning) for warning in scan.warnings] == [True] * said
 
 
@@ -147,14 +152,14 @@ def test_46_metres_and_microns(unit: int, scale: float, hu: np.ndarray, tmp_path
     for row in range(3):
         made[("srow_x", "srow_y", "srow_z")[row]] = RAS[row] * scale
     made["pixdim"] = np.asarray(made["pixdim"]) * [1, scale, scale, scale, 1, 1, 1, 1]
-    scan, _ = read(tmp_path, file_bytes(made, hu))
-    assert scan.spacing == pytest.approx(SPACING)
+    scan = read(tmp_path, file_bytes(made, hu))
+    assert scan.grid.spacing == pytest.approx(SPACING)
     assert scan.warnings == ()
 
 
 @pytest.mark.parametrize("dim", [[4, 14, 12, 10, 1, 1, 1, 1], [7, 14, 12, 10, 1, 1, 1, 1]])
 def test_51_more_dimensions_of_size_1(dim: list[int], hu: np.ndarray, tmp_path: Path) -> None:
-    scan, _ = read(tmp_path, file_bytes(header(dim=dim), hu))
+    scan = read(tmp_path, file_bytes(header(dim=dim), hu))
     assert np.array_equal(scan.voxels, hu)
 
 
@@ -170,17 +175,17 @@ def test_51_more_dimensions_of_size_1(dim: list[int], hu: np.ndarray, tmp_path: 
 )
 def test_extensions_are_stepped_over(extension: bytes, hu: np.ndarray, tmp_path: Path) -> None:
     made = header(vox_offset=352 + len(extension))
-    scan, found = read(tmp_path, file_bytes(made, hu, bytes([1, 0, 0, 0]) + extension), gz=True)
+    scan = read(tmp_path, file_bytes(made, hu, bytes([1, 0, 0, 0]) + extension), gz=True)
     assert np.array_equal(scan.voxels, hu)
-    nifti.write_labels(tmp_path / "x.nii.gz", (hu > 0).astype(np.uint8), found)
+    nifti.write_labels(tmp_path / "x.nii.gz", (hu > 0).astype(np.uint8), scan)
     assert gzip.decompress((tmp_path / "x.nii.gz").read_bytes())[348:352] == bytes(4)
 
 
 def test_70_texts_with_odd_bytes_are_not_copied(hu: np.ndarray, tmp_path: Path) -> None:
     made = header(descrip=b"M\xfcller\x1b[31m" + b"x" * 69, aux_file=b"1970-01-01 Smith", intent_name=b"\xff" * 16)
-    scan, found = read(tmp_path, file_bytes(made, hu))
+    scan = read(tmp_path, file_bytes(made, hu))
     assert np.array_equal(scan.voxels, hu)
-    nifti.write_labels(tmp_path / "x.nii.gz", (hu > 0).astype(np.uint8), found)
+    nifti.write_labels(tmp_path / "x.nii.gz", (hu > 0).astype(np.uint8), scan)
     written = gzip.decompress((tmp_path / "x.nii.gz").read_bytes())
     assert b"Smith" not in written
     assert b"ller" not in written
@@ -191,7 +196,7 @@ def test_77_78_79_gzip_in_parts_and_names_that_do_not_fit(hu: np.ndarray, tmp_pa
     parts = b"".join(gzip.compress(whole[start : start + 1000]) for start in range(0, len(whole), 1000))
     for name, data in (("parts.nii.gz", parts), ("plain.nii.gz", whole), ("packed.nii", gzip.compress(whole))):
         (tmp_path / name).write_bytes(data)
-        scan, _ = read_scan(tmp_path / name)
+        scan = read_scan(tmp_path / name)
         assert np.array_equal(scan.voxels, hu), name
 
 
@@ -233,26 +238,26 @@ ODD: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("name", ODD)
 def test_odd_headers_are_read_with_a_warning(name: str, gz: bool, order: str, hu: np.ndarray, tmp_path: Path) -> None:
     fields, said = ODD[name]
-    scan, _ = read(tmp_path, file_bytes(header(order=order, **fields), hu), gz=gz)
+    scan = read(tmp_path, file_bytes(header(order=order, **fields), hu), gz=gz)
     assert np.array_equal(scan.voxels, hu)
     assert any(said in warning for warning in scan.warnings), scan.warnings
 
 
 def test_33_34_the_sform_decides_as_in_nibabel(hu: np.ndarray, tmp_path: Path) -> None:
-    scan, found = read(tmp_path, file_bytes(header(srow_x=[-3, 0, 0, 0], sform_code=2), hu))
-    assert scan.orientation == "LAS"
-    assert np.array_equal(found.affine, nib.load(tmp_path / "x_0000.nii").affine)
+    scan = read(tmp_path, file_bytes(header(srow_x=[-3, 0, 0, 0], sform_code=2), hu))
+    assert scan.grid.orientation == "LAS"
+    assert np.array_equal(scan.grid.affine, nib.load(tmp_path / "x_0000.nii").affine)
 
 
 def test_36_without_forms_axes_lie_as_a_scanner_stores_them(hu: np.ndarray, tmp_path: Path) -> None:
-    scan, _ = read(tmp_path, file_bytes(header(**NO_FORMS), hu))
-    assert (scan.orientation, scan.spacing) == ("LPS", SPACING)
+    scan = read(tmp_path, file_bytes(header(**NO_FORMS), hu))
+    assert (scan.grid.orientation, scan.grid.spacing) == ("LPS", SPACING)
 
 
 def test_21_22_values_that_are_no_numbers(hu: np.ndarray, tmp_path: Path) -> None:
     odd = hu.astype(np.float64)
     odd[1, 5, :3] = NAN, INF, -INF
-    scan, _ = read(tmp_path, file_bytes(header(dtype=np.float64), odd))
+    scan = read(tmp_path, file_bytes(header(dtype=np.float64), odd))
     assert list(scan.voxels[1, 5, :3]) == [-1024, 3071, -1024]
     assert np.array_equal(scan.voxels[2:], hu[2:])
     assert sorted(warning.split()[0] for warning in scan.warnings) == ["1", "2"]
@@ -262,14 +267,14 @@ def test_24_an_offset_of_1024_is_refused_unless_it_is_accepted(hu: np.ndarray, t
     data = file_bytes(header(dtype=np.uint16), hu + 1024)
     with pytest.raises(ScanError, match=r"^x_0000.nii is not CT in HU: .*\+1024.*--accept-intensities"):
         read(tmp_path, data)
-    scan, _ = read_scan(tmp_path / "x_0000.nii", accept=True)
+    scan = read_scan(tmp_path / "x_0000.nii", accept=True)
     assert np.array_equal(scan.voxels, hu + 1024)
     assert any("offset" in warning for warning in scan.warnings)
 
 
 @pytest.mark.parametrize("gz", [False, True])
 def test_76_more_bytes_than_voxels(gz: bool, hu: np.ndarray, tmp_path: Path) -> None:
-    scan, _ = read(tmp_path, file_bytes(header(), hu) + b"more", gz=gz)
+    scan = read(tmp_path, file_bytes(header(), hu) + b"more", gz=gz)
     assert np.array_equal(scan.voxels, hu)
     assert scan.warnings == ("4 bytes follow the voxels: left out",)
 
@@ -277,7 +282,7 @@ def test_76_more_bytes_than_voxels(gz: bool, hu: np.ndarray, tmp_path: Path) -> 
 def test_76_garbage_after_the_gzip_stream(hu: np.ndarray, tmp_path: Path) -> None:
     path = tmp_path / "x_0000.nii.gz"
     path.write_bytes(gzip.compress(file_bytes(header(), hu)) + b"garbage")
-    scan, _ = read_scan(path)
+    scan = read_scan(path)
     assert scan.warnings == ("bytes after the gzip stream are ignored",)
 
 
@@ -285,7 +290,7 @@ def test_83_a_flood_of_zeros_is_not_read_to_its_end(hu: np.ndarray, tmp_path: Pa
     path = tmp_path / "x_0000.nii.gz"
     flood = gzip.compress(bytes(40 << 20), 9)  # 40 MiB in 40 kB
     path.write_bytes(gzip.compress(file_bytes(header(), hu)) + flood)
-    scan, _ = read_scan(path)
+    scan = read_scan(path)
     assert np.array_equal(scan.voxels, hu)
     assert any("16 MiB follow" in warning for warning in scan.warnings)
 
@@ -502,9 +507,9 @@ def test_labels_keep_the_bytes_of_the_geometry(
     kind: type[Nifti1Header], order: str, hu: np.ndarray, tmp_path: Path
 ) -> None:
     made = header(kind, order, np.float32, sform_code=2, qform_code=3, toffset=1.5, descrip=b"secret")
-    _, found = read(tmp_path, file_bytes(made, hu))
+    scan = read(tmp_path, file_bytes(made, hu))
     labels = np.random.default_rng(0).integers(0, 15, SHAPE).astype(np.uint8)
-    nifti.write_labels(tmp_path / "x.nii.gz", labels, found)
+    nifti.write_labels(tmp_path / "x.nii.gz", labels, scan)
     image = nib.load(tmp_path / "x.nii.gz")
     assert np.array_equal(np.asarray(image.dataobj).T, labels)
     assert image.get_data_dtype() == np.uint8
@@ -516,39 +521,39 @@ def test_labels_keep_the_bytes_of_the_geometry(
 
 
 def test_the_same_labels_are_the_same_bytes_wherever_they_are_written(hu: np.ndarray, tmp_path: Path) -> None:
-    _, found = read(tmp_path, file_bytes(header(), hu))
+    scan = read(tmp_path, file_bytes(header(), hu))
     for name in ("a.nii.gz", "b.nii.gz"):
-        nifti.write_labels(tmp_path / name, (hu > 0).astype(np.uint8), found)
+        nifti.write_labels(tmp_path / name, (hu > 0).astype(np.uint8), scan)
     assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.nii.gz", "b.nii.gz", "x_0000.nii"]
 
 
 def test_a_full_disk_fails_the_case_and_leaves_nothing(hu: np.ndarray, tmp_path: Path, monkeypatch: Any) -> None:
-    _, found = read(tmp_path, file_bytes(header(), hu))
+    scan = read(tmp_path, file_bytes(header(), hu))
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(CaseError, match="x.nii.gz cannot be written: No space left"):
-        nifti.write_labels(tmp_path / "x.nii.gz", (hu > 0).astype(np.uint8), found)
+        nifti.write_labels(tmp_path / "x.nii.gz", (hu > 0).astype(np.uint8), scan)
     assert [path.name for path in tmp_path.iterdir()] == ["x_0000.nii"]
 
 
 def test_labels_of_another_shape_are_a_fault_of_the_caller(hu: np.ndarray, tmp_path: Path) -> None:
-    _, found = read(tmp_path, file_bytes(header(), hu))
+    scan = read(tmp_path, file_bytes(header(), hu))
     with pytest.raises(ValueError, match="not uint8"):
-        nifti.write_labels(tmp_path / "x.nii.gz", np.zeros((2, 3, 4), np.uint8), found)
+        nifti.write_labels(tmp_path / "x.nii.gz", np.zeros((2, 3, 4), np.uint8), scan)
 
 
 def test_an_empty_label_map_needs_the_header_only(hu: np.ndarray, tmp_path: Path) -> None:
-    _, found = read(tmp_path, file_bytes(header(), hu))
-    whole, empty, scan = tmp_path / "x.nii.gz", tmp_path / "y.nii.gz", tmp_path / "cut_0000.nii"
-    nifti.write_labels(whole, np.zeros(hu.shape, np.uint8), found)
-    scan.write_bytes(file_bytes(header(), hu)[:400])
-    write_empty(scan, empty)
+    scan = read(tmp_path, file_bytes(header(), hu))
+    whole, empty, cut = tmp_path / "x.nii.gz", tmp_path / "y.nii.gz", tmp_path / "cut_0000.nii"
+    nifti.write_labels(whole, np.zeros(hu.shape, np.uint8), scan)
+    cut.write_bytes(file_bytes(header(), hu)[:400])
+    write_empty(cut, empty)
     assert empty.read_bytes() == whole.read_bytes()
-    scan.write_bytes(b"no NIfTI at all")
+    cut.write_bytes(b"no NIfTI at all")
     with pytest.raises(ScanError):
-        write_empty(scan, tmp_path / "z.nii.gz")
+        write_empty(cut, tmp_path / "z.nii.gz")
     assert not (tmp_path / "z.nii.gz").exists()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from inference.errors import OutputError, UnwrittenError
-from inference.outputs import (
+from inference.formats.outputs import (
     are_records,
     check_labels,
     check_records,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inference.pieces import FAR, drop_far_pieces
+from inference.anatomy.pieces import FAR, drop_far_pieces
 
 LIVER, KIDNEY, SPLEEN, LESION = 1, 2, 3, 14
 

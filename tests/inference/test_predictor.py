@@ -20,10 +20,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from inference import engines
+from inference.engines import choose as engines
 from inference.errors import ScanError, ScanWarning, VisceraError, WeightsError
-from inference.predictor import Predictor, looks_turned
-from inference.scan import Scan
+from inference.given import looks_turned, scan_of
+from inference.predictor import Predictor
 
 SPACING = (3.0, 2.0, 2.0)
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,7 +108,7 @@ def test_nan_is_air_and_is_said(predictor: Predictor, blob: np.ndarray) -> None:
     assert np.isnan(odd[13, 25, 25])
     assert np.array_equal(labels, predictor(air, SPACING))
     assert said[0].filename == __file__  # the line that called it
-    labels, report = predictor.segment(Scan(odd, SPACING, "LPS"))
+    labels, report = predictor.segment(scan_of(odd, SPACING, "LPS"))
     assert report.warnings == ["1 voxel has no value (NaN): taken as air, -1024 HU"]
     assert np.array_equal(labels, predictor(air, SPACING))
 
@@ -177,7 +177,7 @@ def test_values_that_cannot_be_hu_are_refused_by_default_and_a_warning_if_accept
     with pytest.raises(VisceraError, match=r"accept_intensities=True"):
         predictor(given, SPACING)
     with pytest.raises(ScanError):
-        predictor.segment(Scan(given, SPACING, "LPS"))
+        predictor.segment(scan_of(given, SPACING, "LPS"))
     accepting = Predictor(tiny_weights, device="cpu", precision="f32", threads=1, accept_intensities=True)
     with pytest.warns(ScanWarning, match="not CT in HU"):
         labels = accepting(given, SPACING)
@@ -245,7 +245,7 @@ def test_orientation_that_is_not_three_letters(orientation: Any, predictor: Pred
     + [("device", value) for value in ("gpu", None, 0, "CPU", ["cpu"])]
     + [("engine", value) for value in ("tensorflow", None, "", ["torch"])]
     + [("precision", value) for value in ("float32", 16, None)]
-    + [("plan", value) for value in ("Abdomen", None, True)]
+    + [("plan", value) for value in ("Abdomen", 1, True)]
     + [("weights", value) for value in (None, 3, "", ["weights"])]
     + [("accept_intensities", value) for value in ("no", None, 1)],
 )
@@ -258,7 +258,7 @@ def test_arguments_of_another_kind(argument: str, value: Any, tiny_weights: Path
     "given", [None, "scan.nii.gz", (1, 2, 3), np.zeros((9, 9, 9))], ids=["None", "path", "tuple", "array"]
 )
 def test_segment_takes_scans_only(given: Any, predictor: Predictor) -> None:
-    with pytest.raises(ValueError, match="expected an inference.Scan, not a "):
+    with pytest.raises(ValueError, match="expected a Scan, not a "):
         predictor.segment(given)
 
 
@@ -273,7 +273,7 @@ def test_one_network_may_be_named_by_a_string(tiny_weights: Path, blob: np.ndarr
 def test_numbers_of_numpy_are_numbers(tiny_weights: Path) -> None:
     arguments: dict[str, Any] = {"threads": np.int64(2), "step": np.float32(0.5)}
     predictor = Predictor(tiny_weights, **arguments)
-    assert (predictor.threads, predictor.step) == (2, 0.5)
+    assert (predictor.threads, predictor.way.step) == (2, 0.5)
 
 
 # --- sharing
@@ -299,7 +299,7 @@ def test_a_scan_that_fails_does_not_stop_the_next(predictor: Predictor, blob: np
         raise MemoryError
 
     with pytest.raises(MemoryError):
-        predictor.segment(Scan(blob, SPACING, "LPS"), fail)
+        predictor.segment(scan_of(blob, SPACING, "LPS"), fail)
     assert np.array_equal(predictor(blob, SPACING), expected)
 
 
@@ -324,7 +324,7 @@ def test_copies_are_loaded_anew_with_the_same_arguments(
     monkeypatch.chdir(tmp_path)  # the folder of the weights was given relative to another one
     for other in (pickle.loads(pickle.dumps(first)), copy.copy(first), copy.deepcopy(first)):
         assert other is not first and other.cards == first.cards and other.choice == first.choice
-        assert (other.plan, other.step, other.threads, other.accept_intensities) == ("dense", 0.7, 1, True)
+        assert (other.way.name, other.way.step, other.threads, other.accept_intensities) == ("dense", 0.7, 1, True)
         assert np.array_equal(other(blob, SPACING), first(blob, SPACING))
 
 

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from inference.prepare import nonzero_box, prepare, to_network_axes
+from inference.card import Card
+from inference.grids.prepare import prepare
+from inference.grids.view import View
 from inference.scan import Scan
 from tests.conftest import ROOT
 from tests.inference.cards import make_card
@@ -48,6 +50,11 @@ def nnunet(voxels: np.ndarray, spacing: tuple[float, ...], card: Any) -> tuple[n
     return data[0], properties["bbox_used_for_cropping"]
 
 
+def prepared(scan: Scan, card: Card) -> np.ndarray:
+    volume: np.ndarray = prepare(scan, View.of(scan, card), card, np)
+    return volume
+
+
 def textured(shape: tuple[int, int, int]) -> np.ndarray:
     noise = np.random.default_rng(0).normal(size=shape)
     return np.rint(ndimage.gaussian_filter(noise, 1) * 800).astype(np.int16)
@@ -60,18 +67,19 @@ def test_equal_to_nnunet(spacing: tuple[float, float, float], new: tuple[float, 
     voxels[:2] = 0  # a border of zeros, which nnU-Net crops
     voxels[:, -3:] = 0
     card = make_card(new)
-    volume, trace = prepare(Scan(voxels, spacing, "LPS"), card, np)
+    scan = Scan.of(voxels, spacing, "LPS")
+    volume = prepared(scan, card)
     expected, box = nnunet(voxels, spacing, card)
     assert volume.shape == expected.shape
     assert np.abs(volume - expected).max() < 1e-5
-    assert [[part.start, part.stop] for part in trace.box] == [list(pair) for pair in box]
+    assert [[part.start, part.stop] for part in View.of(scan, card).crop] == [list(pair) for pair in box]
 
 
 @pytest.mark.usefixtures("nnunet")
 def test_equal_to_nnunet_on_transposed_axes() -> None:
     voxels = textured((24, 30, 36))
     card = make_card((3.0, 1.5, 1.5), axes=(2, 0, 1))
-    volume, _ = prepare(Scan(voxels, (1.2, 1.3, 4.0), "LPS"), card, np)
+    volume = prepared(Scan.of(voxels, (1.2, 1.3, 4.0), "LPS"), card)
     expected, _ = nnunet(voxels, (1.2, 1.3, 4.0), card)
     assert volume.shape == expected.shape
     assert np.abs(volume - expected).max() < 1e-5
@@ -85,7 +93,7 @@ def equal_to_nnunet(path: Path, new: tuple[float, float, float]) -> None:
     voxels = voxels[z, y, x]
     spacing = tuple(float(mm) for mm in image.header.get_zooms()[::-1])
     card = make_card(new)
-    volume, _ = prepare(Scan(voxels, (spacing[0], spacing[1], spacing[2]), "LPS"), card, np)
+    volume = prepared(Scan.of(voxels, (spacing[0], spacing[1], spacing[2]), "LPS"), card)
     expected, _ = nnunet(voxels, spacing, card)
     assert volume.shape == expected.shape
     assert np.abs(volume - expected).max() < 1e-3
@@ -119,25 +127,13 @@ def test_equal_to_nnunet_on_real_scans(name: str, new: tuple[float, float, float
 def test_any_orientation_gives_the_network_the_same_volume() -> None:
     voxels = textured((10, 20, 30))
     card = make_card(orientation="LPS")
-    expected, _ = prepare(Scan(voxels, (4.0, 1.5, 1.0), "LPS"), card, np)
+    expected = prepared(Scan.of(voxels, (4.0, 1.5, 1.0), "LPS"), card)
     # The same patient stored as sagittal slices: x to the front, y to the feet, z to the right.
     stored = np.ascontiguousarray(voxels.transpose(2, 0, 1)[::-1, ::-1, ::-1])
-    turned, _ = prepare(Scan(stored, (1.0, 4.0, 1.5), "AIR"), card, np)
+    turned = prepared(Scan.of(stored, (1.0, 4.0, 1.5), "AIR"), card)
     np.testing.assert_allclose(turned, expected, atol=1e-6)
 
 
-def test_network_axes_are_a_view() -> None:
-    voxels = textured((3, 4, 5))
-    assert np.shares_memory(to_network_axes(voxels, "RAS", make_card(orientation="LPS")), voxels)
-
-
-def test_the_nonzero_box_by_hand() -> None:
-    voxels = np.zeros((5, 6, 7))
-    voxels[1, 2, 3] = voxels[3, 4, 3] = -1
-    assert nonzero_box(voxels) == (slice(1, 4), slice(2, 5), slice(3, 4))
-    assert nonzero_box(np.zeros((2, 3, 4))) == (slice(0, 2), slice(0, 3), slice(0, 4))
-
-
 def test_a_scan_thinner_than_half_a_voxel_keeps_one_plane() -> None:
-    volume, _ = prepare(Scan(np.ones((1, 40, 40), np.int16), (1.0, 1.0, 1.0), "LPS"), make_card(), np)
+    volume = prepared(Scan.of(np.ones((1, 40, 40), np.int16), (1.0, 1.0, 1.0), "LPS"), make_card())
     assert volume.shape[0] == 1

@@ -12,7 +12,7 @@ import pytest
 from nibabel.nifti1 import Nifti1Header
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
-from inference import nifti
+from inference.formats.nifti import file as nifti
 from inference.predictor import Predictor
 
 SPACING = (3.0, 2.0, 2.0)  # mm (z, y, x)
@@ -67,8 +67,8 @@ def test_labels_follow_the_scan(
     path = tmp_path / "x_0000.nii.gz"
     path.write_bytes(gzip.compress(header.binaryblock + bytes(4) + turned.astype(dtype).tobytes("F"), 1))
 
-    scan, kept = nifti.read_scan(path)
-    nifti.write_labels(tmp_path / "x.nii.gz", predictor.segment(scan)[0], kept)
+    scan = nifti.read(path)
+    nifti.write_labels(tmp_path / "x.nii.gz", predictor.segment(scan)[0], scan)
     written = nib.load(tmp_path / "x.nii.gz")
     assert nib.aff2axcodes(written.affine) == tuple(orientation)
     back = nib.orientations.apply_orientation(

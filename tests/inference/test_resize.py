@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from inference.resize import (
+from inference.grids.resize import (
     BLOCK,
     apply_matrix,
     axis_matrix,

@@ -8,14 +8,22 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from inference.prepare import Trace
-from inference.resize import resampled_shape
-from inference.restore import restore, winning_channel
+from inference.boxes import whole
+from inference.grids.resize import resampled_shape
+from inference.grids.restore import restore, winning_channel
+from inference.grids.view import View
+from inference.scan import Grid, Scan, Spacing
 from tests.inference.cards import make_card
 from tests.inference.test_prepare import SPACINGS
 
 STORED = (21, 47, 52)
 BOX = (slice(1, 20), slice(0, 45), slice(3, 52))
+
+
+def view_of(spacing: Spacing, at: Spacing) -> View:
+    """BOX of a scan of STORED, seen at another spacing on the same axes."""
+    shape = resampled_shape([part.stop - part.start for part in BOX], spacing, at)
+    return View(Grid.of(STORED, spacing, "LPS"), (0, 1, 2), (False, False, False), BOX, at, shape)
 
 
 def logits_of(shape: tuple[int, ...], channels: int = 6) -> np.ndarray:
@@ -35,14 +43,14 @@ def test_equal_to_nnunets_dense_restoring(
     spacing: tuple[float, float, float], at: tuple[float, float, float], planes: int
 ) -> None:
     resampling = pytest.importorskip("nnunetv2.preprocessing.resampling.default_resampling")
-    trace = Trace(STORED, "LPS", BOX, spacing)
-    z, y, x = (int(n) for n in resampling.compute_new_shape(trace.shape, spacing, at))
-    shape = (z, y, x)
-    logits = logits_of(shape)
-    dense = resampling.resample_data_or_seg_to_shape(logits, trace.shape, at, spacing, False, 1, 0, None).argmax(0)
+    view = view_of(spacing, at)
+    size = tuple(part.stop - part.start for part in BOX)
+    assert view.shape == tuple(resampling.compute_new_shape(size, spacing, at))
+    logits = logits_of(view.shape)
+    dense = resampling.resample_data_or_seg_to_shape(logits, size, at, spacing, False, 1, 0, None).argmax(0)
     expected = np.zeros(STORED, np.uint8)
     expected[BOX] = dense
-    labels = restore(in_slabs(logits, planes), shape, trace, make_card(at, channels=6), np)
+    labels = restore([(whole(view.shape), in_slabs(logits, planes))], view, make_card(at, channels=6), np)
     assert labels.dtype == np.uint8
     assert np.array_equal(labels, expected)
 
@@ -51,25 +59,40 @@ def test_equal_to_nnunets_dense_restoring(
 def test_a_part_of_the_volume_is_restored_as_in_the_whole(
     spacing: tuple[float, float, float], at: tuple[float, float, float]
 ) -> None:
-    trace, card = Trace(STORED, "LPS", BOX, spacing), make_card(at, channels=6)
-    shape = resampled_shape(trace.shape, spacing, at)
+    view, card = view_of(spacing, at), make_card(at, channels=6)
+    shape = view.shape
     box = (slice(2, shape[0] - 1), slice(5, shape[1]), slice(4, shape[2] - 7))
     logits = np.zeros((6, *shape), np.float32)
     logits[0] = 50  # background everywhere but well inside the box
     inner = tuple(slice(part.start + 1, part.stop - 1) for part in box)
     logits[(slice(None), *inner)] = logits_of(tuple(part.stop - part.start for part in inner))
-    whole = restore(in_slabs(logits, 4), shape, trace, card, np)
-    part = restore(in_slabs(logits[(slice(None), *box)], 4), shape, trace, card, np, box)
-    assert whole.any()
-    assert np.array_equal(part, whole)
+    expected = restore([(whole(shape), in_slabs(logits, 4))], view, card, np)
+    part = restore([(box, in_slabs(logits[(slice(None), *box)], 4))], view, card, np)
+    assert expected.any()
+    assert np.array_equal(part, expected)
+
+
+@pytest.mark.parametrize(("spacing", "at"), [((2.0, 1.0, 0.9), (1.5, 1.4, 1.3)), ((3.0, 0.8, 0.8), (4.0, 1.2, 1.2))])
+def test_parts_that_share_a_voxel_are_restored_as_the_whole(spacing: Spacing, at: Spacing) -> None:
+    view, card = view_of(spacing, at), make_card(at, channels=6)
+    logits = logits_of(view.shape)
+    z, y, x = view.shape
+    parts = [
+        (slice(0, z), rows, columns)
+        for rows in (slice(0, 8), slice(7, 20), slice(19, y))
+        for columns in (slice(0, 13), slice(12, x))
+    ]
+    expected = restore([(whole(view.shape), in_slabs(logits, 4))], view, card, np)
+    found = restore([(box, in_slabs(logits[(slice(None), *box)], 3)) for box in parts], view, card, np)
+    assert np.array_equal(found, expected)
 
 
 def test_labels_take_the_values_of_the_card_and_the_axes_of_the_file() -> None:
     logits = np.zeros((2, 2, 3, 4), np.float32)
     logits[1, 0, 0, 0] = 1  # in LPS: most right, most anterior, most inferior
-    trace = Trace((2, 3, 4), "RAS", (slice(0, 2), slice(0, 3), slice(0, 4)), (1.0, 1.0, 1.0))
+    scan = Scan.of(np.ones((2, 3, 4), np.int16), (1.0, 1.0, 1.0), "RAS")
     card = make_card((1.0, 1.0, 1.0), orientation="LPS", values=(0, 14))
-    labels = restore(iter([(0, logits)]), (2, 3, 4), trace, card, np)
+    labels = restore([(whole((2, 3, 4)), iter([(0, logits)]))], View.of(scan, card), card, np)
     assert labels[0, 2, 3] == 14  # stored the other way round in x and y
     assert labels.sum() == 14
 

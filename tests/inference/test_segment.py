@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from inference.anatomy.look import AROUND_ORGANS
+from inference.boxes import bounding
+from inference.card import smaller_way, way_of
+from inference.options import ABDOMEN, DENSE, WAYS
 from inference.scan import Scan
-from inference.segment import MARGIN, Model, bounds, overlay, segment
+from inference.segment import Model, overlay, segment
 from tests.inference.cards import make_card
 
 
@@ -50,14 +55,14 @@ def organ_scan() -> tuple[Scan, tuple[slice, slice, slice]]:
     where = (slice(8, 16), slice(20, 40), slice(20, 44))
     voxels[where] = 100
     voxels[10:14, 26:34, 28:36] = 200
-    return Scan(voxels, (2.0, 2.0, 2.0), "LPS"), where
+    return Scan.of(voxels, (2.0, 2.0, 2.0), "LPS"), where
 
 
 @pytest.mark.parametrize(("plan", "multiple"), [("dense", None), ("abdomen", None), ("abdomen", (4, 8, 8))])
 def test_the_tumour_lies_over_the_organ(plan: str, multiple: tuple[int, int, int] | None) -> None:
     scan, where = organ_scan()
     networks = [model("organ", 60, ORGANS, None, multiple), model("tumor", 150, (0, 14), None, multiple)]
-    labels, report = segment(scan, networks, np, plan=plan)
+    labels, report = segment(scan, networks, WAYS[plan], np)
     expected = np.zeros_like(scan.voxels)
     expected[where] = 6
     expected[10:14, 26:34, 28:36] = 14
@@ -69,7 +74,7 @@ def test_the_tumour_lies_over_the_organ(plan: str, multiple: tuple[int, int, int
 def test_one_network_may_hold_organs_and_tumour() -> None:
     scan, _ = organ_scan()
     both = Model(make_card((2.0, 2.0, 2.0), values=(*range(14), 14), orientation="LPS"), brighter(150, channels=15))
-    labels, _ = segment(scan, [both], np)
+    labels, _ = segment(scan, [both], ABDOMEN, np)
     assert set(np.unique(labels)) == {0, 14}
 
 
@@ -78,7 +83,7 @@ def test_the_tumour_network_looks_only_around_the_organs() -> None:
     calls: dict[str, list[int]] = {"dense": [], "abdomen": []}
     for plan, counted in calls.items():
         labels, report = segment(
-            scan, [model("organ", 60, ORGANS), model("tumor", 150, (0, 14), counted)], np, plan=plan
+            scan, [model("organ", 60, ORGANS), model("tumor", 150, (0, 14), counted)], WAYS[plan], np
         )
         assert (labels == 14).sum() == 4 * 8 * 8
         windows = report.windows["tumor"]
@@ -92,8 +97,8 @@ def test_the_tumour_network_looks_only_around_the_organs() -> None:
 def test_a_scan_may_go_on_beyond_the_organs(before: int, after: int) -> None:
     scan, where = organ_scan()
     around = [scan.voxels[:1].repeat(planes, axis=0) for planes in (before, after)]
-    longer = Scan(np.concatenate([around[0], scan.voxels, around[1]]), scan.spacing, scan.orientation)
-    labels, _ = segment(longer, [model("organ", 60, ORGANS), model("tumor", 150, (0, 14))], np)
+    longer = Scan.of(np.concatenate([around[0], scan.voxels, around[1]]), scan.grid.spacing, scan.grid.orientation)
+    labels, _ = segment(longer, [model("organ", 60, ORGANS), model("tumor", 150, (0, 14))], ABDOMEN, np)
     expected = np.zeros_like(longer.voxels)
     expected[before + where[0].start : before + where[0].stop, *where[1:]] = 6
     expected[before + 10 : before + 14, 26:34, 28:36] = 14
@@ -102,11 +107,11 @@ def test_a_scan_may_go_on_beyond_the_organs(before: int, after: int) -> None:
 
 def test_a_tumour_within_the_margin_of_an_organ_is_kept() -> None:
     scan, where = organ_scan()
-    gap = int(MARGIN / 2) - 1  # voxels of 2 mm
+    gap = int(AROUND_ORGANS / 2) - 1  # voxels of 2 mm
     scan.voxels[where[0].stop : where[0].stop + gap] = 0
     scan.voxels[10:12, 26:30, where[2].stop + gap - 3 : where[2].stop + gap] = 200
     organ = Model(model("organ", 60, ORGANS).card, lambda batch: brighter(60, 7)(batch) * (batch * 70 + 80 < 150))
-    labels, _ = segment(scan, [organ, model("tumor", 150, (0, 14))], np)
+    labels, _ = segment(scan, [organ, model("tumor", 150, (0, 14))], ABDOMEN, np)
     assert (labels[10:12, 26:30, where[2].stop + gap - 3 : where[2].stop + gap] == 14).all()
 
 
@@ -114,20 +119,20 @@ def test_the_abdomen_plan_labels_nothing_outside_the_body() -> None:
     scan, _ = organ_scan()
     scan.voxels[:, 62:, :] = 100  # a board under the patient that the network takes for the organ
     organ = [model("organ", 60, ORGANS)]
-    assert segment(scan, organ, np, plan="dense")[0][:, 62:].all()
-    labels, _ = segment(scan, organ, np)
+    assert segment(scan, organ, DENSE, np)[0][:, 62:].all()
+    labels, _ = segment(scan, organ, ABDOMEN, np)
     assert labels.any() and not labels[:, 62:].any()
 
 
 def test_without_an_organ_the_tumour_network_is_not_run_and_that_is_said() -> None:
     scan, _ = organ_scan()
     calls: list[int] = []
-    labels, report = segment(scan, [model("organ", 2000, ORGANS), model("tumor", 150, (0, 14), calls)], np)
+    labels, report = segment(scan, [model("organ", 2000, ORGANS), model("tumor", 150, (0, 14), calls)], ABDOMEN, np)
     assert not labels.any() and not calls
     assert any("no organ was found" in warning for warning in report.warnings)
     assert any("nothing was found" in warning for warning in report.warnings)
     # The dense plan asks nobody.
-    labels, _ = segment(scan, [model("organ", 2000, ORGANS), model("tumor", 150, (0, 14))], np, plan="dense")
+    labels, _ = segment(scan, [model("organ", 2000, ORGANS), model("tumor", 150, (0, 14))], DENSE, np)
     assert (labels == 14).any()
 
 
@@ -138,9 +143,9 @@ def test_labels_come_back_on_the_scans_own_axes(orientation: str, multiple: tupl
 
     scan, _ = organ_scan()
     networks = [model("organ", 60, ORGANS, None, multiple), model("tumor", 150, (0, 14), None, multiple)]
-    expected, _ = segment(scan, networks, np)
-    turned = Scan(np.ascontiguousarray(reorient(scan.voxels, "LPS", orientation)), scan.spacing, orientation)
-    labels, _ = segment(turned, networks, np)
+    expected, _ = segment(scan, networks, ABDOMEN, np)
+    turned = Scan.of(np.ascontiguousarray(reorient(scan.voxels, "LPS", orientation)), scan.grid.spacing, orientation)
+    labels, _ = segment(turned, networks, ABDOMEN, np)
     assert np.array_equal(labels, reorient(expected, "LPS", orientation))
 
 
@@ -151,30 +156,49 @@ def test_scans_smaller_than_a_window_and_odd_shapes(
 ) -> None:
     voxels = np.full(shape, 100, np.int16)
     organ = model("organ", 60, ORGANS, None, multiple)
-    labels, _ = segment(Scan(voxels, (2.0, 2.0, 2.0), "LPS"), [organ], np, plan=plan)
+    labels, _ = segment(Scan.of(voxels, (2.0, 2.0, 2.0), "LPS"), [organ], WAYS[plan], np)
     assert labels.shape == shape
     assert (labels == 6).all()
 
 
-def test_frugal_windows_are_no_larger_than_the_patch() -> None:
+def test_a_smaller_way_takes_smaller_windows() -> None:
     scan, _ = organ_scan()
-    sizes: dict[bool, list[int]] = {True: [], False: []}
-    labels = {}
-    for frugal, seen in sizes.items():
+    labels, windows = [], []
+    for way in (ABDOMEN, replace(ABDOMEN, most_voxels=2000)):
+        seen: list[int] = []
 
         def network(batch: np.ndarray, seen: list[int] = seen) -> np.ndarray:
             seen.append(batch.size)
             return brighter(60, 7)(batch)
 
         organ = Model(model("organ", 60, ORGANS, None, (4, 8, 8)).card, network)
-        labels[frugal], _ = segment(scan, [organ], np, frugal=frugal)
-    assert max(sizes[True]) <= np.prod(organ.card.patch) < max(sizes[False])
-    assert np.array_equal(labels[True], labels[False])
+        found, report = segment(scan, [organ], way, np)
+        labels.append(found)
+        windows.append(max(seen))
+        assert set(seen) == {np.prod(report.windows["organ"]["voxels"])}
+    assert windows[1] <= 2000 < windows[0]
+    assert np.array_equal(labels[0], labels[1])
+
+
+def test_which_ways_take_less() -> None:
+    smaller = ABDOMEN.smaller()
+    assert smaller and smaller.most_voxels < ABDOMEN.most_voxels and smaller.smaller() is None
+    assert DENSE.smaller() is None
+    patches, any_window = make_card(), make_card(window_multiple=(4, 8, 8))
+    assert smaller_way([patches], ABDOMEN) is None  # its windows are patches, whatever the way
+    assert smaller_way([patches, any_window], ABDOMEN) == smaller
+
+
+def test_networks_are_run_in_the_way_that_they_were_made_for() -> None:
+    abdomen, dense = replace(make_card(), way="abdomen"), make_card()
+    assert way_of([abdomen, abdomen], None, 0.5) == ABDOMEN
+    assert way_of([abdomen, dense], None, 0.5) == way_of([dense], None, 0.5) == DENSE
+    assert way_of([dense], "abdomen", 0.7) == replace(ABDOMEN, step=0.7)
 
 
 def test_overlay_and_bounds_by_hand() -> None:
     assert overlay(np.array([1, 2, 0, 3]), np.array([0, 14, 14, 0])).tolist() == [1, 14, 14, 3]
     labels = np.zeros((3, 4, 5), np.uint8)
-    assert bounds(labels) is None
+    assert bounding(labels) is None
     labels[1, 2, 3] = labels[2, 2, 1] = 1
-    assert bounds(labels) == (slice(1, 3), slice(2, 3), slice(1, 4))
+    assert bounding(labels) == (slice(1, 3), slice(2, 3), slice(1, 4))

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from inference import __version__
-from inference.cases import Case
-from inference.outputs import digest
-from inference.sidecar import LABELS, fits, weights_digests
+from inference.command.sidecar import LABELS, fits, weights_digests
+from inference.formats.cases import Case
+from inference.formats.outputs import digest
+from inference.options import ABDOMEN
 from tests.inference.cards import make_card
 
-OPTIONS = {"plan": "abdomen", "step": 0.5, "precision": "auto"}
 GONE = object()
 
 
@@ -52,4 +52,4 @@ def test_labels_of_another_program_are_kept_if_it_gives_the_same(
         "output_sha256": digest(case.labels), "warnings": [],
     } | changes  # fmt: skip
     (tmp_path / "x.json").write_text(json.dumps({name: value for name, value in record.items() if value is not GONE}))
-    assert (fits(case, cards, OPTIONS) is not None) == fit
+    assert (fits(case, cards, ABDOMEN, "auto") is not None) == fit

@@ -7,8 +7,10 @@ from itertools import product
 import numpy as np
 import pytest
 
-from inference.sliding import Progress, padding, slabs, wide_slabs
-from inference.windows import Plan, dense_plan, gaussian, grid, starts
+from inference.boxes import Box, Shape, whole
+from inference.windows.layout import Progress, cut, grid, padding, starts
+from inference.windows.patches import Patches, Plan, dense_plan, gaussian, slabs
+from inference.windows.planes import Planes
 
 PATCH = (6, 8, 10)
 SHAPE = (17, 19, 26)
@@ -93,14 +95,60 @@ def voxelwise(batch: np.ndarray) -> np.ndarray:
     return np.concatenate([batch * 0 + 1, batch], axis=1)
 
 
-@pytest.mark.parametrize("shape", [(8, 12, 16), (9, 12, 16), (23, 12, 16), (41, 30, 29)])
-def test_wide_windows_together_are_the_volume(shape: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize("step", [0.5, 0.8, 1.0])
+@pytest.mark.parametrize(
+    ("shape", "box"),
+    [
+        ((8, 12, 16), None),
+        ((9, 12, 16), None),
+        ((23, 12, 16), None),
+        ((41, 30, 29), None),
+        ((5, 30, 9), None),
+        ((41, 60, 64), (slice(3, 30), slice(10, 50), slice(0, 60))),
+        ((41, 48, 64), (slice(3, 5), slice(40, 48), slice(20, 22))),
+    ],
+)
+def test_columns_of_wide_windows_together_are_the_box(shape: Shape, box: Box | None, step: float) -> None:
     volume = np.random.default_rng(1).normal(size=shape).astype(np.float32)
     inside = np.random.default_rng(2).random(shape) < 0.9
-    parts = [(low, part.copy()) for low, part in wide_slabs(volume, voxelwise, WIDE, 0.5, np, Progress(), inside)]
-    assert [low for low, _ in parts] == list(np.cumsum([0] + [part.shape[1] for _, part in parts])[:-1])
-    found = np.concatenate([part for _, part in parts], axis=1)
-    np.testing.assert_allclose(found, voxelwise(volume[None, None])[0] * inside, rtol=1e-5)
+    layout = Planes.over(box or whole(shape), shape, WIDE, step)
+    expected = voxelwise(volume[None, None])[0] * inside
+    seen = np.zeros(shape, int)
+    between = {1: np.zeros(shape, int), 2: np.zeros(shape, int)}  # of a voxel and the next
+    for covers, column in layout.parts(volume, voxelwise, inside, Progress(), np):
+        parts = [(low, part.copy()) for low, part in column]
+        assert [low for low, _ in parts] == list(np.cumsum([0] + [part.shape[1] for _, part in parts])[:-1])
+        found = np.concatenate([part for _, part in parts], axis=1)
+        np.testing.assert_allclose(found, expected[(slice(None), *covers)], rtol=1e-5)
+        seen[covers] += 1
+        for axis, pairs in between.items():
+            inner = list(covers)
+            inner[axis] = slice(covers[axis].start, covers[axis].stop - 1)
+            pairs[tuple(inner)] += 1
+    assert (seen[layout.box] > 0).all() and seen.sum() == seen[layout.box].sum()
+    for axis, pairs in between.items():
+        inner = list(layout.box)
+        inner[axis] = slice(layout.box[axis].start, layout.box[axis].stop - 1)
+        assert (pairs[tuple(inner)] > 0).all()
+
+
+@pytest.mark.parametrize("shape", [(3, 30, 9), (17, 5, 26), (2, 3, 4)])
+def test_what_is_smaller_than_a_patch_is_padded_as_by_nnunet(shape: Shape) -> None:
+    volume = np.random.default_rng(3).normal(size=shape).astype(np.float32)
+    pad = padding(shape, PATCH)
+    larger = np.pad(volume, pad)
+    expected = np.concatenate([part for _, part in slabs(larger, network, dense_plan(larger.shape, PATCH, 0.5), PATCH,
+                                                         np, Progress())], axis=1)  # fmt: skip
+    ((covers, found),) = Patches(shape, PATCH, 0.5).parts(volume, network, None, Progress(), np)
+    assert covers == whole(shape)
+    inner = tuple(slice(before, before + n) for (before, _), n in zip(pad, shape, strict=True))
+    assert np.array_equal(np.concatenate([part for _, part in found], axis=1), expected[(slice(None), *inner)])
+
+
+def test_a_window_that_lies_beyond_the_volume_is_zero_there() -> None:
+    volume = np.arange(1, 9).reshape(2, 2, 2)
+    assert cut(volume, (-1, 0, 1), (2, 2, 3), np).tolist() == [[[0] * 3] * 2, [[2, 0, 0], [4, 0, 0]]]
+    assert np.array_equal(cut(volume, (0, 0, 0), (2, 2, 2), np), volume)
 
 
 @pytest.mark.parametrize("depth", [68, 80, 95])
@@ -113,7 +161,9 @@ def test_wide_windows_are_blended_as_gaussian_weights_along_z_do(depth: int) -> 
 
     volume = np.zeros((depth, 4, 4), np.float32)
     inside = np.ones(volume.shape, bool)
-    parts = [part.copy() for _, part in wide_slabs(volume, plane_of_window, window, 0.5, np, Progress(), inside)]
+    layout = Planes.over(whole(volume.shape), volume.shape, window, 0.5)
+    ((_, column),) = layout.parts(volume, plane_of_window, inside, Progress(), np)
+    parts = [part.copy() for _, part in column]
     found = np.concatenate(parts, axis=1)[1, :, 0, 0]
     weights = gaussian((32, 1, 1))[:, 0, 0]
     total, summed = np.zeros(depth), np.zeros(depth)

@@ -100,7 +100,7 @@ def test_a_signal_that_is_ignored_at_the_start_stays_ignored(tmp_path: Path, tin
     """nohup ignores SIGHUP, a shell's `&` SIGINT."""
     (tmp_path / "x_0000.nii").write_bytes(b"no NIfTI")
     program = (
-        "import os, signal, sys\nfrom inference import cli\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "import os, signal, sys\nfrom inference.command import cli\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
         "able = cli.find_cases\n"
         "def find(*arguments):\n    os.kill(os.getpid(), signal.SIGHUP)\n    return able(*arguments)\n"
         "cli.find_cases = find\nsys.exit(cli.main(sys.argv[1:]))"

@@ -7,19 +7,9 @@ from itertools import pairwise, product
 import numpy as np
 import pytest
 
-from inference.windows import (
-    FOUND,
-    SHARED,
-    Corner,
-    Plan,
-    abdomen_plan,
-    dense_plan,
-    gaussian,
-    grid,
-    starts,
-    wide_grid,
-    wide_window,
-)
+from inference.windows.layout import grid, starts
+from inference.windows.patches import FOUND, Corner, Plan, dense_plan, gaussian, middle_first
+from inference.windows.planes import SHARED, wide_grid, wide_window
 
 SHAPE, PATCH = (70, 300, 420), (32, 128, 192)
 WHOLE = (slice(0, SHAPE[0]), slice(0, SHAPE[1]), slice(0, SHAPE[2]))
@@ -93,13 +83,13 @@ def test_inside_a_box_windows_stand_where_the_dense_plan_has_them() -> None:
 
 def test_where_foreground_is_found_the_abdomen_plan_runs_every_window() -> None:
     foreground = np.ones((16, 32, 48))
-    corners = drain(abdomen_plan(SHAPE, PATCH, 0.5, WHOLE), foreground)
+    corners = drain(middle_first(SHAPE, PATCH, 0.5, WHOLE), foreground)
     assert sorted(corners) == list(product(*grid(SHAPE, PATCH, 0.5)))
     assert [z for z, _, _ in corners] == sorted(z for z, _, _ in corners)  # slabs can be finished in order
 
 
 def test_where_none_is_found_only_the_middle_runs() -> None:
-    corners = drain(abdomen_plan(SHAPE, PATCH, 0.5, WHOLE), np.zeros((16, 32, 48)))
+    corners = drain(middle_first(SHAPE, PATCH, 0.5, WHOLE), np.zeros((16, 32, 48)))
     zs, ys, xs = grid(SHAPE, PATCH, 0.5)
     assert {z for z, _, _ in corners} == set(zs)
     assert len(corners) < len(zs) * len(ys) * len(xs)
@@ -110,8 +100,8 @@ def test_the_threshold_decides() -> None:
     few, enough = np.zeros(40000), np.zeros(40000)
     few[: int(40000 * FOUND / 4) - 1] = 1  # the middle holds at most four windows
     enough[: int(40000 * FOUND)] = 1
-    assert len(drain(abdomen_plan(SHAPE, PATCH, 0.5, WHOLE), few)) < len(
-        drain(abdomen_plan(SHAPE, PATCH, 0.5, WHOLE), enough)
+    assert len(drain(middle_first(SHAPE, PATCH, 0.5, WHOLE), few)) < len(
+        drain(middle_first(SHAPE, PATCH, 0.5, WHOLE), enough)
     )
 
 

@@ -7,17 +7,19 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from inference.cases import Case
-from inference.cli import parse
-from inference.nifti import read_scan
+from inference.command.cli import parse
+from inference.command.worker import Worker
+from inference.formats.cases import Case
+from inference.formats.nifti.file import read
+from inference.options import ABDOMEN, Way
 from inference.predictor import Predictor
-from inference.worker import Worker
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,48 +30,68 @@ def case(tmp_path: Path, blob: np.ndarray, save_scan: Callable[..., Path]) -> Ca
     return Case("x", scan, tmp_path / "x.nii.gz")
 
 
-def worker_of(weights: Path, case: Case, refuse: Callable[[bool], bool]) -> Worker:
-    """A worker whose own predictor has too little memory where `refuse(frugal)`."""
+def worker_of(weights: Path, case: Case, refuse: Callable[[bool], bool], wide: bool = True) -> Worker:
+    """A worker whose own predictor has too little memory where `refuse(small)`, small being the way.
+
+    wide  its networks take any window
+    """
     flags = ("--weights", weights, "--device", "cpu", "--precision", "f32", "--threads", "1")
     worker = Worker(vars(parse([str(part) for part in (case.scan, case.labels.parent, *flags)])), lambda _: None)
+    if wide:
+        worker.predictor.cards = [replace(card, window_multiple=(2, 4, 4)) for card in worker.predictor.cards]
     able = worker.predictor.segment
 
-    def segment(scan: Any, begin: Any, frugal: bool) -> Any:
-        if refuse(frugal):
+    def segment(scan: Any, begin: Any, way: Way) -> Any:
+        if refuse(way.most_voxels < ABDOMEN.most_voxels):
             raise MemoryError
-        return able(scan, begin, frugal)
+        return able(scan, begin, way)
 
     worker.predictor.segment = segment  # type: ignore[method-assign,assignment]
     return worker
 
 
 def test_with_memory_enough_nothing_is_said(case: Case, tiny_weights: Path) -> None:
-    record = worker_of(tiny_weights, case, lambda frugal: False).segment(case, frugal=False)
+    record = worker_of(tiny_weights, case, lambda small: False).segment(case, ABDOMEN)
     assert record["status"] == "done" and record["fallback"] == record["warnings"] == []
 
 
 def test_small_windows_come_first(case: Case, tiny_weights: Path) -> None:
-    record = worker_of(tiny_weights, case, lambda frugal: not frugal).segment(case, frugal=False)
+    record = worker_of(tiny_weights, case, lambda small: not small).segment(case, ABDOMEN)
     assert record["status"] == "done"
     (step,) = record["fallback"]
-    assert "in small windows" in step and step in record["warnings"]
+    assert "in windows of 500,000 voxels at most" in step and step in record["warnings"]
 
 
 def test_a_gpu_without_memory_leaves_it_to_the_cpu(case: Case, tiny_weights: Path) -> None:
-    worker = worker_of(tiny_weights, case, lambda frugal: True)
+    worker = worker_of(tiny_weights, case, lambda small: True)
     worker.taken["device"] = "cuda"
-    record = worker.segment(case, frugal=False)
+    record = worker.segment(case, ABDOMEN)
     assert record["status"] == "done"
-    assert [step.rsplit(": ", 1)[1] for step in record["fallback"]] == ["in small windows", "on the CPU"]
+    assert [step.rsplit(": ", 1)[1] for step in record["fallback"]] == [
+        "in windows of 500,000 voxels at most",
+        "on the CPU",
+    ]
     assert record["device"] == "cpu" and record["engine"] == "openvino"
-    expected, _ = Predictor(tiny_weights, device="cpu", threads=1).segment(read_scan(case.scan)[0])
+    expected, _ = Predictor(tiny_weights, device="cpu", threads=1).segment(read(case.scan))
     assert np.array_equal(read_labels(case.labels), expected)
 
 
 def test_too_little_memory_in_every_way_fails_by_name(case: Case, tiny_weights: Path) -> None:
-    record = worker_of(tiny_weights, case, lambda frugal: True).segment(case, frugal=False)
+    record = worker_of(tiny_weights, case, lambda small: True).segment(case, ABDOMEN)
     assert record["status"] == "failed" and record["error"] == "not enough memory for this scan"
     assert not case.labels.exists()
+
+
+def test_a_network_whose_windows_cannot_be_smaller_fails_at_once(case: Case, tiny_weights: Path) -> None:
+    tries: list[bool] = []
+
+    def refuse(small: bool) -> bool:
+        tries.append(small)
+        return True
+
+    record = worker_of(tiny_weights, case, refuse, wide=False).segment(case, ABDOMEN)
+    assert record["error"] == "not enough memory for this scan"
+    assert tries == [False] and record["fallback"] == []
 
 
 def test_an_empty_label_map_that_needs_too_much_memory_fails_in_a_sentence(
@@ -78,40 +100,40 @@ def test_an_empty_label_map_that_needs_too_much_memory_fails_in_a_sentence(
     def refuse(*_: object) -> None:
         raise MemoryError
 
-    worker = worker_of(tiny_weights, case, lambda frugal: False)
-    monkeypatch.setattr("inference.reading.write_empty", refuse)
+    worker = worker_of(tiny_weights, case, lambda small: False)
+    monkeypatch.setattr("inference.formats.reading.write_empty", refuse)
     assert worker.empty(case) == {"status": "failed", "error": "not enough memory for this scan"}
 
 
 def test_a_try_that_failed_has_given_its_memory_back_before_the_next(case: Case, tiny_weights: Path) -> None:
     held: list[weakref.ref[np.ndarray]] = []
 
-    def refuse(frugal: bool) -> bool:
-        if not frugal:
+    def refuse(small: bool) -> bool:
+        if not small:
             volume = np.zeros(1000)
             held.append(weakref.ref(volume))
             raise MemoryError  # with a frame that holds the volume
         assert held[0]() is None
         return False
 
-    assert worker_of(tiny_weights, case, refuse).segment(case, frugal=False)["status"] == "done"
+    assert worker_of(tiny_weights, case, refuse).segment(case, ABDOMEN)["status"] == "done"
 
 
 def test_what_a_library_says_without_memory_is_not_called_an_internal_error(case: Case, tiny_weights: Path) -> None:
-    def refuse(frugal: bool) -> bool:
+    def refuse(small: bool) -> bool:
         raise RuntimeError("Exception from src/x.cpp:1:\nstd::bad_alloc\n")
 
-    record = worker_of(tiny_weights, case, refuse).segment(case, frugal=False)
+    record = worker_of(tiny_weights, case, refuse).segment(case, ABDOMEN)
     assert record["error"] == "not enough memory for this scan"
 
 
 def test_an_error_of_many_lines_is_said_in_one(
     case: Case, tiny_weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refuse(frugal: bool) -> bool:
+    def refuse(small: bool) -> bool:
         raise RuntimeError("Exception from src/x.cpp:1:\n\x1b[31mno such\nlayout\x1b[m\n\n")
 
-    record = worker_of(tiny_weights, case, refuse).segment(case, frugal=False)
+    record = worker_of(tiny_weights, case, refuse).segment(case, ABDOMEN)
     assert record["error"] == "internal error: RuntimeError: no such layout"
     assert "Traceback" in capsys.readouterr().err
 

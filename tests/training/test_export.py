@@ -20,7 +20,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("nnunetv2")
 
 from inference.card import read_card  # noqa: E402
-from inference.engines import choose, load  # noqa: E402
+from inference.engines.choose import choose, load  # noqa: E402
 from inference.errors import WeightsError  # noqa: E402
 from tests.conftest import NETWORKS  # noqa: E402
 from tests.made.networks import TINY_PATCH, export_pair, write_model  # noqa: E402

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("nncf")
 
 from inference.card import read_card
-from inference.engines import choose, load
+from inference.engines.choose import choose, load
 from inference.errors import DeviceError, WeightsError
 from inference.machine import computes
 from training.quantize import FILES, quantize

@@ -1,0 +1,1 @@
+"""All that knows of bodies and organs."""

@@ -1,0 +1,1 @@
+"""The program: arguments, the loop over cases, worker processes, what it says."""

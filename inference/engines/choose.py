@@ -1,0 +1,138 @@
+"""Which engine runs a network. Each module beside this one is an engine, with one function, imported only if chosen.
+
+    load(card, precision=..., device=..., threads=...) -> Network
+
+so that a process never imports a framework that it does not use. A network's answer may live in
+memory that its next call overwrites.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+
+from ..arrays import Array, Network
+from ..card import FORMS, Card
+from ..errors import DeviceError, EngineError, VisceraError, one_line
+from ..machine import CPU_FLAGS, computes, ran_out
+
+ENGINES = ("openvino", "onnxruntime", "torch")  # in the order in which "auto" prefers them on the CPU
+DEVICES = ("cpu", "cuda")
+# What each engine can compute in, on each device, best first: "auto" takes the first that the machine has. Behind f32,
+# which every machine has, stands what changes labels enough to be asked for by name.
+PRECISIONS = {
+    ("openvino", "cpu"): ("bf16", "f32", "f16", "int8"),
+    ("onnxruntime", "cpu"): ("f32",),
+    ("onnxruntime", "cuda"): ("f16", "f32"),
+    ("torch", "cpu"): ("f32", "bf16"),
+    ("torch", "cuda"): ("f16", "f32", "bf16"),
+}
+
+NO_THREAD = re.compile("resource temporarily unavailable|start new thread|thread creation failed", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a run computes with, and one sentence why for each part that "auto" decided."""
+
+    device: str
+    engine: str
+    precision: str
+    why: tuple[str, ...]
+
+
+def choose(device: str, engine: str, precision: str, cards: Sequence[Card] = ()) -> Choice:
+    """Resolve "auto" in any of the three. What was asked for by name is given or refused, never replaced.
+
+    int8 can be had where all `cards` have files for it.
+    Raises DeviceError, naming what is missing.
+    """
+    why = []
+    if device == "auto":
+        device, reason = _auto_device(engine)
+        why.append(reason)
+    elif device == "cuda" and (missing := _missing_for_cuda()):
+        raise DeviceError(f"device cuda was asked for, but {missing}")
+    able = [name for name in ENGINES if (name, device) in PRECISIONS]
+    if engine == "auto":
+        installed = [name for name in able if find_spec(name)]
+        if not installed:
+            raise DeviceError(f"no engine for device {device} is installed; any of {', '.join(able)} would do")
+        engine = installed[0]
+        why.append(f"engine {engine}: the first choice on {device} of those installed ({', '.join(installed)})")
+    elif engine not in able:
+        raise DeviceError(f"engine {engine} does not run on device {device}; {', '.join(able)} do")
+    elif find_spec(engine) is None:
+        raise DeviceError(f"engine {engine} was asked for, but the package {engine} is not installed")
+    possible = [p for p in PRECISIONS[engine, device] if device == "cuda" or computes(p)]
+    without = next((card.name for card in cards if FORMS["int8"][0] not in card.files), None)
+    if "int8" in possible and (without or not cards):
+        possible.remove("int8")
+    if precision == "auto":
+        precision = possible[0]
+        why.append(f"precision {precision}: the fastest that {engine} has on this {device}")
+    elif precision not in PRECISIONS[engine, device]:
+        raise DeviceError(f"precision {precision} is not one of engine {engine} on {device}: {', '.join(possible)}")
+    elif precision == "int8" and without and computes(precision):
+        raise DeviceError(f"precision int8 was asked for, but network {without} has none: see training.quantize")
+    elif precision not in possible:
+        raise DeviceError(f"precision {precision} was asked for, but this CPU has none of {CPU_FLAGS[precision]}")
+    return Choice(device, engine, precision, tuple(why))
+
+
+def load(choice: Choice, card: Card, threads: int) -> Network:
+    """The network of `card`, ready to be called with one patch after another.
+
+    Raises DeviceError where the engine cannot be loaded, WeightsError; the network raises EngineError. Each raises
+    MemoryError where memory, the machine's or the GPU's, is too small.
+    """
+    with _translated(choice.engine, DeviceError, "cannot be loaded"):
+        module = import_module(f".{choice.engine}", __package__)
+        network: Network = module.load(card, precision=choice.precision, device=choice.device, threads=threads)
+
+    def run(batch: Array) -> Array:
+        with _translated(choice.engine, EngineError, "failed"):
+            return network(batch)
+
+    return run
+
+
+@contextmanager
+def _translated(engine: str, kind: type[VisceraError], what: str) -> Iterator[None]:
+    """Raise an engine's own errors, each of which has types and texts of its own, as ours."""
+    try:
+        yield
+    except VisceraError:
+        raise
+    except Exception as error:
+        if ran_out(error):
+            raise MemoryError(one_line(error)) from error
+        cause = "a limit on processes or memory allows no more threads" if NO_THREAD.search(str(error)) else None
+        raise kind(f"engine {engine} {what}: {cause or one_line(error)}") from error
+
+
+def _auto_device(engine: str) -> tuple[str, str]:
+    if engine == "openvino":
+        return "cpu", "device cpu: engine openvino runs there"
+    missing = _missing_for_cuda()
+    return ("cpu", f"device cpu: {missing}") if missing else ("cuda", "device cuda: a GPU and its libraries were found")
+
+
+def _missing_for_cuda() -> str | None:
+    """Why CUDA cannot be used, or None. Asks the driver itself; imports no framework."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "no NVIDIA driver (libcuda.so.1) was found"
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
+        return "the NVIDIA driver shows no usable GPU"
+    for package in ("cupy",):
+        if find_spec(package) is None:
+            return f"the package {package} is not installed"
+    return None

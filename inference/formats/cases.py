@@ -1,0 +1,282 @@
+"""Which files are cases, what they are called, where their labels go, and what is left out and why."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InputFolderError, NoInputError, shown
+from ..names import CHANNEL, case_of, labels_file, stem
+from .outputs import wrote
+from .sources import SLICES, detached
+
+MOST_CHANNELS = 4  # more files of one name, or numbers with gaps, are a data set that numbers its scans
+EXAMPLES = 5  # names in a warning about many files
+HEAD = 1024  # bytes of a file that tell whether it is text
+TEXT = bytes(range(32, 256)) + b"\t\n\f\r\b\x1b"
+
+# What lies beside scans and is none, by ending. Files of other endings are looked into: text is no scan either.
+PLAIN = (
+    ".before", ".bib", ".bmp", ".bval", ".bvec", ".cfg", ".conf", ".csv", ".ctbl", ".db", ".doc", ".docx", ".gif",
+    ".htm", ".html", ".ini", ".ipynb", ".jpeg", ".jpg", ".json", ".jsonl", ".label", ".lnk", ".log", ".m", ".md",
+    ".md5", ".odt", ".pdf", ".png", ".ppt", ".pptx", ".py", ".r", ".rst", ".sh", ".sha256", ".svg", ".toml", ".tsv",
+    ".txt", ".xls", ".xlsx", ".xml", ".yaml", ".yml",
+)  # fmt: skip
+# Formats of scans that are not read; a file may be empty or text and still be meant as one.
+FOREIGN = (
+    ".nii.bz2", ".nii.xz", ".nii.zst", ".nii.z", ".nii.zip", ".hdr", ".img", ".hdr.gz", ".img.gz", ".mgz", ".mgh",
+    ".mnc", ".mif", ".mif.gz", ".gipl", ".par", ".rec", ".raw", ".zraw", ".vti", ".vtk", ".npy", ".npz", ".h5",
+    ".hdf5", ".tif", ".tiff", ".zip", ".tar", ".tar.gz", ".tgz", ".7z",
+)  # fmt: skip
+COMPANION = {".img": (".hdr",), ".img.gz": (".hdr.gz",), ".rec": (".par",)}  # one scan in two files is named once
+
+SCAN, SLICE = "a scan that is read", "a DICOM file"  # what `_look` says beside reasons
+ANOTHER_CHANNEL = f"treated as another channel, while a CT has only {CHANNEL[1:]}: if it is a scan, give it by itself"
+REFERENCE = f"treated as reference labels, since a scan of the same name with {CHANNEL} lies beside it"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan to segment.
+
+    name    of the case: the file's name without channel and format
+    scan    the file, or the folder of a DICOM series
+    labels  the file to write
+    twin    another scan that has this name already: this one fails, or one would overwrite the other
+    """
+
+    name: str
+    scan: Path
+    labels: Path
+    twin: Path | None = None
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A file or folder of the inputs that is not segmented.
+
+    name     of it
+    reason   in words that fit every file of its kind
+    is_scan  it may be a scan: a run that leaves it out is not a success
+    """
+
+    name: str
+    reason: str
+    is_scan: bool = True
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the inputs hold: the cases by name, what is left out, and sentences about both."""
+
+    cases: list[Case]
+    left_out: list[LeftOut]
+    warnings: list[str]
+
+
+def find_cases(inputs: Path, outputs: Path, names: Sequence[str] = ()) -> Found:
+    """The cases of a file, of a folder of scans or of the folder of one DICOM series.
+
+    names  keeps only these; each must be there, and nothing is said about other files
+    Raises InputFolderError if `inputs` cannot be opened, NoInputError if it holds no case.
+    """
+    left_out: list[LeftOut] = []
+    if _is_folder(inputs):
+        scans, left_out = _scans(inputs, outputs)
+    else:
+        scans = {inputs: case_of(inputs.name)}
+    cases: dict[str, list[Case]] = {}
+    for scan, name in sorted(scans.items(), key=lambda item: (item[1], item[0])):
+        same = cases.setdefault(name, [])
+        same.append(Case(name, scan, labels_file(outputs, name), twin=same[0].scan if same else None))
+    if names:
+        left_out = []
+        for name in names:
+            if name not in cases:
+                raise NoInputError(f"case {shown(name)} is not in {shown(inputs)}")
+    reasons = _sentences(left_out)
+    if not cases:
+        also = f"; {'; '.join(reasons)}" if reasons else ""
+        raise NoInputError(f"{shown(inputs)} holds no case: X{CHANNEL}.nii.gz was looked for{also}")
+    chosen = [case for name in dict.fromkeys(names or cases) for case in cases[name]]
+    return Found(chosen, left_out, [*reasons, *_doubts(chosen)])
+
+
+def _doubts(cases: Sequence[Case]) -> list[str]:
+    """What may have been meant otherwise."""
+    plain = [case.scan.name for case in cases if case.name == _stem(case.scan.name) and not os.path.isdir(case.scan)]
+    stems = {_stem(name) for name in plain}
+    numbered = [name for name in plain if _split(_stem(name))[0] + CHANNEL in stems]
+    others = [name for name in plain if name not in numbered]
+    doubts = [
+        f"{shown(case.scan.name)} holds a DICOM series and other scans: each is a case"
+        for case in cases
+        if len(cases) > 1 and os.path.isdir(case.scan)
+    ]
+    if numbered:
+        doubts.append(f"{_listed(numbered)} are numbered scans, not channels of one: each is a case of its own")
+    if others:
+        has, ct = ("has", "a CT") if len(others) == 1 else ("have", "CTs")
+        doubts.append(f"{_listed(others)} {has} no {CHANNEL} in the name: taken as {ct} all the same")
+    return doubts
+
+
+def _is_folder(inputs: Path) -> bool:
+    """Raises InputFolderError if nothing is there. A broken link is a file, which will fail by name."""
+    try:
+        return stat.S_ISDIR(inputs.stat().st_mode)
+    except OSError as error:
+        if os.path.islink(inputs):
+            return False
+        if isinstance(error, FileNotFoundError):
+            raise InputFolderError(f"{shown(inputs)} does not exist") from error
+        raise InputFolderError(f"{shown(inputs)} cannot be opened: {error.strerror}") from error
+
+
+def _scans(folder: Path, outputs: Path) -> tuple[dict[Path, str], list[LeftOut]]:
+    """Scan -> name of its case, and what is left out."""
+    try:
+        entries = sorted(os.listdir(folder))
+    except OSError as error:
+        raise InputFolderError(f"{shown(folder)} cannot be opened: {error.strerror}") from error
+    looks = dict(_look_at(folder, entries, outputs))
+    left_out = [LeftOut(entry, look) for entry, look in looks.items() if look not in (SCAN, SLICE)]
+    files = [entry for entry, look in looks.items() if look == SCAN]
+    names, reasons = _case_names({_stem(file) for file in files})
+    left_out += [
+        LeftOut(file, reasons[_stem(file)], is_scan=reasons[_stem(file)] != REFERENCE)
+        for file in files
+        if _stem(file) in reasons
+    ]
+    scans = {folder / file: names[_stem(file)] for file in files if _stem(file) in names}
+    if SLICE in looks.values():
+        series = folder if folder.name not in ("", "..") else folder.resolve()
+        scans[series] = case_of(series.name)
+    return scans, left_out
+
+
+def _case_names(stems: set[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Stem -> name of its case, and stem -> why it is none, for the stems of one folder.
+
+    Data sets number their scans in the way in which nnU-Net numbers channels. Channels count from 0000 without a gap
+    and are few; all else that is numbered is a scan of its own.
+    """
+    references = {one for one in stems if one + CHANNEL in stems}
+    numbers: dict[str, set[int]] = {}
+    for one in stems:
+        base, number = _split(one)
+        if number is not None and one not in references:
+            numbers.setdefault(base, set()).add(number)
+    names: dict[str, str] = {}
+    reasons: dict[str, str] = {}
+    for one in stems - references:
+        base, number = _split(one)
+        count = len(numbers.get(base, ()))
+        channels = number is not None and count <= MOST_CHANNELS and numbers[base] == set(range(count))
+        if not channels:
+            names[one] = one
+        elif number == 0:
+            names[one] = base
+        else:
+            reasons[one] = ANOTHER_CHANNEL
+    for one in references:
+        if names.get(one + CHANNEL) == one:
+            reasons[one] = REFERENCE
+        else:
+            names[one] = one
+    return names, reasons
+
+
+def _split(name: str) -> tuple[str, int | None]:
+    """("x", 4) of "x_0004"; (name, None) if it does not end so."""
+    match = re.fullmatch(r"(.+)_([0-9]{4})", name, re.DOTALL)
+    return (match[1], int(match[2])) if match else (name, None)
+
+
+def _stem(file: str) -> str:
+    return stem(file) or file
+
+
+def _look_at(folder: Path, entries: Collection[str], outputs: Path) -> Iterator[tuple[str, str]]:
+    """Each entry that is a scan or may be one, and what it is: SCAN, SLICE, or why it is not read.
+
+    Hidden files, files that are plainly no scans and what this program wrote are passed over.
+    """
+    beside = set(entries)
+    voxels = detached(folder, entries)
+    for entry in entries:
+        path, name = folder / entry, entry.lower()
+        if name.startswith("."):
+            continue
+        if os.path.islink(path) and not os.path.exists(path):
+            look: str | None = SCAN if stem(entry) else None  # a broken link: a case that will fail by name
+        elif os.path.isdir(path):
+            look = _look_into(path, outputs)
+        elif whole := stem(entry):
+            look = None if f"{whole}.json" in beside and wrote(path) else SCAN
+        elif name.endswith(SLICES):
+            look = SLICE
+        elif entry in voxels:
+            look = None
+        elif ending := next((ending for ending in FOREIGN if name.endswith(ending)), None):
+            look = None if _companion(entry, ending, beside) else f"{ending} is not read: convert to X{CHANNEL}.nii.gz"
+        elif name.endswith(PLAIN) or name == "dicomdir":
+            look = None
+        else:
+            look = _look_inside(path)
+        if look:
+            yield entry, look
+
+
+def _look_into(folder: Path, outputs: Path) -> str | None:
+    """Why a subfolder is left out; None if neither it nor what is below it may be a scan, or if it is OUTPUTS."""
+    if stem(folder.name):
+        return "a folder, although it is named like a scan"
+    closed: list[OSError] = []
+    for root, folders, files in os.walk(folder, onerror=closed.append):
+        folders[:] = [one for one in folders if not one.startswith(".")]
+        if os.path.exists(outputs) and os.path.samefile(root, outputs):
+            folders.clear()
+        elif any(stem(one) for one in folders) or any(True for _ in _look_at(Path(root), files, outputs)):
+            return "there are scans inside, but subfolders are not searched: give such a folder as INPUTS"
+    return "a folder that cannot be opened, and may hold scans" if closed else None
+
+
+def _look_inside(file: Path) -> str | None:
+    """What a file of an unknown ending, or of none, may be by its first bytes."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb", buffering=0) as stream:
+            head = stream.read(HEAD) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
+    except OSError:
+        return "perhaps a scan, but it cannot be opened"
+    if head[128:132] == b"DICM":
+        return SLICE
+    if head.translate(None, TEXT):
+        return f"perhaps a scan, but with no known ending: rename or convert to X{CHANNEL}.nii.gz"
+    return None
+
+
+def _companion(entry: str, ending: str, beside: Collection[str]) -> bool:
+    """Whether a file holds the voxels of another, which is named in its place."""
+    whole = entry[: -len(ending)]
+    return any(whole + other in beside or whole + other.upper() in beside for other in COMPANION.get(ending, ()))
+
+
+def _sentences(left_out: Iterable[LeftOut]) -> list[str]:
+    """One for each reason."""
+    names: dict[str, list[str]] = {}
+    for one in left_out:
+        names.setdefault(one.reason, []).append(one.name)
+    return [f"{_listed(some)} {'is' if len(some) == 1 else 'are'} left out: {why}" for why, some in names.items()]
+
+
+def _listed(names: Sequence[str]) -> str:
+    some = [shown(name) for name in names[:EXAMPLES]]
+    more = [f"{len(names) - EXAMPLES} more"] if len(names) > EXAMPLES else []
+    *first, last = some + more
+    return f"{', '.join(first)} and {last}" if first else last

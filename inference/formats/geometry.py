@@ -1,0 +1,44 @@
+"""What readers of all formats ask of a grid before they read voxels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+
+from .. import machine
+from ..errors import MemoryBudgetError, ScanError
+from ..scan import Grid, check_grid
+
+LONGEST = 2**15 - 1  # voxels along an axis that the header of a NIfTI-1 label map can tell
+
+
+def check_memory(shape: Sequence[int], stored: int) -> None:
+    """Before voxels of `stored` bytes each are read; shape in the order in which it is named.
+
+    Raises MemoryBudgetError.
+    """
+    # Beside the stored voxels there will be float32 ones, where they are converted, and labels twice.
+    need, budget = prod(shape) * (stored + 6), machine.memory_budget()
+    if need > budget:
+        raise MemoryBudgetError(
+            f"is too large: {' x '.join(map(str, shape))} voxels need {need / 1e9:.2f} GB, "
+            f"and {budget / 1e9:.2f} GB are free"
+        )
+
+
+def lps_grid(affine: np.ndarray, shape: Sequence[int]) -> tuple[Grid, list[str]]:
+    """The grid of ITK and DICOM, whose world is LPS, and what is odd about it.
+
+    affine  (4, 4) from voxel index (x, y, z) to mm
+    shape   (x, y, z)
+    Raises ScanError if no CT lies so, or if no label map could.
+    """
+    if max(shape) > LONGEST:
+        raise ScanError(f"is too long for a label map: {max(shape)} voxels along an axis, NIfTI holds {LONGEST}")
+    # Rounded as its label map will store it, so that both say the same.
+    rounded = (np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine).astype(np.float32).astype(np.float64)
+    x, y, z = shape
+    grid = Grid((z, y, x), rounded)
+    return grid, check_grid(grid)

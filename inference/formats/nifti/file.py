@@ -1,0 +1,105 @@
+"""Reads CT from NIfTI files and writes label maps as such."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ...errors import ScanError, UnwrittenError, shown
+from ...scan import Scan
+from ..atomic import write_atomically
+from ..geometry import check_memory
+from ..hounsfield import real_numbers
+from ..stream import Stream, open_stream
+from .header import LONGEST, Header, label_header, parse
+
+LEVEL = 1  # of gzip: label maps shrink a hundredfold at any level
+# Runs of one label are what there is to find: who looks for nothing else needs 3/4 of the time and 3/5 of the bytes.
+STRATEGY = zlib.Z_RLE
+GZIP_WINDOW = 31  # zlib.h: 15 bits of window, and 16 for a gzip header, which then holds neither time nor name
+
+
+def read(path: Path) -> Scan:
+    """A scan, whose header its label map will carry.
+
+    The header is checked before anything is allocated, the gzip stream to its last checksum.
+    Raises ScanError, whose text goes on from the file's name, and MemoryBudgetError.
+    """
+    with open_stream(path) as stream:
+        header, stored, warnings = _read(stream)
+    return Scan((_hounsfield(stored, header),), header.grid, header, (*header.warnings, *warnings))
+
+
+def peek(path: Path) -> Scan:
+    """The scan without its voxels, which may be damaged. Raises ScanError."""
+    with open_stream(path) as stream:
+        head = bytearray(LONGEST)
+        header = parse(bytes(head[: stream.read_into(memoryview(head))]))
+    return Scan((), header.grid, header, header.warnings)
+
+
+class Written(NamedTuple):
+    """A label map that is in place: the file's digest, and what the file system could not promise about it."""
+
+    sha256: str
+    doubt: str | None
+
+
+def write_labels(path: Path, labels: np.ndarray, scan: Scan) -> Written:
+    """Write labels (z, y, x) uint8 as .nii.gz on the grid of a scan.
+
+    Raises UnwrittenError if the file cannot be written.
+
+    The file is the same for the same labels: no time, no name, no text of the scan's is in it, and zlib's answer
+    depends on nothing else. isal takes 20 ms instead of 120 for 60 million voxels, but looks at the processor.
+    """
+    if labels.dtype != np.uint8 or labels.shape != scan.grid.shape:
+        raise ValueError(f"labels {labels.dtype} {labels.shape} are not uint8 {scan.grid.shape}")
+    try:
+        packer = zlib.compressobj(LEVEL, zlib.DEFLATED, GZIP_WINDOW, strategy=STRATEGY)
+        pieces = [packer.compress(label_header(scan.grid, scan.origin))]
+        pieces += [packer.compress(np.ascontiguousarray(plane).data) for plane in labels]
+        packed = b"".join([*pieces, packer.flush()])
+        doubt = write_atomically(path, packed)
+    except OSError as error:
+        raise UnwrittenError(f"{shown(path.name)} cannot be written: {error.strerror or error}") from error
+    except MemoryError as error:
+        raise UnwrittenError(f"{shown(path.name)} cannot be written: not enough memory") from error
+    return Written(hashlib.sha256(packed).hexdigest(), doubt)
+
+
+def _read(stream: Stream) -> tuple[Header, np.ndarray, list[str]]:
+    """Header, voxels (z, y, x) as stored, warnings."""
+    head = bytearray(LONGEST)
+    head = head[: stream.read_into(memoryview(head))]
+    header = parse(bytes(head))
+    size, shape = header.voxel_bytes, header.grid.shape
+    if stream.most < header.offset + size:
+        raise ScanError(f"is too short for {' x '.join(map(str, shape[::-1]))} voxels: cut off, or a broken header")
+    check_memory(shape[::-1], header.dtype.itemsize)
+    stored = np.empty(shape, header.dtype)
+    target = stored.reshape(-1).view(np.uint8).data
+    early = bytes(head[header.offset : header.offset + size])  # a NIfTI-1 file's first voxels came with the head
+    target[: len(early)] = early
+    skip = max(header.offset - len(head), 0)
+    if stream.read_into(memoryview(bytearray(skip))) < skip:
+        raise ScanError("is cut off before its first voxel")
+    got = len(early) + stream.read_into(target[len(early) :])
+    if got < size:
+        raise ScanError(f"is cut off: {got} of {size} bytes of voxels are there")
+    return header, stored, stream.after_voxels()
+
+
+def _hounsfield(stored: np.ndarray, header: Header) -> np.ndarray:
+    """int16 where that holds every stored value and none is scaled, else float32."""
+    if header.scaling is None:
+        return real_numbers(stored)
+    slope, inter = header.scaling
+    voxels = stored.astype(np.float32)
+    voxels *= np.float32(slope)
+    voxels += np.float32(inter)
+    return voxels

@@ -1,0 +1,199 @@
+"""What must not be written over: files of the inputs, and whatever this program did not write.
+
+Its own files are known by their content: a record by its fields, a label map by the sha256 in the record beside it.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+from ..errors import OutputError, UnwrittenError, shown
+from ..names import record_file
+
+Identity = tuple[int, int]  # device and inode: the same however a path is spelled, linked or mounted
+MOST_JSON = 256 << 20  # bytes: 50,000 records have 140 MB
+
+
+def identities(path: Path) -> set[Identity]:
+    """Of a file, and of the link to it where `path` is one; none where nothing is there."""
+    found = set()
+    for look in (os.stat, os.lstat):
+        with suppress(OSError):
+            status = look(path)
+            found.add((status.st_dev, status.st_ino))
+    return found
+
+
+def input_files(inputs: Path, weights: Path) -> set[Identity]:
+    """Every file of the inputs folder, or of the folder of the scan, and of the networks."""
+    found = identities(inputs)
+    for folder in (inputs if os.path.isdir(inputs) else inputs.parent, *weights.glob("*")):
+        with suppress(OSError):  # no folder, or one that may not be listed
+            for entry in os.listdir(folder):
+                found |= identities(folder / entry)
+    return found
+
+
+def is_record(document: Any) -> bool:
+    """Whether this is the record of one case, of any version of this program."""
+    return isinstance(document, dict) and {"case", "status", "program"} <= document.keys()
+
+
+def are_records(document: Any) -> bool:
+    """Whether this is a list of records, as --json writes it."""
+    return isinstance(document, list) and all(map(is_record, document))
+
+
+def is_summary(document: Any) -> bool:
+    """Whether this is a summary.json of any version of this program."""
+    return isinstance(document, dict) and {"program", "started", "exit_code", "cases"} <= document.keys()
+
+
+def check_labels(labels: Path, inputs: set[Identity]) -> None:
+    """Raises OutputError if labels would take the place of a file of the inputs; those of an earlier run may go."""
+    if identities(labels) & inputs and not wrote(labels):
+        raise OutputError(
+            f"{shown(labels)} is a file of the inputs, and a label map would take its place: choose another OUTPUTS"
+        )
+
+
+def check_records(path: Path, others: Iterable[Path], inputs: set[Identity]) -> None:
+    """Raises OutputError if the file of --json would take the place of one that is not such a file.
+
+    others  what else the run will write; their folders are there
+    """
+    if _place(path) in map(_place, others):
+        why: str | None = "has the name of another output of this run"
+    elif _is_empty(path) and not identities(path) & inputs:
+        why = None  # as mktemp leaves it
+    else:
+        why = in_the_way(path, are_records)
+    if why:
+        raise OutputError(f"{shown(path)} {why}: choose another file for --json")
+
+
+def in_the_way(path: Path, is_ours: Callable[[Any], bool]) -> str | None:
+    """Why JSON must not be written to `path`; None if nothing is there, or JSON that this program wrote."""
+    if not os.path.lexists(path):
+        return None
+    try:
+        ours = is_ours(_json(path))
+    except OSError as error:
+        return error.strerror
+    except (ValueError, RecursionError):  # not JSON, or brackets nested too deeply
+        ours = False
+    return None if ours else "is there already and was not written by this program"
+
+
+def read_record(labels: Path) -> dict[str, Any] | None:
+    """The record beside a label map; None where there is none of ours."""
+    try:
+        record: dict[str, Any] = _json(record_file(labels))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return record if is_record(record) else None
+
+
+def wrote(labels: Path) -> bool:
+    """Whether a label map is just as this program wrote it: its sha256 is in the record beside it."""
+    record = read_record(labels)
+    return record is not None and describes(record, labels)
+
+
+def describes(record: dict[str, Any], labels: Path) -> bool:
+    """Whether a record is that of a label map as it is."""
+    if "output_sha256" not in record:
+        return False
+    try:
+        return bool(record["output_sha256"] == digest(labels))
+    except OSError:
+        return False
+
+
+def make_room(labels: Path) -> Path | None:
+    """Take away what lies where labels will be written, so that a failed case leaves none of an earlier run.
+
+    A label map that is just as this program wrote it is removed. Anything else may be somebody's work: it is renamed.
+    Returns its new path, None if nothing was renamed. Raises UnwrittenError.
+    """
+    try:
+        record = read_record(labels)
+        ours = record is not None and describes(record, labels)
+        if record is not None:
+            record_file(labels).unlink()  # it describes labels that go
+        if ours:
+            labels.unlink()
+        elif os.path.isdir(labels) and not os.path.islink(labels):
+            raise UnwrittenError(f"{shown(labels.name)} cannot be written: a folder has that name")
+        elif os.path.lexists(labels):
+            return labels.rename(_free(labels))
+    except OSError as error:
+        raise UnwrittenError(f"{shown(labels.name)} cannot be written: {error.strerror}") from error
+    return None
+
+
+def forget_copy(before: Path | None, sha256: str) -> bool:
+    """Remove what `make_room` renamed if it holds the very bytes that were written again; whether it stays."""
+    with suppress(OSError):
+        if before and digest(before) == sha256:
+            before.unlink()
+            return False
+    return before is not None
+
+
+def _free(labels: Path) -> Path:
+    number = 1
+    while True:
+        path = labels.with_name(labels.name + (f".{number}" if number > 1 else "") + ".before")
+        if not os.path.lexists(path):
+            return path
+        number += 1
+
+
+def _place(path: Path) -> tuple[Identity, str]:
+    """The same for every spelling of a path, whether a file is there or not."""
+    status = os.stat(path.parent)
+    return (status.st_dev, status.st_ino), path.name
+
+
+def _is_empty(path: Path) -> bool:
+    return os.path.isfile(path) and os.path.getsize(path) == 0
+
+
+def _json(path: Path) -> Any:
+    """Raises OSError, ValueError and RecursionError."""
+    with _open(path) as file:
+        if os.fstat(file.fileno()).st_size > MOST_JSON:
+            raise ValueError
+        return json.load(file)
+
+
+def digest(path: Path) -> str:
+    """sha256 of a regular file. Raises OSError."""
+    with _open(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[BufferedReader]:
+    """A regular file for reading. Raises OSError, whose text goes on from the file's name."""
+    try:
+        # O_NONBLOCK: a FIFO of that name must not hold the run up for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be read: {error.strerror}") from error
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is a folder" if stat.S_ISDIR(mode) else "is not a regular file")
+    with open(descriptor, "rb") as file:
+        yield file

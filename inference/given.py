@@ -1,0 +1,95 @@
+"""What the Python API is given, as a scan: arguments of the right kind, and voxels that can be CT."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+from .errors import ScanError
+from .formats.hounsfield import checked, real_numbers
+from .scan import Grid, Scan, Spacing, check_axes, check_extent
+
+MATRIX = 256  # pixels that a scanner's planes have along a side at least
+
+
+def scan_of(voxels: Any, spacing: Any, orientation: Any) -> Scan:
+    """A scan of an array (z, y, x), three lengths (z, y, x) in mm and three letters; nothing is checked but their kind.
+
+    Raises ValueError.
+    """
+    array = _array(voxels)
+    if not isinstance(orientation, str):
+        raise ValueError(f'orientation {orientation!r} is not a string of three letters, such as "LPS"')
+    return Scan((array,), Grid.of(array.shape, _three_lengths(spacing), orientation))
+
+
+def checked_scan(scan: Scan, accept: bool) -> Scan:
+    """A scan that can be segmented, with what is odd about it. Raises ScanError where it is no CT in HU.
+
+    accept  voxels that cannot be HU are a warning, not an error
+    """
+    grid = scan.grid
+    try:
+        warnings = [*check_extent(grid.shape, grid.spacing), *check_axes(grid)]
+    except ScanError as error:
+        raise ScanError(f"the array {error}; spacing is (z, y, x) in mm") from error
+    if looks_turned(grid.shape, grid.spacing, grid.orientation):
+        z, y, x = grid.spacing
+        warnings.append(
+            f"array {grid.shape} or spacing ({z:g}, {y:g}, {x:g}) seems to be (x, y, z) instead of (z, y, x)"
+        )
+    try:
+        array, odd = checked(real_numbers(scan.voxels), accept)
+    except ScanError as error:
+        raise ScanError(f"the array {error}") from error
+    return replace(scan, channels=(array,), warnings=(*scan.warnings, *warnings, *odd), checked=True)
+
+
+def looks_turned(shape: Sequence[int], spacing: Sequence[float], orientation: str) -> bool:
+    """Whether a scanner's planes, which are square and so are their pixels, do not lie across the patient's length."""
+    along = [axis for axis in range(3) if shape[axis - 2] == shape[axis - 1] >= MATRIX]
+    apart = [axis for axis in range(3) if spacing[axis - 2] == spacing[axis - 1]]
+    if len(along) != 1 or len(apart) != 1:
+        return False
+    return along != apart or orientation[2 - along[0]] not in "SI"  # letters are for x, y, z
+
+
+def _array(voxels: Any) -> np.ndarray:
+    """What the Python API is given as a 3-D array of numbers, without a copy where it is one."""
+    expected = "expected a 3-D array (z, y, x) of HU"
+    module = type(voxels).__module__.partition(".")[0]
+    if module == "nibabel":
+        raise ValueError(
+            f"{expected}, not a nibabel {type(voxels).__name__}, whose axes are (x, y, z): "
+            'use np.asarray(image.dataobj).T and orientation="".join(nibabel.aff2axcodes(image.affine))'
+        )
+    if module == "SimpleITK":
+        raise ValueError(f"{expected}, not a SimpleITK {type(voxels).__name__}: SimpleITK.GetArrayFromImage gives one")
+    if isinstance(voxels, str | bytes | os.PathLike):
+        raise ValueError(f"{expected}, not a path: read_scan reads files")
+    if isinstance(voxels, np.ma.MaskedArray) and np.ma.is_masked(voxels):
+        raise ValueError(f"{expected}, not a masked array: array.filled(-1024) turns masked voxels into air")
+    try:
+        array = np.asarray(voxels)
+    except Exception as error:  # each library has its own reasons: a ragged list, memory of a GPU, a gradient
+        raise ValueError(f"{expected}, and NumPy cannot make one from this {type(voxels).__name__}: {error}") from error
+    if array.ndim != 3:
+        given = "one of shape" if array.ndim else f"a {type(voxels).__name__}, which has the shape"
+        raise ValueError(f"{expected}, not {given} {array.shape}")
+    return array
+
+
+def _three_lengths(spacing: Any) -> Spacing:
+    try:
+        lengths = np.asarray(spacing)
+    except Exception:
+        lengths = np.empty(0)
+    if lengths.shape != (3,) or lengths.dtype.kind not in "iuf" or not all(isfinite(mm) and mm > 0 for mm in lengths):
+        raise ValueError(f"spacing {spacing!r} is not three numbers above 0: (z, y, x) in mm")
+    z, y, x = (float(mm) for mm in lengths)
+    return z, y, x

@@ -1,0 +1,1 @@
+"""Between the scan's grid and a network's."""

@@ -1,0 +1,137 @@
+"""Resampling as one small matrix per axis, equal to what nnU-Net v2 computes.
+
+Spline interpolation is linear in the voxels and separable, so each axis is a matrix
+(n_out, n_in) that can be applied with a matrix product. The reference is
+nnunetv2.preprocessing.resampling.default_resampling (2.8.1), which calls
+skimage.transform.resize(mode="edge", anti_aliasing=False), which calls
+scipy.ndimage.zoom(mode="nearest", grid_mode=True).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from ..arrays import Array
+
+ANISOTROPY = 3.0  # above this ratio of spacings nnU-Net resamples the coarse axis on its own
+SPLINE_PAD = 12  # scipy.ndimage pads by 12 edge samples before the spline filter in mode "nearest"
+SPLINE_POLE = 3**0.5 - 2  # of the cubic B-spline's inverse filter: its response decays as 0.268^n
+NEGLIGIBLE = 1e-8  # of a weight: 0.268^14, so a row of the cubic matrix has about 2 * 14 + 4 weights
+BLOCK = 64  # output samples that share one product: the matrix is banded, so most columns are skipped
+
+
+def resampled_shape(
+    shape: Sequence[int], spacing: Sequence[float], new_spacing: Sequence[float]
+) -> tuple[int, int, int]:
+    """Shape (z, y, x) of a volume of `spacing` (mm) at `new_spacing` (mm); `compute_new_shape` of nnU-Net."""
+    z, y, x = (round(s / t * n) for s, t, n in zip(spacing, new_spacing, shape, strict=True))
+    return z, y, x
+
+
+def separate_axis(spacing: Sequence[float], new_spacing: Sequence[float], force: bool | None = None) -> int | None:
+    """The axis that nnU-Net resamples on its own, or None; `determine_do_sep_z_and_axis` of nnU-Net.
+
+    `force` is the plans' `force_separate_z`: True and False decide, None asks the spacings (mm).
+    """
+    if force is False:
+        return None
+    for candidate in (spacing, new_spacing):
+        if force or max(candidate) / min(candidate) > ANISOTROPY:
+            coarse = [axis for axis, mm in enumerate(candidate) if max(candidate) / mm == 1]
+            return coarse[0] if len(coarse) == 1 else None
+    return None
+
+
+def sample_positions(n_in: int, n_out: int) -> np.ndarray:
+    """Where the n_out output samples lie on the input's index axis, float64: pixel centres aligned by area."""
+    return n_in / n_out * (np.arange(n_out) + 0.5) - 0.5
+
+
+def nearest_index(n_in: int, n_out: int) -> np.ndarray:
+    """Input index of each output sample, order 0: scipy rounds halves up and clamps at the edge."""
+    return np.clip(np.floor(sample_positions(n_in, n_out) + 0.5), 0, n_in - 1).astype(np.intp)
+
+
+def linear_taps(n_in: int, n_out: int) -> tuple[np.ndarray, np.ndarray]:
+    """Order 1 as (lower index, weight of the next sample): float32 weights in 0..1, clamped at the edges."""
+    position = np.clip(sample_positions(n_in, n_out), 0, n_in - 1)
+    lower = np.minimum(np.floor(position), max(n_in - 2, 0)).astype(np.intp)
+    return lower, (position - lower).astype(np.float32)
+
+
+@lru_cache(maxsize=16)
+def axis_matrix(n_in: int, n_out: int, order: int) -> np.ndarray:
+    """The matrix (n_out, n_in) float32 that resamples one axis with a spline of `order` 0, 1 or 3.
+
+    Raises ValueError for another order.
+    """
+    matrix = np.zeros((n_out, n_in))
+    rows = np.arange(n_out)
+    if order == 0:
+        matrix[rows, nearest_index(n_in, n_out)] = 1
+    elif order == 1:
+        lower, weight = linear_taps(n_in, n_out)
+        matrix[rows, lower] = 1 - weight
+        matrix[rows, np.minimum(lower + 1, n_in - 1)] += weight
+    elif order == 3:
+        matrix = _cubic_weights(n_in, n_out) @ _cubic_prefilter(n_in)
+        matrix[np.abs(matrix) < NEGLIGIBLE] = 0
+    else:
+        raise ValueError(f"spline order {order} is not one of 0, 1, 3")
+    return matrix.astype(np.float32)
+
+
+def _cubic_weights(n_in: int, n_out: int) -> np.ndarray:
+    """(n_out, n_in + 2 * SPLINE_PAD): the four B-spline values by which each output weighs the coefficients."""
+    position = sample_positions(n_in, n_out) + SPLINE_PAD
+    base = np.floor(position).astype(np.intp)
+    t = position - base
+    weights = np.zeros((n_out, n_in + 2 * SPLINE_PAD))
+    values = ((1 - t) ** 3, 4 - 6 * t**2 + 3 * t**3, 1 + 3 * t + 3 * t**2 - 3 * t**3, t**3)
+    for offset, value in zip((-1, 0, 1, 2), values, strict=True):
+        weights[np.arange(n_out), base + offset] = value / 6
+    return weights
+
+
+def _cubic_prefilter(n_in: int) -> np.ndarray:
+    """(n_in + 2 * SPLINE_PAD, n_in): samples -> B-spline coefficients of the edge-padded, mirrored signal."""
+    n = n_in + 2 * SPLINE_PAD
+    # The inverse of the tridiagonal [1, 4, 1] / 6 in closed form: on the infinite signal coefficient
+    # i weighs sample j by g(|i - j|). Mirror ends add one image of each sample beyond either end
+    # (an end sample is its own image); farther images weigh less than 0.268^(n - 1), n >= 25.
+    g = -6 * SPLINE_POLE / (1 - SPLINE_POLE**2) * SPLINE_POLE ** np.arange(2 * n)
+    i, j = np.arange(n)[:, None], np.arange(n)[None, :]
+    response = g[np.abs(i - j)]
+    response[:, 1:] += g[i + j[:, 1:]]
+    response[:, :-1] += g[2 * (n - 1) - i - j[:, :-1]]
+    padded_from = np.clip(np.arange(n) - SPLINE_PAD, 0, n_in - 1)
+    prefilter = np.zeros((n, n_in))
+    np.add.at(prefilter.T, padded_from, response.T)
+    return prefilter
+
+
+def apply_matrix(matrix: np.ndarray, array: Array, axis: int, xp: object = np) -> Array:
+    """Resample axis 1 or 2 of `array` (z, y, x) float32 by `matrix` (n_out, n_in).
+
+    Works block by block of output samples on the columns that hold weight, which for a cubic
+    spline is a band about 32 samples wider than the block's own footprint.
+    """
+    n_out, n_in = matrix.shape
+    if n_out == n_in and np.array_equal(matrix, np.eye(n_in, dtype=matrix.dtype)):
+        return array
+    shape = list(array.shape)
+    shape[axis] = n_out
+    result = xp.empty(shape, array.dtype)  # type: ignore[attr-defined]
+    for start in range(0, n_out, BLOCK):
+        rows = matrix[start : start + BLOCK]
+        used = np.flatnonzero(rows.any(axis=0))
+        first, last = int(used[0]), int(used[-1]) + 1
+        weights = xp.asarray(rows[:, first:last])  # type: ignore[attr-defined]
+        if axis == 1:
+            result[:, start : start + BLOCK] = xp.matmul(weights, array[:, first:last])  # type: ignore[attr-defined]
+        else:
+            result[:, :, start : start + BLOCK] = xp.matmul(array[:, :, first:last], weights.T)  # type: ignore[attr-defined]
+    return result

@@ -1,0 +1,100 @@
+"""A scan as one network sees it, and the way back: stored -> turned -> cropped -> seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, floor
+
+import numpy as np
+
+from ..boxes import Box, Shape, clipped, shape_of, whole
+from ..card import Card
+from ..scan import Grid, Scan, Spacing, turn, turned
+from .resize import resampled_shape
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """Axes are (z, y, x) of the network, except where "stored" is said.
+
+    stored   the scan's own grid
+    axes     for each axis of the network the stored axis that it is
+    flips    whether it runs the other way
+    crop     what of the turned scan is not 0
+    spacing  mm, at which the network sees it
+    shape    of what it sees
+    """
+
+    stored: Grid
+    axes: tuple[int, int, int]
+    flips: tuple[bool, bool, bool]
+    crop: Box
+    spacing: Spacing
+    shape: Shape
+
+    @classmethod
+    def of(cls, scan: Scan, card: Card) -> View:
+        """How the network of a card sees a scan."""
+        axes, flips = turn(scan.grid.orientation, card.orientation or scan.grid.orientation)
+        axes = (axes[card.axes[0]], axes[card.axes[1]], axes[card.axes[2]])
+        flips = (flips[card.axes[0]], flips[card.axes[1]], flips[card.axes[2]])
+        crop = nonzero_box([turned(channel, axes, flips) for channel in scan.channels])
+        spacing = [scan.grid.spacing[axis] for axis in axes]
+        z, y, x = (max(n, 1) for n in resampled_shape(shape_of(crop), spacing, card.spacing))
+        return cls(scan.grid, axes, flips, crop, card.spacing, (z, y, x))
+
+    @property
+    def own_spacing(self) -> Spacing:
+        """mm, of the scan's voxels."""
+        z, y, x = (self.stored.spacing[axis] for axis in self.axes)
+        return z, y, x
+
+    def cropped(self, stored: np.ndarray) -> np.ndarray:
+        """A view of an array (..., z, y, x) on the stored grid: turned, and what is not 0 of it."""
+        return turned(stored, self.axes, self.flips)[(..., *self.crop)]
+
+    def box(self, stored: Box, margin: float) -> Box:
+        """A box of the stored grid, which meets `crop`, as one of what the network sees, with mm around it."""
+        sizes = [self.stored.shape[axis] for axis in self.axes]
+        z, y, x = (
+            slice(size - stored[axis].stop, size - stored[axis].start) if flip else stored[axis]
+            for axis, flip, size in zip(self.axes, self.flips, sizes, strict=True)
+        )
+        box = []
+        meets = clipped((z, y, x), self.crop)
+        for part, crop, n, mm in zip(meets, self.crop, self.shape, self.spacing, strict=True):
+            own = crop.stop - crop.start
+            low = floor((part.start - crop.start) * n / own - margin / mm)
+            high = ceil((part.stop - crop.start) * n / own + margin / mm)
+            box.append(slice(max(low, 0), min(high, n)))
+        return box[0], box[1], box[2]
+
+
+def nonzero_box(channels: Sequence[np.ndarray]) -> Box:
+    """The smallest box that holds every voxel other than 0 of any channel (z, y, x); the whole volume where all are 0.
+
+    nnU-Net fills holes in the mask first, which does not change its box. Planes are peeled from
+    the outside, so that a scan without a zero border, the usual one, costs six planes.
+    """
+    shape = channels[0].shape
+    boxes = [box for channel in channels if (box := _nonzero(channel)) is not None]
+    if not boxes:
+        return whole(shape)
+    z, y, x = (slice(min(box[axis].start for box in boxes), max(box[axis].stop for box in boxes)) for axis in range(3))
+    return z, y, x
+
+
+def _nonzero(voxels: np.ndarray) -> Box | None:
+    box = [slice(0, n) for n in voxels.shape]
+    for axis in range(3):
+        low, high = 0, voxels.shape[axis]
+        planes = np.moveaxis(voxels[tuple(box)], axis, 0)
+        while low < high and not planes[low].any():
+            low += 1
+        if low == high:
+            return None
+        while not planes[high - 1].any():
+            high -= 1
+        box[axis] = slice(low, high)
+    return box[0], box[1], box[2]

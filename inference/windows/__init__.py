@@ -1,0 +1,1 @@
+"""Where a network looks, and how windows become one volume."""

@@ -1,0 +1,140 @@
+"""Contents and looks that few scans show, painted into patches: for training.augment.
+
+Stomach and duodenum full of water, food, positive contrast or gas, or collapsed; gallbladders with sludge and stones;
+bowel, which has no label, with all of these; livers and spleens that enhance unevenly without a tumour. A network of
+33 patients took a stomach full of bright contrast for gallbladder, liver and tumour. No label changes. Arrays are
+(1, 1, z, y, x), LPS, so that the patient's front is at small y; lengths are mm, values HU.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from training.labels import ORGANS
+
+if TYPE_CHECKING:
+    from training.augment import Chance
+    from training.settings import Shape, Spacing
+
+_LIVER, _SPLEEN, _GALLBLADDER, _STOMACH, _DUODENUM = (
+    ORGANS[name] for name in ("liver", "spleen", "gallbladder", "stomach", "duodenum")
+)
+HOLLOW = ((_STOMACH,), (_STOMACH, _DUODENUM), (_DUODENUM,))  # filled together, with SHARES
+SHARES = (0.55, 0.25, 0.20)
+KINDS = ("water", "food", "contrast", "tissue", "gas")  # tissue: a collapsed organ, wall against wall
+KIND_SHARES = (0.20, 0.20, 0.30, 0.18, 0.12)
+GAS = -900.0
+LEAST = 60  # voxels of an organ, for it to be painted
+
+
+def with_contents(chance: Chance, hu: Tensor, label: Tensor, spacing: Spacing) -> Tensor:
+    """`hu` with other contents in stomach or duodenum, or both; unchanged if they are not in the patch."""
+    rng = chance.rng
+    organs = HOLLOW[rng.choice(len(HOLLOW), p=SHARES)]
+    lumen = _lumen(label, organs, rng.uniform(1.5, 4.5), spacing)
+    if float(lumen.sum()) < LEAST:
+        return hu
+    wall = rng.uniform(30, 105) + 4 * _grain(chance, hu, 10, spacing)  # else the old contents would shine as a rim
+    hu = torch.lerp(hu, wall, _lumen(label, organs, 0.0, spacing))
+    return torch.lerp(hu, _content(chance, lumen, spacing), lumen)
+
+
+def with_bile(chance: Chance, hu: Tensor, label: Tensor, spacing: Spacing) -> Tensor:
+    """`hu` with other bile in the gallbladder: clear, bright as days after contrast, or with stones."""
+    rng = chance.rng
+    lumen = _lumen(label, (_GALLBLADDER,), 1.0, spacing)
+    if float(lumen.sum()) < LEAST:
+        return hu
+    bile = torch.full_like(hu, rng.uniform(-5, 30) if rng.random() < 0.7 else rng.uniform(40, 250))
+    bile = bile + 3 * _grain(chance, hu, 8, spacing)
+    if rng.random() < 0.35:
+        bile = bile + (_grain(chance, hu, rng.uniform(5, 12), spacing) > 1.3) * rng.uniform(50, 500)
+    return torch.lerp(hu, bile, lumen)
+
+
+def with_bowel(chance: Chance, hu: Tensor, label: Tensor, spacing: Spacing) -> Tensor:
+    """`hu` with up to four loops of bowel among what has no label, each with contents of its own."""
+    rng = chance.rng
+    free = (label == 0) & (hu > -150) & (hu < 200)  # neither air nor bone
+    voxels = (free & (hu > -30) & (hu < 110)).flatten().nonzero()[:, 0]
+    if len(voxels) < LEAST:
+        return hu
+    for _ in range(int(rng.integers(1, 5))):
+        centre = np.unravel_index(int(voxels[rng.integers(len(voxels))]), hu.shape[2:])
+        radius = float(np.exp(rng.uniform(np.log(7), np.log(24))))
+        long = rng.integers(3)
+        squared = torch.zeros_like(hu)
+        for axis, (size, middle, step) in enumerate(zip(hu.shape[2:], centre, spacing, strict=True)):
+            reach = radius * (rng.uniform(1.0, 3.0) if axis == long else rng.uniform(0.8, 1.2))
+            along = ((torch.arange(size, device=hu.device) - int(middle)).float() * step / reach) ** 2
+            squared = squared + along.view([-1 if other == axis else 1 for other in range(3)])
+        rough = squared.sqrt() + 0.2 * _grain(chance, hu, radius + 8, spacing)
+        loop = ((1 - rough) * radius / 2.5).clamp(0, 1) * free
+        if float(loop.sum()) >= LEAST:
+            hu = torch.lerp(hu, _content(chance, loop, spacing), loop)
+    return hu
+
+
+def with_perfusion(chance: Chance, hu: Tensor, label: Tensor, spacing: Spacing) -> Tensor:
+    """`hu` with regions of liver or spleen brighter or darker than the rest, as early phases and fat make them."""
+    rng = chance.rng
+    organ = _LIVER if rng.random() < 0.7 else _SPLEEN
+    region = torch.sigmoid(rng.uniform(2, 8) * (_grain(chance, hu, rng.uniform(15, 60), spacing) - rng.uniform(0, 1)))
+    return hu + rng.choice([-1.0, 1.0]) * rng.uniform(6, 32) * region * (label == organ)
+
+
+def _lumen(label: Tensor, organs: tuple[int, ...], wall: float, spacing: Spacing) -> Tensor:
+    """0..1: what lies inside of the organs by more than `wall`, with an edge as soft as a voxel."""
+    inside = torch.zeros_like(label, dtype=torch.float32)
+    for organ in organs:
+        inside = inside.masked_fill_(label == organ, 1.0)
+    for axis, step in enumerate(spacing):
+        reach = round(wall / step)
+        if reach:
+            kernel, padding = [1, 1, 1], [0, 0, 0]
+            kernel[axis], padding[axis] = 2 * reach + 1, reach
+            inside = -F.max_pool3d(-inside, tuple(kernel), 1, tuple(padding))
+    return F.avg_pool3d(inside, 3, 1, 1, count_include_pad=False)
+
+
+def _content(chance: Chance, lumen: Tensor, spacing: Spacing) -> Tensor:
+    """HU of what fills `lumen`: one kind or two that lie side by side, at times with gas above a level."""
+    rng = chance.rng
+    content = _one_content(chance, lumen, spacing)
+    if rng.random() < 0.35:
+        beside = torch.sigmoid(6 * _grain(chance, lumen, rng.uniform(15, 50), spacing))
+        content = torch.lerp(content, _one_content(chance, lumen, spacing), beside)
+    if rng.random() < 0.4:
+        filled = lumen.sum((0, 1, 2, 4)).cumsum(0)  # from the front: the patient lies on the back
+        front = (filled < float(filled[-1]) * rng.uniform(0.1, 0.7)).view(-1, 1)
+        content = torch.where(front, GAS, content)
+    return content
+
+
+def _one_content(chance: Chance, lumen: Tensor, spacing: Spacing) -> Tensor:
+    rng = chance.rng
+    kind = rng.choice(KINDS, p=KIND_SHARES)
+    if kind == "gas":
+        return torch.full_like(lumen, GAS)
+    if kind == "water":
+        return rng.uniform(-5, 28) + 3 * _grain(chance, lumen, 10, spacing)
+    if kind == "contrast":
+        level = np.exp(rng.uniform(np.log(110), np.log(600)))
+        return level * (1 + rng.uniform(0, 0.2) * _grain(chance, lumen, 25, spacing))
+    if kind == "tissue":
+        return rng.uniform(30, 110) + rng.uniform(4, 25) * _grain(chance, lumen, rng.uniform(5, 12), spacing)
+    food = rng.uniform(0, 90) + rng.uniform(10, 50) * _grain(chance, lumen, rng.uniform(5, 12), spacing)
+    if rng.random() < 0.5:  # bubbles
+        food = torch.where(_grain(chance, lumen, 6, spacing) > rng.uniform(1.2, 2.2), GAS / 2, food)
+    return food
+
+
+def _grain(chance: Chance, like: Tensor, length: float, spacing: Spacing) -> Tensor:
+    """Smooth noise of unit variance, shaped as `like`, with bumps of about `length`."""
+    shape: Shape = (like.shape[2], like.shape[3], like.shape[4])
+    return chance.field(shape, [int(size * step / length) for size, step in zip(shape, spacing, strict=True)])
