@@ -56,6 +56,7 @@ def test_no_container_is_no_memory(tmp_path: Path) -> None:
     assert container_mb(tmp_path / "cid") == 0
 
 
+@pytest.mark.slow
 def test_run_measures_every_case_alone_and_score_scores_it(
     blob: np.ndarray, save_scan: Callable[..., Path], tiny_weights: Path, tmp_path: Path
 ) -> None:
@@ -90,6 +91,7 @@ def test_run_measures_every_case_alone_and_score_scores_it(
     assert scores["scores"]["a"]["1"] == {"dsc": 1.0, "nsd": 1.0}
 
 
+@pytest.mark.slow
 def test_a_killed_run_keeps_what_it_measured_and_goes_on(
     blob: np.ndarray, save_scan: Callable[..., Path], tiny_weights: Path, tmp_path: Path
 ) -> None:
@@ -118,6 +120,7 @@ def test_a_killed_run_keeps_what_it_measured_and_goes_on(
     assert json.loads(out.read_text()) == document
 
 
+@pytest.mark.slow
 def test_known_memory_for_a_known_time_measures_right() -> None:
     hold = "import time; block = b'x' * 300_000_000; time.sleep(2); del block; time.sleep(1)"
     empty = watch([sys.executable, "-c", "import time; time.sleep(3)"])

@@ -22,7 +22,8 @@ pytest.importorskip("nnunetv2")
 from inference.card import Channel, read_card  # noqa: E402
 from inference.engines.choose import choose, load  # noqa: E402
 from inference.errors import WeightsError  # noqa: E402
-from tests.conftest import TINY_PATCH, write_model  # noqa: E402
+from tests.conftest import NETWORKS  # noqa: E402
+from tests.made.networks import TINY_PATCH, export_pair, write_model  # noqa: E402
 from tests.training.conftest import TINY  # noqa: E402
 from training import export as exporter  # noqa: E402
 from training.network import build_student  # noqa: E402
@@ -34,8 +35,40 @@ def change(path: Path, **fields: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
-def test_what_the_card_says(tiny_weights: Path) -> None:
-    card = read_card(tiny_weights / "tumor")
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pair of tests/networks, exported now."""
+    weights = tmp_path_factory.mktemp("exported")
+    export_pair(weights)
+    return weights
+
+
+@pytest.mark.slow
+def test_the_committed_networks_are_what_the_exporter_makes_of_them(exported: Path) -> None:
+    """Values and not bytes: PyTorch draws random weights with other last bits on another processor."""
+    for name in ("organ", "tumor"):
+        card, held = (json.loads((folder / name / "card.json").read_text()) for folder in (exported, NETWORKS))
+        assert sorted(card.pop("files")) == sorted(held.pop("files"))
+        for one in (card, held):
+            del one["source"]["checkpoint_sha256"]
+        assert card == held
+        for file in ("model.onnx", "model_f16.onnx"):
+            made, kept = (onnx.load(folder / name / file) for folder in (exported, NETWORKS))
+            weights, expected = (
+                {one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer} for model in (made, kept)
+            )
+            assert list(weights) == list(expected)
+            for key, value in expected.items():
+                rounding = 1e-3 if value.dtype == np.float16 else 1e-5
+                np.testing.assert_allclose(weights[key], value, rtol=rounding, atol=1e-5 * np.abs(value).max())
+            for model in (made, kept):
+                del model.graph.initializer[:]
+            assert made == kept, f"{file} has another graph: python -m tests.made.networks"
+
+
+@pytest.mark.slow
+def test_what_the_card_says(exported: Path) -> None:
+    card = read_card(exported / "tumor")
     assert card.patch == tuple(TINY_PATCH)
     assert card.window_multiple is None  # it has instance norms
     assert card.spacing == (4.0, 3.0, 3.0)
@@ -49,15 +82,17 @@ def test_what_the_card_says(tiny_weights: Path) -> None:
         assert card.file(name).is_file()
 
 
-def test_one_file_without_traces_of_the_machine(tiny_weights: Path) -> None:
-    folder = tiny_weights / "organ"
+@pytest.mark.slow
+def test_one_file_without_traces_of_the_machine(exported: Path) -> None:
+    folder = exported / "organ"
     assert sorted(path.name for path in folder.iterdir()) == ["card.json", "model.onnx", "model_f16.onnx"]
     assert b"/site-packages/" not in (folder / "model.onnx").read_bytes()
     (image,) = onnx.load(folder / "model.onnx").graph.input
     assert [d.dim_param or d.dim_value for d in image.type.tensor_type.shape.dim] == ["batch", 1, "z", "y", "x"]
 
 
-def test_any_batch_and_size_equals_the_module(tiny_model: Path, tiny_weights: Path) -> None:
+@pytest.mark.slow
+def test_any_batch_and_size_equals_the_module(tiny_model: Path, exported: Path) -> None:
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
     plans = json.loads((tiny_model / "plans.json").read_text())["configurations"]["tiny"]["architecture"]
@@ -69,12 +104,13 @@ def test_any_batch_and_size_equals_the_module(tiny_model: Path, tiny_weights: Pa
     from onnx.reference import ReferenceEvaluator
 
     batch = np.random.default_rng(0).normal(size=(2, 1, 4, 24, 16)).astype(np.float32)
-    (logits,) = ReferenceEvaluator(str(tiny_weights / "organ" / "model.onnx")).run(None, {"image": batch})
+    (logits,) = ReferenceEvaluator(str(exported / "organ" / "model.onnx")).run(None, {"image": batch})
     with torch.inference_mode():
         expected = network.eval()(torch.from_numpy(batch)).numpy()
     np.testing.assert_allclose(logits, expected, atol=1e-3 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_a_residual_encoder_with_turned_axes(tmp_path: Path) -> None:
     model = write_model(
         tmp_path / "m",
@@ -137,6 +173,7 @@ def test_several_folds_need_a_choice(tmp_path: Path) -> None:
     refused(tmp_path, "fold_0, fold_1: choose one with --fold")
 
 
+@pytest.mark.slow
 def test_an_engine_that_differs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_model(tmp_path / "m")
     monkeypatch.setattr(exporter, "LARGEST_DIFFERENCE", 0.0)
@@ -174,6 +211,7 @@ def shared_weights(student: Module, tmp_path_factory: pytest.TempPathFactory) ->
     return folder / "unified"
 
 
+@pytest.mark.slow
 def test_weights_that_float16_holds_lie_once_beside_both_graphs(student: Module, shared_weights: Path) -> None:
     card = read_card(shared_weights)
     assert set(card.files) == {"model.onnx", "model_f16.onnx", "weights.bin"}
@@ -191,6 +229,7 @@ def test_weights_that_float16_holds_lie_once_beside_both_graphs(student: Module,
             np.testing.assert_array_equal(value, student.get_parameter(weight).detach().numpy())
 
 
+@pytest.mark.slow
 def test_every_engine_answers_as_the_module_from_shared_weights(student: Module, shared_weights: Path) -> None:
     card = read_card(shared_weights)
     batch = np.random.default_rng(0).normal(size=(1, 1, *TINY.patch)).astype(np.float32)
@@ -201,6 +240,7 @@ def test_every_engine_answers_as_the_module_from_shared_weights(student: Module,
         np.testing.assert_allclose(answer, expected, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_a_file_of_weights_can_be_read_by_all_who_can_read_the_graph(shared_weights: Path) -> None:
     modes = {(shared_weights / name).stat().st_mode & 0o777 for name in ("model.onnx", "weights.bin")}
     umask = os.umask(0)
@@ -208,6 +248,7 @@ def test_a_file_of_weights_can_be_read_by_all_who_can_read_the_graph(shared_weig
     assert modes == {0o666 & ~umask}
 
 
+@pytest.mark.slow
 def test_weights_that_float16_does_not_hold_stay_in_two_graphs_and_nothing_of_before_is_left(
     student: Module, shared_weights: Path, tmp_path: Path
 ) -> None:
