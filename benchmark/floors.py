@@ -21,7 +21,8 @@ from openvino import opset13 as ops
 
 from benchmark.run import host
 from inference.anatomy.look import body
-from inference.card import Card, read_cards
+from inference.card import Card
+from inference.cards import read_cards
 from inference.formats.reading import read_scan
 from inference.grids.prepare import prepare
 from inference.grids.view import View

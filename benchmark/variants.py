@@ -23,7 +23,7 @@ import nibabel as nib
 import numpy as np
 
 from benchmark.parity import Agreement, agreement
-from inference.card import read_cards
+from inference.cards import read_cards
 
 REFERENCE = ("--plan", "dense", "--precision", "f32")
 CUT = 8.0  # mm

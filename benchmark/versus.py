@@ -14,7 +14,7 @@ import numpy as np
 from benchmark.parity import agreement
 from benchmark.peers import PEERS, Networks, write_models
 from benchmark.run import FORMAT, VERSION, host, watch, write
-from inference.card import read_cards
+from inference.cards import read_cards
 from inference.formats.cases import find_cases
 
 KEPT = ("wall_s", "cpu_s", "host_memory", "gpu_memory")

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from .arrays import array_library, free_blocks
-from .card import Card, read_cards, smaller_way, way_of
+from .card import Card
+from .cards import read_cards, smaller_way, way_of
 from .engines.choose import Choice, choose, load
 from .errors import ScanWarning, WeightsError
 from .given import checked_scan, scan_of

@@ -11,7 +11,7 @@ from time import perf_counter
 import numpy as np
 
 from . import errors, machine
-from .card import digests
+from .cards import digests
 from .errors import CaseError, UnwrittenError, one_line, shown
 from .formats.cases import Case
 from .formats.nifti import file as nifti

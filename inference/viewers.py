@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from .card import read_cards
+from .cards import read_cards
 from .errors import OutputError, VisceraError
 from .labels import Structure, structures
 from .options import WEIGHTS

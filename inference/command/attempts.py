@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 
-from ..card import Card, digests, smaller_way
+from ..card import Card
+from ..cards import digests, smaller_way
 from ..errors import UnwrittenError, VisceraError, retold, shown
 from ..formats.cases import Case
 from ..formats.outputs import Identity, forget_copy, identities, make_room
@@ -65,7 +66,7 @@ class Attempts:
     def begin(self, case: Case, title: str) -> None:
         """Keep what is there, refuse the case, or give it to a worker."""
         start = perf_counter()
-        if taken := self._taken_name(case):
+        if taken := case.refused or self._taken_name(case):
             self._done(case, title, start, self._failure(case, taken), labels=False)
             return
         options = self.request.options
@@ -192,11 +193,9 @@ class Attempts:
 
     def _taken_name(self, case: Case) -> str | None:
         """Why the labels of a case would take the place of those of another case of this run, if so."""
-        name = shown(case.scan.name)
-        if case.twin:
-            return f"{name} is left out: {shown(case.twin.name)} has the same case name"
         if _file(case.labels) & self.written:  # a file system may take A.nii.gz and a.nii.gz for one file
-            return f"{name} is left out: another case of this run has written {shown(case.labels.name)} already"
+            name, labels = shown(case.scan.name), shown(case.labels.name)
+            return f"{name} is left out: another case of this run has written {labels} already"
         return None
 
     def _say(self, case: Case, title: str, record: Record) -> None:

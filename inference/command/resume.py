@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..card import Card, digests
+from ..card import Card
+from ..cards import digests
 from ..errors import ScanError, shown
 from ..formats.atomic import write_json
 from ..formats.cases import Case

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import machine
-from ..card import Card, digests, read_cards, way_of
+from ..card import Card
+from ..cards import digests, read_cards, way_of
 from ..errors import OutputError, VisceraError, shown
 from ..formats.atomic import remove_parts
 from ..formats.cases import Found, find_cases

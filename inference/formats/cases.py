@@ -25,16 +25,16 @@ REFERENCE = f"treated as reference labels, since a scan of the same name with {C
 class Case:
     """One scan to segment.
 
-    name    of the case: the file's name without channel and format
-    scan    the file, or the folder of a DICOM series
-    labels  the file to write
-    twin    another scan that has this name already: this one fails, or one would overwrite the other
+    name     of the case: the file's name without channel and format
+    scan     the file, or the folder of a DICOM series
+    labels   the file to write
+    refused  why it is not segmented but fails, a sentence, such as that another scan has this name already
     """
 
     name: str
     scan: Path
     labels: Path
-    twin: Path | None = None
+    refused: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,10 @@ def find_cases(inputs: Path, outputs: Path, names: Sequence[str] = ()) -> Found:
     cases: dict[str, list[Case]] = {}
     for scan, name in sorted(scans.items(), key=lambda item: (item[1], item[0])):
         same = cases.setdefault(name, [])
-        same.append(Case(name, scan, labels_file(outputs, name), twin=same[0].scan if same else None))
+        refused = None
+        if same:  # one would overwrite the other
+            refused = f"{shown(scan.name)} is left out: {shown(same[0].scan.name)} has the same case name"
+        same.append(Case(name, scan, labels_file(outputs, name), refused))
     if names:
         left_out = []
         for name in names:

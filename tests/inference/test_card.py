@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from inference.card import read_card, read_cards
+from inference.card import read_card
+from inference.cards import read_cards
 from inference.errors import WeightsError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from inference.card import read_cards
+from inference.cards import read_cards
 from inference.labels import BY_KEY, ORGANS, TABLE, TUMOR, distinct_colour, structures
 from inference.options import WEIGHTS
 

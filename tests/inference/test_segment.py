@@ -11,7 +11,7 @@ import pytest
 
 from inference.anatomy.look import AROUND_ORGANS
 from inference.boxes import bounding
-from inference.card import smaller_way, way_of
+from inference.cards import smaller_way, way_of
 from inference.errors import ScanError
 from inference.options import ABDOMEN, DENSE, WAYS, Way
 from inference.record import Record

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from inference import __version__
-from inference.card import digests
+from inference.cards import digests
 from inference.command.resume import fits
 from inference.formats.cases import Case
 from inference.formats.outputs import digest
