@@ -7,6 +7,8 @@ from pathlib import Path
 NIFTI = (".nii.gz", ".nii")
 METAIMAGE = (".mha", ".mhd")
 NRRD = (".nrrd", ".nhdr")
+SEGMENTATION = ".seg.nrrd"  # 3D Slicer's: never a scan
+FORMATS = ("nii.gz", "seg.nrrd")  # that label maps are written in, the usual one first; files end in a dot and these
 CHANNEL = "_0000"  # nnU-Net's and FLARE's suffix of the first, here the only, image channel
 
 
@@ -24,11 +26,21 @@ def case_of(name: str) -> str:
     return whole.removesuffix(CHANNEL).lstrip(".") or whole.lstrip(".") or "scan"
 
 
-def labels_file(outputs: Path, case: str) -> Path:
-    """OUTPUTS/X.nii.gz."""
-    return outputs / f"{case}.nii.gz"
+def labels_file(outputs: Path, case: str, kind: str = FORMATS[0]) -> Path:
+    """OUTPUTS/X.nii.gz, or with the ending of another of FORMATS."""
+    return outputs / f"{case}.{kind}"
+
+
+def format_of(labels: Path) -> str | None:
+    """Which of FORMATS a file is in by its name, if in any."""
+    return next((kind for kind in FORMATS if labels.name.endswith(f".{kind}")), None)
+
+
+def siblings(labels: Path) -> list[Path]:
+    """The names of a label map in each of FORMATS."""
+    return [labels_file(labels.parent, labels.name.removesuffix(f".{format_of(labels)}"), kind) for kind in FORMATS]
 
 
 def record_file(labels: Path) -> Path:
-    """X.json beside X.nii.gz."""
-    return labels.with_name(labels.name.removesuffix(".nii.gz") + ".json")
+    """X.json beside X.nii.gz, X.seg.nrrd or both."""
+    return labels.with_name(labels.name.removesuffix(f".{format_of(labels)}") + ".json")

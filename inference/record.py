@@ -31,6 +31,7 @@ class Record:
     dropped    name of a label -> voxels that lay far from the rest of their organ and were taken out
     windows    network -> windows run, windows of the dense plan that were not, and voxels (z, y, x) of one
     labels     value in the label map -> name, voxels, ml
+    outputs    format -> sha256 of each file that holds the labels
     unwritten  the labels could not be written
     """
 
@@ -56,7 +57,7 @@ class Record:
     dropped: dict[str, int] = field(default_factory=dict)
     windows: dict[str, dict[str, Any]] = field(default_factory=dict)
     labels: dict[str, dict[str, Any]] | None = None
-    output_sha256: str | None = None
+    outputs: dict[str, str] = field(default_factory=dict)
     peak_memory_mb: float | None = None
     unwritten: bool = False
     _inner: float = field(default=0.0, repr=False, compare=False)  # s of stages that ended inside the one that runs
@@ -88,6 +89,8 @@ class Record:
             if one.name == "windows":
                 document["windows_run"] = sum(windows["run"] for windows in value.values())
                 document["windows_skipped"] = sum(windows["skipped"] for windows in value.values())
+            if one.name == "outputs" and "nii.gz" in value:
+                document["output_sha256"] = value["nii.gz"]
             if (value is not None or one.name == "error") and (value or one.name not in LEFT_OUT):
                 document[one.name] = value
         document.pop("_inner", None)

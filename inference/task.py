@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,11 @@ from . import errors, machine
 from .cards import digests
 from .errors import CaseError, UnwrittenError, one_line, shown
 from .formats.cases import Case
-from .formats.nifti import file as nifti
 from .formats.reading import read_scan
 from .formats.sources import scan_digest
-from .names import case_of, labels_file
+from .formats.writing import write
+from .formats.written import Written
+from .names import FORMATS, case_of, format_of, labels_file
 from .options import Way
 from .predictor import Predictor
 from .record import Record
@@ -25,11 +27,17 @@ from .scan import Grid, Scan
 from .segment import Progress, Quiet
 
 
-def segment_file(predictor: Predictor, scan: str | Path, outputs: str | Path) -> Record:
+def segment_file(
+    predictor: Predictor, scan: str | Path, outputs: str | Path, formats: Sequence[str] = FORMATS[:1]
+) -> Record:
     """Segment a file, or the folder of a DICOM series, to OUTPUTS/X.nii.gz. Nothing is raised: the record says how it
-    went. No record is written beside the labels."""
+    went. No record is written beside the labels.
+
+    formats  of the label map: "nii.gz", "seg.nrrd" or both
+    """
     name = case_of(Path(scan).name)
-    return run_case(predictor, Case(name, Path(scan), labels_file(Path(outputs), name)))
+    labels, *also = (labels_file(Path(outputs), name, kind) for kind in formats)
+    return run_case(predictor, Case(name, Path(scan), labels, also=tuple(also)))
 
 
 def run_case(predictor: Predictor, case: Case, progress: Progress | None = None, way: Way | None = None) -> Record:
@@ -72,10 +80,9 @@ def _run(predictor: Predictor, case: Case, record: Record, way: Way, progress: P
     record.warnings += record.fallback
     record.labels = _found(labels, scan.grid, predictor.labels)
     with record.stage("write"):  # last of all: once a label map is there, nothing may fail any more
-        written = nifti.write_labels(case.labels, labels, scan)
-    record.output_sha256 = written.sha256
-    if written.doubt:
-        record.warnings.append(written.doubt)
+        written = write(labels, scan, case.outputs, predictor.labels)
+    record.outputs = digests_of(case, written)
+    record.warnings += dict.fromkeys(one.doubt for one in written if one.doubt)
 
 
 def _labels(predictor: Predictor, scan: Scan, record: Record, way: Way, progress: Progress) -> np.ndarray:
@@ -123,6 +130,11 @@ def _found(labels: np.ndarray, grid: Grid, names: dict[int, str]) -> dict[str, d
         for value, name in sorted(names.items())
         if counts[value]
     }
+
+
+def digests_of(case: Case, written: Sequence[Written]) -> dict[str, str]:
+    """Format -> sha256 of the files of a case."""
+    return {str(format_of(path)): one.sha256 for path, one in zip(case.outputs, written, strict=True)}
 
 
 def cause(error: Exception) -> str:

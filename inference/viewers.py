@@ -62,7 +62,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         cards = read_cards(arguments.weights, arguments.networks.split(",") if arguments.networks else None)
-        table = structures({label.value: label.name for card in cards for label in card.labels if label.value})
+        table = structures({value: name for card in cards for value, name in card.names.items()})
         for ending, text in ((".label", itk_snap(table)), (".ctbl", slicer(table))):
             Path(f"{arguments.out}{ending}").write_text(text, encoding="utf-8")
     except OSError as error:

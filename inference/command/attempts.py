@@ -13,6 +13,7 @@ from ..cards import digests, smaller_way
 from ..errors import UnwrittenError, VisceraError, retold, shown
 from ..formats.cases import Case
 from ..formats.outputs import Identity, forget_copy, identities, make_room
+from ..names import format_of
 from ..options import Way
 from ..record import Record
 from . import resume
@@ -27,14 +28,14 @@ class _Attempt:
     """A case that is in a worker's hands.
 
     way     in which it is segmented; None once an empty label map was asked for
-    before  where an earlier label map is, if it was renamed
+    before  where files that were in the place of labels are, if they were renamed
     failed  its record, where an empty label map was asked for
     """
 
     case: Case
     title: str
     way: Way | None
-    before: Path | None
+    before: dict[Path, Path]
     bars: Bars
     start: float = field(default_factory=perf_counter)
     failed: Record | None = None
@@ -72,13 +73,13 @@ class Attempts:
         options = self.request.options
         if self.request.resume and (kept := resume.fits(case, self.cards, self.way, options.precision)):
             say(f"{title}: kept, {shown(case.labels.name)} was made from this scan by these networks")
-            self.written |= _file(case.labels)
+            self.written |= _files(case)
             warnings = [retold(warning, case.name) for warning in kept.warnings]
             self.add(replace(kept, case=shown(case.name), status="kept", warnings=warnings))
             return
         number = self._worker()
         try:
-            before = make_room(case.labels)  # whatever comes of this case: no labels of an earlier run stay
+            before = make_room(case.outputs)  # whatever comes of this case: no labels of an earlier run stay
         except UnwrittenError as error:
             self._done(case, title, start, self._failure(case, str(error), unwritten=True))
             return
@@ -152,22 +153,24 @@ class Attempts:
                 say_error(f"{title}: no empty label map either: {record.error}")
             else:
                 say_warning(f"{title}: an empty label map was written, as --on-error empty asks")
-                attempt.failed.output_sha256 = record.output_sha256
+                attempt.failed.outputs = record.outputs
             record = attempt.failed
         else:
             record.seconds["total"] = perf_counter() - attempt.start
             self._say(case, title, record)
             if record.status == "failed":
-                with suppress(OSError):  # a worker may be killed after it has written them
-                    case.labels.unlink()
+                for path in case.outputs:
+                    with suppress(OSError):  # a worker may be killed after it has written them
+                        path.unlink()
                 if self.request.empty and not record.unwritten:
                     attempt.failed, attempt.way = record, None
                     self._again(attempt)
                     return
         del self.open[number]
-        if forget_copy(attempt.before, record.output_sha256 or ""):
-            record.warnings.append(_moved(case))
-            say_warning(f"{title}: {_moved(case)}")
+        for path, before in attempt.before.items():
+            if forget_copy(before, record.outputs.get(str(format_of(path)), "")):
+                record.warnings.append(_moved(path))
+                say_warning(f"{title}: {_moved(path)}")
         self._write(case, title, record)
 
     def _done(self, case: Case, title: str, start: float, record: Record, labels: bool = True) -> None:
@@ -193,7 +196,7 @@ class Attempts:
 
     def _taken_name(self, case: Case) -> str | None:
         """Why the labels of a case would take the place of those of another case of this run, if so."""
-        if _file(case.labels) & self.written:  # a file system may take A.nii.gz and a.nii.gz for one file
+        if _files(case) & self.written:  # a file system may take A.nii.gz and a.nii.gz for one file
             name, labels = shown(case.scan.name), shown(case.labels.name)
             return f"{name} is left out: another case of this run has written {labels} already"
         return None
@@ -209,7 +212,7 @@ class Attempts:
             say(f"{title}: {record.seconds['total']:.1f} s, {found} labels -> {shown(case.labels)}")
 
     def _write(self, case: Case, title: str, record: Record) -> None:
-        self.written |= _file(case.labels)
+        self.written |= _files(case)
         if self.request.sidecar and (doubt := resume.write(case.labels, record)):
             record.warnings.append(doubt)
             say_warning(f"{title}: {doubt}")
@@ -219,14 +222,15 @@ class Attempts:
         """The run ends before these cases do."""
         for attempt in self.open.values():
             attempt.bars.close()
-            if attempt.before:
-                say_warning(f"{attempt.title}: {_moved(attempt.case)}")
+            for path in attempt.before:
+                say_warning(f"{attempt.title}: {_moved(path)}")
 
 
-def _moved(case: Case) -> str:
-    return f"the {shown(case.labels.name)} that was there is not known to be this program's: it now ends in .before"
+def _moved(path: Path) -> str:
+    return f"the {shown(path.name)} that was there is not known to be this program's: it now ends in .before"
 
 
-def _file(path: Path) -> set[tuple[Identity, str]]:
-    """A file and its name without regard to case. By the file alone, links between equal label maps would count."""
-    return {(identity, path.name.casefold()) for identity in identities(path)}
+def _files(case: Case) -> set[tuple[Identity, str]]:
+    """Label maps that are there, each with its name without regard to case: by the file alone, links between equal
+    ones would count."""
+    return {(identity, path.name.casefold()) for path in case.outputs for identity in identities(path)}

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from .. import errors
 from ..errors import VisceraError
+from ..names import FORMATS
 from ..options import DEVICES, ENGINES, PRECISIONS, WAYS, WEIGHTS, Options
 from ..version import __version__
 from .console import forgiving_streams, say_error
@@ -80,6 +81,7 @@ def parse(arguments: Sequence[str | Path] | None = None) -> Request:
     )
     add("--networks", type=_names, metavar="NAMES", help="in increasing priority (default: organ,tumor, else all)")
     add("--case", type=_name, action="append", default=[], metavar="NAME", help="only this case; may be repeated")
+    add("--format", type=_formats, default=FORMATS[:1], metavar="NAMES", help="nii.gz (default), seg.nrrd or both")
     add("--resume", action="store_true", help="skip cases whose label map was made from the same scan in the same way")
     add("--accept-intensities", action="store_true", help="segment even what cannot be CT in HU, with a warning")
     add("--on-error", choices=("skip", "empty"), default="skip", help="a failed case: no label map, or an empty one")
@@ -95,6 +97,7 @@ def parse(arguments: Sequence[str | Path] | None = None) -> Request:
         outputs=given.outputs,
         options=Options(**{one.name: getattr(given, one.name) for one in fields(Options)}),
         names=tuple(given.case),
+        formats=given.format,
         resume=given.resume,
         empty=given.on_error == "empty",
         timeout=given.timeout,
@@ -135,6 +138,13 @@ def _count(text: str) -> int:
     if count < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")
     return count
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    formats = tuple(dict.fromkeys(name.strip().removeprefix(".") for name in text.split(",")))
+    if unknown := [name for name in formats if name not in FORMATS]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(FORMATS)}")
+    return formats
 
 
 def _names(text: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..names import FORMATS
 from ..options import Options
 
 
@@ -13,6 +14,7 @@ class Request:
     """One call of the command.
 
     names       of cases: only these
+    formats     of the label maps, of names.FORMATS
     resume      keep labels that fit
     empty       a failed case gets an empty label map
     timeout     s without progress after which a case fails
@@ -25,6 +27,7 @@ class Request:
     outputs: Path
     options: Options
     names: tuple[str, ...] = ()
+    formats: tuple[str, ...] = FORMATS[:1]
     resume: bool = False
     empty: bool = False
     timeout: float = 600.0

@@ -48,7 +48,7 @@ def fits(case: Case, cards: Sequence[Card], way: Way, precision: str) -> Record 
             and (record["plan"], record["step"]) == (way.name, way.step)
             and (record["precision"] == precision or _auto_gives(record["precision"], precision))
             and all(isinstance(warning, str) for warning in record["warnings"])  # said again
-            and describes(record, case.labels)
+            and all(describes(record, path) for path in case.outputs)
             and record["input_sha256"] == scan_digest(case.scan)
         )
     except (OSError, ScanError, ValueError, KeyError, TypeError):

@@ -84,15 +84,16 @@ class Run:
     def _prepare(self) -> list[Path]:
         """Find the cases, look that nothing is written over, make the folders; returns what may be written."""
         request = self.request
-        self.found = find_cases(request.inputs, request.outputs, request.names)
+        self.found = find_cases(request.inputs, request.outputs, request.names, request.formats)
         for warning in self.found.warnings:
             say_warning(warning)
         self.cards = read_cards(request.options.weights, request.options.networks)
         inputs = input_files(request.inputs, request.options.weights)
         for case in self.found.cases:
-            check_labels(case.labels, inputs)
+            for path in case.outputs:
+                check_labels(path, inputs)
         self._make_writable(request.outputs)
-        own = [path for case in self.found.cases for path in (case.labels, record_file(case.labels))]
+        own = [path for case in self.found.cases for path in (*case.outputs, record_file(case.labels))]
         own.append(request.outputs / "summary.json")
         remove_parts(own)
         if request.json:

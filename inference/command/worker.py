@@ -1,7 +1,7 @@
 """The process that does the work: it loads the networks once and segments one scan after another.
 
-It is forked and talked to in JSON lines. An order is {"case": fields of a Case, "way": fields of a Way}, or with null
-for the way, which asks for an empty label map; answers are
+It is forked and talked to in JSON lines. An order is {"case": name, scan and outputs of a Case, "way": fields of a
+Way}, or with null for the way, which asks for an empty label map; answers are
 
     {"ready": {...}}               once, what was loaded
     {"fatal": [code, message]}     instead: exit code and sentence of a VisceraError
@@ -55,8 +55,8 @@ def serve(orders: int, answers: int, options: Options) -> int:
     with os.fdopen(orders, encoding="ascii") as lines:
         for line in lines:
             order = json.loads(line)
-            name, scan, labels = (order["case"][field] for field in ("name", "scan", "labels"))
-            case = Case(name, Path(scan), Path(labels))
+            labels, *also = map(Path, order["case"]["outputs"])
+            case = Case(order["case"]["name"], Path(order["case"]["scan"]), labels, also=tuple(also))
             record = worker.segment(case, Way(**order["way"])) if order["way"] else worker.empty(case)
             send({"record": record.to_json()})
     return 0
@@ -88,13 +88,13 @@ class Worker:
     def empty(self, case: Case) -> Record:
         """Write a label map without labels for a scan that failed, if its header can be read."""
         from ..formats import reading
-        from ..task import cause
+        from ..task import cause, digests_of
 
         try:
-            written = reading.write_empty(case.scan, case.labels)
+            written = reading.write_empty(case.scan, case.outputs, self.predictor.labels)
         except Exception as error:
             return Record(error=cause(error))
-        return Record(status="done", output_sha256=written.sha256)
+        return Record(status="done", outputs=digests_of(case, written))
 
     def network(self, name: str, most: int) -> None:
         self.send({"network": name, "most": most})

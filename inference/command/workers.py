@@ -125,7 +125,8 @@ class Workers:
     def send(self, number: int, case: Case, way: Way | None) -> None:
         """Have a case segmented in a way, or with none an empty label map written; "record" is the answer."""
         worker = self._workers[number]
-        fields = {"name": case.name, "scan": os.fspath(case.scan), "labels": os.fspath(case.labels)}
+        outputs = [os.fspath(path) for path in case.outputs]
+        fields = {"name": case.name, "scan": os.fspath(case.scan), "outputs": outputs}
         worker.busy, worker.left = True, self.timeout
         with suppress(BrokenPipeError):  # it is gone, and `receive` says how
             order = {"case": fields, "way": asdict(way) if way else None}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputFolderError, NoInputError, shown
-from ..names import CHANNEL, case_of, labels_file, stem
+from ..names import CHANNEL, FORMATS, case_of, labels_file, stem
 from .entries import SCAN, SLICE, look_at
 
 MOST_CHANNELS = 4  # more files of one name, or numbers with gaps, are a data set that numbers its scans
@@ -29,12 +29,19 @@ class Case:
     scan     the file, or the folder of a DICOM series
     labels   the file to write
     refused  why it is not segmented but fails, a sentence, such as that another scan has this name already
+    also     further files to write, with the same labels in other formats
     """
 
     name: str
     scan: Path
     labels: Path
     refused: str | None = None
+    also: tuple[Path, ...] = ()
+
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        """All files that hold the labels."""
+        return (self.labels, *self.also)
 
 
 @dataclass(frozen=True)
@@ -60,10 +67,11 @@ class Found:
     warnings: list[str]
 
 
-def find_cases(inputs: Path, outputs: Path, names: Sequence[str] = ()) -> Found:
+def find_cases(inputs: Path, outputs: Path, names: Sequence[str] = (), formats: Sequence[str] = FORMATS[:1]) -> Found:
     """The cases of a file, of a folder of scans or of the folder of one DICOM series.
 
-    names  keeps only these; each must be there, and nothing is said about other files
+    names    keeps only these; each must be there, and nothing is said about other files
+    formats  of the label maps
     Raises InputFolderError if `inputs` cannot be opened, NoInputError if it holds no case.
     """
     left_out: list[LeftOut] = []
@@ -77,7 +85,8 @@ def find_cases(inputs: Path, outputs: Path, names: Sequence[str] = ()) -> Found:
         refused = None
         if same:  # one would overwrite the other
             refused = f"{shown(scan.name)} is left out: {shown(same[0].scan.name)} has the same case name"
-        same.append(Case(name, scan, labels_file(outputs, name), refused))
+        labels, *others = (labels_file(outputs, name, kind) for kind in formats)
+        same.append(Case(name, scan, labels, refused, tuple(others)))
     if names:
         left_out = []
         for name in names:

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from ..names import CHANNEL, stem
+from ..names import CHANNEL, SEGMENTATION, stem
 from .layout import detached
 from .outputs import wrote
 from .sources import SLICES
@@ -48,6 +48,8 @@ def look_at(folder: Path, entries: Collection[str], outputs: Path) -> Iterator[t
             look: str | None = SCAN if stem(entry) else None  # a broken link: a case that will fail by name
         elif os.path.isdir(path):
             look = _look_into(path, outputs)
+        elif name.endswith(SEGMENTATION):
+            look = None
         elif whole := stem(entry):
             look = None if f"{whole}.json" in beside and wrote(path) else SCAN
         elif name.endswith(SLICES):

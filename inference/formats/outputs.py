@@ -10,14 +10,14 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 from ..errors import OutputError, UnwrittenError, shown
-from ..names import record_file
+from ..names import format_of, record_file, siblings
 from .atomic import remove_parts, write_atomically
 
 Identity = tuple[int, int]  # device and inode: the same however a path is spelled, linked or mounted
@@ -112,10 +112,12 @@ def wrote(labels: Path) -> bool:
 
 def describes(record: dict[str, Any], labels: Path) -> bool:
     """Whether a record is that of a label map as it is."""
-    if "output_sha256" not in record:
+    outputs = record.get("outputs", {"nii.gz": record.get("output_sha256")})  # the latter before 0.2
+    wanted = outputs.get(format_of(labels)) if isinstance(outputs, dict) else None
+    if not isinstance(wanted, str):
         return False
     try:
-        return bool(record["output_sha256"] == digest(labels))
+        return wanted == digest(labels)
     except OSError:
         return False
 
@@ -140,35 +142,41 @@ def make_writable(folder: Path) -> str | None:
         raise OutputError(f"{shown(folder)} cannot be written by user {os.getuid()}: {error.strerror}{hint}") from error
 
 
-def make_room(labels: Path) -> Path | None:
-    """Take away what lies where labels will be written, so that a failed case leaves none of an earlier run.
+def make_room(outputs: Sequence[Path]) -> dict[Path, Path]:
+    """Take away what lies where the labels of one case will be written, so that a failed case leaves none of an
+    earlier run.
 
-    A label map that is just as this program wrote it is removed. Anything else may be somebody's work: it is renamed.
-    Returns its new path, None if nothing was renamed. Raises UnwrittenError.
+    A label map that is just as this program wrote it is removed, in whatever format: its labels are the earlier run's.
+    Anything else may be somebody's work: it is renamed. Returns the new paths of what was renamed, by their old ones.
+    Raises UnwrittenError.
     """
+    renamed: dict[Path, Path] = {}
+    file = outputs[0]
     try:
-        record = read_record(labels)
-        ours = record is not None and describes(record, labels)
+        for file in outputs:
+            if os.path.isdir(file) and not os.path.islink(file):
+                raise UnwrittenError(f"{shown(file.name)} cannot be written: a folder has that name")
+        record = read_record(outputs[0])
         if record is not None:
-            record_file(labels).unlink()  # it describes labels that go
-        if ours:
-            labels.unlink()
-        elif os.path.isdir(labels) and not os.path.islink(labels):
-            raise UnwrittenError(f"{shown(labels.name)} cannot be written: a folder has that name")
-        elif os.path.lexists(labels):
-            return labels.rename(_free(labels))
+            ours = [file for file in siblings(outputs[0]) if describes(record, file)]
+            record_file(outputs[0]).unlink()  # it describes labels that go
+            for file in ours:
+                file.unlink()
+        for file in outputs:
+            if os.path.lexists(file):
+                renamed[file] = file.rename(_free(file))
     except OSError as error:
-        raise UnwrittenError(f"{shown(labels.name)} cannot be written: {error.strerror}") from error
-    return None
+        raise UnwrittenError(f"{shown(file.name)} cannot be written: {error.strerror}") from error
+    return renamed
 
 
-def forget_copy(before: Path | None, sha256: str) -> bool:
+def forget_copy(before: Path, sha256: str) -> bool:
     """Remove what `make_room` renamed if it holds the very bytes that were written again; whether it stays."""
     with suppress(OSError):
-        if before and digest(before) == sha256:
+        if digest(before) == sha256:
             before.unlink()
             return False
-    return before is not None
+    return True
 
 
 def _free(labels: Path) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from .hounsfield import checked
 from .nifti import file as nifti
 from .nifti.header import PAIR
 from .sources import dicom_files
+from .writing import write
 from .written import Written
 
 
@@ -39,13 +40,13 @@ def peek(path: Path) -> Scan:
     return scan
 
 
-def write_empty(path: Path, labels: Path) -> Written:
+def write_empty(path: Path, outputs: Sequence[Path], names: Mapping[int, str]) -> list[Written]:
     """Write a label map without labels on the grid that the header of a scan tells; its voxels are not read.
 
-    Raises CaseError if the header cannot be read, UnwrittenError if the file cannot be written.
+    Raises CaseError if the header cannot be read, UnwrittenError if a file cannot be written.
     """
     scan = peek(path)
-    return nifti.write_labels(labels, np.zeros(scan.grid.shape, np.uint8), scan)
+    return write(np.zeros(scan.grid.shape, np.uint8), scan, outputs, names)
 
 
 def _reader(path: Path) -> Any:

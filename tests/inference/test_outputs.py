@@ -184,17 +184,17 @@ def test_records_and_summaries_are_known_by_their_content(tmp_path: Path) -> Non
 
 def test_labels_of_this_program_go_and_all_others_are_renamed(tmp_path: Path) -> None:
     labels, record = tmp_path / "x.nii.gz", tmp_path / "x.json"
-    assert make_room(labels) is None
+    assert make_room([labels]) == {}
     labels.write_bytes(b"labels")
     record.write_text(json.dumps(RECORD | {"output_sha256": hashlib.sha256(b"labels").hexdigest()}))
     assert wrote(labels)
-    assert make_room(labels) is None
+    assert make_room([labels]) == {}
     assert os.listdir(tmp_path) == []
 
     record.write_text('{"mine": 1}')
     for name in ("x.nii.gz.before", "x.nii.gz.2.before"):
         labels.write_bytes(b"by hand")
-        before = make_room(labels)
+        before = make_room([labels])[labels]
         assert before == tmp_path / name and before.read_bytes() == b"by hand"
     assert not forget_copy(before, hashlib.sha256(b"by hand").hexdigest())
     assert forget_copy(tmp_path / "x.nii.gz.before", hashlib.sha256(b"labels").hexdigest())
@@ -205,5 +205,5 @@ def test_labels_of_this_program_go_and_all_others_are_renamed(tmp_path: Path) ->
 def test_a_folder_in_the_place_of_labels_stays(tmp_path: Path) -> None:
     (tmp_path / "x.nii.gz").mkdir()
     with pytest.raises(UnwrittenError, match="x.nii.gz cannot be written: a folder has that name"):
-        make_room(tmp_path / "x.nii.gz")
+        make_room([tmp_path / "x.nii.gz"])
     assert (tmp_path / "x.nii.gz").is_dir()

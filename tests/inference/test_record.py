@@ -18,10 +18,11 @@ def test_a_record_survives_json() -> None:
         plan="dense", step=0.5, device="cpu", engine="torch", precision="f32", why=["so"], shape=[3, 4, 5],
         spacing=[1.0, 2.0, 3.0], dropped={"liver": 7}, labels={"1": {"name": "liver", "voxels": 8, "ml": 0.1}},
         windows={"organ": {"run": 2, "skipped": 3, "voxels": [8, 8, 8]}, "tumor": {"run": 1, "skipped": 0}},
-        input_sha256="1", output_sha256="2", peak_memory_mb=3.5,
+        input_sha256="1", outputs={"nii.gz": "2", "seg.nrrd": "3"}, peak_memory_mb=3.5,
     )  # fmt: skip
     document = json.loads(json.dumps(record.to_json()))
     assert (document["windows_run"], document["windows_skipped"]) == (3, 3)
+    assert document["output_sha256"] == "2"
     assert Record.from_json(document) == record
     assert Record.from_json(document | {"of another version": 1}) == record
 
