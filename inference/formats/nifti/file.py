@@ -47,13 +47,14 @@ class Written(NamedTuple):
     doubt: str | None
 
 
-def write_labels(path: Path, labels: np.ndarray, scan: Scan) -> Written:
+def write_labels(path: str | Path, labels: np.ndarray, scan: Scan) -> Written:
     """Write labels (z, y, x) uint8 as .nii.gz on the grid of a scan.
 
     Raises UnwrittenError if the file cannot be written.
 
     The file is the same for the same labels: no time, no name, no text of the scan's is in it.
     """
+    path = Path(path)
     if labels.dtype != np.uint8 or labels.shape != scan.grid.shape:
         raise ValueError(f"labels {labels.dtype} {labels.shape} are not uint8 {scan.grid.shape}")
     try:
