@@ -18,6 +18,7 @@ from .hounsfield import checked
 from .nifti import file as nifti
 from .nifti.header import PAIR
 from .sources import dicom_files
+from .written import Written
 
 
 def read_scan(path: str | Path, accept: bool = False) -> Scan:
@@ -40,7 +41,7 @@ def peek(path: str | Path) -> Scan:
     return scan
 
 
-def write_empty(path: Path, labels: Path) -> nifti.Written:
+def write_empty(path: Path, labels: Path) -> Written:
     """Write a label map without labels on the grid that the header of a scan tells; its voxels are not read.
 
     Raises CaseError if the header cannot be read, UnwrittenError if the file cannot be written.
