@@ -3,7 +3,7 @@
     python -m benchmark.parity MODEL_FOLDER SCANS... [--fold 0] [--engine openvino]
 
 MODEL_FOLDER is an nnU-Net v2 result folder. It is exported, and both programs segment every scan
-by their own command lines; nnU-Net (the optional extra `train`) with --disable_tta, since the
+by their own command lines; nnU-Net (the extra `export`) with --disable_tta, since the
 paper uses no test-time augmentation. Exit code 1 where a scan falls below the thresholds.
 """
 

@@ -1,4 +1,4 @@
-"""Label tables for viewers: `python -m inference.viewers OUT [--weights DIR] [--networks NAMES]`.
+"""Label tables for viewers, a program: OUT [--weights DIR] [--networks NAMES].
 
 Writes OUT.label, which ITK-SNAP reads, and OUT.ctbl, which 3D Slicer reads: names and colours of the labels that these
 networks write. Standard library only.
@@ -55,10 +55,12 @@ def slicer(table: Iterable[Structure]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[2])
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {__package__}.viewers", description=(__doc__ or "").partition("\n\n")[2]
+    )
     parser.add_argument("out", type=Path, metavar="OUT", help="path of both files, without .label and .ctbl")
     parser.add_argument("--weights", type=Path, default=WEIGHTS, metavar="DIR", help="folder of exported networks")
-    parser.add_argument("--networks", metavar="NAMES", help="as python -m inference takes them")
+    parser.add_argument("--networks", metavar="NAMES", help="as the command takes them")
     arguments = parser.parse_args()
     try:
         cards = read_cards(arguments.weights, arguments.networks.split(",") if arguments.networks else None)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -21,6 +22,7 @@ from .request import Request
 from .run import Run
 from .stopping import Stopped, Stopping
 
+PROGRAM = "viscera"
 DESCRIPTION = "Segment abdominal organs and tumours in CT scans. Research use only."
 
 
@@ -51,7 +53,7 @@ def _run(request: Request, stopping: Stopping) -> int:
 
 def parse(arguments: Sequence[str | Path] | None = None) -> Request:
     """What the command line asks for; one line a flag."""
-    parser = argparse.ArgumentParser(prog=f"python -m {__name__.partition('.')[0]}", description=DESCRIPTION)
+    parser = argparse.ArgumentParser(prog=_called(), description=DESCRIPTION)
     add = parser.add_argument
     add(
         "inputs",
@@ -90,7 +92,7 @@ def parse(arguments: Sequence[str | Path] | None = None) -> Request:
     add("--json", type=_path, metavar="FILE", help="write one record per case: times, memory, windows, warnings")
     add("--no-sidecar", dest="sidecar", action="store_false", help="write no X.json beside X.nii.gz, no summary.json")
     add("--hash-names", action="store_true", help="names of files as a hash in logs and records")
-    add("--version", action="version", version=f"viscera {__version__}")
+    add("--version", action="version", version=f"{PROGRAM} {__version__}")
     given = parser.parse_args(None if arguments is None else [os.fspath(one) for one in arguments])
     return Request(
         inputs=given.inputs,
@@ -105,6 +107,11 @@ def parse(arguments: Sequence[str | Path] | None = None) -> Request:
         sidecar=given.sidecar,
         hash_names=given.hash_names,
     )
+
+
+def _called() -> str:
+    """How this program is called: by the name of the script that installing it makes, or as a module."""
+    return PROGRAM if Path(sys.argv[0]).stem == PROGRAM else f"python -m {__name__.partition('.')[0]}"
 
 
 def _path(text: str) -> Path:

@@ -22,19 +22,21 @@ from .writing import write
 from .written import Written
 
 
-def read_scan(path: Path, accept: bool = False) -> Scan:
+def read_scan(path: str | Path, accept: bool = False) -> Scan:
     """The scan, its voxels checked. Raises ScanError and MemoryBudgetError: file and cause in a sentence.
 
     accept  voxels that cannot be HU are a warning, not an error
     """
+    path = Path(path)
     with _named(path), np.errstate(all="ignore"):  # what is no number is found and said by our own checks
         scan: Scan = _reader(path).read(path)
         voxels, odd = checked(scan.voxels, accept)
     return replace(scan, channels=(voxels,), warnings=(*scan.warnings, *odd), checked=True)
 
 
-def peek(path: Path) -> Scan:
+def peek(path: str | Path) -> Scan:
     """The scan without its voxels, which are not read: where they lie. Raises ScanError as `read_scan`."""
+    path = Path(path)
     with _named(path):
         scan: Scan = _reader(path).peek(path)
     return scan
