@@ -31,8 +31,8 @@ import torch
 from onnx import TensorProto, numpy_helper
 
 from inference.card import FILE_NAME, FORMAT, FORMS, WEIGHTS_FILE
-from inference.engines.choose import ENGINES
 from inference.errors import OutputError, VisceraError, WeightsError
+from inference.options import ENGINES
 from training.architecture import assign, network_of
 from training.checkpoint import USUAL, read_json, read_result_folder, refuse_no_parameters
 from training.configuration import card_fields, configuration_of, labels_of, orientation_of, window_multiple

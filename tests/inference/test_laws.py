@@ -18,12 +18,13 @@ from nibabel.nifti2 import Nifti2Header
 from inference.boxes import Shape, whole
 from inference.errors import ScanError
 from inference.formats.nifti.header import LONGEST, label_header, parse
+from inference.grids.decode import Decode
 from inference.grids.resize import resampled_shape, separate_axis
 from inference.grids.restore import restore
 from inference.grids.view import View
 from inference.names import CHANNEL, case_of, labels_file, record_file
 from inference.scan import Grid
-from inference.windows.layout import Progress, grid, starts
+from inference.windows.layout import grid, starts
 from inference.windows.patches import Plan, gaussian, slabs
 from inference.windows.planes import SHARED, Planes, wide_grid, wide_window
 from tests.inference.cards import make_card
@@ -136,7 +137,7 @@ def test_slabs_join_to_the_dense_blend_for_any_plan(patch: Shape, more: Shape, s
         summed[(slice(None), *window)] += network(volume[window][None, None])[0] * weights
         total[window] += weights
     dense = np.where((total > 0) & inside, summed / np.where(total > 0, total, 1), 0)
-    parts = list(slabs(volume, network, plan(), patch, np, Progress(), inside))
+    parts = list(slabs(volume[None], network, plan(), patch, np, inside))
     assert max(part.shape[1] for _, part in parts) <= patch[0]
     np.testing.assert_allclose(joined(parts, (z, y, x)), dense, atol=1e-4)
 
@@ -147,7 +148,7 @@ def test_columns_of_wide_windows_together_are_the_volume(shape: Shape, window: S
     volume, inside = noise(seed, shape), np.random.default_rng(seed).random(shape) < 0.9
     expected, seen = voxelwise(volume[None, None])[0] * inside, np.zeros(shape, bool)
     layout = Planes.over(whole(shape), shape, window, step)
-    for box, column in layout.parts(volume, voxelwise, inside, Progress(), np):
+    for box, column in layout.parts(volume[None], voxelwise, inside, np):
         part = expected[(slice(None), *box)]
         np.testing.assert_allclose(joined(column, part.shape[1:]), part, rtol=1e-5, atol=1e-6)
         seen[box] = True
@@ -198,7 +199,8 @@ def test_restored_labels_are_those_of_dense_interpolation(
     for axis, n_out in enumerate(stored):
         dense = interpolated(dense, n_out, axis + 1, 0 if axis == separate_axis(at, spacing) else 1)
     parts = ((low, logits[:, low : low + planes]) for low in range(0, shape[0], planes))
-    labels = restore([(whole(shape), parts)], view, make_card(at, channels=codes), np)
+    card = make_card(at, channels=codes)
+    labels = restore([(whole(shape), parts)], view, card, Decode.of(card), np)
     taken = np.take_along_axis(dense, labels[None].astype(int), 0)[0]
     assert (dense.max(0) - taken).max() < 1e-5  # float32 may take either of two that are as good as equal
 
