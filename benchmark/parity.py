@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,11 +51,14 @@ def agreement(ours: np.ndarray, theirs: np.ndarray) -> Agreement:
 
 
 def compare(model_folder: Path, scans: Sequence[Path], *, fold: str, engine: str) -> dict[str, Agreement]:
-    """Agreement of each scan by case name. Raises CalledProcessError where either program fails."""
+    """Agreement of each scan by case name. Raises as `export`, and CalledProcessError where a program fails."""
+    from inference.export.convert import export  # PyTorch, of which nothing else here knows
+
     with tempfile.TemporaryDirectory(prefix="viscera-parity-") as temporary:
         work = Path(temporary)
         network = work / "weights" / "network"
-        _run("training.export", model_folder, network, "--fold", fold)
+        with redirect_stdout(sys.stderr):
+            export(model_folder, network, fold=fold)
         orientation = json.loads((network / "card.json").read_bytes())["orientation"]
 
         # nnU-Net takes a scan as its file stores it. Where the network knows one orientation only,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -122,12 +121,12 @@ PEERS: dict[str, Callable[[Networks, Path, Path], Peer]] = {
 
 
 def write_models(exported: list[Path], out: Path) -> list[Path]:
-    """nnU-Net result folders of exported student networks. Raises CalledProcessError for other networks."""
-    folders = []
-    for network in exported:
-        folders.append(out / network.name)
-        command = [sys.executable, "-m", "training.result_folder", str(network), str(folders[-1])]
-        subprocess.run([*command, "--labels", network.name], check=True, stdout=sys.stderr)
+    """nnU-Net result folders of exported networks. Raises WeightsError for one that was exported without its plans."""
+    from inference.export.back import result_folder  # PyTorch, which a measuring run must not wait for
+
+    folders = [out / network.name for network in exported]
+    for network, folder in zip(exported, folders, strict=True):
+        result_folder(network, folder)
     return folders
 
 

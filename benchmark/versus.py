@@ -26,7 +26,7 @@ def versus(
     """Measure `pairs` pairs of each case; `out` is written after each. Returns the document of schema.json.
 
     weights  folder of exported networks for our side
-    models   nnU-Net result folders of the same networks; empty: written from `weights`, if they are students
+    models   nnU-Net result folders of the same networks; empty: written from `weights`
     Raises ValueError where the peer is not to be had, RuntimeError where either program fails.
     """
     found = find_cases(cases, Path()).cases

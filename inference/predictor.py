@@ -34,7 +34,7 @@ class Predictor:
         predictor = Predictor()
         labels = predictor(hu, spacing=(2.5, 0.78, 0.78))   # (z, y, x) in, (z, y, x) uint8 out
 
-    weights             folder with one folder a network, as training.export writes them
+    weights             folder with one folder a network, as the exporter writes them
     networks            names in rising priority; default: organ and tumor, those of them that are there, else all
     device              "cpu", "cuda" or "auto"; engine, precision: see docs/usage.md
     plan                "abdomen" or "dense", which is nnU-Net's; default: what the networks were made for

@@ -110,7 +110,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_weights(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A weights folder with two exported tiny networks: organ (values 1..4) and tumor (14)."""
-    from training.export import export
+    from inference.export.convert import export
 
     weights = tmp_path_factory.mktemp("weights")
     export(tiny_model, weights / "organ", trained_on="random weights")

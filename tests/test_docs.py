@@ -66,3 +66,9 @@ def test_inference_imports_itself_under_no_name() -> None:
             if isinstance(node, ast.ImportFrom) and not node.level:
                 named = [node.module or ""]
             assert not [name for name in named if name.split(".")[0] == "inference"], path
+
+
+def test_benchmark_starts_nothing_of_training() -> None:
+    """An import is held by the contracts; a name in a string is not."""
+    for path in (ROOT / "benchmark").rglob("*.py"):
+        assert not re.search(r"""["']training\.""", path.read_text()), path

@@ -50,14 +50,14 @@ for kind in $kinds; do
   for ((fold = 0; fold < folds; fold++)); do
     stage "$kind-teacher-$fold" python -m training.fit "$labelled" "$teacher" "$fold" --trainer teacher --device "$device"
     teachers+=("$run/teachers/$kind-$fold")
-    stage "$kind-teacher-$fold-export" python -m training.export \
+    stage "$kind-teacher-$fold-export" python -m inference.export \
       "$nnUNet_results/$labelled/TeacherTrainer__nnUNetPlans__$teacher" "$run/teachers/$kind-$fold/$kind" --fold "$fold"
   done
   stage "$kind-pseudo-labels" python -m training.pseudo_labels "${teachers[@]}" --keep "$keep" \
     --scans "$nnUNet_raw/unlabelled" --dataset "$nnUNet_raw/$labelled" --into "$nnUNet_raw/$all"
   stage "$kind-student-plan" plan "$all" "$student"
   stage "$kind-student" python -m training.fit "$all" "$student" all --trainer student --device "$device"
-  stage "$kind-export" python -m training.export "$nnUNet_results/$all/StudentTrainer__nnUNetPlans__$student" \
+  stage "$kind-export" python -m inference.export "$nnUNet_results/$all/StudentTrainer__nnUNetPlans__$student" \
     "$run/weights/$kind" --fold all "${value[@]}" --trained-on "${TRAINED_ON:-training/train.sh on data of your own}"
 done
 echo "weights: $run/weights"

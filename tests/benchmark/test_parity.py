@@ -53,11 +53,9 @@ def test_a_tiny_network_on_a_turned_scan(
 def test_the_shipped_network_on_the_sample(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("nnunetv2")
-    from training.network import read_state
-    from training.result_folder import write_result_folder
+    from inference.export.back import result_folder
 
-    state = read_state(ROOT / "weights" / "unified", "near_isotropic")
-    write_result_folder(state, tmp_path / "model", "unified", "near_isotropic")
+    result_folder(ROOT / "weights" / "unified", tmp_path / "model")
     done = parity(tmp_path / "model", ROOT / "docs" / "sample" / "HCC_048_0000.nii.gz")
     assert done.returncode == 0, done.stdout + done.stderr
     assert all(f" {label}: " in done.stdout for label in range(1, 15))

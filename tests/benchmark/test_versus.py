@@ -60,14 +60,14 @@ def test_a_peer_runs_the_same_networks(
     assert "times as fast" in done.stdout
 
 
-def test_the_students_weights_become_a_folder_for_nnunet(tmp_path: Path) -> None:
+def test_exported_weights_become_a_folder_for_nnunet(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     from benchmark.peers import write_models
     from inference.card import WEIGHTS, read_cards
 
     exported = [card.folder for card in read_cards(WEIGHTS, None)]
     models = write_models(exported, tmp_path)
-    from training.export import export
+    from inference.export.convert import export
 
     export(models[0], tmp_path / "again")
     assert (tmp_path / "again" / "model.onnx").read_bytes() == (exported[0] / "model.onnx").read_bytes()

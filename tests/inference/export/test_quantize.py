@@ -14,8 +14,8 @@ pytest.importorskip("nncf")
 from inference.card import read_card
 from inference.engines.choose import choose, load
 from inference.errors import DeviceError, WeightsError
+from inference.export.quantize import FILES, quantize
 from inference.machine import computes
-from training.quantize import FILES, quantize
 
 
 @pytest.mark.skipif(not computes("int8"), reason="this processor has no instructions for int8")
@@ -24,7 +24,7 @@ def test_int8_answers_nearly_as_float32(
 ) -> None:
     folder = tmp_path / "organ"
     shutil.copytree(tiny_weights / "organ", folder)
-    with pytest.raises(DeviceError, match="network organ has none: see training.quantize"):
+    with pytest.raises(DeviceError, match="network organ has none: python -m inference.export.quantize makes it"):
         choose("cpu", "openvino", "int8", [read_card(folder)])
 
     quantize(folder, [save_scan(tmp_path / "x_0000.nii.gz", blob, (3.0, 2.0, 2.0))])

@@ -24,9 +24,9 @@ pytest.importorskip("nnunetv2")
 
 from inference.card import read_card  # noqa: E402
 from inference.errors import WeightsError  # noqa: E402
-from training import architecture, configuration  # noqa: E402
-from training import export as exporter  # noqa: E402
-from training.checkpoint import read_torch  # noqa: E402
+from inference.export import architecture, plan  # noqa: E402
+from inference.export.checkpoint import USUAL, read_result_folder, read_torch  # noqa: E402
+from inference.export.convert import export, main, planned  # noqa: E402
 
 CHECKPOINT = "fold_0/checkpoint_final.pth"
 TINY = ("configurations", "tiny")
@@ -53,7 +53,7 @@ def change(file: Path, *keys: str, to: Any) -> None:
 def refusal(path: Path, **options: Any) -> str:
     """What the exporter says of a folder that it refuses: one line that names it."""
     with pytest.raises(WeightsError) as caught:
-        exporter.export(path, path.parent / "net", **options)
+        export(path, path.parent / "net", **options)
     said = str(caught.value)
     assert "\n" not in said and str(path.name) in said
     assert not (path.parent / "net").exists()
@@ -123,13 +123,13 @@ def test_nothing_is_imported_by_a_name_in_a_plan(
     assert not trap.exists() and "trap" not in sys.modules
 
 
-def test_a_name_that_nothing_needs_is_not_looked_at(model: Path, trap: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for later in ("to_onnx", "_write"):
-        monkeypatch.setattr(exporter, later, lambda *_: None)
+def test_a_name_that_nothing_needs_is_not_looked_at(model: Path, trap: Path) -> None:
     change(model / "plans.json", "experiment_planner_used", to="trap.ExperimentPlanner")
     change(model / "plans.json", *TINY, "resampling_fn_seg", to="trap.resample")
     change(model / "plans.json", *TINY, "architecture", "_kw_requires_import", to=["n_stages", "conv_op"])
-    exporter.export(model, model.parent / "net")
+    stored = read_result_folder(model, None, USUAL)
+    network, _ = planned(stored, None, {})
+    architecture.assign(network, stored.state)
     assert not trap.exists()
 
 
@@ -336,7 +336,7 @@ def test_an_old_plan_is_converted_as_nnu_net_does(name: str, model: Path) -> Non
 
     plans = old_plans(model)
     plans["configurations"]["tiny"]["UNet_class_name"] = name
-    ours = configuration.configuration_of(plans, "tiny")
+    ours = plan.configuration_of(plans, "tiny")
     theirs = PlansManager(plans).get_configuration("tiny")
     same = theirs.configuration.keys() - {"architecture"}
     assert {key: ours[key] for key in same} == {key: theirs.configuration[key] for key in same}
@@ -372,7 +372,7 @@ def test_an_old_checkpoint_is_exported_by_the_command(
     (model / "dataset.json").write_text(json.dumps(dataset))
     arguments = ["export", str(model), str(tmp_path / "net"), "--checkpoint", "checkpoint_best.pth"]
     monkeypatch.setattr(sys, "argv", arguments)
-    exporter.main()
+    main("export")
     card = read_card(tmp_path / "net")
     assert card.spacing == (4.0, 3.0, 3.0) and card.clip == (-160.0, 240.0)
     assert [label.value for label in card.labels] == [0, 1, 2, 3, 4]
@@ -381,7 +381,7 @@ def test_an_old_checkpoint_is_exported_by_the_command(
 
 def test_a_relu_is_run_by_every_engine(model: Path, tmp_path: Path) -> None:
     change(model / "plans.json", *ARGUMENTS, "nonlin", to="torch.nn.modules.activation.ReLU")
-    exporter.export(model, tmp_path / "net")  # compares every engine's logits with the module's
+    export(model, tmp_path / "net")  # compares every engine's logits with the module's
     assert b"LeakyRelu" not in (tmp_path / "net" / "model.onnx").read_bytes()
 
 
@@ -460,6 +460,8 @@ def test_a_key_that_is_missing_is_named(key: str, model: Path) -> None:
         ("one_piece", "organ_1", "one_piece is 'organ_1'"),
         ("orientation", "XYZ", "orientation 'XYZ'"),
         ("orientation", 5, "orientation is 5"),
+        ("way", "thorax", "way 'thorax' is not one of abdomen, dense"),
+        ("way", ["dense"], "way ['dense'] is not one of"),
     ],
 )
 def test_a_dataset_that_inference_would_not_follow(key: str, value: Any, cause: str, model: Path) -> None:
@@ -484,7 +486,7 @@ def put(place: Path, *names: str) -> Path:
 def said_by_the_command(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
     monkeypatch.setattr(sys, "argv", ["export", str(path), str(path.parent / "net")])
     with pytest.raises(SystemExit) as caught:
-        exporter.main()
+        main("export")
     assert caught.value.code == 9
     said = capsys.readouterr().err
     assert said.startswith("error: ") and said.count("\n") == 1
@@ -508,7 +510,6 @@ def test_other_folders_and_files_get_a_sentence(
         tar.add(tiny_model / "plans.json", "m/plans.json")
     shutil.copy(tiny_model / CHECKPOINT, tmp_path / "alone.pth")
     torch.save({"a": torch.ones(2)}, tmp_path / "other.pt")
-    torch.save([1, 2], tmp_path / "list.pt")
     said = {
         tmp_path / "nothing": "does not exist",
         put(tmp_path / "empty", "notes.txt"): "is not a result folder of nnU-Net v2",
@@ -531,11 +532,12 @@ def test_other_folders_and_files_get_a_sentence(
         tiny_model / "plans.json": "give the folder that holds it",
         put(tmp_path / "o", "net.onnx") / "net.onnx": "is an ONNX graph",
         put(tmp_path / "exported", "card.json", "model.onnx"): "exported already",
+        put(tmp_path / "kept" / "organ", "card.json", "model.onnx", "plans.json", "dataset.json"): "exported already",
+        tmp_path / "kept": "is not a result folder of nnU-Net v2",
         put(tmp_path / "pre", "nnUNetPlans.json", "dataset.json"): "preprocessed data",
         put(tmp_path / "raw", "dataset.json", "imagesTr/a_0000.nii.gz"): "training data",
-        tmp_path / "other.pt": "seg_layers is missing",
-        tmp_path / "list.pt": "does not hold a student's parameters",
-        put(tmp_path / "t", "a.txt") / "a.txt": "not a PyTorch file",
+        tmp_path / "other.pt": "is a file, and not a result folder",
+        put(tmp_path / "t", "a.txt") / "a.txt": "is a file, and not a result folder",
     }
     for path, cause in said.items():
         assert cause in said_by_the_command(path, monkeypatch, capsys), path

@@ -13,7 +13,7 @@ import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from torch import nn
 
-from training.plain import flag, mapping, need, number, one_of, several, shown, text, whole
+from .plain import flag, mapping, need, number, one_of, several, shown, text, whole
 
 _UNETS = "dynamic_network_architectures.architectures"
 NETWORKS: dict[str | None, type[nn.Module]] = {

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from inference.scan import reorient
-from training.architecture import from_old_plan
-from training.plain import flag, mapping, need, number, several, shown, text, whole
+from ..options import WAYS
+from ..scan import reorient
+from .architecture import from_old_plan
+from .plain import flag, mapping, need, number, one_of, several, shown, text, whole
 
 READERS = {  # nnU-Net's reader -> orientation it turns scans to; None: as each file stores them
     "SimpleITKIO": None,
@@ -78,6 +79,13 @@ def orientation_of(plans: Mapping[str, Any], dataset: Mapping[str, Any], given: 
     if orientation is not None:  # `reorient` refuses what is none
         reorient(np.empty((1, 1, 1)), text(orientation, "orientation"), "LPS")
     return orientation
+
+
+def way_of(dataset: Mapping[str, Any]) -> dict[str, str]:
+    """The card's `way`, where dataset.json says for which way of windows the network was made; nnU-Net's never does."""
+    if "way" not in dataset:
+        return {}
+    return {"way": one_of(dataset["way"], "way", {name: name for name in WAYS})}
 
 
 def labels_of(dataset: Mapping[str, Any], values: Mapping[str, int]) -> list[dict[str, Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import resource
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -15,9 +14,9 @@ from typing import Any
 
 import torch
 
-from inference.card import FILE_NAME as CARD
-from inference.errors import WeightsError
-from training.plain import mapping, need, shown, text
+from ..card import FILE_NAME as CARD
+from ..errors import WeightsError
+from .plain import mapping, need, shown, text
 
 USUAL = "checkpoint_final.pth"
 LARGEST_JSON = 64 * 2**20  # bytes; nnU-Net's plans.json have some 20 kB
@@ -56,7 +55,8 @@ def read_result_folder(folder: Path, fold: str | None, name: str) -> Checkpoint:
     Raises WeightsError if the folder is something else, saying what and what to do, or if a file of it is missing,
     damaged, or holds more than tensors and plain values.
     """
-    planned = (folder / "plans.json").exists()  # which no folder of version 1 is
+    # No folder of version 1 has plans.json, but a network that was exported keeps it.
+    planned = (folder / "plans.json").exists() and not (folder / CARD).exists()
     if not planned and (not any(folder.glob("fold_*")) or _is_v1(folder)):
         raise WeightsError(what_it_is(folder))
     plans, dataset = (read_json(folder / file) for file in ("plans.json", "dataset.json"))
@@ -125,7 +125,7 @@ def _cause(error: Exception) -> str:
 
 
 def refuse_no_parameters(file: Path) -> None:
-    """Raise WeightsError, saying what it is, unless a file holds named tensors and nothing else."""
+    """Raise WeightsError, saying what it is, unless a file of PyTorch holds named tensors and nothing else."""
     if _names_in_archive(file) is not None or _is_v1(file) or file.suffix in (".onnx", ".json"):
         raise WeightsError(what_it_is(file))
     stored = read_torch(file)
@@ -134,7 +134,7 @@ def refuse_no_parameters(file: Path) -> None:
     try:
         _tensors(stored)
     except ValueError as error:
-        raise WeightsError(f"{file} does not hold a student's parameters: {error}") from error
+        raise WeightsError(f"{file} does not hold a network's parameters: {error}") from error
 
 
 class _Value:
@@ -176,9 +176,18 @@ def _nothing_but(allowed: list[Any]) -> Iterator[None]:
 
 @contextmanager
 def _memory(more: int) -> Iterator[None]:
-    """Let this process take at most `more` bytes beyond what it has: a small file may claim, or unpack to, any size."""
+    """Let this process take at most `more` bytes beyond what it has: a small file may claim, or unpack to, any size.
+
+    Only Linux says what a process has; elsewhere there is no limit.
+    """
+    taken = Path("/proc/self/statm")
+    if not taken.exists():
+        yield
+        return
+    import resource
+
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    pages = int(taken.read_text().split()[0])
     limit = pages * resource.getpagesize() + more
     resource.setrlimit(resource.RLIMIT_AS, (limit if soft == resource.RLIM_INFINITY else min(limit, soft), hard))
     try:
@@ -234,7 +243,8 @@ def _is_v1(path: Path) -> bool:
 
 def _what_a_folder_is(folder: Path) -> str:
     def models(pattern: str) -> list[str]:
-        return sorted(str(found.parent) for found in folder.glob(f"{pattern}/plans.json"))
+        found = (path.parent for path in folder.glob(f"{pattern}/plans.json"))
+        return sorted(str(place) for place in found if not (place / CARD).exists())
 
     parent = folder.resolve().parent
     if any(folder.glob("checkpoint_*.pth")):
@@ -270,7 +280,7 @@ def _what_a_file_is(file: Path) -> str:
         return f"{file} is one file of a model: give the folder that holds it"
     if file.suffix == ".pth":
         return _what_a_checkpoint_is(file)
-    return f"{file} is neither a result folder of nnU-Net v2 nor a student's parameters"
+    return f"{file} is a file, and not a result folder of nnU-Net v2"
 
 
 def _what_a_checkpoint_is(file: Path) -> str:
