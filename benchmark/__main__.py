@@ -16,8 +16,9 @@ from typing import Any
 
 from benchmark.peers import PEERS
 from benchmark.run import FORMAT, VERSION, measure, write
-from inference.card import WEIGHTS
 from inference.errors import VisceraError
+from inference.labels import TABLE
+from inference.options import WEIGHTS
 
 ENDING = ".nii.gz"
 
@@ -54,7 +55,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 def score(options: argparse.Namespace) -> dict[str, Any]:
     """DSC and NSD of every reference's label map. Raises ValueError where one is missing or on another grid."""
-    from benchmark.scoring import LABELS, read_pair, score_case  # SciPy, which a measuring run must not wait for
+    from benchmark.scoring import read_pair, score_case  # SciPy, which a measuring run must not wait for
 
     references = sorted(options.ref.glob(f"*{ENDING}"))
     if not references:
@@ -65,14 +66,15 @@ def score(options: argparse.Namespace) -> dict[str, Any]:
     scores = {}
     for path in references:
         found, wanted, spacing = read_pair(options.pred / path.name, path)
-        case = score_case(found, wanted, spacing, sorted(LABELS))
+        case = score_case(found, wanted, spacing, [one.value for one in TABLE])
         scores[path.name.removesuffix(ENDING)] = {str(label): vars(value) for label, value in case.items()}
     means: dict[str, Any] = {}
-    for label, (name, _) in LABELS.items():
-        known = [case[str(label)] for case in scores.values() if case[str(label)]["dsc"] is not None]
+    for structure in TABLE:
+        label = str(structure.value)
+        known = [case[label] for case in scores.values() if case[label]["dsc"] is not None]
         mean = {key: statistics.fmean(one[key] for one in known) if known else None for key in ("dsc", "nsd")}
-        means[str(label)] = mean
-        print(f"{name}: " + ", ".join(f"{key.upper()} {value}" for key, value in mean.items()))
+        means[label] = mean
+        print(f"{structure.title}: " + ", ".join(f"{key.upper()} {value}" for key, value in mean.items()))
     return {"format": FORMAT, "version": VERSION, "scores": scores, "means": means}
 
 

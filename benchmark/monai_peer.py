@@ -28,14 +28,15 @@ def predict(folder: Path, scan: Path, out: Path, device: str, precision: str, th
     orientation = card.orientation or "".join(nib.aff2axcodes(source.affine))
     network = engine.load(card, precision=precision, device=device, threads=threads)
     z, y, x = card.spacing
-    low, high = ((bound - card.mean) / card.std for bound in card.clip)
+    (ct,) = card.channels
+    low, high = (ct.of(bound) for bound in ct.clip)
     prepare = Compose(
         [
             LoadImage(image_only=True),
             EnsureChannelFirst(),
             Orientation(axcodes=orientation, labels=(("L", "R"), ("P", "A"), ("I", "S"))),
             Spacing(pixdim=(x, y, z), mode="bilinear"),
-            ScaleIntensityRange(*card.clip, low, high, clip=True),
+            ScaleIntensityRange(*ct.clip, low, high, clip=True),
             Lambda(lambda image: image.permute(0, 3, 2, 1)),  # MONAI's (x, y, z) -> the network's (z, y, x)
         ]
     )

@@ -21,13 +21,10 @@ import numpy as np
 from benchmark.parity import turned
 from inference.card import read_card
 from inference.engines.choose import choose
+from inference.labels import ORGANS
 
 # TotalSegmentator's structures -> FLARE's labels.
-STRUCTURES = {
-    "liver": 1, "kidney_right": 2, "spleen": 3, "pancreas": 4, "aorta": 5, "inferior_vena_cava": 6,
-    "adrenal_gland_right": 7, "adrenal_gland_left": 8, "gallbladder": 9, "esophagus": 10, "stomach": 11,
-    "duodenum": 12, "kidney_left": 13,
-}  # fmt: skip
+STRUCTURES = {one.totalsegmentator: one.value for one in ORGANS if one.totalsegmentator}
 
 
 @dataclass(frozen=True)

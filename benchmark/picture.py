@@ -19,15 +19,11 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
+from inference.labels import TABLE
+
 WINDOW = (-160, 240)  # HU, the usual soft-tissue window
-# FLARE 2023's labels, in its order, with colours that neighbours do not share.
-LABELS = (
-    ("liver", "#c8553d"), ("right kidney", "#f2c14e"), ("spleen", "#8f5fbf"), ("pancreas", "#f78154"),
-    ("aorta", "#e63946"), ("inferior vena cava", "#3a86ff"), ("right adrenal gland", "#ffd6e0"),
-    ("left adrenal gland", "#b8f2e6"), ("gallbladder", "#5fad56"), ("esophagus", "#b08968"),
-    ("stomach", "#4cc9f0"), ("duodenum", "#d4e157"), ("left kidney", "#ffb703"), ("tumour", "#ff00c8"),
-)  # fmt: skip
-COLOURS = ListedColormap([(0, 0, 0, 0), *(colour for _, colour in LABELS)])
+COLOURS = [tuple(part / 255 for part in one.colour) for one in TABLE]  # of the values 1, 2, ...
+COLOUR_MAP = ListedColormap([(0, 0, 0, 0), *COLOURS])
 
 
 def save_picture(scan: Path, labels: Path, out: Path) -> None:
@@ -51,12 +47,14 @@ def save_picture(scan: Path, labels: Path, out: Path) -> None:
             view = axes[row, column]
             view.imshow(cut(hu), cmap="gray", vmin=WINDOW[0], vmax=WINDOW[1], aspect=aspect)
             if row == 1:
-                view.imshow(cut(found), cmap=COLOURS, vmin=0, vmax=len(LABELS), alpha=0.6, aspect=aspect,
+                view.imshow(cut(found), cmap=COLOUR_MAP, vmin=0, vmax=len(TABLE), alpha=0.6, aspect=aspect,
                             interpolation="nearest")  # fmt: skip
             view.set_axis_off()
         axes[0, column].set_title(name, color="white")
     shown = [
-        Patch(color=colour, label=name) for value, (name, colour) in enumerate(LABELS, 1) if (found == value).any()
+        Patch(color=colour, label=one.title)
+        for one, colour in zip(TABLE, COLOURS, strict=True)
+        if (found == one.value).any()
     ]
     if shown:
         figure.legend(handles=shown, loc="outside lower center", ncols=7, frameon=False, labelcolor="white")

@@ -17,6 +17,7 @@ import matplotlib
 import numpy as np
 
 from benchmark.paper import MOST_GPU_MB, MOST_SECONDS, TABLE_4, TABLE_5
+from inference.labels import ORGANS, TABLE, TUMOR
 
 matplotlib.use("Agg")  # no screen is needed
 from matplotlib import pyplot as plt
@@ -173,20 +174,18 @@ def _table_5(cases: list[CaseRuns]) -> Table:
 
 
 def _table_4(means: dict[str, Any]) -> Table:
-    organs = [means[str(label)] for label in range(1, 14) if means[str(label)]["dsc"] is not None]
+    organs = [means[str(one.value)] for one in ORGANS if means[str(one.value)]["dsc"] is not None]
     ours = [statistics.fmean(one[key] for one in organs) if organs else None for key in ("dsc", "nsd")]
-    ours += [means["14"]["dsc"], means["14"]["nsd"]]
+    ours += [means[str(TUMOR.value)][key] for key in ("dsc", "nsd")]
     head = ["", "organ DSC", "organ NSD", "tumour DSC", "tumour NSD"]
     return [head, ["paper", *(f"{one:.2f}" for one in TABLE_4)], ["ours", *map(_per_cent, ours)]]
 
 
 def _label_table(scores: dict[str, Any]) -> Table:
-    from benchmark.scoring import LABELS
-
     rows = [["label", "DSC", "NSD"]]
-    for label, (name, _) in LABELS.items():
-        mean = scores["means"][str(label)]
-        rows.append([name, _per_cent(mean["dsc"]), _per_cent(mean["nsd"])])
+    for one in TABLE:
+        mean = scores["means"][str(one.value)]
+        rows.append([one.title, _per_cent(mean["dsc"]), _per_cent(mean["nsd"])])
     return rows
 
 

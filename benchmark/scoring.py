@@ -13,14 +13,16 @@ import nibabel as nib
 import numpy as np
 from surface_distance import metrics
 
-# Label -> name, tolerance of NSD in mm.
-LABELS: dict[int, tuple[str, float]] = {
-    1: ("liver", 5), 2: ("right kidney", 3), 3: ("spleen", 3), 4: ("pancreas", 5), 5: ("aorta", 2),
-    6: ("inferior vena cava", 2), 7: ("right adrenal gland", 2), 8: ("left adrenal gland", 2),
-    9: ("gallbladder", 2), 10: ("esophagus", 3), 11: ("stomach", 5), 12: ("duodenum", 7), 13: ("left kidney", 3),
-    14: ("tumour", 2),
+from inference.labels import BY_VALUE
+
+# Tolerance of NSD, mm.
+TOLERANCES: dict[str, float] = {
+    "liver": 5, "right_kidney": 3, "spleen": 3, "pancreas": 5, "aorta": 2, "inferior_vena_cava": 2,
+    "right_adrenal_gland": 2, "left_adrenal_gland": 2, "gallbladder": 2, "esophagus": 3, "stomach": 5, "duodenum": 7,
+    "left_kidney": 3, "tumor": 2,
 }  # fmt: skip
-TUBES = (5, 6, 10)  # scored only where the reference has them: how far a tube is drawn is a matter of taste
+# Scored only where the reference has them: how far a tube is drawn is a matter of taste.
+TUBES = ("aorta", "inferior_vena_cava", "esophagus")
 UNKNOWN = 255  # of a reference: nobody can tell, so that neither map's voxels there count
 LEAST_DSC = 0.2  # below it NSD counts as 0 (0.1 until March 2024)
 
@@ -47,7 +49,8 @@ def score_case(
 
 
 def _score(found: np.ndarray, wanted: np.ndarray, spacing: tuple[float, float, float], label: int) -> Score:
-    if label in TUBES and wanted.any():
+    key = BY_VALUE[label].key
+    if key in TUBES and wanted.any():
         slices = np.flatnonzero(wanted.any(axis=(0, 1)))
         part = slice(slices[0], slices[-1])  # the script leaves the highest slice out
         if part.start == part.stop:
@@ -62,7 +65,7 @@ def _score(found: np.ndarray, wanted: np.ndarray, spacing: tuple[float, float, f
     if dsc < LEAST_DSC:
         return Score(dsc, 0.0)
     distances = metrics.compute_surface_distances(wanted, found, spacing)
-    return Score(dsc, float(metrics.compute_surface_dice_at_tolerance(distances, LABELS[label][1])))
+    return Score(dsc, float(metrics.compute_surface_dice_at_tolerance(distances, TOLERANCES[key])))
 
 
 def _box(mask: np.ndarray) -> tuple[slice, ...]:

@@ -23,7 +23,7 @@ import nibabel as nib
 import numpy as np
 
 from benchmark.parity import Agreement, agreement
-from inference.card import FORMS, read_cards
+from inference.card import read_cards
 
 REFERENCE = ("--plan", "dense", "--precision", "f32")
 CUT = 8.0  # mm
@@ -66,7 +66,7 @@ def compare(weights: Path, scans: list[Path], windows: list[list[int]]) -> dict[
             "abdomen plan, bf16": (weights, ("--plan", "abdomen", "--precision", "bf16")),
             "step 0.75": (weights, (*REFERENCE, "--step", "0.75")),
         }
-        if all(FORMS["int8"][0] in card.files for card in read_cards(weights, None)):
+        if all("int8" in card.forms for card in read_cards(weights, None)):
             variants["abdomen plan, int8"] = (weights, ("--plan", "abdomen", "--precision", "int8"))
         for window in windows:
             name = "x".join(map(str, window))

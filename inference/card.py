@@ -10,20 +10,19 @@ import json
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any
 
 from .errors import WeightsError
 from .options import DENSE, WAYS, Way
 
-FORMAT = 1  # of card.json; a reader refuses a format it does not know
+FORMAT = 1  # of card.json as the exporter writes it; FORMAT and NEWEST are read
+NEWEST = 2
 FILE_NAME = "card.json"
 WEIGHTS_FILE = "weights.bin"  # what the graphs of a network share if float16 holds its weights exactly
-# The files of a network for each precision of its arithmetic; bf16 is made from f32.
+# The files of a network for each precision of its arithmetic, in format 1; bf16 is made from f32.
 FORMS = {"f32": ("model.onnx",), "f16": ("model_f16.onnx",), "int8": ("model_int8.xml", "model_int8.bin")}
-_HERE = Path(__file__).resolve().parent
-# Inside the package where it is installed with them, beside it in a checkout.
-WEIGHTS = (_HERE if (_HERE / "weights").is_dir() else _HERE.parent) / "weights"
 USUAL = ("organ", "tumor")  # rising priority: the paper lays the tumour over the organs
 
 
@@ -37,24 +36,62 @@ class Label:
 
 
 @dataclass(frozen=True)
+class Channel:
+    """One input channel.
+
+    name       such as "CT"
+    normalise  how its voxels become what the network sees, a key of NORMALISE
+    clip       HU, lower and upper bound (0.5 and 99.5 percentile of the training foreground)
+    mean, std  HU, of the z-score
+    """
+
+    name: str
+    normalise: str
+    clip: tuple[float, float]
+    mean: float
+    std: float
+
+    def of(self, hu: float) -> float:
+        """What the network sees where the image has a value."""
+        return (hu - self.mean) / self.std
+
+
+@dataclass(frozen=True)
+class Resample:
+    """How images and logits change their grid, as nnU-Net's default does it.
+
+    image_order       spline order that brings an image to the network's spacing
+    logit_order       spline order that brings logits back to the scan
+    force_separate_z  the plan's rule for a coarse axis; None: by the ratio of spacings
+    """
+
+    image_order: int
+    logit_order: int
+    force_separate_z: bool | None
+
+
+NORMALISE = ("ct",)  # clip, then z-score
+DECODE = ("argmax", "regions")
+
+
+@dataclass(frozen=True)
 class Card:
     """What one exported network expects. Axes are (z, y, x) after `axes` was applied.
 
     name              of the network, such as "organ"
     folder            where card.json and the model files lie
     files             file name -> sha256, of every model file that the exporter wrote
-    orientation       of the scans it was trained on, letters as in scan.Scan; None: as each file stores them
+    forms             precision -> the graph and what belongs to it, of `files`
+    orientation       of the scans it was trained on, letters as in scan.Grid; None: as each file stores them
     axes              the plan's transpose_forward: network axis i is array axis axes[i]
     spacing           mm, at which the network sees a scan
     patch             voxels of one window
     window_multiple   any multiple of it, in voxels, may be a window: the network has no instance norm, and what it
                       says of a voxel depends on its surroundings alone. None: every window is a patch
-    clip              HU, lower and upper bound (0.5 and 99.5 percentile of the training foreground)
-    mean, std         HU, of the z-score
-    image_order       spline order that brings an image to `spacing`
-    logit_order       spline order that brings logits back to the scan
-    force_separate_z  the plan's rule for a coarse axis; None: by the ratio of spacings
-    labels            one a channel; channel 0 is background
+    channels          one an input channel
+    resample          how images come to `spacing`, and logits back
+    decode            what logits mean, of DECODE: "argmax", one of all labels; "regions", later labels over earlier
+    labels            one an output channel; with argmax the first is background
     way               the name of the way of windows that it was made for: "dense" unless it says otherwise
     trained_on        a sentence for people: data, iterations, known weakness
     digest            sha256 of card.json, which holds those of the model files
@@ -63,29 +100,31 @@ class Card:
     name: str
     folder: Path
     files: dict[str, str]
+    forms: dict[str, tuple[str, ...]]
     orientation: str | None
     axes: tuple[int, int, int]
     spacing: tuple[float, float, float]
     patch: tuple[int, int, int]
     window_multiple: tuple[int, int, int] | None
-    clip: tuple[float, float]
-    mean: float
-    std: float
-    image_order: int
-    logit_order: int
-    force_separate_z: bool | None
+    channels: tuple[Channel, ...]
+    resample: Resample
+    decode: str
     labels: tuple[Label, ...]
     way: str
     trained_on: str
     digest: str
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Value in the label map -> name, background left out."""
+        return {label.value: label.name for label in self.labels if label.value}
 
     def form(self, precision: str) -> Path:
         """Path of the graph for a precision, a key of FORMS, after the digests of all its files were found right.
 
         Raises WeightsError as `file` does.
         """
-        shared = [WEIGHTS_FILE] if WEIGHTS_FILE in self.files else []
-        graph, *_ = [self.file(name) for name in (*FORMS[precision], *shared)]
+        graph, *_ = [self.file(name) for name in self.forms.get(precision, FORMS[precision])]
         return graph
 
     def file(self, name: str) -> Path:
@@ -118,34 +157,67 @@ def read_card(folder: Path) -> Card:
         raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise WeightsError(f"{path} cannot be read: {error}") from error
-    if fields.get("format") != FORMAT:
-        raise WeightsError(f"{path} has format {fields.get('format')!r}, this program reads format {FORMAT}")
+    digest = hashlib.sha256(content).hexdigest()
     try:
-        return Card(
-            name=folder.name,
-            folder=folder,
-            files=dict(fields["files"]),
-            orientation=fields["orientation"],
-            axes=_three(fields["axes"], int),
-            spacing=_three(fields["spacing"], float),
-            patch=_three(fields["patch"], int),
-            window_multiple=_three(multiple, int) if (multiple := fields.get("window_multiple")) else None,
-            clip=(float(fields["clip"][0]), float(fields["clip"][1])),
-            mean=float(fields["mean"]),
-            std=float(fields["std"]),
-            image_order=int(fields["image_order"]),
-            logit_order=int(fields["logit_order"]),
-            force_separate_z=fields["force_separate_z"],
-            labels=tuple(
-                Label(int(label["value"]), str(label["name"]), bool(label.get("one_piece")))
-                for label in fields["labels"]
-            ),
-            way=_one_of(fields.get("way", DENSE.name), WAYS),
-            trained_on=str(fields["trained_on"]),
-            digest=hashlib.sha256(content).hexdigest(),
-        )
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+        if fields["format"] == FORMAT:
+            fields = _newest(fields)
+        if fields["format"] != NEWEST:
+            raise WeightsError(f"{path} has format {fields['format']!r}, this program reads {FORMAT} and {NEWEST}")
+        return _card(folder, fields, digest)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise WeightsError(f"{path} is not a complete card: {type(error).__name__} {error}") from error
+
+
+def _newest(fields: dict[str, Any]) -> dict[str, Any]:
+    """Format 1 as format 2."""
+    resample = {name: fields[name] for name in ("image_order", "logit_order", "force_separate_z")}
+    channel = {name: fields[name] for name in ("clip", "mean", "std")}
+    shared = [WEIGHTS_FILE] if WEIGHTS_FILE in fields["files"] else []
+    kept = ("files", "orientation", "axes", "spacing", "patch", "window_multiple", "labels", "way", "trained_on")
+    return {name: fields[name] for name in kept if name in fields} | {
+        "format": NEWEST,
+        "forms": {form: [*names, *shared] for form, names in FORMS.items() if names[0] in fields["files"]},
+        "channels": [{"name": "CT", "normalise": "ct", **channel}],
+        "resample": resample,
+        "decode": "argmax",
+    }
+
+
+def _card(folder: Path, fields: dict[str, Any], digest: str) -> Card:
+    """Raises KeyError, TypeError and the like. A field that nobody here knows may change what is meant: refused."""
+    known = {field.name for field in dataclass_fields(Card)} | {"format", "source"}
+    if unknown := sorted(fields.keys() - known):
+        raise ValueError(f"unknown field {unknown[0]}")
+    resample = fields["resample"]
+    return Card(
+        name=folder.name,
+        folder=folder,
+        files=dict(fields["files"]),
+        forms={form: tuple(names) for form, names in fields["forms"].items()},
+        orientation=fields["orientation"],
+        axes=_three(fields["axes"], int),
+        spacing=_three(fields["spacing"], float),
+        patch=_three(fields["patch"], int),
+        window_multiple=_three(multiple, int) if (multiple := fields.get("window_multiple")) else None,
+        channels=tuple(
+            Channel(
+                name=str(channel["name"]),
+                normalise=_one_of(channel["normalise"], NORMALISE),
+                clip=(float(channel["clip"][0]), float(channel["clip"][1])),
+                mean=float(channel["mean"]),
+                std=float(channel["std"]),
+            )
+            for channel in fields["channels"]
+        ),
+        resample=Resample(int(resample["image_order"]), int(resample["logit_order"]), resample["force_separate_z"]),
+        decode=_one_of(fields["decode"], DECODE),
+        labels=tuple(
+            Label(int(label["value"]), str(label["name"]), bool(label.get("one_piece"))) for label in fields["labels"]
+        ),
+        way=_one_of(fields.get("way", DENSE.name), WAYS),
+        trained_on=str(fields["trained_on"]),
+        digest=digest,
+    )
 
 
 def read_cards(weights: Path, networks: Sequence[str] | None) -> list[Card]:
@@ -168,6 +240,11 @@ def read_cards(weights: Path, networks: Sequence[str] | None) -> list[Card]:
         if names.count(name) > 1:
             raise WeightsError(f"network {name} is named {names.count(name)} times")
     return [read_card(weights / name) for name in names]
+
+
+def digests(cards: Sequence[Card]) -> dict[str, str]:
+    """Network -> sha256 of its card, which holds the sha256 of every model file."""
+    return {card.name: card.digest for card in cards}
 
 
 def way_of(cards: Sequence[Card], plan: str | None, step: float) -> Way:

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
 
+_HERE = Path(__file__).resolve().parent
+# Inside the package where it is installed with them, beside it in a checkout.
+WEIGHTS = (_HERE if (_HERE / "weights").is_dir() else _HERE.parent) / "weights"
+DEVICES = ("auto", "cpu", "cuda")
+ENGINES = ("openvino", "onnxruntime", "torch")  # in the order in which "auto" prefers them on the CPU
+PRECISIONS = ("auto", "f32", "bf16", "f16", "int8")
 LEAST_VOXELS = 500_000  # of a wide window where memory is short
 
 
@@ -40,3 +51,75 @@ class Way:
 DENSE = Way("dense")  # every window, as nnU-Net
 ABDOMEN = Way("abdomen", in_body=True, wide=True, middle_first=True, follow=True, one_piece=True)
 WAYS = {way.name: way for way in (ABDOMEN, DENSE)}
+
+
+@dataclass(frozen=True)
+class Options:
+    """With what, and how, networks are run: all that decides labels but for the scan.
+
+    weights             folder with one folder a network, as the exporter writes them
+    networks            names in rising priority; None: organ and tumor, those of them that are there, else all
+    device              "cpu", "cuda" or "auto"; engine, precision: see docs/usage.md
+    plan                the name of a Way; None: what the networks were made for
+    step                distance of the windows as a share of the patch, above 0 and at most 1
+    threads             processors to use; None: all that the process may
+    accept_intensities  voxels that cannot be HU are a warning, not an error
+
+    Raises ValueError where a value is of another kind.
+    """
+
+    weights: Path = WEIGHTS
+    networks: tuple[str, ...] | None = None
+    device: str = "auto"
+    engine: str = "auto"
+    precision: str = "auto"
+    plan: str | None = None
+    step: float = 0.5
+    threads: int | None = None
+    accept_intensities: bool = False
+
+    def __post_init__(self) -> None:
+        _one_of("device", self.device, DEVICES)
+        _one_of("engine", self.engine, ("auto", *ENGINES))
+        _one_of("precision", self.precision, PRECISIONS)
+        if self.plan is not None:
+            _one_of("plan", self.plan, tuple(WAYS))
+        _one_of("accept_intensities", self.accept_intensities, (False, True))
+        if not _number(self.step, Real) or not 0 < self.step <= 1:
+            raise ValueError(f"step {self.step!r} is not a number above 0 and at most 1")
+        if self.threads is not None and not (_number(self.threads, Integral) and self.threads >= 1):
+            raise ValueError(f"threads {self.threads!r} is not a whole number of at least 1")
+        if not isinstance(self.weights, str | os.PathLike) or not os.fspath(self.weights):
+            raise ValueError(f"weights {self.weights!r} is not the path of a folder")
+        for name, value in (
+            ("weights", Path(self.weights).absolute()),
+            ("networks", _names(self.networks)),
+            ("step", float(self.step)),
+            ("threads", None if self.threads is None else int(self.threads)),
+        ):
+            object.__setattr__(self, name, value)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"weights": os.fspath(self.weights)}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Options:
+        return cls(**document)
+
+
+def _names(networks: Any) -> tuple[str, ...] | None:
+    if networks is None:
+        return None
+    names = [networks] if isinstance(networks, str) else list(networks) if isinstance(networks, Sequence) else []
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"networks {networks!r} is not a name or a list of names")
+    return tuple(names)
+
+
+def _one_of(name: str, given: Any, choices: Sequence[Any]) -> None:
+    if not isinstance(given, type(choices[0])) or given not in choices:
+        raise ValueError(f"{name} {given!r} is not one of {', '.join(map(str, choices))}")
+
+
+def _number(given: Any, kind: type) -> bool:
+    return isinstance(given, kind) and not isinstance(given, bool)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from time import perf_counter
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,50 +13,48 @@ from .anatomy.pieces import drop_far_pieces
 from .arrays import Array, Network
 from .boxes import Box, bounding
 from .card import Card
+from .grids.decode import Decode
 from .grids.prepare import prepare
 from .grids.restore import restore
 from .grids.view import View
 from .options import Way
+from .record import Record
 from .scan import Scan
 from .windows.lay import lay
-from .windows.layout import Progress
 from .windows.patches import Patches
 
 
 @dataclass(frozen=True)
 class Model:
-    """A network and what it expects."""
+    """A network, what it expects, and what its logits mean."""
 
     card: Card
     network: Network
+    decode: Decode
+
+    @classmethod
+    def of(cls, card: Card, network: Network) -> Model:
+        return cls(card, network, Decode.of(card))
 
 
-@dataclass
-class Report:
-    """What happened on the way to the labels.
+class Progress(Protocol):
+    """Hears how far a scan is."""
 
-    seconds   by stage: prepare, network, restore (blending included)
-    windows   by network: windows run, windows of the dense plan that were not, and voxels (z, y, x) of one
-    dropped   by label: voxels that lay far from the rest of their organ and were taken out
-    warnings  one sentence each
-    """
+    def network(self, name: str, most: int) -> None:
+        """A network begins, with at most so many windows."""
 
-    seconds: dict[str, float] = field(default_factory=dict)
-    windows: dict[str, dict[str, Any]] = field(default_factory=dict)
-    dropped: dict[str, int] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    _inner: float = 0.0  # s of stages that ended inside the one that runs
+    def window(self) -> None:
+        """A window is done."""
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Add the time of a block to `seconds[name]`, but for that of stages inside it."""
-        start, outer, self._inner = perf_counter(), self._inner, 0.0
-        try:
-            yield
-        finally:
-            spent = perf_counter() - start
-            self.seconds[name] = self.seconds.get(name, 0.0) + spent - self._inner
-            self._inner = outer + spent
+
+class Quiet:
+    """A progress that nobody hears."""
+
+    def network(self, name: str, most: int) -> None:
+        pass
+
+    def window(self) -> None:
+        pass
 
 
 def segment(
@@ -66,15 +62,14 @@ def segment(
     models: Sequence[Model],
     way: Way,
     xp: Any,
-    on_windows: Callable[[str, int], Callable[[], None]] = lambda name, most: lambda: None,
-) -> tuple[np.ndarray, Report]:
-    """Labels of a scan, (z, y, x) uint8 on its own grid, and the report.
+    record: Record,
+    progress: Progress,
+) -> np.ndarray:
+    """Labels of a scan, (z, y, x) uint8 on its own grid.
 
-    models      in rising priority: a later network's label wins where it is not 0
-    on_windows  called with a network's name and the most windows it may run; what it returns is
-                called after each window
+    models  in rising priority: a later network's label wins where it is not 0
+    record  gets seconds, windows, dropped and warnings
     """
-    report = Report()
     labels: np.ndarray | None = None
     for model in models:
         found = None
@@ -82,16 +77,16 @@ def segment(
             found = bounding(labels)
             if found is None:
                 # Outside the abdomen a tumour network has nothing to find and would only raise false alarms.
-                report.windows[model.card.name] = {"run": 0, "skipped": 0}
-                report.warnings.append(f"no organ was found, so the network {model.card.name} was not run")
+                record.windows[model.card.name] = {"run": 0, "skipped": 0}
+                record.warnings.append(f"no organ was found, so the network {model.card.name} was not run")
                 continue
-        above = one(scan, model, way, found, xp, report, on_windows)
+        above = one(scan, model, way, found, xp, record, progress)
         labels = above if labels is None else overlay(labels, above)
     if labels is None:
         raise ValueError("no network was given")
     if not labels.any():
-        report.warnings.append("nothing was found: the label map is empty")
-    return labels, report
+        record.warnings.append("nothing was found: the label map is empty")
+    return labels
 
 
 def overlay(below: np.ndarray, above: np.ndarray) -> np.ndarray:
@@ -105,30 +100,34 @@ def one(
     way: Way,
     found: Box | None,
     xp: Any,
-    report: Report,
-    on_windows: Callable[[str, int], Callable[[], None]],
+    record: Record,
+    progress: Progress,
 ) -> np.ndarray:
     """Labels of one network on the scan's grid; `found` by earlier networks: where it has to look."""
     card = model.card
-    with report.stage("prepare"):
+    with record.stage("prepare"):
         view = View.of(scan, card)
         volume = prepare(scan, view, card, xp)
         around = view.box(found, AROUND_ORGANS) if found else None
         look = where(volume, card, way, around, xp)
-    layout = lay(view.shape, card, way, look.box, look.middle_first)
+    layout = lay(view.shape, card, way, look.box, look.middle_first, model.decode.codes)
     dense = Patches(view.shape, card.patch, way.step).most
-    progress = Progress(step=on_windows(card.name, dense))
+    progress.network(card.name, dense)
+    run = 0
 
     def network(batch: Array) -> Array:
-        with report.stage("network"):
-            return model.network(batch)
+        nonlocal run
+        with record.stage("network"):
+            logits = model.network(batch)
+        run += 1
+        progress.window()
+        return logits
 
-    with report.stage("restore"):
-        labels = restore(layout.parts(volume, network, look.inside, progress, xp), view, card, xp)
+    with record.stage("restore"):
+        labels = restore(layout.parts(volume, network, look.inside, xp), view, card, model.decode, xp)
         if way.one_piece:
             names = {label.value: label.name for label in card.labels if label.one_piece}
             lost = drop_far_pieces(labels, scan.grid.spacing, names)
-            report.dropped |= {names[value]: voxels for value, voxels in lost.items()}
-    skipped = max(dense - progress.windows, 0)
-    report.windows[card.name] = {"run": progress.windows, "skipped": skipped, "voxels": list(layout.window)}
+            record.dropped |= {names[value]: voxels for value, voxels in lost.items()}
+    record.windows[card.name] = {"run": run, "skipped": max(dense - run, 0), "voxels": list(layout.window)}
     return labels

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from inference import errors
+from inference.labels import TABLE
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "weights").glob("*.md")]
@@ -32,6 +33,20 @@ def test_exit_codes_are_those_of_the_exceptions() -> None:
     }
     raised = {kind.exit_code for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "exit_code")}
     assert documented == raised | {0, 4, 129, 130, 143}
+
+
+def test_the_label_table_is_that_of_the_code() -> None:
+    rows = []
+    for one in TABLE:
+        codes = ", ".join(f"{code.value} {code.meaning}" for code in (one.type, one.side) if code)
+        theirs = f"`{one.totalsegmentator}`" if one.totalsegmentator else ""
+        colour = bytes(one.colour).hex()
+        rows.append(f"| {one.value} | `{one.key}` | {one.title} | `#{colour}` | {codes} | {theirs} |")
+    section = USAGE.split("## Labels")[1].split("\n## ")[0]
+    assert re.findall(r"^\| \d.*", section, re.MULTILINE) == rows
+    assert {f"{one.category.value} {one.category.meaning}" for one in TABLE if one.category} == set(
+        re.findall(r"\d{8,} [A-Z][A-Za-z ]+(?=[,.])", section.split("| value")[0])
+    )
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -16,25 +16,27 @@ import SimpleITK as sitk
 from scipy import ndimage
 from skimage.morphology import convex_hull_image
 
+from inference.labels import BY_KEY
+
 
 class Tissue(IntEnum):
     """What a voxel is made of. 0..14 are FLARE's codes, so that a tissue map's organs are its labels."""
 
     AIR = 0
-    LIVER = 1
-    RIGHT_KIDNEY = 2
-    SPLEEN = 3
-    PANCREAS = 4
-    AORTA = 5
-    VENA_CAVA = 6
-    RIGHT_ADRENAL = 7
-    LEFT_ADRENAL = 8
-    GALLBLADDER = 9
-    ESOPHAGUS = 10
-    STOMACH = 11
-    DUODENUM = 12
-    LEFT_KIDNEY = 13
-    TUMOR = 14
+    LIVER = BY_KEY["liver"].value
+    RIGHT_KIDNEY = BY_KEY["right_kidney"].value
+    SPLEEN = BY_KEY["spleen"].value
+    PANCREAS = BY_KEY["pancreas"].value
+    AORTA = BY_KEY["aorta"].value
+    VENA_CAVA = BY_KEY["inferior_vena_cava"].value
+    RIGHT_ADRENAL = BY_KEY["right_adrenal_gland"].value
+    LEFT_ADRENAL = BY_KEY["left_adrenal_gland"].value
+    GALLBLADDER = BY_KEY["gallbladder"].value
+    ESOPHAGUS = BY_KEY["esophagus"].value
+    STOMACH = BY_KEY["stomach"].value
+    DUODENUM = BY_KEY["duodenum"].value
+    LEFT_KIDNEY = BY_KEY["left_kidney"].value
+    TUMOR = BY_KEY["tumor"].value
     FAT = 15  # around the organs, inside the abdominal wall
     SUBCUTANEOUS = 16
     SKIN = 17

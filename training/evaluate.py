@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.scoring import LABELS, Score, read_pair, score_case
+from benchmark.scoring import Score, read_pair, score_case
+from inference.labels import BY_VALUE, ORGANS, TABLE
 
 
 def evaluate(
@@ -31,7 +32,7 @@ def evaluate(
             subprocess.run([*command, *flags], check=True, stdout=sys.stderr)
             case = scan.name.removesuffix(".gz").removesuffix(".nii").removesuffix("_0000")
             found, wanted, spacing = read_pair(Path(temporary) / f"{case}.nii.gz", references / f"{case}.nii.gz")
-            held = {int(value) for value in np.unique(wanted)} & LABELS.keys()
+            held = {int(value) for value in np.unique(wanted)} & BY_VALUE.keys()
             scores[case] = score_case(found, wanted, spacing, sorted(held | set(labels)))
     return scores
 
@@ -39,7 +40,7 @@ def evaluate(
 def means(scores: dict[str, dict[int, Score]]) -> dict[int, Score]:
     """Mean of each label over the cases that score it; label 0 is the mean of the organs' means."""
     result = {}
-    for label in LABELS:
+    for label in BY_VALUE:
         found = [case[label] for case in scores.values() if label in case and case[label].dsc is not None]
         if found:
             result[label] = _mean(found)
@@ -48,7 +49,7 @@ def means(scores: dict[str, dict[int, Score]]) -> dict[int, Score]:
 
 def of_organs(scores: dict[int, Score]) -> Score:
     """Mean over the organs of one case, or of the means of several."""
-    return _mean([score for label, score in scores.items() if label in LABELS and LABELS[label][0] != "tumour"])
+    return _mean([scores[organ.value] for organ in ORGANS if organ.value in scores])
 
 
 def _mean(scores: list[Score]) -> Score:
@@ -68,9 +69,9 @@ def table(scores: dict[str, dict[int, Score]]) -> str:
 
     mean = means(scores)
     rows = [["label", *scores, "mean"], ["---"] * (len(scores) + 2)]
-    for label, (name, _) in LABELS.items():
-        if label in mean:
-            rows.append([name, *(cell(case.get(label)) for case in scores.values()), cell(mean[label])])
+    for one in TABLE:
+        if one.value in mean:
+            rows.append([one.title, *(cell(case.get(one.value)) for case in scores.values()), cell(mean[one.value])])
     rows.append(["mean of organs", *(cell(of_organs(case)) for case in scores.values()), cell(mean[0])])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 

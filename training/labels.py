@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
-ORGANS: dict[str, int] = {
-    "liver": 1,
-    "right_kidney": 2,
-    "spleen": 3,
-    "pancreas": 4,
-    "aorta": 5,
-    "inferior_vena_cava": 6,
-    "right_adrenal_gland": 7,
-    "left_adrenal_gland": 8,
-    "gallbladder": 9,
-    "esophagus": 10,
-    "stomach": 11,
-    "duodenum": 12,
-    "left_kidney": 13,
-}
-TUMOR = 14
+from inference import labels
+
+ORGANS: dict[str, int] = {one.key: one.value for one in labels.ORGANS}
+TUMOR = labels.TUMOR.value
 IGNORE = 255  # a voxel of a reference that no loss and no score looks at
 
 # Structures that are small or learned late, and how many times as much they count: in where patches lie and, until the

@@ -35,7 +35,7 @@ class Look:
 
 
 def where(volume: Array, card: Card, way: Way, around: Box | None, xp: Any) -> Look:
-    """Where to look in a prepared volume (z, y, x).
+    """Where to look in a prepared volume (c, z, y, x), whose first channel is CT.
 
     around  the box of what earlier networks found, None if that is not asked for
     """
@@ -47,7 +47,8 @@ def where(volume: Array, card: Card, way: Way, around: Box | None, xp: Any) -> L
 
 
 def body(volume: Array, card: Card, xp: Any) -> tuple[np.ndarray, Box]:
-    """Where a prepared volume (z, y, x) shows the body, bool on the host, and the box in which organs can be."""
-    skin, muscle = ((max(hu, card.clip[0] + ABOVE_CLIP) - card.mean) / card.std for hu in (BODY_HU, MUSCLE_HU))
-    inside = body_mask(volume, skin, card.spacing, xp)
-    return inside, muscle_box(volume, inside, muscle, card.spacing, xp)
+    """Where a prepared volume (c, z, y, x) shows the body, bool on the host, and the box in which organs can be."""
+    ct = card.channels[0]
+    skin, muscle = (ct.of(max(hu, ct.clip[0] + ABOVE_CLIP)) for hu in (BODY_HU, MUSCLE_HU))
+    inside = body_mask(volume[0], skin, card.spacing, xp)
+    return inside, muscle_box(volume[0], inside, muscle, card.spacing, xp)

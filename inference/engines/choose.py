@@ -17,12 +17,11 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from ..arrays import Array, Network
-from ..card import FORMS, Card
+from ..card import Card
 from ..errors import DeviceError, EngineError, VisceraError, one_line
 from ..machine import CPU_FLAGS, computes, ran_out
+from ..options import ENGINES
 
-ENGINES = ("openvino", "onnxruntime", "torch")  # in the order in which "auto" prefers them on the CPU
-DEVICES = ("cpu", "cuda")
 # What each engine can compute in, on each device, best first: "auto" takes the first that the machine has. Behind f32,
 # which every machine has, stands what changes labels enough to be asked for by name.
 PRECISIONS = {
@@ -70,7 +69,7 @@ def choose(device: str, engine: str, precision: str, cards: Sequence[Card] = ())
     elif find_spec(engine) is None:
         raise DeviceError(f"engine {engine} was asked for, but the package {engine} is not installed")
     possible = [p for p in PRECISIONS[engine, device] if device == "cuda" or computes(p)]
-    without = next((card.name for card in cards if FORMS["int8"][0] not in card.files), None)
+    without = next((card.name for card in cards if "int8" not in card.forms), None)
     if "int8" in possible and (without or not cards):
         possible.remove("int8")
     if precision == "auto":

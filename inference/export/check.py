@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from ..card import read_card
-from ..engines.choose import ENGINES, choose, load
+from ..engines.choose import choose, load
 from ..errors import WeightsError
 from ..machine import usable_cpus
+from ..options import ENGINES
 
 LARGEST_DIFFERENCE = 1e-3  # of the largest logit: f32 engines differ by the order of their sums, about 1e-5
 

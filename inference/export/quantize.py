@@ -45,7 +45,7 @@ def windows(scan: Path, card: Card) -> Iterator[np.ndarray]:
     stored = read_scan(scan)
     volume = prepare(stored, View.of(stored, card), card, np)
     _, box = body(volume, card, np)
-    volume = volume[box]
+    volume = volume[0][box]
     depth, *plane = card.patch
     volume = np.pad(volume, padding(volume.shape, card.patch))
     for z in range(0, len(volume) - depth + 1, depth):

@@ -5,36 +5,18 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputFolderError, NoInputError, shown
 from ..names import CHANNEL, case_of, labels_file, stem
-from .outputs import wrote
-from .sources import SLICES, detached
+from .entries import SCAN, SLICE, look_at
 
 MOST_CHANNELS = 4  # more files of one name, or numbers with gaps, are a data set that numbers its scans
 EXAMPLES = 5  # names in a warning about many files
-HEAD = 1024  # bytes of a file that tell whether it is text
-TEXT = bytes(range(32, 256)) + b"\t\n\f\r\b\x1b"
 
-# What lies beside scans and is none, by ending. Files of other endings are looked into: text is no scan either.
-PLAIN = (
-    ".before", ".bib", ".bmp", ".bval", ".bvec", ".cfg", ".conf", ".csv", ".ctbl", ".db", ".doc", ".docx", ".gif",
-    ".htm", ".html", ".ini", ".ipynb", ".jpeg", ".jpg", ".json", ".jsonl", ".label", ".lnk", ".log", ".m", ".md",
-    ".md5", ".odt", ".pdf", ".png", ".ppt", ".pptx", ".py", ".r", ".rst", ".sh", ".sha256", ".svg", ".toml", ".tsv",
-    ".txt", ".xls", ".xlsx", ".xml", ".yaml", ".yml",
-)  # fmt: skip
-# Formats of scans that are not read; a file may be empty or text and still be meant as one.
-FOREIGN = (
-    ".nii.bz2", ".nii.xz", ".nii.zst", ".nii.z", ".nii.zip", ".hdr", ".img", ".hdr.gz", ".img.gz", ".mgz", ".mgh",
-    ".mnc", ".mif", ".mif.gz", ".gipl", ".par", ".rec", ".raw", ".zraw", ".vti", ".vtk", ".npy", ".npz", ".h5",
-    ".hdf5", ".tif", ".tiff", ".zip", ".tar", ".tar.gz", ".tgz", ".7z",
-)  # fmt: skip
-COMPANION = {".img": (".hdr",), ".img.gz": (".hdr.gz",), ".rec": (".par",)}  # one scan in two files is named once
 
-SCAN, SLICE = "a scan that is read", "a DICOM file"  # what `_look` says beside reasons
 ANOTHER_CHANNEL = f"treated as another channel, while a CT has only {CHANNEL[1:]}: if it is a scan, give it by itself"
 REFERENCE = f"treated as reference labels, since a scan of the same name with {CHANNEL} lies beside it"
 
@@ -143,7 +125,7 @@ def _scans(folder: Path, outputs: Path) -> tuple[dict[Path, str], list[LeftOut]]
         entries = sorted(os.listdir(folder))
     except OSError as error:
         raise InputFolderError(f"{shown(folder)} cannot be opened: {error.strerror}") from error
-    looks = dict(_look_at(folder, entries, outputs))
+    looks = dict(look_at(folder, entries, outputs))
     left_out = [LeftOut(entry, look) for entry, look in looks.items() if look not in (SCAN, SLICE)]
     files = [entry for entry, look in looks.items() if look == SCAN]
     names, reasons = _case_names({_stem(file) for file in files})
@@ -199,72 +181,6 @@ def _split(name: str) -> tuple[str, int | None]:
 
 def _stem(file: str) -> str:
     return stem(file) or file
-
-
-def _look_at(folder: Path, entries: Collection[str], outputs: Path) -> Iterator[tuple[str, str]]:
-    """Each entry that is a scan or may be one, and what it is: SCAN, SLICE, or why it is not read.
-
-    Hidden files, files that are plainly no scans and what this program wrote are passed over.
-    """
-    beside = set(entries)
-    voxels = detached(folder, entries)
-    for entry in entries:
-        path, name = folder / entry, entry.lower()
-        if name.startswith("."):
-            continue
-        if os.path.islink(path) and not os.path.exists(path):
-            look: str | None = SCAN if stem(entry) else None  # a broken link: a case that will fail by name
-        elif os.path.isdir(path):
-            look = _look_into(path, outputs)
-        elif whole := stem(entry):
-            look = None if f"{whole}.json" in beside and wrote(path) else SCAN
-        elif name.endswith(SLICES):
-            look = SLICE
-        elif entry in voxels:
-            look = None
-        elif ending := next((ending for ending in FOREIGN if name.endswith(ending)), None):
-            look = None if _companion(entry, ending, beside) else f"{ending} is not read: convert to X{CHANNEL}.nii.gz"
-        elif name.endswith(PLAIN) or name == "dicomdir":
-            look = None
-        else:
-            look = _look_inside(path)
-        if look:
-            yield entry, look
-
-
-def _look_into(folder: Path, outputs: Path) -> str | None:
-    """Why a subfolder is left out; None if neither it nor what is below it may be a scan, or if it is OUTPUTS."""
-    if stem(folder.name):
-        return "a folder, although it is named like a scan"
-    closed: list[OSError] = []
-    for root, folders, files in os.walk(folder, onerror=closed.append):
-        folders[:] = [one for one in folders if not one.startswith(".")]
-        if os.path.exists(outputs) and os.path.samefile(root, outputs):
-            folders.clear()
-        elif any(stem(one) for one in folders) or any(True for _ in _look_at(Path(root), files, outputs)):
-            return "there are scans inside, but subfolders are not searched: give such a folder as INPUTS"
-    return "a folder that cannot be opened, and may hold scans" if closed else None
-
-
-def _look_inside(file: Path) -> str | None:
-    """What a file of an unknown ending, or of none, may be by its first bytes."""
-    try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb", buffering=0) as stream:
-            head = stream.read(HEAD) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
-    except OSError:
-        return "perhaps a scan, but it cannot be opened"
-    if head[128:132] == b"DICM":
-        return SLICE
-    if head.translate(None, TEXT):
-        return f"perhaps a scan, but with no known ending: rename or convert to X{CHANNEL}.nii.gz"
-    return None
-
-
-def _companion(entry: str, ending: str, beside: Collection[str]) -> bool:
-    """Whether a file holds the voxels of another, which is named in its place."""
-    whole = entry[: -len(ending)]
-    return any(whole + other in beside or whole + other.upper() in beside for other in COMPANION.get(ending, ()))
 
 
 def _sentences(left_out: Iterable[LeftOut]) -> list[str]:

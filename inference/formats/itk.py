@@ -19,7 +19,8 @@ from ..names import METAIMAGE
 from ..scan import Grid, Scan
 from .geometry import check_memory, lps_grid
 from .hounsfield import real_numbers
-from .sources import Layout, layout, open_file
+from .layout import Layout, layout
+from .opening import open_file
 from .stream import open_stream
 
 

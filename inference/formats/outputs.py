@@ -18,6 +18,7 @@ from typing import Any
 
 from ..errors import OutputError, UnwrittenError, shown
 from ..names import record_file
+from .atomic import remove_parts, write_atomically
 
 Identity = tuple[int, int]  # device and inode: the same however a path is spelled, linked or mounted
 MOST_JSON = 256 << 20  # bytes: 50,000 records have 140 MB
@@ -117,6 +118,26 @@ def describes(record: dict[str, Any], labels: Path) -> bool:
         return bool(record["output_sha256"] == digest(labels))
     except OSError:
         return False
+
+
+def make_writable(folder: Path) -> str | None:
+    """Create the folder if need be and prove that a file can be made in it. Raises OutputError.
+
+    Returns what the file system will not promise about files there, as `write_atomically` does.
+    """
+    probe = folder / f".viscera.{os.getpid()}.probe"
+    try:
+        with suppress(FileExistsError):  # a file, or a link to nothing
+            folder.mkdir(parents=True, exist_ok=True)
+        if not os.path.isdir(folder):
+            raise OutputError(f"{shown(folder)} is there already and is not a folder")
+        remove_parts([probe])
+        doubt = write_atomically(probe, b"")
+        probe.unlink()
+        return doubt
+    except OSError as error:
+        hint = '; with docker, --user "$(id -u):$(id -g)" runs as you' if isinstance(error, PermissionError) else ""
+        raise OutputError(f"{shown(folder)} cannot be written by user {os.getuid()}: {error.strerror}{hint}") from error
 
 
 def make_room(labels: Path) -> Path | None:

@@ -18,6 +18,7 @@ from .hounsfield import checked
 from .nifti import file as nifti
 from .nifti.header import PAIR
 from .sources import dicom_files
+from .written import Written
 
 
 def read_scan(path: Path, accept: bool = False) -> Scan:
@@ -38,7 +39,7 @@ def peek(path: Path) -> Scan:
     return scan
 
 
-def write_empty(path: Path, labels: Path) -> nifti.Written:
+def write_empty(path: Path, labels: Path) -> Written:
     """Write a label map without labels on the grid that the header of a scan tells; its voxels are not read.
 
     Raises CaseError if the header cannot be read, UnwrittenError if the file cannot be written.
@@ -50,7 +51,7 @@ def write_empty(path: Path, labels: Path) -> nifti.Written:
 def _reader(path: Path) -> Any:
     """The module that reads a format. Raises ScanError."""
     if os.path.isdir(path) and dicom_files(path):
-        from . import dicom  # SimpleITK is large, and NIfTI does not need it
+        from .dicom import read as dicom  # SimpleITK is large, and NIfTI does not need it
 
         return dicom
     if path.name.lower().endswith((".img", ".img.gz")):

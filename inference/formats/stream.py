@@ -11,7 +11,8 @@ from pathlib import Path
 from isal import igzip_lib
 
 from ..errors import ScanError
-from .sources import DICM, open_file
+from .opening import open_file
+from .sources import DICM
 
 GZIP = b"\x1f\x8b"
 FLAGS = {"gzip": igzip_lib.DECOMP_GZIP, "zlib": igzip_lib.DECOMP_ZLIB}

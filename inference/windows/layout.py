@@ -7,8 +7,7 @@ of the volume.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from math import ceil, inf
 from typing import Any
@@ -22,18 +21,6 @@ SIGMA = 1 / 8  # of the patch: nnU-Net's compute_gaussian
 Slab = tuple[int, Array]  # first plane, logits (k, planes, y, x) float32
 Part = tuple[Box, Iterator[Slab]]  # a box of the volume, and slabs as wide as it: from its first plane to its last
 Padding = tuple[tuple[int, int], ...]  # voxels before and after each axis
-
-
-@dataclass
-class Progress:
-    """Windows run so far; `step` is called after each."""
-
-    windows: int = 0
-    step: Callable[[], None] = field(default=lambda: None)
-
-    def count(self) -> None:
-        self.windows += 1
-        self.step()
 
 
 def padding(shape: Sequence[int], window: Sequence[int]) -> Padding:

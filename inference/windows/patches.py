@@ -1,14 +1,14 @@
 """Windows of the patch that a network was trained on, blended as nnU-Net blends them.
 
 Which windows run is a plan, a generator: it yields a group of window corners (z, y, x) and is sent, for each, what the
-network saw there: the winning channel on every THIN-th voxel of the window. Groups come in the order of z, which lets
+network saw there: its codes on every THIN-th voxel of the window. Groups come in the order of z, which lets
 the runner finish the volume slab by slab: only as many planes of logits as a patch is deep are held. The logits of a
 whole scan (29 GiB for 15 channels of 512 x 512 x 2000) never exist.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -17,14 +17,20 @@ import numpy as np
 
 from ..arrays import Array, Network
 from ..boxes import Box, Shape, shifted, whole
-from .layout import SIGMA, Part, Progress, Slab, cut, grid, padded, padding
+from .layout import SIGMA, Part, Slab, cut, grid, padded, padding
 
 Corner = tuple[int, int, int]
 Plan = Generator[list[Corner], list[Array], None]
+Codes = Callable[[Array, Any], Array]  # logits (k, ...), array library -> (...): as grids.decode has them
 
 THIN = (2, 4, 4)  # of a window, every so many voxels are shown to the plan: 1/32 of them decide as well
 PEAK = 10  # nnU-Net's value_scaling_factor: keeps the smallest float16 weights above zero
 FOUND = 1 / 400  # of a window's voxels are foreground: 2,000 of the student's; FLARE 2022's winner asks for 1,000
+
+
+def winners(logits: Array, xp: Any) -> Array:
+    """The largest of the k channels."""
+    return logits.argmax(axis=0)
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,7 @@ class Patches:
     window        voxels (z, y, x)
     step          distance of windows, as a share of one
     box           of the volume; None: all of it
+    codes         of logits, not 0 where the network finds something
     middle_first  at each z the windows in the middle of the grid run first, and those around only if these found some
     """
 
@@ -43,6 +50,7 @@ class Patches:
     step: float
     box: Box | None = None
     middle_first: bool = False
+    codes: Codes = winners
 
     @property
     def most(self) -> int:
@@ -55,11 +63,9 @@ class Patches:
         plan = middle_first if self.middle_first else dense_plan
         return plan(padded(self.shape, self.window), self.window, self.step, box)
 
-    def parts(
-        self, volume: Array, network: Network, inside: np.ndarray | None, progress: Progress, xp: Any
-    ) -> Iterator[Part]:
-        """One part, the whole volume (z, y, x): blended logits, 0 where no window was and outside the mask `inside`."""
-        yield whole(self.shape), slabs(volume, network, self.plan(), self.window, xp, progress, inside)
+    def parts(self, volume: Array, network: Network, inside: np.ndarray | None, xp: Any) -> Iterator[Part]:
+        """One part, the whole volume (c, z, y, x): logits, 0 where no window was and outside the mask `inside`."""
+        yield whole(self.shape), slabs(volume, network, self.plan(), self.window, xp, inside, self.codes)
 
 
 def gaussian(patch: Shape) -> np.ndarray:
@@ -112,10 +118,10 @@ def slabs(
     plan: Plan,
     patch: Shape,
     xp: Any,
-    progress: Progress,
     inside: np.ndarray | None = None,
+    codes: Codes = winners,
 ) -> Iterator[Slab]:
-    """Blended logits of `volume` (z, y, x) in slabs that ascend in z and together cover it; each is the caller's.
+    """Blended logits of `volume` (c, z, y, x) in slabs that ascend in z and together cover it; each is the caller's.
 
     Windows are weighed by the Gaussian of nnU-Net and divided by the sum of the weights. Where
     no window was placed, and outside the mask `inside` (z, y, x), all channels are 0, so that
@@ -123,8 +129,9 @@ def slabs(
 
     plan  of the volume padded to a patch at least
     """
-    before = [n for n, _ in padding(volume.shape, patch)]
-    size = padded(volume.shape, patch)
+    shape: Shape = volume.shape[1:]
+    before = [n for n, _ in padding(shape, patch)]
+    size = padded(shape, patch)
     weights = xp.asarray(gaussian(patch))
     blended: Array = None
     total: Array = None
@@ -132,12 +139,12 @@ def slabs(
 
     def finished(planes: int) -> Iterator[Slab]:
         """The first planes of the accumulators, without the padding, divided by their weights."""
-        first, last = max(base, before[0]), min(base + planes, before[0] + volume.shape[0])
+        first, last = max(base, before[0]), min(base + planes, before[0] + shape[0])
         if first >= last:
             return
         part = (
             slice(first - base, last - base),
-            *(slice(a, a + n) for a, n in zip(before[1:], volume.shape[1:], strict=True)),
+            *(slice(a, a + n) for a, n in zip(before[1:], shape[1:], strict=True)),
         )
         known = total[part] > 0
         if inside is not None:
@@ -146,17 +153,17 @@ def slabs(
 
     def skipped(low: int, high: int) -> Iterator[Slab]:
         """Zeros, as many planes at a time as a patch has, from one plane of the padded volume to another."""
-        low, high = (min(max(at - before[0], 0), volume.shape[0]) for at in (low, high))
+        low, high = (min(max(at - before[0], 0), shape[0]) for at in (low, high))
         for start in range(low, high, patch[0]):
             planes = min(patch[0], high - start)
-            yield start, xp.zeros((len(blended), planes, *volume.shape[1:]), xp.float32)
+            yield start, xp.zeros((len(blended), planes, *shape[1:]), xp.float32)
 
     group = next(plan, None)
     while group is not None:
         seen = []
         for z, y, x in group:
             start = [at - n for at, n in zip((z, y, x), before, strict=True)]
-            logits = network(cut(volume, start, patch, xp)[None, None])[0]
+            logits = network(cut(volume, start, patch, xp)[None])[0]
             if blended is None:
                 blended = xp.zeros((len(logits), patch[0], *size[1:]), xp.float32)
                 total = xp.zeros((patch[0], *size[1:]), xp.float32)
@@ -165,12 +172,11 @@ def slabs(
                 yield from skipped(base + patch[0], z)
                 _advance(blended, total, min(z - base, patch[0]))
                 base = z
-            seen.append(logits[:, :: THIN[0], :: THIN[1], :: THIN[2]].argmax(axis=0))
+            seen.append(codes(logits[:, :: THIN[0], :: THIN[1], :: THIN[2]], xp))
             xp.multiply(logits, weights, out=logits)
             window = (slice(y, y + patch[1]), slice(x, x + patch[2]))
             blended[(slice(None), slice(None), *window)] += logits
             total[(slice(None), *window)] += weights
-            progress.count()
         try:
             group = plan.send(seen)
         except StopIteration:

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..arrays import Array, Network
 from ..boxes import Box, Shape, clipped, grown, shape_of, shifted
-from .layout import SIGMA, Part, Progress, Slab, cut, halfway, padded, padding, starts
+from .layout import SIGMA, Part, Slab, cut, halfway, padded, padding, starts
 
 BLENDED = 5  # planes on either side of the middle between two windows: beyond, one has nearly all of the weight
 SHARED = 16  # planes that two wide windows share at least: what lies at the end of one is in the middle of the other
@@ -44,9 +44,7 @@ class Planes:
         """Over as much of a volume of this shape around `box` as makes room for a window."""
         return cls(grown(box, window, volume), window, step)
 
-    def parts(
-        self, volume: Array, network: Network, inside: np.ndarray | None, progress: Progress, xp: Any
-    ) -> Iterator[Part]:
+    def parts(self, volume: Array, network: Network, inside: np.ndarray | None, xp: Any) -> Iterator[Part]:
         """The columns. Logits are 0 outside the mask `inside` (z, y, x), and a slab holds until the next is asked for.
 
         A column holds the voxels that are nearest to its own centre, and the first of the next column after them,
@@ -60,7 +58,7 @@ class Planes:
             by = [at - n for at, n in zip(origin, before, strict=True)]
             covers = clipped(shifted((slice(0, zs[-1] + self.window[0]), rows, columns), by), self.box)
             corners = [(z + by[0], y + by[1], x + by[2]) for z in zs]
-            column = wide_slabs(volume, network, corners, self.window, xp, progress, inside)
+            column = wide_slabs(volume, network, corners, self.window, xp, inside)
             yield covers, _within(covers, corners[0], column)
 
 
@@ -81,7 +79,6 @@ def wide_slabs(
     corners: list[tuple[int, int, int]],
     window: Shape,
     xp: Any,
-    progress: Progress,
     inside: np.ndarray | None = None,
 ) -> Iterator[Slab]:
     """Logits (k, planes, y, x) of windows that lie above each other, in slabs that ascend in z.
@@ -93,8 +90,7 @@ def wide_slabs(
     low = corners[0][0]
     for index, corner in enumerate(corners):
         z = corner[0]
-        logits = network(cut(volume, corner, window, xp)[None, None])[0]
-        progress.count()
+        logits = network(cut(volume, corner, window, xp)[None])[0]
         if inside is not None:
             logits *= xp.asarray(cut(inside, corner, window, np))
         if below is not None:

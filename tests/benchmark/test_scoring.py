@@ -12,7 +12,8 @@ import pytest
 
 pytest.importorskip("surface_distance")
 
-from benchmark.scoring import Score, read_pair, score_case
+from benchmark.scoring import TOLERANCES, TUBES, Score, read_pair, score_case
+from inference.labels import BY_KEY
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACING = (1.0, 1.0, 2.5)
@@ -35,6 +36,10 @@ def test_the_same_mask_scores_1_and_a_shifted_one_by_its_overlap() -> None:
     assert far.dsc == pytest.approx(12 / 20)
     assert far.nsd is not None
     assert 0 < far.nsd < 1
+
+
+def test_every_label_has_its_tolerance() -> None:
+    assert TOLERANCES.keys() == BY_KEY.keys() and BY_KEY.keys() >= set(TUBES)
 
 
 def test_empty_masks() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from inference.card import Card, Label
+from inference.card import Card, Channel, Label, Resample
 
 
 def make_card(
@@ -17,6 +17,8 @@ def make_card(
     axes: tuple[int, int, int] = (0, 1, 2),
     values: tuple[int, ...] | None = None,
     window_multiple: tuple[int, int, int] | None = None,
+    inputs: int = 1,
+    decode: str = "argmax",
 ) -> Card:
     """A card of a network whose channel i writes i, or values[i]."""
     labels = tuple(Label(value, f"label {value}") for value in values or range(channels))
@@ -24,17 +26,15 @@ def make_card(
         name=name,
         folder=Path(),
         files={},
+        forms={},
         orientation=orientation,
         axes=axes,
         spacing=spacing,
         patch=patch,
         window_multiple=window_multiple,
-        clip=(-160.0, 240.0),
-        mean=80.0,
-        std=70.0,
-        image_order=3,
-        logit_order=1,
-        force_separate_z=None,
+        channels=(Channel("CT", "ct", clip=(-160.0, 240.0), mean=80.0, std=70.0),) * inputs,
+        resample=Resample(image_order=3, logit_order=1, force_separate_z=None),
+        decode=decode,
         labels=labels,
         way="dense",
         trained_on="",

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,33 @@ def test_fields_and_checked_files(tmp_path: Path) -> None:
     assert card.digest == hashlib.sha256((tmp_path / "tumor" / "card.json").read_bytes()).hexdigest()
 
 
+def test_both_formats_say_the_same(tmp_path: Path) -> None:
+    first = read_card(write(tmp_path / "first" / "organ"))
+    own = ("files", "orientation", "axes", "spacing", "patch", "labels", "trained_on")
+    second = {name: FIELDS[name] for name in own} | {
+        "format": 2,
+        "forms": {"f32": ["model.onnx"]},
+        "channels": [{"name": "CT", "normalise": "ct", "clip": [-160, 240], "mean": 80, "std": 70}],
+        "resample": {"image_order": 3, "logit_order": 1, "force_separate_z": None},
+        "decode": "argmax",
+    }
+    folder = tmp_path / "second" / "organ"
+    write(folder)
+    (folder / "card.json").write_text(json.dumps(second))
+    card = read_card(folder)
+    assert replace(card, folder=first.folder, digest=first.digest) == first
+    assert card.way == "dense" and card.form("f32") == folder / "model.onnx"
+    for changes, cause in (
+        ({"folds": 5}, "unknown field folds"),  # it may change what is meant
+        ({"decode": "sigmoid"}, "'sigmoid' is not one of argmax, regions"),
+        ({"way": "chest"}, "'chest' is not one of abdomen, dense"),
+        ({"channels": [second["channels"][0] | {"normalise": "zscore"}]}, "'zscore' is not one of ct"),
+    ):
+        (folder / "card.json").write_text(json.dumps(second | changes))
+        with pytest.raises(WeightsError, match=cause):
+            read_card(folder)
+
+
 def test_one_flipped_bit_is_found(tmp_path: Path) -> None:
     card = read_card(write(tmp_path / "organ"))
     (tmp_path / "organ" / "model.onnx").write_bytes(b"metwork")
@@ -70,7 +98,8 @@ def test_a_file_that_was_not_exported_and_one_that_is_missing(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("changes", "cause"),
     [
-        ({"format": 2}, "format 2"),
+        ({"format": 3}, "format 3"),
+        ({"format": None}, "format None"),
         ({"patch": [32, 128]}, "not a complete card"),
         ({"spacing": None}, "not a complete card"),
         ({"mean": "much"}, "not a complete card"),

@@ -12,7 +12,7 @@ import pytest
 
 from inference.errors import InputFolderError, NoInputError, ScanError
 from inference.formats.cases import find_cases
-from inference.formats.sources import open_file
+from inference.formats.opening import open_file
 
 OUT = Path("out")
 

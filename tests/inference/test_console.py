@@ -90,8 +90,8 @@ def test_a_fault_of_ours_is_said_on_a_lost_stream_without_losing_the_worker(tmp_
     """In the worker a traceback is printed; where that failed, the worker went, and its networks with it."""
     program = (
         "import sys\nfrom inference.command.console import forgiving_streams\n"
-        "from inference.command.worker import _cause\n"
-        "with forgiving_streams():\n    print(_cause(ZeroDivisionError('by\\nnothing')), file=open(sys.argv[1], 'w'))"
+        "from inference.task import cause\n"
+        "with forgiving_streams():\n    print(cause(ZeroDivisionError('by\\nnothing')), file=open(sys.argv[1], 'w'))"
     )
     with Path("/dev/full").open("w") as full:
         command: list[Any] = [sys.executable, "-c", program, tmp_path / "said"]

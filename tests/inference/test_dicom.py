@@ -16,11 +16,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from inference.command.sidecar import scan_digest
 from inference.errors import ScanError, hide_names
 from inference.formats.cases import find_cases
 from inference.formats.reading import read_scan, write_empty
-from inference.formats.sources import dicom_files
+from inference.formats.sources import dicom_files, scan_digest
 from tests.inference.dicom import DEFLATED, JPEG_2000, JPEG_LOSSLESS, series, slice_bytes
 
 sitk = pytest.importorskip("SimpleITK")

@@ -12,6 +12,7 @@ import pytest
 
 from inference.engines import choose as engines
 from inference.errors import DeviceError, EngineError
+from inference.options import ENGINES
 
 ROOT = Path(__file__).resolve().parents[2]
 HAS_CUDA = engines._missing_for_cuda() is None
@@ -64,7 +65,7 @@ def test_engines_agree(precision: str, tiny_weights: Path, tmp_path: Path) -> No
     patch = np.random.default_rng(3).normal(size=(1, 1, *card.patch)).astype(np.float32)
     np.save(tmp_path / "patch.npy", patch)
     answers = []
-    for engine in engines.ENGINES:
+    for engine in ENGINES:
         if find_spec(engine) is None:
             continue
         command: list[str | Path] = [
@@ -103,7 +104,7 @@ except MemoryError as error:
 """
 
 
-@pytest.mark.parametrize("engine", engines.ENGINES)
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(("limit", "taken"), [("RLIMIT_AS", "VmSize:"), ("RLIMIT_DATA", "VmData:")])
 def test_an_engine_without_memory_says_so_and_goes_on(engine: str, limit: str, taken: str, tiny_weights: Path) -> None:
     """32 MB of voxels, with at least 128 MB of activations, where 60 MB are left; then a window that fits."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inference.engines.choose import ENGINES
+from inference.options import ENGINES
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {*ENGINES, "numpy", "nibabel", "scipy", "SimpleITK", "cupy", "onnx", "nnunetv2", "training", "tqdm"}
@@ -49,10 +49,11 @@ def test_a_run_imports_its_engine_and_no_other(
     worker = (
         "import sys\nfrom pathlib import Path\nfrom inference.command.cli import parse\n"
         "from inference.formats.cases import Case\n"
-        "from inference.command.worker import Worker\noptions = parse(sys.argv[1:])\n"
-        "case = Case('x', options.inputs, options.outputs / 'again.nii.gz')\n"
-        "record = Worker(vars(options), lambda message: None).segment(case, False)\n"
-        "assert record['status'] == 'done', record"
+        "from inference.command.worker import Worker\nfrom inference.options import DENSE\n"
+        "request = parse(sys.argv[1:])\n"
+        "case = Case('x', request.inputs, request.outputs / 'again.nii.gz')\n"
+        "record = Worker(request.options, lambda message: None).segment(case, DENSE)\n"
+        "assert record.status == 'done', record"
     )
     names = imported(worker, *flags)
     assert engine in names
@@ -79,11 +80,12 @@ def test_no_engine_reports_its_use(engine: str, tmp_path: Path, tiny_weights: Pa
 
 def test_thread_variables_are_set_in_the_worker_before_numpy_is_there() -> None:
     program = (
-        "import os, sys\nfrom inference.command import cli, worker\noptions = cli.parse(['a', 'b', '--threads', '3'])\n"
+        "import os, sys\nfrom inference.command import cli, worker\n"
+        "request = cli.parse(['a', 'b', '--threads', '3'])\n"
         "class Predictor:\n    def __init__(self, *_):\n"
         "        assert os.environ['OMP_NUM_THREADS'] == '3' and 'numpy' not in sys.modules\n"
         "        assert os.environ['OPENBLAS_NUM_THREADS'] == '1'\n        os._exit(7)\n"
-        "worker.Worker = Predictor\nworker.serve(0, 1, vars(options))"
+        "worker.Worker = Predictor\nworker.serve(0, 1, request.options)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 7, done.stderr

@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 
 from inference import machine
-from inference.command.sidecar import scan_digest
 from inference.errors import MemoryBudgetError, ScanError, hide_names
 from inference.formats.nifti import file as nifti
 from inference.formats.reading import read_scan, write_empty
-from inference.formats.sources import files_of
+from inference.formats.sources import files_of, scan_digest
 
 sitk = pytest.importorskip("SimpleITK")
 

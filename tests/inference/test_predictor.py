@@ -20,10 +20,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from inference.engines import choose as engines
 from inference.errors import ScanError, ScanWarning, VisceraError, WeightsError
 from inference.given import looks_turned, scan_of
+from inference.options import ENGINES
 from inference.predictor import Predictor
+from inference.segment import Quiet
 
 SPACING = (3.0, 2.0, 2.0)
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,7 +39,7 @@ def predictor(tiny_weights: Path) -> Predictor:
 def expected(predictor: Predictor, blob: np.ndarray) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # nothing is odd about it
-        labels = predictor(blob, SPACING)
+        labels = predictor(blob, SPACING, "LPS")
     assert labels.any()
     return labels
 
@@ -88,7 +89,7 @@ def test_arrays_of_every_kind_give_the_same_labels_and_stay_as_they_are(
     if isinstance(given, np.ndarray) and given.flags.writeable:
         given.setflags(write=False)
     before = blob.copy()
-    labels = predictor(given, SPACING)
+    labels = predictor(given, SPACING, "LPS")
     assert np.array_equal(labels, expected)
     assert np.array_equal(blob, before)
 
@@ -97,20 +98,20 @@ def test_arrays_of_every_kind_give_the_same_labels_and_stay_as_they_are(
     "spacing", [[3, 2, 2], np.array(SPACING), np.array(SPACING, np.float32), deque(SPACING), (3, 2.0, 2)]
 )
 def test_spacing_of_every_kind(spacing: Any, predictor: Predictor, blob: np.ndarray, expected: np.ndarray) -> None:
-    assert np.array_equal(predictor(blob, spacing), expected)
+    assert np.array_equal(predictor(blob, spacing, "LPS"), expected)
 
 
 def test_nan_is_air_and_is_said(predictor: Predictor, blob: np.ndarray) -> None:
     odd, air = blob.astype(np.float32), blob.astype(np.float32)
     odd[13, 25, 25], air[13, 25, 25] = np.nan, -1024
     with pytest.warns(ScanWarning, match="1 voxel has no value") as said:
-        labels = predictor(odd, SPACING)
+        labels = predictor(odd, SPACING, "LPS")
     assert np.isnan(odd[13, 25, 25])
-    assert np.array_equal(labels, predictor(air, SPACING))
+    assert np.array_equal(labels, predictor(air, SPACING, "LPS"))
     assert said[0].filename == __file__  # the line that called it
     labels, report = predictor.segment(scan_of(odd, SPACING, "LPS"))
     assert report.warnings == ["1 voxel has no value (NaN): taken as air, -1024 HU"]
-    assert np.array_equal(labels, predictor(air, SPACING))
+    assert np.array_equal(labels, predictor(air, SPACING, "LPS"))
 
 
 def test_the_same_warning_is_shown_for_every_scan(tiny_weights: Path, blob: np.ndarray, tmp_path: Path) -> None:
@@ -119,7 +120,7 @@ def test_the_same_warning_is_shown_for_every_scan(tiny_weights: Path, blob: np.n
     np.save(tmp_path / "odd.npy", odd)
     program = (
         "import sys, numpy; from inference import Predictor; predictor = Predictor(sys.argv[1], threads=1)\n"
-        f"for _ in range(3): predictor(numpy.load(sys.argv[2]), {SPACING})"
+        f"for _ in range(3): predictor(numpy.load(sys.argv[2]), {SPACING}, 'LPS')"
     )
     command: list[Any] = [sys.executable, "-c", program, tiny_weights, tmp_path / "odd.npy"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
@@ -164,7 +165,7 @@ def test_what_is_no_ct_in_hu_is_a_value_error_of_one_sentence(
 ) -> None:
     given = SPOILT[name](blob)
     with pytest.raises(ValueError, match="array") as refused:
-        predictor(given, SPACING)
+        predictor(given, SPACING, "LPS")
     assert "\n" not in str(refused.value)
     assert len(str(refused.value)) < 300
 
@@ -175,12 +176,12 @@ def test_values_that_cannot_be_hu_are_refused_by_default_and_a_warning_if_accept
 ) -> None:
     given = SPOILT[name](blob)
     with pytest.raises(VisceraError, match=r"accept_intensities=True"):
-        predictor(given, SPACING)
+        predictor(given, SPACING, "LPS")
     with pytest.raises(ScanError):
         predictor.segment(scan_of(given, SPACING, "LPS"))
     accepting = Predictor(tiny_weights, device="cpu", precision="f32", threads=1, accept_intensities=True)
     with pytest.warns(ScanWarning, match="not CT in HU"):
-        labels = accepting(given, SPACING)
+        labels = accepting(given, SPACING, "LPS")
     assert labels.shape == blob.shape
 
 
@@ -192,18 +193,18 @@ def test_values_that_cannot_be_hu_are_refused_by_default_and_a_warning_if_accept
 )  # fmt: skip
 def test_spacing_that_is_not_three_numbers(spacing: Any, predictor: Predictor, blob: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"not three numbers above 0: \(z, y, x\) in mm"):
-        predictor(blob, spacing)
+        predictor(blob, spacing, "LPS")
 
 
 @pytest.mark.parametrize("scale", [0.001, 1000, 0.1, 100])
 def test_spacing_in_metres_or_microns_is_not_plausible(scale: float, predictor: Predictor, blob: np.ndarray) -> None:
     with pytest.raises(ScanError, match=r"the array (has the spacing|covers) .* in mm"):
-        predictor(blob, np.multiply(SPACING, scale))
+        predictor(blob, np.multiply(SPACING, scale), "LPS")
 
 
 def test_thick_slices_are_said(predictor: Predictor, blob: np.ndarray) -> None:
     with pytest.warns(ScanWarning, match="spacing 12 x 2 x 2 mm is coarse"):
-        predictor(blob, (12, 2, 2))
+        predictor(blob, (12, 2, 2), "LPS")
 
 
 @pytest.mark.parametrize(
@@ -279,7 +280,7 @@ def test_numbers_of_numpy_are_numbers(tiny_weights: Path) -> None:
 # --- sharing
 
 
-@pytest.mark.parametrize("engine", engines.ENGINES)
+@pytest.mark.parametrize("engine", ENGINES)
 def test_threads_that_share_a_predictor_get_the_labels_of_one(
     engine: str, tiny_weights: Path, blob: np.ndarray
 ) -> None:
@@ -287,28 +288,29 @@ def test_threads_that_share_a_predictor_get_the_labels_of_one(
         pytest.skip(f"{engine} is not installed")
     shared = Predictor(tiny_weights, device="cpu", engine=engine, precision="f32", threads=1)
     scans = [np.roll(blob, shift, axis=2) for shift in (0, 5, 11, 17)] * 2
-    alone = [shared(scan, SPACING) for scan in scans[:4]] * 2
+    alone = [shared(scan, SPACING, "LPS") for scan in scans[:4]] * 2
     with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(lambda scan: shared(scan, SPACING), scans))
+        together = list(pool.map(lambda scan: shared(scan, SPACING, "LPS"), scans))
     assert all(np.array_equal(one, other) for one, other in zip(together, alone, strict=True))
 
 
 def test_a_scan_that_fails_does_not_stop_the_next(predictor: Predictor, blob: np.ndarray, expected: np.ndarray) -> None:
-    def fail(network: str, most: int) -> Any:
-        raise MemoryError
+    class Fails(Quiet):
+        def network(self, name: str, most: int) -> None:
+            raise MemoryError
 
     with pytest.raises(MemoryError):
-        predictor.segment(scan_of(blob, SPACING, "LPS"), fail)
-    assert np.array_equal(predictor(blob, SPACING), expected)
+        predictor.segment(scan_of(blob, SPACING, "LPS"), Fails())
+    assert np.array_equal(predictor(blob, SPACING, "LPS"), expected)
 
 
 def segment_elsewhere(predictor: Predictor, hu: np.ndarray) -> np.ndarray:
-    return predictor(hu, SPACING)
+    return predictor(hu, SPACING, "LPS")
 
 
 def test_another_process_gets_the_same_predictor(predictor: Predictor, blob: np.ndarray, expected: np.ndarray) -> None:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        labels, direct = pool.apply(segment_elsewhere, (predictor, blob)), pool.apply(predictor, (blob, SPACING))
+        labels, direct = pool.apply(segment_elsewhere, (predictor, blob)), pool.apply(predictor, (blob, SPACING, "LPS"))
     assert np.array_equal(labels, expected) and np.array_equal(direct, expected)
 
 
@@ -323,8 +325,8 @@ def test_copies_are_loaded_anew_with_the_same_arguments(
     monkeypatch.chdir(tmp_path)  # the folder of the weights was given relative to another one
     for other in (pickle.loads(pickle.dumps(first)), copy.copy(first), copy.deepcopy(first)):
         assert other is not first and other.cards == first.cards and other.choice == first.choice
-        assert (other.way.name, other.way.step, other.threads, other.accept_intensities) == ("dense", 0.7, 1, True)
-        assert np.array_equal(other(blob, SPACING), first(blob, SPACING))
+        assert other.options == first.options and (other.way.name, other.way.step) == ("dense", 0.7)
+        assert np.array_equal(other(blob, SPACING, "LPS"), first(blob, SPACING, "LPS"))
 
 
 def test_a_pickle_does_not_take_other_networks_for_its_own(tiny_weights: Path, tmp_path: Path) -> None:

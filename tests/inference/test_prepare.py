@@ -50,8 +50,8 @@ def nnunet(voxels: np.ndarray, spacing: tuple[float, ...], card: Any) -> tuple[n
 
 
 def prepared(scan: Scan, card: Card) -> np.ndarray:
-    volume: np.ndarray = prepare(scan, View.of(scan, card), card, np)
-    return volume
+    (volume,) = prepare(scan, View.of(scan, card), card, np)
+    return np.asarray(volume)
 
 
 def textured(shape: tuple[int, int, int]) -> np.ndarray:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import ndimage
 
 from inference.boxes import whole
+from inference.card import Card
+from inference.grids.decode import Decode, last_region, winning_channel
 from inference.grids.resize import resampled_shape
-from inference.grids.restore import restore, winning_channel
+from inference.grids.restore import restore as restore_parts
 from inference.grids.view import View
 from inference.scan import Grid, Scan, Spacing
 from tests.inference.cards import make_card
@@ -18,6 +21,10 @@ from tests.inference.test_prepare import SPACINGS
 
 STORED = (21, 47, 52)
 BOX = (slice(1, 20), slice(0, 45), slice(3, 52))
+
+
+def restore(parts: Any, view: View, card: Card, xp: Any) -> np.ndarray:
+    return restore_parts(parts, view, card, Decode.of(card), xp)
 
 
 def view_of(spacing: Spacing, at: Spacing) -> View:
@@ -99,3 +106,31 @@ def test_labels_take_the_values_of_the_card_and_the_axes_of_the_file() -> None:
 def test_the_first_of_equal_channels_wins() -> None:
     logits = np.array([1.0, 3.0, 3.0, 2.0], np.float32).reshape(4, 1, 1, 1)
     assert winning_channel(logits, np).item() == 1
+
+
+@pytest.mark.parametrize(("spacing", "at"), SPACINGS)
+def test_regions_equal_nnunets(spacing: Spacing, at: Spacing) -> None:
+    """Three regions, later over earlier, two of which write one value."""
+    resampling = pytest.importorskip("nnunetv2.preprocessing.resampling.default_resampling")
+    view = view_of(spacing, at)
+    size = tuple(part.stop - part.start for part in BOX)
+    logits = logits_of(view.shape, 3)
+    dense = resampling.resample_data_or_seg_to_shape(logits, size, at, spacing, False, 1, 0, None)
+    expected = np.zeros(STORED, np.uint8)
+    for region, value in zip(dense, (5, 2, 5), strict=True):
+        expected[BOX][region > 0] = value
+    card = make_card(at, values=(5, 2, 5), decode="regions")
+    assert np.array_equal(restore([(whole(view.shape), in_slabs(logits, 3))], view, card, np), expected)
+
+
+@pytest.mark.parametrize("codes", [winning_channel, last_region])
+def test_equal_codes_at_all_corners_are_the_code_between_them(codes: Any) -> None:
+    rng = np.random.default_rng(3)
+    shape = (4, 8, 20000)  # channels, corners, cells
+    corners = (rng.normal(size=(4, 1, 20000)) + 0.3 * rng.normal(size=shape)).astype(np.float32)
+    at = codes(corners, np)
+    same = (at == at[0]).all(axis=0)
+    weights = rng.dirichlet(np.ones(8), 20000).T.astype(np.float32)
+    between = codes((corners * weights).sum(axis=1), np)
+    assert same.sum() > 100
+    assert np.array_equal(between[same], at[0][same])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +12,12 @@ import pytest
 from inference.anatomy.look import AROUND_ORGANS
 from inference.boxes import bounding
 from inference.card import smaller_way, way_of
-from inference.options import ABDOMEN, DENSE, WAYS
+from inference.errors import ScanError
+from inference.options import ABDOMEN, DENSE, WAYS, Way
+from inference.record import Record
 from inference.scan import Scan
-from inference.segment import Model, overlay, segment
+from inference.segment import Model, Quiet, overlay
+from inference.segment import segment as segment_into
 from tests.inference.cards import make_card
 
 
@@ -42,7 +46,12 @@ def model(
         return inner(batch)
 
     card = make_card((2.0, 2.0, 2.0), name=name, values=values, orientation="LPS", window_multiple=window_multiple)
-    return Model(card, network)
+    return Model.of(card, network)
+
+
+def segment(scan: Scan, models: Sequence[Model], way: Way, xp: Any) -> tuple[np.ndarray, Record]:
+    record = Record()
+    return segment_into(scan, models, way, xp, record, Quiet()), record
 
 
 ORGANS = (0, 1, 2, 3, 4, 5, 6)  # enough for a network that shows where the abdomen is
@@ -73,7 +82,7 @@ def test_the_tumour_lies_over_the_organ(plan: str, multiple: tuple[int, int, int
 
 def test_one_network_may_hold_organs_and_tumour() -> None:
     scan, _ = organ_scan()
-    both = Model(make_card((2.0, 2.0, 2.0), values=(*range(14), 14), orientation="LPS"), brighter(150, channels=15))
+    both = Model.of(make_card((2.0, 2.0, 2.0), values=(*range(14), 14), orientation="LPS"), brighter(150, channels=15))
     labels, _ = segment(scan, [both], ABDOMEN, np)
     assert set(np.unique(labels)) == {0, 14}
 
@@ -110,7 +119,7 @@ def test_a_tumour_within_the_margin_of_an_organ_is_kept() -> None:
     gap = int(AROUND_ORGANS / 2) - 1  # voxels of 2 mm
     scan.voxels[where[0].stop : where[0].stop + gap] = 0
     scan.voxels[10:12, 26:30, where[2].stop + gap - 3 : where[2].stop + gap] = 200
-    organ = Model(model("organ", 60, ORGANS).card, lambda batch: brighter(60, 7)(batch) * (batch * 70 + 80 < 150))
+    organ = Model.of(model("organ", 60, ORGANS).card, lambda batch: brighter(60, 7)(batch) * (batch * 70 + 80 < 150))
     labels, _ = segment(scan, [organ, model("tumor", 150, (0, 14))], ABDOMEN, np)
     assert (labels[10:12, 26:30, where[2].stop + gap - 3 : where[2].stop + gap] == 14).all()
 
@@ -171,13 +180,36 @@ def test_a_smaller_way_takes_smaller_windows() -> None:
             seen.append(batch.size)
             return brighter(60, 7)(batch)
 
-        organ = Model(model("organ", 60, ORGANS, None, (4, 8, 8)).card, network)
+        organ = Model.of(model("organ", 60, ORGANS, None, (4, 8, 8)).card, network)
         found, report = segment(scan, [organ], way, np)
         labels.append(found)
         windows.append(max(seen))
         assert set(seen) == {np.prod(report.windows["organ"]["voxels"])}
     assert windows[1] <= 2000 < windows[0]
     assert np.array_equal(labels[0], labels[1])
+
+
+@pytest.mark.parametrize("multiple", [None, (4, 8, 8)])
+def test_a_network_may_take_two_channels(multiple: tuple[int, int, int] | None) -> None:
+    scan, where = organ_scan()
+    other = np.zeros_like(scan.voxels)
+    other[where] = 300
+    other[:, :, :40] = 0
+
+    def both(batch: np.ndarray) -> np.ndarray:
+        assert batch.shape[1] == 2
+        above = (np.minimum(batch[:, 0], batch[:, 1]) * 70 + 80 > 60).astype(np.float32)
+        return np.stack([1 - above, above], axis=1)
+
+    card = make_card((2.0, 2.0, 2.0), values=(0, 7), orientation="LPS", window_multiple=multiple, inputs=2)
+    organ = Model.of(card, both)
+    labels, _ = segment(replace(scan, channels=(scan.voxels, other)), [organ], ABDOMEN, np)
+    expected = np.zeros_like(scan.voxels)
+    expected[where] = 7
+    expected[:, :, :40] = 0
+    assert np.array_equal(labels, expected)
+    with pytest.raises(ScanError, match="the scan has 1 channels, network organ takes CT, CT"):
+        segment(scan, [organ], ABDOMEN, np)
 
 
 def test_which_ways_take_less() -> None:

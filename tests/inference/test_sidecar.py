@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from inference import __version__
-from inference.command.sidecar import LABELS, fits, weights_digests
+from inference.card import digests
+from inference.command.resume import fits
 from inference.formats.cases import Case
 from inference.formats.outputs import digest
 from inference.options import ABDOMEN
+from inference.version import LABELS
 from tests.inference.cards import make_card
 
 GONE = object()
@@ -48,7 +50,7 @@ def test_labels_of_another_program_are_kept_if_it_gives_the_same(
     cards = [replace(make_card(), folder=tmp_path)]
     record = {
         "case": "x", "status": "done", "program": "0.1.0", "labels_version": LABELS, "precision": "bf16",
-        "plan": "abdomen", "step": 0.5, "weights": weights_digests(cards), "input_sha256": digest(case.scan),
+        "plan": "abdomen", "step": 0.5, "weights": digests(cards), "input_sha256": digest(case.scan),
         "output_sha256": digest(case.labels), "warnings": [],
     } | changes  # fmt: skip
     (tmp_path / "x.json").write_text(json.dumps({name: value for name, value in record.items() if value is not GONE}))

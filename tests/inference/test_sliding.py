@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from inference.boxes import Box, Shape, whole
-from inference.windows.layout import Progress, cut, grid, padding, starts
+from inference.windows.layout import cut, grid, padding, starts
 from inference.windows.patches import Patches, Plan, dense_plan, gaussian, slabs
 from inference.windows.planes import Planes
 
@@ -39,12 +39,16 @@ def volume() -> np.ndarray:
 
 def test_slabs_together_are_the_dense_blend(volume: np.ndarray) -> None:
     calls = []
-    progress = Progress(step=lambda: calls.append(1))
-    parts = list(slabs(volume, network, dense_plan(SHAPE, PATCH, 0.5), PATCH, np, progress))
+
+    def counted(batch: np.ndarray) -> np.ndarray:
+        calls.append(1)
+        return network(batch)
+
+    parts = list(slabs(volume[None], counted, dense_plan(SHAPE, PATCH, 0.5), PATCH, np))
     assert [start for start, _ in parts] == list(np.cumsum([0] + [part.shape[1] for _, part in parts])[:-1])
     blended = np.concatenate([part for _, part in parts], axis=1)
     np.testing.assert_allclose(blended, dense(volume), atol=1e-5)
-    assert progress.windows == len(calls) == len(list(product(*grid(SHAPE, PATCH, 0.5))))
+    assert len(calls) == len(list(product(*grid(SHAPE, PATCH, 0.5))))
 
 
 def test_where_no_window_ran_every_channel_is_zero(volume: np.ndarray) -> None:
@@ -52,7 +56,7 @@ def test_where_no_window_ran_every_channel_is_zero(volume: np.ndarray) -> None:
         yield [(0, 0, 0)]
         yield [(11, 11, 16)]
 
-    blended = np.concatenate([part for _, part in slabs(volume, network, two_windows(), PATCH, np, Progress())], axis=1)
+    blended = np.concatenate([part for _, part in slabs(volume[None], network, two_windows(), PATCH, np)], axis=1)
     assert blended.shape == (3, *SHAPE)
     assert not blended[:, 6:11].any()
     np.testing.assert_allclose(blended[0, :6, :8, :10], volume[:6, :8, :10], atol=1e-5)
@@ -64,7 +68,7 @@ def test_planes_that_lie_beyond_the_last_window_are_zero(volume: np.ndarray, sta
     def one_window() -> Plan:
         yield [(start, 0, 0)]
 
-    parts = list(slabs(volume, network, one_window(), PATCH, np, Progress()))
+    parts = list(slabs(volume[None], network, one_window(), PATCH, np))
     assert [low for low, _ in parts] == list(np.cumsum([0] + [part.shape[1] for _, part in parts])[:-1])
     assert max(part.shape[1] for _, part in parts) <= PATCH[0]  # no more planes at a time than a window has
     blended = np.concatenate([part for _, part in parts], axis=1)
@@ -80,7 +84,7 @@ def test_the_plan_is_sent_the_winners_of_its_windows(volume: np.ndarray) -> None
     def plan() -> Plan:
         seen.append((yield [(0, 0, 0), (0, 4, 4)]))
 
-    list(slabs(volume, network, plan(), PATCH, np, Progress()))
+    list(slabs(volume[None], network, plan(), PATCH, np))
     assert len(seen[0]) == 2
     window = volume[:6, 4:12, 4:14]
     expected = network(window[None, None])[0].argmax(0)[::2, ::4, ::4]
@@ -115,7 +119,7 @@ def test_columns_of_wide_windows_together_are_the_box(shape: Shape, box: Box | N
     expected = voxelwise(volume[None, None])[0] * inside
     seen = np.zeros(shape, int)
     between = {1: np.zeros(shape, int), 2: np.zeros(shape, int)}  # of a voxel and the next
-    for covers, column in layout.parts(volume, voxelwise, inside, Progress(), np):
+    for covers, column in layout.parts(volume[None], voxelwise, inside, np):
         parts = [(low, part.copy()) for low, part in column]
         assert [low for low, _ in parts] == list(np.cumsum([0] + [part.shape[1] for _, part in parts])[:-1])
         found = np.concatenate([part for _, part in parts], axis=1)
@@ -137,9 +141,9 @@ def test_what_is_smaller_than_a_patch_is_padded_as_by_nnunet(shape: Shape) -> No
     volume = np.random.default_rng(3).normal(size=shape).astype(np.float32)
     pad = padding(shape, PATCH)
     larger = np.pad(volume, pad)
-    expected = np.concatenate([part for _, part in slabs(larger, network, dense_plan(larger.shape, PATCH, 0.5), PATCH,
-                                                         np, Progress())], axis=1)  # fmt: skip
-    ((covers, found),) = Patches(shape, PATCH, 0.5).parts(volume, network, None, Progress(), np)
+    parts = slabs(larger[None], network, dense_plan(larger.shape, PATCH, 0.5), PATCH, np)
+    expected = np.concatenate([part for _, part in parts], axis=1)
+    ((covers, found),) = Patches(shape, PATCH, 0.5).parts(volume[None], network, None, np)
     assert covers == whole(shape)
     inner = tuple(slice(before, before + n) for (before, _), n in zip(pad, shape, strict=True))
     assert np.array_equal(np.concatenate([part for _, part in found], axis=1), expected[(slice(None), *inner)])
@@ -162,7 +166,7 @@ def test_wide_windows_are_blended_as_gaussian_weights_along_z_do(depth: int) -> 
     volume = np.zeros((depth, 4, 4), np.float32)
     inside = np.ones(volume.shape, bool)
     layout = Planes.over(whole(volume.shape), volume.shape, window, 0.5)
-    ((_, column),) = layout.parts(volume, plane_of_window, inside, Progress(), np)
+    ((_, column),) = layout.parts(volume[None], plane_of_window, inside, np)
     parts = [part.copy() for _, part in column]
     found = np.concatenate(parts, axis=1)[1, :, 0, 0]
     weights = gaussian((32, 1, 1))[:, 0, 0]

@@ -98,10 +98,10 @@ def test_a_signal_that_is_ignored_at_the_start_stays_ignored(tmp_path: Path, tin
     """nohup ignores SIGHUP, a shell's `&` SIGINT."""
     (tmp_path / "x_0000.nii").write_bytes(b"no NIfTI")
     program = (
-        "import os, signal, sys\nfrom inference.command import cli\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
-        "able = cli.find_cases\n"
+        "import os, signal, sys\nfrom inference.command import cli, run\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "able = run.find_cases\n"
         "def find(*arguments):\n    os.kill(os.getpid(), signal.SIGHUP)\n    return able(*arguments)\n"
-        "cli.find_cases = find\nsys.exit(cli.main(sys.argv[1:]))"
+        "run.find_cases = find\nsys.exit(cli.main(sys.argv[1:]))"
     )
     arguments = [str(part) for part in (tmp_path, tmp_path / "out", "--weights", tiny_weights)]
     done = subprocess.run([sys.executable, "-c", program, *arguments], check=False, cwd=ROOT, capture_output=True)

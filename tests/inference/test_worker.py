@@ -36,7 +36,7 @@ def worker_of(weights: Path, case: Case, refuse: Callable[[bool], bool], wide: b
     wide  its networks take any window
     """
     flags = ("--weights", weights, "--device", "cpu", "--precision", "f32", "--threads", "1")
-    worker = Worker(vars(parse([str(part) for part in (case.scan, case.labels.parent, *flags)])), lambda _: None)
+    worker = Worker(parse([case.scan, case.labels.parent, *flags]).options, lambda _: None)
     if wide:
         worker.predictor.cards = [replace(card, window_multiple=(2, 4, 4)) for card in worker.predictor.cards]
     able = worker.predictor.segment
@@ -52,33 +52,33 @@ def worker_of(weights: Path, case: Case, refuse: Callable[[bool], bool], wide: b
 
 def test_with_memory_enough_nothing_is_said(case: Case, tiny_weights: Path) -> None:
     record = worker_of(tiny_weights, case, lambda small: False).segment(case, ABDOMEN)
-    assert record["status"] == "done" and record["fallback"] == record["warnings"] == []
+    assert record.status == "done" and record.fallback == record.warnings == []
 
 
 def test_small_windows_come_first(case: Case, tiny_weights: Path) -> None:
     record = worker_of(tiny_weights, case, lambda small: not small).segment(case, ABDOMEN)
-    assert record["status"] == "done"
-    (step,) = record["fallback"]
-    assert "in windows of 500,000 voxels at most" in step and step in record["warnings"]
+    assert record.status == "done"
+    (step,) = record.fallback
+    assert "in windows of 500,000 voxels at most" in step and step in record.warnings
 
 
 def test_a_gpu_without_memory_leaves_it_to_the_cpu(case: Case, tiny_weights: Path) -> None:
     worker = worker_of(tiny_weights, case, lambda small: True)
-    worker.taken["device"] = "cuda"
+    worker.predictor.choice = replace(worker.predictor.choice, device="cuda")
     record = worker.segment(case, ABDOMEN)
-    assert record["status"] == "done"
-    assert [step.rsplit(": ", 1)[1] for step in record["fallback"]] == [
+    assert record.status == "done"
+    assert [step.rsplit(": ", 1)[1] for step in record.fallback] == [
         "in windows of 500,000 voxels at most",
         "on the CPU",
     ]
-    assert record["device"] == "cpu" and record["engine"] == "openvino"
+    assert record.device == "cpu" and record.engine == "openvino"
     expected, _ = Predictor(tiny_weights, device="cpu", threads=1).segment(read(case.scan))
     assert np.array_equal(read_labels(case.labels), expected)
 
 
 def test_too_little_memory_in_every_way_fails_by_name(case: Case, tiny_weights: Path) -> None:
     record = worker_of(tiny_weights, case, lambda small: True).segment(case, ABDOMEN)
-    assert record["status"] == "failed" and record["error"] == "not enough memory for this scan"
+    assert record.status == "failed" and record.error == "not enough memory for this scan"
     assert not case.labels.exists()
 
 
@@ -90,8 +90,8 @@ def test_a_network_whose_windows_cannot_be_smaller_fails_at_once(case: Case, tin
         return True
 
     record = worker_of(tiny_weights, case, refuse, wide=False).segment(case, ABDOMEN)
-    assert record["error"] == "not enough memory for this scan"
-    assert tries == [False] and record["fallback"] == []
+    assert record.error == "not enough memory for this scan"
+    assert tries == [False] and record.fallback == []
 
 
 def test_an_empty_label_map_that_needs_too_much_memory_fails_in_a_sentence(
@@ -102,7 +102,8 @@ def test_an_empty_label_map_that_needs_too_much_memory_fails_in_a_sentence(
 
     worker = worker_of(tiny_weights, case, lambda small: False)
     monkeypatch.setattr("inference.formats.reading.write_empty", refuse)
-    assert worker.empty(case) == {"status": "failed", "error": "not enough memory for this scan"}
+    record = worker.empty(case)
+    assert (record.status, record.error) == ("failed", "not enough memory for this scan")
 
 
 def test_a_try_that_failed_has_given_its_memory_back_before_the_next(case: Case, tiny_weights: Path) -> None:
@@ -116,7 +117,7 @@ def test_a_try_that_failed_has_given_its_memory_back_before_the_next(case: Case,
         assert held[0]() is None
         return False
 
-    assert worker_of(tiny_weights, case, refuse).segment(case, ABDOMEN)["status"] == "done"
+    assert worker_of(tiny_weights, case, refuse).segment(case, ABDOMEN).status == "done"
 
 
 def test_what_a_library_says_without_memory_is_not_called_an_internal_error(case: Case, tiny_weights: Path) -> None:
@@ -124,7 +125,7 @@ def test_what_a_library_says_without_memory_is_not_called_an_internal_error(case
         raise RuntimeError("Exception from src/x.cpp:1:\nstd::bad_alloc\n")
 
     record = worker_of(tiny_weights, case, refuse).segment(case, ABDOMEN)
-    assert record["error"] == "not enough memory for this scan"
+    assert record.error == "not enough memory for this scan"
 
 
 def test_an_error_of_many_lines_is_said_in_one(
@@ -134,7 +135,7 @@ def test_an_error_of_many_lines_is_said_in_one(
         raise RuntimeError("Exception from src/x.cpp:1:\n\x1b[31mno such\nlayout\x1b[m\n\n")
 
     record = worker_of(tiny_weights, case, refuse).segment(case, ABDOMEN)
-    assert record["error"] == "internal error: RuntimeError: no such layout"
+    assert record.error == "internal error: RuntimeError: no such layout"
     assert "Traceback" in capsys.readouterr().err
 
 

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from isal import isal_zlib
 
-from ...errors import ScanError, UnwrittenError, shown
+from ...errors import ScanError
 from ...scan import Scan
-from ..atomic import write_atomically
+from .. import written
 from ..geometry import check_memory
 from ..hounsfield import real_numbers
 from ..stream import Stream, open_stream
+from ..written import Written
 from .header import LONGEST, Header, label_header, parse
-
-LEVEL = 1  # of gzip: label maps shrink a hundredfold at any level
-GZIP_WINDOW = 31  # zlib.h: 15 bits of window, and 16 for a gzip header, which then holds neither time nor name
 
 
 def read(path: Path) -> Scan:
@@ -40,13 +35,6 @@ def peek(path: Path) -> Scan:
     return Scan((), header.grid, header, header.warnings)
 
 
-class Written(NamedTuple):
-    """A label map that is in place: the file's digest, and what the file system could not promise about it."""
-
-    sha256: str
-    doubt: str | None
-
-
 def write_labels(path: Path, labels: np.ndarray, scan: Scan) -> Written:
     """Write labels (z, y, x) uint8 as .nii.gz on the grid of a scan.
 
@@ -54,19 +42,7 @@ def write_labels(path: Path, labels: np.ndarray, scan: Scan) -> Written:
 
     The file is the same for the same labels: no time, no name, no text of the scan's is in it.
     """
-    if labels.dtype != np.uint8 or labels.shape != scan.grid.shape:
-        raise ValueError(f"labels {labels.dtype} {labels.shape} are not uint8 {scan.grid.shape}")
-    try:
-        packer = isal_zlib.compressobj(LEVEL, isal_zlib.DEFLATED, GZIP_WINDOW)
-        pieces = [packer.compress(label_header(scan.grid, scan.origin))]
-        pieces += [packer.compress(np.ascontiguousarray(plane)) for plane in labels]
-        packed = b"".join([*pieces, packer.flush()])
-        doubt = write_atomically(path, packed)
-    except OSError as error:
-        raise UnwrittenError(f"{shown(path.name)} cannot be written: {error.strerror or error}") from error
-    except MemoryError as error:
-        raise UnwrittenError(f"{shown(path.name)} cannot be written: not enough memory") from error
-    return Written(hashlib.sha256(packed).hexdigest(), doubt)
+    return written.write(path, b"", label_header(scan.grid, scan.origin), labels, scan)
 
 
 def _read(stream: Stream) -> tuple[Header, np.ndarray, list[str]]:

@@ -374,7 +374,7 @@ def test_an_old_checkpoint_is_exported_by_the_command(
     monkeypatch.setattr(sys, "argv", arguments)
     main("export")
     card = read_card(tmp_path / "net")
-    assert card.spacing == (4.0, 3.0, 3.0) and card.clip == (-160.0, 240.0)
+    assert card.spacing == (4.0, 3.0, 3.0) and card.channels[0].clip == (-160.0, 240.0)
     assert [label.value for label in card.labels] == [0, 1, 2, 3, 4]
     assert "4 labels" in capsys.readouterr().out
 

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("nnunetv2")
 
-from inference.card import read_card  # noqa: E402
+from inference.card import Channel, read_card  # noqa: E402
 from inference.errors import OutputError, WeightsError  # noqa: E402
 from inference.export.back import result_folder  # noqa: E402
 from inference.export.check import check_engines  # noqa: E402
@@ -32,7 +32,8 @@ def test_what_the_card_says(tiny_weights: Path) -> None:
     assert card.window_multiple is None  # it has instance norms
     assert card.spacing == (4.0, 3.0, 3.0)
     assert card.orientation == "LPS"
-    assert card.clip == (-160.0, 240.0) and (card.mean, card.std) == (80.0, 70.0)
+    (channel,) = card.channels
+    assert channel == Channel("CT", "ct", clip=(-160.0, 240.0), mean=80.0, std=70.0)
     assert [(label.value, label.name) for label in card.labels] == [(0, "background"), (14, "organ_1")]
     assert card.trained_on == "random weights"
     assert set(card.files) == {"model.onnx", "model_f16.onnx"}

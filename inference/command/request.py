@@ -1,0 +1,33 @@
+"""What the command line asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..options import Options
+
+
+@dataclass(frozen=True)
+class Request:
+    """One call of the command.
+
+    names       of cases: only these
+    resume      keep labels that fit
+    empty       a failed case gets an empty label map
+    timeout     s without progress after which a case fails
+    json        file of all records
+    sidecar     write records beside the labels, and summary.json
+    hash_names  in logs and records
+    """
+
+    inputs: Path
+    outputs: Path
+    options: Options
+    names: tuple[str, ...] = ()
+    resume: bool = False
+    empty: bool = False
+    timeout: float = 600.0
+    json: Path | None = None
+    sidecar: bool = True
+    hash_names: bool = False

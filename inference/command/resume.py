@@ -1,0 +1,60 @@
+"""The record beside a label map: written, and read to tell whether the labels still fit their scan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..card import Card, digests
+from ..errors import ScanError, shown
+from ..formats.atomic import write_json
+from ..formats.cases import Case
+from ..formats.outputs import describes, in_the_way, is_record, read_record
+from ..formats.sources import scan_digest
+from ..names import record_file
+from ..options import Way
+from ..record import Record
+from ..version import LABELS
+
+
+def write(labels: Path, record: Record) -> str | None:
+    """Write the record of `labels` beside them; returns why it was not written, if so: the labels are good without."""
+    path = record_file(labels)
+    why = in_the_way(path, is_record)
+    if why is None:
+        try:
+            write_json(path, record.to_json())
+            return None
+        except OSError as error:
+            why = f"cannot be written: {error.strerror or error}"
+    return f"the record of this case is not beside its labels: {shown(path.name)} {why}"
+
+
+def fits(case: Case, cards: Sequence[Card], way: Way, precision: str) -> Record | None:
+    """The record of a label map that was made from this scan, by these networks and options; None where none was.
+
+    One that another version of this program made fits as well if that gives the same labels (LABELS).
+
+    The label map's own bytes are compared as well: what is damaged does not fit.
+    """
+    try:
+        record = read_record(case.labels)
+        same = (
+            record is not None
+            and record["status"] == "done"
+            and record["labels_version"] == LABELS
+            and record["weights"] == digests(cards)
+            and (record["plan"], record["step"]) == (way.name, way.step)
+            and (record["precision"] == precision or _auto_gives(record["precision"], precision))
+            and all(isinstance(warning, str) for warning in record["warnings"])  # said again
+            and describes(record, case.labels)
+            and record["input_sha256"] == scan_digest(case.scan)
+        )
+    except (OSError, ScanError, ValueError, KeyError, TypeError):
+        return None
+    return Record.from_json(record) if record is not None and same else None
+
+
+def _auto_gives(precision: str, asked: str) -> bool:
+    """Whether labels of a precision are as good as those that "auto" would make: int8 has to be asked for."""
+    return asked == "auto" and precision != "int8"

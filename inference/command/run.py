@@ -1,0 +1,142 @@
+"""One run of the command: its cases, driven by what the workers say, and what is to be said about each."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .. import machine
+from ..card import Card, digests, read_cards, way_of
+from ..errors import OutputError, VisceraError, shown
+from ..formats.atomic import remove_parts
+from ..formats.cases import Found, find_cases
+from ..formats.outputs import (
+    check_labels,
+    check_records,
+    input_files,
+    make_writable,
+)
+from ..names import record_file
+from ..record import Record
+from .attempts import Attempts
+from .console import say_error, say_warning
+from .request import Request
+from .stopping import Stopped, Stopping
+from .summary import Records, Summary
+from .workers import Message, Workers
+
+SOME_FAILED, ALL_FAILED = 8, 4
+WORKERS = 1
+
+
+class Run:
+    """The cases of a request, one after another."""
+
+    def __init__(self, request: Request, stopping: Stopping) -> None:
+        threads = request.options.threads or machine.usable_cpus()
+        self.request = replace(request, options=replace(request.options, threads=threads))
+        self.stopping = stopping
+        self.workers = Workers(self.request.options, WORKERS, request.timeout, stopping.check)
+        self.found = Found([], [], [])
+        self.cards: list[Card] = []
+        self.said: set[str] = set()  # warnings of records that hold for the whole run
+        self.records = Records(request.json)
+        self.summary = Summary()
+
+    def __call__(self) -> int:
+        """Segment every case; a failed one does not stop the others. Returns the exit code.
+
+        Raises VisceraError, and Stopped, only before the first of them is begun.
+        """
+        own = self._prepare()
+        options = self.request.options
+        way = way_of(self.cards, options.plan, options.step)
+        attempts = Attempts(self.request, self.workers, self.cards, way, self._add, self.said)
+        ending = None
+        try:
+            for number, case in enumerate(self.found.cases, 1):
+                while self.workers.free() is None:
+                    attempts.heed(*self.workers.receive())
+                self.stopping.check()
+                attempts.begin(case, f"[{number}/{len(self.found.cases)}] {shown(case.name)}")
+            while attempts.open:
+                attempts.heed(*self.workers.receive())
+            code = self._exit_code()
+            self.stopping.over()
+        except Stopped as stopped:
+            code, ending = stopped.exit_code, f"stopped by {stopped.name}; finished cases are kept"
+        except VisceraError as error:  # the networks cannot be loaded, or not again
+            code, ending = error.exit_code, str(error)
+            self.stopping.over()
+        self.workers.stop()
+        if ending:
+            attempts.abandon()
+            with suppress(OSError):
+                remove_parts(own)
+        code = self._finish(code, attempts.taken)
+        if ending:  # said last: a stream that nobody reads may block
+            say_error(ending)
+        return code
+
+    def _prepare(self) -> list[Path]:
+        """Find the cases, look that nothing is written over, make the folders; returns what may be written."""
+        request = self.request
+        self.found = find_cases(request.inputs, request.outputs, request.names)
+        for warning in self.found.warnings:
+            say_warning(warning)
+        self.cards = read_cards(request.options.weights, request.options.networks)
+        inputs = input_files(request.inputs, request.options.weights)
+        for case in self.found.cases:
+            check_labels(case.labels, inputs)
+        self._make_writable(request.outputs)
+        own = [path for case in self.found.cases for path in (case.labels, record_file(case.labels))]
+        own.append(request.outputs / "summary.json")
+        remove_parts(own)
+        if request.json:
+            self._make_writable(request.json.parent)
+            check_records(request.json, own, inputs)
+            remove_parts([request.json])
+            self.records.save()
+        return own
+
+    def _make_writable(self, folder: Path) -> None:
+        doubt = make_writable(folder)
+        if doubt and doubt not in self.said:
+            say_warning(doubt)
+            self.said.add(doubt)
+
+    def _add(self, record: Record) -> None:
+        self.summary.add(record)
+        self.records.add(record)
+
+    def _exit_code(self) -> int:
+        """Of a run that came to its end."""
+        failed, cases = self.summary.counts["failed"], self.summary.cases
+        if failed:
+            say_error(f"{failed} of {cases} cases failed")
+        if failed == cases:
+            return OutputError.exit_code if self.summary.unwritten else ALL_FAILED
+        return SOME_FAILED if failed or any(one.is_scan for one in self.found.left_out) else 0
+
+    def _finish(self, code: int, taken: Message) -> int:
+        """Write what is written once, at the end; returns the exit code."""
+        try:
+            self.records.save()
+        except OutputError as error:
+            say_error(str(error))
+            code = code or error.exit_code
+        try:
+            self._summarise(code, taken)
+        except OutputError as error:
+            say_error(str(error))
+            code = code or error.exit_code
+        return code
+
+    def _summarise(self, code: int, taken: Message) -> None:
+        """Write OUTPUTS/summary.json, unless a case of that name has its record there. Raises OutputError."""
+        path, cases = self.request.outputs / "summary.json", self.found.cases
+        if self.request.sidecar and not any(record_file(case.labels) == path for case in cases):
+            more: dict[str, Any] = {"weights": digests(self.cards), **taken}
+            self.summary.write(path, code, len(cases), self.found.left_out, more)

@@ -1,0 +1,52 @@
+"""What writers of label maps of all formats do: look at the labels, pack them, put the file in its place."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from isal import isal_zlib
+
+from ..errors import UnwrittenError, shown
+from ..scan import Scan
+from .atomic import write_atomically
+
+LEVEL = 1  # of gzip: label maps shrink a hundredfold at any level
+GZIP_WINDOW = 31  # zlib.h: 15 bits of window, and 16 for a gzip header, which then holds neither time nor name
+
+
+class Written(NamedTuple):
+    """A label map that is in place: the file's digest, and what the file system could not promise about it."""
+
+    sha256: str
+    doubt: str | None
+
+
+def write(path: Path, plain: bytes, packed: bytes, labels: np.ndarray, scan: Scan) -> Written:
+    """Write a file that is the same for the same arguments, whole or not at all.
+
+    plain   bytes that begin the file, packed: bytes of the gzip stream after them, which the labels follow
+    labels  (z, y, x) uint8 on the scan's grid, else ValueError
+    Raises UnwrittenError if the file cannot be written.
+    """
+    if labels.dtype != np.uint8 or labels.shape != scan.grid.shape:
+        raise ValueError(f"labels {labels.dtype} {labels.shape} are not uint8 {scan.grid.shape}")
+    try:
+        content = b"".join([plain, *_packed(packed, labels)])
+        doubt = write_atomically(path, content)
+    except OSError as error:
+        raise UnwrittenError(f"{shown(path.name)} cannot be written: {error.strerror or error}") from error
+    except MemoryError as error:
+        raise UnwrittenError(f"{shown(path.name)} cannot be written: not enough memory") from error
+    return Written(hashlib.sha256(content).hexdigest(), doubt)
+
+
+def _packed(head: bytes, labels: np.ndarray) -> Iterable[bytes]:
+    packer = isal_zlib.compressobj(LEVEL, isal_zlib.DEFLATED, GZIP_WINDOW)
+    yield packer.compress(head)
+    for plane in labels:
+        yield packer.compress(np.ascontiguousarray(plane))
+    yield packer.flush()

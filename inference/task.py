@@ -1,0 +1,138 @@
+"""One case, from files to files: read, segment, measure, write."""
+
+from __future__ import annotations
+
+import traceback
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from . import errors, machine
+from .card import digests
+from .errors import CaseError, UnwrittenError, one_line, shown
+from .formats.cases import Case
+from .formats.nifti import file as nifti
+from .formats.reading import read_scan
+from .formats.sources import scan_digest
+from .names import case_of, labels_file
+from .options import Way
+from .predictor import Predictor
+from .record import Record
+from .scan import Grid, Scan
+from .segment import Progress, Quiet
+
+
+def segment_file(predictor: Predictor, scan: str | Path, outputs: str | Path) -> Record:
+    """Segment a file, or the folder of a DICOM series, to OUTPUTS/X.nii.gz. Nothing is raised: the record says how it
+    went. No record is written beside the labels."""
+    name = case_of(Path(scan).name)
+    return run_case(predictor, Case(name, Path(scan), labels_file(Path(outputs), name)))
+
+
+def run_case(predictor: Predictor, case: Case, progress: Progress | None = None, way: Way | None = None) -> Record:
+    """Segment a case and write its label map. Nothing is raised: the record says how it went.
+
+    way  how windows are laid; default: the predictor's own
+    """
+    choice, way = predictor.choice, way or predictor.way
+    record = Record(
+        case=shown(case.name),
+        weights=digests(predictor.cards),
+        threads=predictor.threads,
+        plan=way.name,
+        step=way.step,
+        device=choice.device,
+        engine=choice.engine,
+        precision=choice.precision,
+        why=list(choice.why),
+    )
+    machine.reset_peak_memory()
+    start = perf_counter()
+    try:
+        _run(predictor, case, record, way, progress or Quiet())
+        record.status = "done"
+    except Exception as error:
+        record.error = cause(error)
+        record.unwritten = isinstance(error, UnwrittenError)
+    record.seconds["total"] = perf_counter() - start
+    record.peak_memory_mb = machine.peak_memory_mb()
+    return record
+
+
+def _run(predictor: Predictor, case: Case, record: Record, way: Way, progress: Progress) -> None:
+    with record.stage("read"):
+        scan = read_scan(case.scan, predictor.options.accept_intensities)
+        record.input_sha256 = scan_digest(case.scan)
+    record.shape, record.spacing = list(scan.grid.shape), list(scan.grid.spacing)
+    record.warnings += scan.warnings
+    labels = _labels(predictor, scan, record, way, progress)
+    record.warnings += record.fallback
+    record.labels = _found(labels, scan.grid, predictor.labels)
+    with record.stage("write"):  # last of all: once a label map is there, nothing may fail any more
+        written = nifti.write_labels(case.labels, labels, scan)
+    record.output_sha256 = written.sha256
+    if written.doubt:
+        record.warnings.append(written.doubt)
+
+
+def _labels(predictor: Predictor, scan: Scan, record: Record, way: Way, progress: Progress) -> np.ndarray:
+    """Segment; where memory runs out, again in smaller windows if a network takes them, and from a GPU at last on
+    the CPU.
+    """
+    if way.most_voxels < predictor.way.most_voxels:  # a process before this one was lost
+        record.fallback.append(_smaller(way))
+    smaller = None if record.fallback else predictor.smaller_way
+    # A try that failed has to be left before the next: its exception holds all that it had allocated.
+    with suppress(MemoryError):
+        return _segmented(predictor, scan, record, way, progress)
+    if smaller:
+        record.fallback.append(_smaller(smaller))
+        way = smaller
+        with suppress(MemoryError):
+            return _segmented(predictor, scan, record, way, progress)
+    if predictor.choice.device == "cpu":
+        raise MemoryError
+    record.fallback.append("there was too little memory on the GPU: on the CPU")
+    predictor = Predictor(replace(predictor.options, device="cpu", engine="auto", precision="auto"))
+    record.device, record.engine, record.precision = "cpu", predictor.choice.engine, predictor.choice.precision
+    return _segmented(predictor, scan, record, way, progress)
+
+
+def _segmented(predictor: Predictor, scan: Scan, record: Record, way: Way, progress: Progress) -> np.ndarray:
+    labels, found = predictor.segment(scan, progress, way)
+    record.add(found)
+    return labels
+
+
+def _smaller(way: Way) -> str:
+    return f"there was too little memory at first: in windows of {way.most_voxels:,} voxels at most"
+
+
+def _found(labels: np.ndarray, grid: Grid, names: dict[int, str]) -> dict[str, dict[str, object]]:
+    # Plane by plane: of a whole volume NumPy would make a copy of eight bytes a voxel.
+    counts = np.sum([np.bincount(plane.reshape(-1), minlength=256) for plane in labels], axis=0)
+    return {
+        str(value): {
+            "name": name,
+            "voxels": int(counts[value]),
+            "ml": round(float(counts[value]) * grid.voxel_ml, 3),
+        }
+        for value, name in sorted(names.items())
+        if counts[value]
+    }
+
+
+def cause(error: Exception) -> str:
+    """Why a case failed, in a sentence. A fault of ours is said as such, with its traceback on stderr."""
+    if isinstance(error, CaseError):
+        return str(error)
+    if machine.ran_out(error):
+        return "not enough memory for this scan"
+    text = f"internal error: {type(error).__name__}"
+    if not errors.names_are_hidden():  # a message of Python's can hold a path
+        text += f": {one_line(error)}"
+        traceback.print_exception(error)
+    return text
