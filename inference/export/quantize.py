@@ -2,7 +2,7 @@
 
 Adds model_int8.xml and .bin, OpenVINO's format, to the folder, and their digests to its card. Quantisation after
 training by NNCF: ranges of activations are those seen on windows of SCANS, biases are corrected. What it does to
-labels is told by `python -m benchmark.variants`.
+labels is told by `python -m benchmark variants`.
 """
 
 from __future__ import annotations

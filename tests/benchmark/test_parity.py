@@ -28,7 +28,7 @@ def test_agreement_by_hand() -> None:
 
 def parity(model: Path, *scans: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "benchmark.parity", model, *scans], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "benchmark", "parity", model, *scans], capture_output=True, text=True, check=False
     )
 
 

@@ -62,7 +62,7 @@ def test_a_peer_runs_the_same_networks(
 
 def test_exported_weights_become_a_folder_for_nnunet(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    from benchmark.peers import write_models
+    from benchmark.peers.nnunet import write_models
     from inference.card import read_cards
     from inference.options import WEIGHTS
 

@@ -1,4 +1,4 @@
-"""One scan through MONAI: `python -m benchmark.monai_peer NETWORK_FOLDER SCAN OUT.nii.gz --device cpu|cuda`.
+"""One scan through MONAI: `python -m benchmark.peers.monai NETWORK_FOLDER SCAN OUT.nii.gz --device cpu|cuda`.
 
 MONAI's own transforms and SlidingWindowInferer around the same network, as its bundles put them together: reorient,
 resample linearly, z-score, windows with half overlap and Gaussian weights, resample the logits back, argmax.
@@ -7,22 +7,53 @@ resample linearly, z-score, windows with half overlap and Gaussian weights, resa
 from __future__ import annotations
 
 import argparse
+import sys
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
-import torch
-from monai.inferers import SlidingWindowInferer
-from monai.transforms import Compose, EnsureChannelFirst, Lambda, LoadImage, Orientation, ScaleIntensityRange, Spacing
 from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 
+from benchmark.peers.peer import Networks, Peer, merged
 from inference.card import read_card
-from inference.engines import torch as engine
+from inference.engines.choose import choose
+from inference.machine import usable_cpus
+
+
+def monai(networks: Networks, scan: Path, work: Path) -> Peer:
+    """MONAI's transforms and SlidingWindowInferer, in the precision and with the threads that ours takes by itself."""
+    if find_spec("monai") is None:
+        raise ValueError("monai is not installed")
+    precision = choose(networks.device, "auto", "auto").precision
+    commands, outputs = [], []
+    for network in networks.exported:
+        outputs.append(work / f"{network.name}.nii.gz")
+        command = [sys.executable, "-m", "benchmark.peers.monai", str(network), str(scan), str(outputs[-1])]
+        command += ["--threads", str(usable_cpus())]
+        commands.append([*command, "--device", networks.device, "--precision", precision])
+    settings = f"SlidingWindowInferer (MONAI {version('monai')}, PyTorch {version('torch')}, {precision})"
+    return Peer(settings, commands, lambda: merged(outputs, scan))
 
 
 def predict(folder: Path, scan: Path, out: Path, device: str, precision: str, threads: int) -> None:
     """Segment `scan` with the network in `folder` and write the label map `out`."""
+    import torch
+    from monai.inferers import SlidingWindowInferer
+    from monai.transforms import (
+        Compose,
+        EnsureChannelFirst,
+        Lambda,
+        LoadImage,
+        Orientation,
+        ScaleIntensityRange,
+        Spacing,
+    )  # fmt: skip
+
+    from inference.engines import torch as engine
+
     card = read_card(folder)
     source = nib.load(scan)
     orientation = card.orientation or "".join(nib.aff2axcodes(source.affine))

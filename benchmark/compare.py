@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import statistics
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+
+from benchmark.document import Run, Runs, read_runs
 
 FIGURES = ("seconds", "memory_mb")
 LEAST = 1.02  # a ratio below it is no finding, however steady both results are
@@ -31,12 +34,14 @@ class Change:
         return "worse" if self.ratio > 1 else "better"
 
 
-def changes(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
+def changes(old: Runs, new: Runs) -> list[Change]:
     """Wall time and peak host memory of every case that both documents have runs of.
 
     Raises ValueError where they have no case in common, or where a case that ran before fails now.
     """
-    before, after = _by_case(old), _by_case(new)
+    before, after = (
+        {case: [run for run in runs if run.ended_well] for case, runs in one.by_case().items()} for one in (old, new)
+    )
     broken = [case for case, runs in after.items() if before.get(case) and not runs]
     if broken:
         raise ValueError(f"{', '.join(broken)} ran before and fails now")
@@ -52,14 +57,20 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
     return found
 
 
-def _figure(run: dict[str, Any], figure: str) -> float:
-    return float(run["wall_s"] if figure == "seconds" else run["host_memory"]["max_mb"])
+def _figure(run: Run, figure: str) -> float:
+    return run.wall_s if figure == "seconds" else run.host_memory["max_mb"]
 
 
-def _by_case(document: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    cases: dict[str, list[dict[str, Any]]] = {}
-    for run in document["runs"]:
-        runs = cases.setdefault(run["case"], [])
-        if run["exit_code"] == 0:
-            runs.append(run)
-    return cases
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("old", type=Path)
+    parser.add_argument("new", type=Path)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print how the new runs differ from the old ones. Raises ValueError where a case is slower or takes more."""
+    found = changes(read_runs(options.old), read_runs(options.new))
+    for one in found:
+        print(f"{one.case}: {one.figure} {one.old:.2f} -> {one.new:.2f}, {one.ratio:.3f} times: {one.verdict}")
+    worse = [f"{one.case} ({one.figure} {one.ratio:.2f} times)" for one in found if one.verdict == "worse"]
+    if worse:
+        raise ValueError(f"worse beyond the spread of both: {', '.join(worse)}")

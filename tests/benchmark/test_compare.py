@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from benchmark.comparison import changes
+from benchmark.compare import changes
+from benchmark.document import Runs
+from tests.benchmark.runs import run_of, runs_of
 
 
-def result(**walls: list[float]) -> dict[str, Any]:
+def result(**walls: list[float]) -> Runs:
     """Runs of cases by name; a wall time below 0 stands for a run that failed."""
-    return {
-        "runs": [
-            {"case": case, "exit_code": int(wall < 0), "wall_s": wall, "host_memory": {"max_mb": 100.0}}
-            for case, times in walls.items()
-            for wall in times
-        ]
-    }
+    return runs_of(run_of(case, wall, exit_code=int(wall < 0)) for case, times in walls.items() for wall in times)
 
 
 def verdict(old: list[float], new: list[float]) -> str:
