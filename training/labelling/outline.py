@@ -1,6 +1,6 @@
 """A tumour that is darker than its organ, outlined from one point in it, for scans that nobody has labelled.
 
-    python -m training.outline SCAN LABELS --point X,Y,Z --below HU --organ 1
+    python -m training.labelling.outline SCAN LABELS --point X,Y,Z --below HU --organ 1
 
 changes the pseudo-labels LABELS: of what is the organ, or has no label that is sure, that piece becomes tumour which
 holds the voxel X,Y,Z (as the file counts) and is darker than HU once noise is smoothed away. Its holes are filled,

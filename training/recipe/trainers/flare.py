@@ -1,6 +1,6 @@
 """nnU-Net trainers of the FLARE 2023 paper's student and teacher.
 
-nnU-Net finds them by name where the environment has nnUNet_extTrainer=training/trainers:
+nnU-Net finds them by name where the environment has nnUNet_extTrainer=training/recipe/trainers:
 
     nnUNetv2_train DATASET student all -tr StudentTrainer
 

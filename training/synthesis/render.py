@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from training.anatomy import Anatomy, Tissue
 from training.labels import IGNORE, TUMOR
 from training.plans import SOFT_TISSUE
-from training.priors import PHASE_SHARES, Phase, draw_levels
-from training.tumors import Lesion, grow_lesion, pick_host
+from training.synthesis.anatomy import Anatomy, Tissue
+from training.synthesis.priors import PHASE_SHARES, Phase, draw_levels
+from training.synthesis.tumors import Lesion, grow_lesion, pick_host
 from training.warp import Shape, Strength, smooth_field, source_coordinates, take_nearest
 
 FINE = 2  # slices rendered per slice: partial volume along z needs them

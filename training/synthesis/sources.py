@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from training.anatomy import Anatomy, read_named_structures, read_structures
-from training.synthesis import Renderer
+from training.synthesis.anatomy import Anatomy, read_named_structures, read_structures
+from training.synthesis.render import Renderer
 
 LABEL_MAPS = ("s0327", "s0328", "ts_example")  # those that name all structures
 # TotalSegmentator's classes, version 1, in the order of their ids from 1.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from training.anatomy import Tissue
+from training.synthesis.anatomy import Tissue
 from training.warp import Shape, rotation, smooth_field
 
 # How often a tumour grows in each host.

@@ -1,9 +1,9 @@
 """Pseudo-labels from weak teachers.
 
-    python -m training.weak_labels TEACHERS... --scans DIR --out DIR
+    python -m training.labelling.weak_labels TEACHERS... --scans DIR --out DIR
 
 Teachers are folders of exported networks, such as snapshots of one run. What they agree on is kept, by the rules of
-training.pseudo_labels and three more, since a weak teacher is wrong in pieces. A voxel on which they do not all agree
+training.labelling.votes and three more, since a weak teacher is wrong in pieces. A voxel on which they do not all agree
 is ignored; but organs that are learned late are found in part, so that most teachers are enough for one of these, and
 what lies NEAR to it is not known to be background. A piece of an organ apart from its largest is ignored; more than
 FAR from it, it is background. Pieces are those of the vote: an aorta that one teacher has lost halfway is one.
@@ -19,9 +19,9 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from training.data import ENDING
+from training.files import label_maps_of
+from training.labelling.votes import segment_all, trusted
 from training.labels import IGNORE, ORGANS, RARE, TUMOR
-from training.pseudo_labels import merge, segment_all
 
 FAR = 15.0  # mm: what lies farther from an organ is no part of it, which the network is then taught
 NEAR = 6.0  # mm
@@ -29,7 +29,7 @@ NEAR = 6.0  # mm
 
 def agreed(maps: Sequence[np.ndarray], spacing: Sequence[float], keep: float) -> np.ndarray:
     """What teachers' label maps (x, y, z) agree on, uint8, IGNORE where they do not; spacing in mm."""
-    labels, _, _ = merge(maps, keep, IGNORE)
+    labels, _, _ = trusted(maps, keep, IGNORE)
     same = sum((one == labels).astype(np.uint8) for one in maps)
     late = [code for code in RARE if code != TUMOR]
     enough = np.where(np.isin(labels, late), len(maps) // 2 + 1, len(maps))
@@ -59,8 +59,8 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     folders = segment_all(arguments.teachers, arguments.scans, arguments.out / "teachers")
-    for path in sorted(folders[0].glob(f"*{ENDING}")):
-        if path.name.removesuffix(ENDING) in arguments.without:
+    for case, path in label_maps_of(folders[0]).items():
+        if case in arguments.without:
             continue
         first = nib.load(path)
         maps = [np.asarray(nib.load(folder / path.name).dataobj, np.uint8) for folder in folders]

@@ -10,7 +10,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from training.anatomy import Tissue
+from training.synthesis.anatomy import Tissue
 
 
 class Phase(IntEnum):

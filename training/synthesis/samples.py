@@ -1,4 +1,4 @@
-"""A page of rendered slices to be judged against real CT: `python -m training.samples OUT.png --data DIR`."""
+"""A page of rendered slices to be judged against real CT: `python -m training.synthesis.samples OUT.png --data DIR`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.sources import open_renderers
+from training.synthesis.sources import open_renderers
 
 SHAPE, SPACING = (12, 192, 256), np.array([4.0, 1.2, 1.2])  # fine enough in the plane to be looked at
 

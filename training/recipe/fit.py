@@ -1,4 +1,4 @@
-"""Train one network with nnU-Net: `python -m training.fit DATASET CONFIGURATION FOLD --trainer student`.
+"""Train one network with nnU-Net: `python -m training.recipe.fit DATASET CONFIGURATION FOLD --trainer student`.
 
 As `nnUNetv2_train`, with the number of epochs as an argument, going on by itself where a checkpoint is, and without
 nnU-Net's search for the trainer, which imports every trainer that it has and needs torchvision for that.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from training.trainers.flare import StudentTrainer, TeacherTrainer
+from training.recipe.trainers.flare import StudentTrainer, TeacherTrainer
 
 TRAINERS = {"student": StudentTrainer, "teacher": TeacherTrainer}
 

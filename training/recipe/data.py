@@ -1,4 +1,4 @@
-"""Folders of scans and labels -> nnU-Net raw datasets: `python -m training.data RAW --organ DIR --unlabelled DIR ...`.
+"""Folders of scans and labels -> nnU-Net raw datasets: `python -m training.recipe.data RAW --organ DIR ...`.
 
 A folder holds X_0000.nii.gz, and X.nii.gz with FLARE's label codes where it is labelled. Which labels a folder's
 references know is what decides what they teach:
@@ -25,11 +25,11 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
+from inference.names import labels_file
+from training.files import ENDING, scan_file, scans_of, to_lps
 from training.labels import ORGANS, OUTPUTS, TUMOR
 
-ENDING = ".nii.gz"
 FOLDS = 5
 SEED = 2023
 ALL_ORGANS = frozenset(ORGANS.values())
@@ -49,9 +49,8 @@ class Labelled:
 def find_scans(folder: Path, known: Iterable[int]) -> list[Labelled]:
     """The scans of a folder. Raises ValueError, naming the file, where a reference should be there and is not."""
     found = []
-    for scan in sorted(folder.glob(f"*_0000{ENDING}")):
-        case = scan.name.removesuffix(f"_0000{ENDING}")
-        reference = folder / f"{case}{ENDING}" if known else None
+    for case, scan in scans_of(folder).items():
+        reference = labels_file(folder, case) if known else None
         if reference is not None and not reference.is_file():
             raise ValueError(f"{scan} has no reference {reference.name} beside it")
         found.append(Labelled(case, scan, reference, frozenset(known)))
@@ -76,8 +75,8 @@ def write_dataset(raw: Path, kind: str, scans: Sequence[Labelled]) -> Path:
             raise ValueError(f"{scan.reference} does not lie on the grid of {scan.scan}")
         stored = np.asarray(reference.dataobj).astype(np.uint8)
         label = to_outputs(stored, scan.known, codes, ignore)
-        nib.save(to_lps(image), folder / "imagesTr" / f"{scan.case}_0000{ENDING}")
-        nib.save(to_lps(nib.Nifti1Image(label, image.affine)), folder / "labelsTr" / f"{scan.case}{ENDING}")
+        nib.save(to_lps(image), scan_file(folder / "imagesTr", scan.case))
+        nib.save(to_lps(nib.Nifti1Image(label, image.affine)), labels_file(folder / "labelsTr", scan.case))
     dataset: dict[str, Any] = {
         "channel_names": {"0": "CT"},
         "labels": {**names, "ignore": ignore},
@@ -101,12 +100,6 @@ def to_outputs(stored: np.ndarray, known: frozenset[int], codes: frozenset[int],
     if TUMOR in known and TUMOR not in codes:
         label[stored == TUMOR] = ignore
     return label
-
-
-def to_lps(image: Any) -> Any:
-    """The image with its axes turned and flipped to LPS: nnU-Net takes arrays as they are stored."""
-    turn = ornt_transform(io_orientation(image.affine), axcodes2ornt(("L", "P", "S")))
-    return image.as_reoriented(turn)
 
 
 def split(cases: Sequence[str], patient: str) -> list[dict[str, list[str]]]:
@@ -151,7 +144,7 @@ def main() -> None:
         images = arguments.raw / "unlabelled"
         images.mkdir(exist_ok=True)
         for scan in [scan for folder in arguments.unlabelled for scan in find_scans(folder, ())]:
-            nib.save(to_lps(nib.load(scan.scan)), images / f"{scan.case}_0000{ENDING}")
+            nib.save(to_lps(nib.load(scan.scan)), scan_file(images, scan.case))
     except ValueError as error:
         sys.exit(f"error: {error}")
 
