@@ -27,7 +27,7 @@ from .architecture import assign, network_of
 from .checkpoint import State, read_json
 from .convert import or_exit
 from .plain import mapping, need, text
-from .plan import configuration_of
+from .plan import card_fields, configuration_of
 from .write import DATASET, PLANS, save_sources
 
 # What has parameters, as a layer of PyTorch and as an operator of ONNX.
@@ -38,7 +38,7 @@ OPERATORS = ("Conv", "ConvTranspose", "InstanceNormalization")
 def result_folder(network: Path, out: Path) -> None:
     """Write the result folder of an exported network, with its very weights, to `out`.
 
-    Raises WeightsError if it was exported without its plans, or a file of it is missing or damaged.
+    Raises WeightsError if it was exported without its plans or they are another's, or a file is missing or damaged.
     """
     card = read_card(network)
     if not (network / PLANS).exists():
@@ -46,8 +46,11 @@ def result_folder(network: Path, out: Path) -> None:
     fields, plans, dataset = (read_json(network / name) for name in (FILE_NAME, PLANS, DATASET))
     try:
         configuration = text(need(mapping(need(fields, "source"), "source"), "configuration"), "configuration")
-        architecture = need(configuration_of(plans, configuration), "architecture")
-        module = network_of(architecture, len(card.labels))
+        planned = configuration_of(plans, configuration)
+        said, expected = card_fields(plans, planned), {"axes": card.axes, "spacing": card.spacing, "patch": card.patch}
+        if other := [name for name, value in expected.items() if said[name] != list(value)]:
+            raise ValueError(f"{PLANS} is of another network: {other[0]} is {said[other[0]]} there")
+        module = network_of(need(planned, "architecture"), len(card.labels))
         assign(module, _state(module, card.patch, onnx.load(card.form("f32")).graph))
     except ValueError as error:
         raise WeightsError(f"{network} cannot become a result folder: {error}") from error

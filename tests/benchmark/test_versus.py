@@ -72,6 +72,11 @@ def test_exported_weights_become_a_folder_for_nnunet(tmp_path: Path) -> None:
 
     export(models[0], tmp_path / "again")
     assert (tmp_path / "again" / "model.onnx").read_bytes() == (exported[0] / "model.onnx").read_bytes()
+    cards = [json.loads((folder / "card.json").read_text()) for folder in (tmp_path / "again", exported[0])]
+    for card in cards:
+        for of_the_export in ("source", "files", "trained_on"):
+            del card[of_the_export]
+    assert cards[0] == cards[1]
 
 
 def test_a_peer_that_is_not_to_be_had_is_one_sentence(

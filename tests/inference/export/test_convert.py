@@ -182,6 +182,14 @@ def test_there_and_back_and_there_again_is_the_same_network(architecture: str, t
         assert (tmp_path / "net" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
+def test_plans_of_another_network_are_refused(tmp_path: Path) -> None:
+    export(write_model(tmp_path / "m"), tmp_path / "net")
+    other = write_model(tmp_path / "other", spacing=(5.0, 3.0, 3.0))
+    shutil.copy(other / "plans.json", tmp_path / "net")
+    with pytest.raises(WeightsError, match=r"plans.json is of another network: spacing is \[5.0, 3.0, 3.0\] there"):
+        result_folder(tmp_path / "net", tmp_path / "back")
+
+
 def test_a_network_without_its_plans_says_so(tiny_weights: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_weights / "organ", tmp_path / "organ")
     (tmp_path / "organ" / "plans.json").unlink(missing_ok=True)
