@@ -3,7 +3,9 @@
 #   make predict INPUT=dir OUTPUT=dir   a folder of scans; FLAGS="--plan dense" adds flags
 #   make training-kit DATA=dir          packed scans for a machine with a GPU: docs/training.md
 #   make gpu-kit SCANS="scan..."         what a machine with a GPU needs to measure: python -m benchmark gpu --help
-#   make test | soak | same | lint | image | lock
+#   make check                          lint and the quick tests: 3 minutes on two cores, once .venv is set up
+#   make test                           lint and all tests: 15 minutes
+#   make soak | same | lint | image | lock
 PYTHON ?= python3
 BIN := .venv/bin
 SAMPLE := sample
@@ -12,7 +14,7 @@ GPU_KIT := .gpukit
 PART ?= $(shell expr 60 - $$(git ls-files -z | du -cm --files0-from=- | tail -n 1 | cut -f 1))
 TORCH = $(shell grep '^torch==' requirements/dev.txt)
 
-.PHONY: predict test training-kit gpu-kit soak same lint format image lock clean
+.PHONY: predict check test training-kit gpu-kit soak same lint format image lock clean
 
 ifdef INPUT
 predict: .venv/run
@@ -26,8 +28,11 @@ predict: .venv/picture
 	@echo "picture: $(SAMPLE)/HCC_048.png"
 endif
 
-test: .venv/dev
-	$(BIN)/python -m pytest
+check: lint
+	$(BIN)/python -m pytest -m "not slow"
+
+test: lint
+	$(BIN)/python -m pytest --durations=10
 
 # About four minutes; what is packed already is kept. START=bn.pt adds weights to begin with.
 training-kit: .venv/dev
@@ -42,9 +47,9 @@ gpu-kit: .venv/dev
 		$(shell grep -oE '^(connected-components-3d|isal|nibabel|tqdm)==[^ ]+' requirements.txt)
 	$(BIN)/python -m benchmark gpu-kit $(GPU_KIT) $(SCANS)
 
-# The long tests at their full length, about 20 minutes; the log is committed.
+# The long tests at their full length, and laws on many examples: about 25 minutes; the log is committed.
 soak: .venv/dev
-	SOAK=1 $(BIN)/python -m pytest -rP tests/inference/test_endurance.py | tee docs/soak.log
+	SOAK=1 $(BIN)/python -m pytest -rP tests/inference/test_endurance.py tests/inference/test_laws.py | tee docs/soak.log
 
 # Labels and records of this tree against those of the commit before it, or of BASE=commit; SCANS="..." adds scans.
 same: .venv/dev

@@ -2,21 +2,48 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
-from copy import deepcopy
+from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
+from hypothesis import settings
+
+from tests.made.networks import write_model
 
 ROOT = Path(__file__).resolve().parent.parent
-TINY_PATCH = [8, 16, 24]
+NETWORKS = ROOT / "tests" / "networks"
+
+# Laws (tests/inference/test_laws.py) are tried on the same examples each time, and by `make soak` on many new ones.
+settings.register_profile("check", max_examples=50, derandomize=True, database=None, deadline=None)
+settings.register_profile("soak", max_examples=2000, database=None, deadline=None)
+SOAK = bool(os.environ.get("SOAK"))
+settings.load_profile("soak" if SOAK else "check")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addini("most_seconds", "of processor time that a test without the mark slow may take", default="5")
+
+
+def processor_seconds() -> float:
+    """What this process and those that it started and waited for have taken so far."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Keeps `make check` quick. Processor time, since a test is not slow because the machine has other work."""
+    before = processor_seconds()
+    yield
+    taken = processor_seconds() - before
+    slow = SOAK or item.get_closest_marker("slow")
+    if taken > float(item.config.getini("most_seconds")) and not slow:
+        pytest.fail(f"took {taken:.1f} s of processor time: make it smaller, or mark it slow", pytrace=False)
 
 
 @pytest.fixture(scope="session")
@@ -24,81 +51,16 @@ def shared_data() -> Path:
     """The folder of open CT scans; the test is skipped where it is absent."""
     folder = Path(os.environ.get("SHARED_DATA", ROOT / ".." / "shared" / "data")).resolve()
     if not folder.is_dir():
-        pytest.skip(f"no shared data at {folder}: set SHARED_DATA")
+        pytest.skip(f"no shared data at {folder}: set SHARED_DATA. Real scans are the point here, made ones are tested")
     return folder
 
 
-def write_model(folder: Path, **changes: Any) -> Path:
-    """A result folder of nnU-Net v2 with a tiny network of random weights; see `tiny_plan` for the changes."""
-    torch = pytest.importorskip("torch")
-    pytest.importorskip("nnunetv2")
-    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-
-    plans, dataset = tiny_plan(**changes)
-    torch.manual_seed(changes.get("seed", 0))
-    architecture = plans["configurations"]["tiny"]["architecture"]
-    network = get_network_from_plans(
-        architecture["network_class_name"],
-        architecture["arch_kwargs"],
-        architecture["_kw_requires_import"],
-        1,
-        len(dataset["labels"]),
-        deep_supervision=True,
-    )
-    with torch.no_grad():  # logits that differ enough between channels for a label map with structure
-        for layer in network.decoder.seg_layers:
-            layer.weight *= 8
-    checkpoint = {
-        "network_weights": network.state_dict(),
-        "trainer_name": "nnUNetTrainer",
-        "init_args": {"configuration": "tiny", "fold": 0},
-        "inference_allowed_mirroring_axes": (0, 1, 2),
-        "logging": {"train_losses": [np.float32(0.5)], "dice": [np.float64(0.25)]},  # nnU-Net's are NumPy scalars too
-    }
-    (folder / "fold_0").mkdir(parents=True)
-    (folder / "plans.json").write_text(json.dumps(plans))
-    (folder / "dataset.json").write_text(json.dumps(dataset))
-    torch.save(checkpoint, folder / "fold_0" / "checkpoint_final.pth")
-    return folder
-
-
-def tiny_plan(
-    *,
-    architecture: str = "PlainConvUNet",
-    labels: int = 5,
-    spacing: tuple[float, float, float] = (4.0, 3.0, 3.0),
-    transpose: tuple[int, int, int] = (0, 1, 2),
-    orientation: str | None = "LPS",
-    seed: int = 0,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """plans.json and dataset.json of a U-Net with three stages of 4, 8 and 12 features."""
-    from training.plans import bare_plans
-
-    plans = bare_plans("Dataset999_Tiny")
-    tiny = deepcopy(plans["configurations"].pop("student"))
-    del plans["configurations"]["near_isotropic"], plans["configurations"]["teacher"]
-    tiny |= {"patch_size": TINY_PATCH, "spacing": list(spacing), "data_identifier": "nnUNetPlans_tiny"}
-    tiny["architecture"]["network_class_name"] = f"dynamic_network_architectures.architectures.unet.{architecture}"
-    arch = tiny["architecture"]["arch_kwargs"]
-    arch |= {"n_stages": 3, "features_per_stage": [4, 8, 12], "strides": [[1, 1, 1], [1, 2, 2], [2, 2, 2]]}
-    arch |= {"kernel_sizes": [[1, 3, 3], [3, 3, 3], [3, 3, 3]], "n_conv_per_stage_decoder": [1, 1]}
-    if architecture == "ResidualEncoderUNet":
-        arch["n_blocks_per_stage"] = [1, 2, 2]
-        del arch["n_conv_per_stage"]
-    else:
-        arch["n_conv_per_stage"] = [2, 2, 2]
-    plans["configurations"]["tiny"] = tiny
-    plans["transpose_forward"] = list(transpose)
-    plans["transpose_backward"] = [transpose.index(axis) for axis in range(3)]
-    dataset = {
-        "channel_names": {"0": "CT"},
-        "labels": {"background": 0, **{f"organ_{value}": value for value in range(1, labels)}},
-        "numTraining": 1,
-        "file_ending": ".nii.gz",
-    }
-    if orientation:
-        dataset["orientation"] = orientation
-    return plans, dataset
+@pytest.fixture(scope="session")
+def nnunet() -> None:
+    """nnU-Net is imported, which takes more than a quick test may, or the test is skipped."""
+    pytest.importorskip("nnunetv2.preprocessing.resampling.default_resampling")
+    pytest.importorskip("nnunetv2.inference.sliding_window_prediction")
+    pytest.importorskip("nnunetv2.preprocessing.preprocessors.default_preprocessor")
 
 
 @pytest.fixture(scope="session")
@@ -108,18 +70,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_weights(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A weights folder with two exported tiny networks: organ (values 1..4) and tumor (14)."""
-    from inference.export.convert import export
-
-    weights = tmp_path_factory.mktemp("weights")
-    export(tiny_model, weights / "organ", trained_on="random weights")
-    tumor = write_model(tmp_path_factory.mktemp("model") / "tumor", labels=2, seed=1)
-    export(tumor, weights / "tumor", values={"organ_1": 14}, trained_on="random weights")
-    for name in ("organ", "tumor"):
-        card = weights / name / "card.json"
-        card.write_text(json.dumps(json.loads(card.read_text()) | {"way": "abdomen"}))
-    return weights
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights folder with two exported tiny networks: organ (values 1..4) and tumor (14). See tests/networks."""
+    return shutil.copytree(NETWORKS, tmp_path_factory.mktemp("tiny") / "weights")  # tests try to damage it
 
 
 @pytest.fixture(scope="session")

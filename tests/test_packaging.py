@@ -51,6 +51,7 @@ def test_torchvision_fits_torch_or_is_not_there() -> None:
     assert done.returncode == 0 or said == ["ModuleNotFoundError: No module named 'torchvision'"]
 
 
+@pytest.mark.slow
 def test_what_training_and_measuring_import_needs_no_torchvision() -> None:
     for package in ("torch", "nnunetv2", "nncf", "monai"):
         pytest.importorskip(package)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from isal import isal_zlib
 
 from ..errors import UnwrittenError, shown
 from ..scan import Scan
 from .atomic import write_atomically
 
 LEVEL = 1  # of gzip: label maps shrink a hundredfold at any level
+# Runs of one label are what there is to find: who looks for nothing else needs 3/4 of the time and 3/5 of the bytes.
+STRATEGY = zlib.Z_RLE
 GZIP_WINDOW = 31  # zlib.h: 15 bits of window, and 16 for a gzip header, which then holds neither time nor name
 
 
@@ -27,6 +29,9 @@ class Written(NamedTuple):
 
 def write(path: Path, plain: bytes, packed: bytes, labels: np.ndarray, scan: Scan) -> Written:
     """Write a file that is the same for the same arguments, whole or not at all.
+
+    zlib's answer depends on nothing else. isal takes 20 ms instead of 120 for 60 million voxels, but looks at the
+    processor.
 
     plain   bytes that begin the file, packed: bytes of the gzip stream after them, which the labels follow
     labels  (z, y, x) uint8 on the scan's grid, else ValueError
@@ -45,8 +50,8 @@ def write(path: Path, plain: bytes, packed: bytes, labels: np.ndarray, scan: Sca
 
 
 def _packed(head: bytes, labels: np.ndarray) -> Iterable[bytes]:
-    packer = isal_zlib.compressobj(LEVEL, isal_zlib.DEFLATED, GZIP_WINDOW)
+    packer = zlib.compressobj(LEVEL, zlib.DEFLATED, GZIP_WINDOW, strategy=STRATEGY)
     yield packer.compress(head)
     for plane in labels:
-        yield packer.compress(np.ascontiguousarray(plane))
+        yield packer.compress(np.ascontiguousarray(plane).data)
     yield packer.flush()

@@ -37,6 +37,7 @@ def test_figures_of_a_curve_by_hand() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_program_explains_itself_and_an_old_name_says_the_new_one(tmp_path: Path) -> None:
     from benchmark.__main__ import PROGRAMS
 
@@ -92,6 +93,7 @@ def test_no_container_is_no_memory(tmp_path: Path) -> None:
     assert container_mb(tmp_path / "cid") == 0
 
 
+@pytest.mark.slow
 def test_run_measures_every_case_alone_and_score_scores_it(
     blob: np.ndarray, save_scan: Callable[..., Path], tiny_weights: Path, tmp_path: Path
 ) -> None:
@@ -127,6 +129,7 @@ def test_run_measures_every_case_alone_and_score_scores_it(
     assert scores["scores"]["a"]["1"] == {"dsc": 1.0, "nsd": 1.0}
 
 
+@pytest.mark.slow
 def test_a_killed_run_keeps_what_it_measured_and_goes_on(
     blob: np.ndarray, save_scan: Callable[..., Path], tiny_weights: Path, tmp_path: Path
 ) -> None:
@@ -155,6 +158,7 @@ def test_a_killed_run_keeps_what_it_measured_and_goes_on(
     assert json.loads(out.read_text()) == document
 
 
+@pytest.mark.slow
 def test_known_memory_for_a_known_time_measures_right() -> None:
     hold = "import time; block = b'x' * 300_000_000; time.sleep(2); del block; time.sleep(1)"
     empty = watch([sys.executable, "-c", "import time; time.sleep(3)"])

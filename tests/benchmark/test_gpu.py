@@ -29,6 +29,7 @@ def kit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "kit"
 
 
+@pytest.mark.slow
 def test_labels_start_and_process_are_measured(kit: Path, tmp_path: Path) -> None:
     done = run("benchmark", "gpu", kit, tmp_path, "--device", "cpu", "--stages", ",".join(STAGES), "--scans", "1")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -42,6 +43,7 @@ def test_labels_start_and_process_are_measured(kit: Path, tmp_path: Path) -> Non
     assert "segment.py" in (tmp_path / "profile.txt").read_text()
 
 
+@pytest.mark.slow
 def test_a_stage_that_fails_is_written_and_the_next_goes_on(kit: Path, tmp_path: Path) -> None:
     arguments = ("--device", "cpu", "--stages", "runs,memory", "--seconds", "0")
     done = run("benchmark", "gpu", kit, tmp_path, *arguments)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -32,6 +33,7 @@ def parity(model: Path, *scans: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_tiny_network_on_a_turned_scan(
     tiny_model: Path, blob: np.ndarray, save_scan: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -50,12 +52,16 @@ def test_a_tiny_network_on_a_turned_scan(
         assert "1: 0.999" in line  # labels were found, so that there was something to compare
 
 
+@pytest.mark.slow
 def test_the_shipped_network_on_the_sample(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("nnunetv2")
     from inference.export.back import result_folder
 
     result_folder(ROOT / "weights" / "unified", tmp_path / "model")
-    done = parity(tmp_path / "model", ROOT / "docs" / "sample" / "HCC_048_0000.nii.gz")
+    sample = nib.load(ROOT / "docs" / "sample" / "HCC_048_0000.nii.gz")
+    scan = tmp_path / "x_0000.nii.gz"
+    nib.save(sample.slicer[10:215], scan)  # without the ribs on either side two windows see it, and not four
+    done = parity(tmp_path / "model", scan)
     assert done.returncode == 0, done.stdout + done.stderr
     assert all(f" {label}: " in done.stdout for label in range(1, 15))

@@ -49,6 +49,7 @@ def report(
     return work / "report"
 
 
+@pytest.mark.slow
 def test_the_report_says_what_was_measured_and_what_failed(report: Path) -> None:
     text = (report / "README.md").read_text()
     runs = json.loads((report.parent / "runs.json").read_text())
@@ -71,6 +72,7 @@ def test_a_case_of_the_papers_size_stands_beside_the_papers() -> None:
     assert table[1][2] == "-"
 
 
+@pytest.mark.slow
 def test_the_page_opens_in_a_browser_and_needs_no_other_file(report: Path, tmp_path: Path) -> None:
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:

@@ -82,6 +82,7 @@ def test_what_cannot_be_compared(save_scan: Callable[..., Path], tmp_path: Path)
     assert spacing == pytest.approx((1.0, 1.0, 2.5))
 
 
+@pytest.mark.slow
 def test_evaluate_segments_and_scores(
     blob: np.ndarray, save_scan: Callable[..., Path], tiny_weights: Path, tmp_path: Path
 ) -> None:

@@ -26,6 +26,7 @@ def test_a_table_tells_the_worst() -> None:
     assert table(results).splitlines()[-1] == "| bf16 | 0.500 % | 0.970 | 0.9867 | 0.50 |"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not computes("bf16"), reason="this processor has no bfloat16")
 def test_every_variant_is_run(
     blob: np.ndarray, save_scan: Callable[..., Path], tiny_weights: Path, tmp_path: Path

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT, write_model
+from tests.conftest import ROOT
+from tests.made.networks import write_model
 
 jsonschema = pytest.importorskip("jsonschema")
 SCHEMA = json.loads((ROOT / "benchmark" / "schema.json").read_text())
@@ -23,6 +24,7 @@ def versus(peer: str, cases: Path, out: Path, *more: str | Path) -> subprocess.C
     return subprocess.run([*command, "--out", out, *more], capture_output=True, text=True, check=False, cwd=ROOT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("peer", "package"), [("nnunet", "nnunetv2"), ("monai", "monai")])
 def test_a_peer_runs_the_same_networks(
     peer: str,
@@ -60,6 +62,7 @@ def test_a_peer_runs_the_same_networks(
     assert "times as fast" in done.stdout
 
 
+@pytest.mark.slow
 def test_exported_weights_become_a_folder_for_nnunet(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     from benchmark.peers.nnunet import write_models

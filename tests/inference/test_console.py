@@ -44,6 +44,7 @@ def assert_all_done(inputs: Path) -> None:
     assert np.array_equal(nib.load(out / "a.nii.gz").dataobj, nib.load(out / "ü.nii.gz").dataobj)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "said"),
     [

@@ -414,6 +414,7 @@ def nifti_order(voxels: np.ndarray, affine: np.ndarray, like: np.ndarray) -> np.
     return voxels[z, y, x]
 
 
+@pytest.mark.slow
 def test_the_command_keeps_a_series_and_a_raw_file_only_as_long_as_they_stay_the_same(
     blob: np.ndarray, tmp_path: Path, tiny_weights: Path
 ) -> None:

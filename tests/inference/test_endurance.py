@@ -66,6 +66,7 @@ def test_no_cut_and_no_flipped_bit_is_read_as_something_else(tmp_path: Path) -> 
     assert refused > 0.9 * (refused + same)
 
 
+@pytest.mark.slow
 def test_no_header_and_no_stream_of_any_bytes_gets_through_unchecked(tmp_path: Path) -> None:
     """100,000 in all: an answer or a CaseError, no other exception, little memory, no geometry that is not finite."""
     rng = np.random.default_rng(1)
@@ -113,6 +114,7 @@ def test_no_header_and_no_stream_of_any_bytes_gets_through_unchecked(tmp_path: P
     assert grown < 100
 
 
+@pytest.mark.slow
 def test_killed_at_any_time_nothing_is_half_written_and_resume_ends_the_same(
     tmp_path: Path, blob: np.ndarray, save_scan: Callable[..., Path], tiny_weights: Path
 ) -> None:
@@ -150,6 +152,7 @@ def test_killed_at_any_time_nothing_is_half_written_and_resume_ends_the_same(
     say(f"{kills} kills, {finished} of them after the last case: no broken file, the same bytes when resumed")
 
 
+@pytest.mark.slow
 def test_many_cases_in_one_process_take_no_more_than_a_few(
     tmp_path: Path, blob: np.ndarray, save_scan: Callable[..., Path], tiny_weights: Path
 ) -> None:
@@ -190,6 +193,7 @@ def test_many_cases_in_one_process_take_no_more_than_a_few(
     assert len(set(threads[start:])) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
 def test_three_runs_are_the_same_to_the_bit(
     engine: str, tmp_path: Path, blob: np.ndarray, save_scan: Callable[..., Path], tiny_weights: Path

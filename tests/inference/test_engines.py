@@ -57,6 +57,7 @@ def test_a_cpu_without_the_instructions(monkeypatch: pytest.MonkeyPatch) -> None
         engines.choose("cpu", "openvino", "bf16")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["f32", "auto"])
 def test_engines_agree(precision: str, tiny_weights: Path, tmp_path: Path) -> None:
     from inference.card import read_card
@@ -104,6 +105,7 @@ except MemoryError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(("limit", "taken"), [("RLIMIT_AS", "VmSize:"), ("RLIMIT_DATA", "VmData:")])
 def test_an_engine_without_memory_says_so_and_goes_on(engine: str, limit: str, taken: str, tiny_weights: Path) -> None:

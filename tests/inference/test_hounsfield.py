@@ -158,6 +158,7 @@ def test_ct_passes_without_a_word(name: str, dtype: type, ct: np.ndarray) -> Non
     assert voxels is given
 
 
+@pytest.mark.slow
 def test_real_ct_passes_and_the_same_spoilt_does_not(shared_data: Path) -> None:
     folders = ("labelled", "unlabelled", "reviewed")
     paths = [path for folder in folders for path in sorted((shared_data / folder).glob("*_0000.nii.gz"))]

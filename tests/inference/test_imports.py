@@ -36,6 +36,7 @@ def test_the_package_is_light_until_it_is_used() -> None:
     assert not imported("import inference") & HEAVY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_run_imports_its_engine_and_no_other(
     engine: str, tmp_path: Path, blob: np.ndarray, save_scan: Callable[..., Path], tiny_weights: Path
@@ -61,6 +62,7 @@ def test_a_run_imports_its_engine_and_no_other(
     assert not names & {"SimpleITK", "nnunetv2", "training"}  # nibabel takes SciPy where it is installed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_no_engine_reports_its_use(engine: str, tmp_path: Path, tiny_weights: Path) -> None:
     """ONNX Runtime and OpenVINO can; each would first keep a number for the machine under its home."""

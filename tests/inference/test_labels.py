@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pytest
 
 from tests.conftest import ROOT
 
@@ -15,6 +16,7 @@ HELD = Path(__file__).parent / "sample_labels.nii.gz"
 MOST = 1e-4  # share of the voxels; AVX2, AVX-512 and ONNX Runtime give the very same
 
 
+@pytest.mark.slow
 def test_whoever_changes_labels_raises_their_version(tmp_path: Path) -> None:
     command: list[str | Path] = [sys.executable, "-m", "inference", ROOT / "docs" / "sample", tmp_path]
     subprocess.run([*command, "--device", "cpu", "--precision", "f32"], cwd=ROOT, check=True)

@@ -280,6 +280,7 @@ def test_numbers_of_numpy_are_numbers(tiny_weights: Path) -> None:
 # --- sharing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_threads_that_share_a_predictor_get_the_labels_of_one(
     engine: str, tiny_weights: Path, blob: np.ndarray

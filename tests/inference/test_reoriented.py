@@ -37,7 +37,7 @@ def canonical(blob: np.ndarray, predictor: Predictor) -> np.ndarray:
     return labels
 
 
-@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("order", ["<", pytest.param(">", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("number", "orientation"), list(enumerate(ORIENTATIONS)))
 def test_labels_follow_the_scan(
     number: int,

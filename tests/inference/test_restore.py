@@ -43,6 +43,7 @@ def in_slabs(logits: np.ndarray, planes: int) -> Iterator[tuple[int, np.ndarray]
         yield start, logits[:, start : start + planes]
 
 
+@pytest.mark.usefixtures("nnunet")
 @pytest.mark.parametrize("planes", [1, 3, 100])
 @pytest.mark.parametrize(("spacing", "at"), SPACINGS)
 def test_equal_to_nnunets_dense_restoring(

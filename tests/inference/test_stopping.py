@@ -62,6 +62,7 @@ def assert_ended_in_order(process: subprocess.Popen[str], numbers: tuple[signal.
     assert len(json.loads((folder / "r.json").read_text())) == summary["cases"]["done"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "numbers", [(INT,), (TERM,), (HUP,), (INT, INT), (TERM, INT), (HUP, TERM), (INT,) * 10], ids=str
 )
@@ -78,6 +79,7 @@ def test_signals_during_a_case(
     assert_ended_in_order(process, numbers, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [INT, TERM, HUP])
 def test_a_signal_at_any_moment_of_the_start(number: signal.Signals, command: list[str]) -> None:
     """From the command's first import to the first case; before that the interpreter decides."""

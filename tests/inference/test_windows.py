@@ -33,6 +33,7 @@ def test_starts_by_hand() -> None:
     assert starts(13, 8, 0.5) == [0, 2, 5]  # 5 / 4 -> 3 windows, 2.5 apart, halves rounded to even
 
 
+@pytest.mark.usefixtures("nnunet")
 @pytest.mark.parametrize("step", [0.5, 0.3, 0.75, 1.0])
 @pytest.mark.parametrize("shape", [(70, 300, 420), (32, 128, 192), (33, 129, 193), (97, 413, 413)])
 def test_starts_are_nnunets(shape: tuple[int, int, int], step: float) -> None:
@@ -40,6 +41,7 @@ def test_starts_are_nnunets(shape: tuple[int, int, int], step: float) -> None:
     assert grid(shape, PATCH, step) == reference.compute_steps_for_sliding_window(shape, PATCH, step)
 
 
+@pytest.mark.usefixtures("nnunet")
 @pytest.mark.parametrize("patch", [(32, 128, 192), (8, 16, 16), (10, 30, 22), (48, 160, 224)])
 def test_weights_are_nnunets_to_the_bit(patch: tuple[int, int, int]) -> None:
     reference = pytest.importorskip("nnunetv2.inference.sliding_window_prediction")

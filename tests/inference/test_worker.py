@@ -139,6 +139,7 @@ def test_an_error_of_many_lines_is_said_in_one(
     assert "Traceback" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kilobytes", [60_000, 100_000, 150_000, 200_000, 300_000])
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime", "torch"])
 def test_a_process_with_too_little_memory_ends_in_sentences(

@@ -54,6 +54,7 @@ def shared_weights(student: Module, tmp_path_factory: pytest.TempPathFactory) ->
     return folder / "unified"
 
 
+@pytest.mark.slow
 def test_weights_that_float16_holds_lie_once_beside_both_graphs(student: Module, shared_weights: Path) -> None:
     card = read_card(shared_weights)
     assert set(card.files) == {"model.onnx", "model_f16.onnx", "weights.bin"}
@@ -74,6 +75,7 @@ def test_weights_that_float16_holds_lie_once_beside_both_graphs(student: Module,
             np.testing.assert_array_equal(value, student.get_parameter(weight).detach().numpy())
 
 
+@pytest.mark.slow
 def test_every_engine_answers_as_the_module_from_shared_weights(student: Module, shared_weights: Path) -> None:
     card = read_card(shared_weights)
     batch = np.random.default_rng(0).normal(size=(1, 1, *TINY.patch)).astype(np.float32)
@@ -84,6 +86,7 @@ def test_every_engine_answers_as_the_module_from_shared_weights(student: Module,
         np.testing.assert_allclose(answer, expected, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_a_file_of_weights_can_be_read_by_all_who_can_read_the_graph(shared_weights: Path) -> None:
     modes = {(shared_weights / name).stat().st_mode & 0o777 for name in ("model.onnx", "weights.bin")}
     umask = os.umask(0)
@@ -91,6 +94,7 @@ def test_a_file_of_weights_can_be_read_by_all_who_can_read_the_graph(shared_weig
     assert modes == {0o666 & ~umask}
 
 
+@pytest.mark.slow
 def test_weights_that_float16_does_not_hold_stay_in_two_graphs_and_nothing_of_before_is_left(
     student: Module, shared_weights: Path, tmp_path: Path
 ) -> None:
@@ -140,6 +144,7 @@ def test_a_file_that_holds_no_parameters_is_refused_in_one_sentence(student: Mod
         assert "\n" not in str(refusal.value), name
 
 
+@pytest.mark.slow
 def test_the_way_back_finds_weights_in_a_file_of_their_own(
     student: Module, shared_weights: Path, tmp_path: Path
 ) -> None:
@@ -150,6 +155,7 @@ def test_the_way_back_finds_weights_in_a_file_of_their_own(
             assert torch.equal(state[name], value), name
 
 
+@pytest.mark.slow
 def test_old_names_say_the_new_ones_and_work(shared_weights: Path, tiny_model: Path, tmp_path: Path) -> None:
     def run(*command: str | Path) -> str:
         done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=False, cwd=ROOT)

@@ -74,6 +74,7 @@ def test_three_steps_leave_a_network_without_norms_and_its_scores(packed: Path, 
     assert not list(trained.glob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_it_is_exported_as_it_is(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnx")
     pytest.importorskip("nnunetv2")
@@ -85,6 +86,7 @@ def test_it_is_exported_as_it_is(trained: Path, tmp_path: Path, monkeypatch: pyt
     assert (card.spacing, len(card.labels), card.window_multiple) == (TINY.spacing, 15, (4, 4, 4))
 
 
+@pytest.mark.slow
 def test_after_a_kill_it_goes_on_as_if_nothing_had_been(packed: Path, tmp_path: Path) -> None:
     settings = replace(SETTINGS, steps=4, freeze=0.4)
     for stop in (1, 3):  # before the norms are frozen, and after
@@ -178,6 +180,7 @@ def test_the_rate_warms_up_and_falls() -> None:
             Settings(**budget)
 
 
+@pytest.mark.slow
 def test_the_command_trains_in_what_the_processor_computes_in(packed: Path, tmp_path: Path) -> None:
     """The student of the table, on voxels so large that its patches are small."""
     write_spec(packed, SPEC)
@@ -198,6 +201,7 @@ def test_a_part_that_was_not_copied_stops_the_run_at_once(packed: Path, tmp_path
         assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_where_bfloat16_is_emulated_it_trains_in_float32() -> None:
     """As where PyTorch is held to AVX2: its convolutions then take 180 times as long in bfloat16."""
     ask = "import torch; from training.train import computes_bfloat16; print(computes_bfloat16(torch.device('cpu')))"

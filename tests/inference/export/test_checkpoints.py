@@ -355,6 +355,7 @@ def test_an_old_plan_is_converted_as_nnu_net_does(name: str, model: Path) -> Non
         assert torch.equal(network(image), reference(image))
 
 
+@pytest.mark.slow
 def test_an_old_checkpoint_is_exported_by_the_command(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -379,6 +380,7 @@ def test_an_old_checkpoint_is_exported_by_the_command(
     assert "4 labels" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_relu_is_run_by_every_engine(model: Path, tmp_path: Path) -> None:
     change(model / "plans.json", *ARGUMENTS, "nonlin", to="torch.nn.modules.activation.ReLU")
     export(model, tmp_path / "net")  # compares every engine's logits with the module's

@@ -19,15 +19,48 @@ from inference.errors import OutputError, WeightsError  # noqa: E402
 from inference.export.back import result_folder  # noqa: E402
 from inference.export.check import check_engines  # noqa: E402
 from inference.export.convert import export  # noqa: E402
-from tests.conftest import TINY_PATCH, write_model  # noqa: E402
+from tests.conftest import NETWORKS  # noqa: E402
+from tests.made.networks import TINY_PATCH, export_pair, write_model  # noqa: E402
 
 
 def change(path: Path, **fields: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
-def test_what_the_card_says(tiny_weights: Path) -> None:
-    card = read_card(tiny_weights / "tumor")
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pair of tests/networks, exported now."""
+    weights = tmp_path_factory.mktemp("exported")
+    export_pair(weights)
+    return weights
+
+
+@pytest.mark.slow
+def test_the_committed_networks_are_what_the_exporter_makes_of_them(exported: Path) -> None:
+    """Values and not bytes: PyTorch draws random weights with other last bits on another processor."""
+    for name in ("organ", "tumor"):
+        card, held = (json.loads((folder / name / "card.json").read_text()) for folder in (exported, NETWORKS))
+        assert sorted(card.pop("files")) == sorted(held.pop("files"))
+        for one in (card, held):
+            del one["source"]["checkpoint_sha256"]
+        assert card == held
+        for file in ("model.onnx", "model_f16.onnx"):
+            made, kept = (onnx.load(folder / name / file) for folder in (exported, NETWORKS))
+            weights, expected = (
+                {one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer} for model in (made, kept)
+            )
+            assert list(weights) == list(expected)
+            for key, value in expected.items():
+                rounding = 1e-3 if value.dtype == np.float16 else 1e-5
+                np.testing.assert_allclose(weights[key], value, rtol=rounding, atol=1e-5 * np.abs(value).max())
+            for model in (made, kept):
+                del model.graph.initializer[:]
+            assert made == kept, f"{file} has another graph: python -m tests.made.networks"
+
+
+@pytest.mark.slow
+def test_what_the_card_says(exported: Path) -> None:
+    card = read_card(exported / "tumor")
     assert card.patch == tuple(TINY_PATCH)
     assert card.window_multiple is None  # it has instance norms
     assert card.spacing == (4.0, 3.0, 3.0)
@@ -41,8 +74,9 @@ def test_what_the_card_says(tiny_weights: Path) -> None:
         assert card.file(name).is_file()
 
 
-def test_one_file_without_traces_of_the_machine(tiny_weights: Path) -> None:
-    folder = tiny_weights / "organ"
+@pytest.mark.slow
+def test_one_file_without_traces_of_the_machine(exported: Path) -> None:
+    folder = exported / "organ"
     assert sorted(path.name for path in folder.iterdir()) == [
         "card.json", "dataset.json", "model.onnx", "model_f16.onnx", "plans.json"
     ]  # fmt: skip
@@ -51,7 +85,8 @@ def test_one_file_without_traces_of_the_machine(tiny_weights: Path) -> None:
     assert [d.dim_param or d.dim_value for d in image.type.tensor_type.shape.dim] == ["batch", 1, "z", "y", "x"]
 
 
-def test_any_batch_and_size_equals_the_module(tiny_model: Path, tiny_weights: Path) -> None:
+@pytest.mark.slow
+def test_any_batch_and_size_equals_the_module(tiny_model: Path, exported: Path) -> None:
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
     plans = json.loads((tiny_model / "plans.json").read_text())["configurations"]["tiny"]["architecture"]
@@ -63,12 +98,13 @@ def test_any_batch_and_size_equals_the_module(tiny_model: Path, tiny_weights: Pa
     from onnx.reference import ReferenceEvaluator
 
     batch = np.random.default_rng(0).normal(size=(2, 1, 4, 24, 16)).astype(np.float32)
-    (logits,) = ReferenceEvaluator(str(tiny_weights / "organ" / "model.onnx")).run(None, {"image": batch})
+    (logits,) = ReferenceEvaluator(str(exported / "organ" / "model.onnx")).run(None, {"image": batch})
     with torch.inference_mode():
         expected = network.eval()(torch.from_numpy(batch)).numpy()
     np.testing.assert_allclose(logits, expected, atol=1e-3 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_a_residual_encoder_with_turned_axes(tmp_path: Path) -> None:
     model = write_model(
         tmp_path / "m",
@@ -131,6 +167,7 @@ def test_several_folds_need_a_choice(tmp_path: Path) -> None:
     refused(tmp_path, "fold_0, fold_1: choose one with --fold")
 
 
+@pytest.mark.slow
 def test_an_engine_that_differs_is_refused(tiny_weights: Path) -> None:
     card = read_card(tiny_weights / "organ")
     patch = np.zeros((1, 1, *card.patch), np.float32)
@@ -146,6 +183,7 @@ def test_a_model_is_not_written_over_by_its_own_export(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in model.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_names_of_patients_do_not_go_with_the_network(tmp_path: Path) -> None:
     model = write_model(tmp_path / "m")
     change(model / "dataset.json", training=[{"image": "imagesTr/Doe_Jane_0000.nii.gz"}], description="of Jane Doe")
@@ -153,6 +191,7 @@ def test_names_of_patients_do_not_go_with_the_network(tmp_path: Path) -> None:
     assert not any(b"Jane" in path.read_bytes() for path in (tmp_path / "net").iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["PlainConvUNet", "ResidualEncoderUNet"])
 @pytest.mark.parametrize("trained", [False, True])
 def test_there_and_back_and_there_again_is_the_same_network(architecture: str, trained: bool, tmp_path: Path) -> None:
@@ -182,6 +221,7 @@ def test_there_and_back_and_there_again_is_the_same_network(architecture: str, t
         assert (tmp_path / "net" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_plans_of_another_network_are_refused(tmp_path: Path) -> None:
     export(write_model(tmp_path / "m"), tmp_path / "net")
     other = write_model(tmp_path / "other", spacing=(5.0, 3.0, 3.0))

@@ -18,6 +18,7 @@ from inference.export.quantize import FILES, quantize
 from inference.machine import computes
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not computes("int8"), reason="this processor has no instructions for int8")
 def test_int8_answers_nearly_as_float32(
     tiny_weights: Path, blob: np.ndarray, save_scan: Callable[..., Path], tmp_path: Path

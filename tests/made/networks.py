@@ -1,0 +1,111 @@
+"""Tiny networks of random weights: result folders of nnU-Net, and their exports.
+
+`python -m tests.made.networks` exports those of tests/networks anew, which is needed where the exporter writes other
+graphs or cards. They are committed so that tests of the command need neither PyTorch nor nnU-Net.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+TINY_PATCH = [8, 16, 24]
+
+
+def write_model(folder: Path, **changes: Any) -> Path:
+    """A result folder of nnU-Net v2 with a tiny network of random weights; see `tiny_plan` for the changes."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("nnunetv2")
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+    plans, dataset = tiny_plan(**changes)
+    torch.manual_seed(changes.get("seed", 0))
+    architecture = plans["configurations"]["tiny"]["architecture"]
+    network = get_network_from_plans(
+        architecture["network_class_name"],
+        architecture["arch_kwargs"],
+        architecture["_kw_requires_import"],
+        1,
+        len(dataset["labels"]),
+        deep_supervision=True,
+    )
+    with torch.no_grad():  # logits that differ enough between channels for a label map with structure
+        for layer in network.decoder.seg_layers:
+            layer.weight *= 8
+    checkpoint = {
+        "network_weights": network.state_dict(),
+        "trainer_name": "nnUNetTrainer",
+        "init_args": {"configuration": "tiny", "fold": 0},
+        "inference_allowed_mirroring_axes": (0, 1, 2),
+        "logging": {"train_losses": [np.float32(0.5)], "dice": [np.float64(0.25)]},  # nnU-Net's are NumPy scalars too
+    }
+    (folder / "fold_0").mkdir(parents=True)
+    (folder / "plans.json").write_text(json.dumps(plans))
+    (folder / "dataset.json").write_text(json.dumps(dataset))
+    torch.save(checkpoint, folder / "fold_0" / "checkpoint_final.pth")
+    return folder
+
+
+def tiny_plan(
+    *,
+    architecture: str = "PlainConvUNet",
+    labels: int = 5,
+    spacing: tuple[float, float, float] = (4.0, 3.0, 3.0),
+    transpose: tuple[int, int, int] = (0, 1, 2),
+    orientation: str | None = "LPS",
+    seed: int = 0,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """plans.json and dataset.json of a U-Net with three stages of 4, 8 and 12 features."""
+    from training.plans import bare_plans
+
+    plans = bare_plans("Dataset999_Tiny")
+    tiny = deepcopy(plans["configurations"].pop("student"))
+    del plans["configurations"]["near_isotropic"], plans["configurations"]["teacher"]
+    tiny |= {"patch_size": TINY_PATCH, "spacing": list(spacing), "data_identifier": "nnUNetPlans_tiny"}
+    tiny["architecture"]["network_class_name"] = f"dynamic_network_architectures.architectures.unet.{architecture}"
+    arch = tiny["architecture"]["arch_kwargs"]
+    arch |= {"n_stages": 3, "features_per_stage": [4, 8, 12], "strides": [[1, 1, 1], [1, 2, 2], [2, 2, 2]]}
+    arch |= {"kernel_sizes": [[1, 3, 3], [3, 3, 3], [3, 3, 3]], "n_conv_per_stage_decoder": [1, 1]}
+    if architecture == "ResidualEncoderUNet":
+        arch["n_blocks_per_stage"] = [1, 2, 2]
+        del arch["n_conv_per_stage"]
+    else:
+        arch["n_conv_per_stage"] = [2, 2, 2]
+    plans["configurations"]["tiny"] = tiny
+    plans["transpose_forward"] = list(transpose)
+    plans["transpose_backward"] = [transpose.index(axis) for axis in range(3)]
+    dataset = {
+        "channel_names": {"0": "CT"},
+        "labels": {"background": 0, **{f"organ_{value}": value for value in range(1, labels)}},
+        "numTraining": 1,
+        "file_ending": ".nii.gz",
+    }
+    if orientation:
+        dataset["orientation"] = orientation
+    return plans, dataset
+
+
+def export_pair(weights: Path) -> None:
+    """Make `weights` a weights folder of two exported networks: organ (values 1..4) and tumor (14)."""
+    from inference.export.convert import export
+
+    with tempfile.TemporaryDirectory() as name:
+        organ, tumor = write_model(Path(name) / "tiny"), write_model(Path(name) / "tumor", labels=2, seed=1)
+        export(organ, weights / "organ", trained_on="random weights")
+        export(tumor, weights / "tumor", values={"organ_1": 14}, trained_on="random weights")
+    for name in ("organ", "tumor"):  # as if made for abdomens: what tests of the command look at
+        card = weights / name / "card.json"
+        card.write_text(json.dumps(json.loads(card.read_text()) | {"way": "abdomen"}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    committed = Path(__file__).resolve().parent.parent / "networks"
+    shutil.rmtree(committed, ignore_errors=True)
+    export_pair(committed)
