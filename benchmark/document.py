@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -106,12 +105,6 @@ def by_case(found: Iterable[T]) -> dict[str, list[T]]:
     for one in found:
         cases.setdefault(one.case, []).append(one)
     return cases
-
-
-def median(values: Iterable[float | None]) -> float | None:
-    """The median of those that are known; None if none is."""
-    known = [value for value in values if value is not None]
-    return statistics.median(known) if known else None
 
 
 def read(path: Path, kind: str) -> dict[str, Any]:

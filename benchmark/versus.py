@@ -21,7 +21,7 @@ from benchmark.peers.peer import Networks
 from benchmark.process import host, watch
 from benchmark.run import add_flags
 from inference.card import read_cards
-from inference.formats.cases import find_cases
+from inference.formats.cases import Case, find_cases
 from inference.options import WEIGHTS
 
 KEPT = ("wall_s", "cpu_s", "host_memory", "gpu_memory")
@@ -78,15 +78,16 @@ def run(options: argparse.Namespace) -> None:
             for case in found:
                 print(f"pair {number + 1} of {options.pairs}: {case.name}", file=sys.stderr, flush=True)
                 with tempfile.TemporaryDirectory(dir=work) as room:
-                    pair, document["settings"] = _pair(case.scan, options, networks, Path(room))
-                pairs.append(Pair(case.name, number, **pair))
+                    pair, document["settings"] = _pair(case, number, options, networks, Path(room))
+                pairs.append(pair)
                 write(document | {"pairs": [asdict(one) for one in pairs]}, options.out)
     print(document["settings"])
     print("\n".join(summary(pairs, options.peer)))
 
 
-def _pair(scan: Path, options: argparse.Namespace, networks: Networks, room: Path) -> tuple[dict[str, Any], str]:
-    """One run of ours and one of the peer's: what each took, the ratio, and how far the labels agree."""
+def _pair(case: Case, number: int, options: argparse.Namespace, networks: Networks, room: Path) -> tuple[Pair, str]:
+    """A pair measured, and how the peer was set up."""
+    scan = case.scan
     (room / "peer").mkdir()
     other = PEERS[options.peer](networks, scan, room / "peer")
     command = [sys.executable, "-m", "inference", str(scan), str(room / "ours"), "--weights", str(options.weights)]
@@ -99,14 +100,16 @@ def _pair(scan: Path, options: argparse.Namespace, networks: Networks, room: Pat
     same = agreement(np.asarray(nib.load(written).dataobj, np.uint8), other.labels())
     wall = sum(one["wall_s"] for one in theirs)
     dice = {str(label): round(value, 5) for label, value in same.dice.items()}
-    pair: dict[str, Any] = {
-        "ours": {name: ours[name] for name in KEPT},
-        "theirs": [{name: one[name] for name in KEPT} for one in theirs],
-        "ratio": round(wall / ours["wall_s"], 3),
-        "equal_voxels": round(same.voxels, 6),
-        "dice": dice,
-        "mean_dice": round(statistics.fmean(same.dice.values()), 5) if same.dice else None,
-    }
+    pair = Pair(
+        case=case.name,
+        round=number,
+        ours={name: ours[name] for name in KEPT},
+        theirs=[{name: one[name] for name in KEPT} for one in theirs],
+        ratio=round(wall / ours["wall_s"], 3),
+        equal_voxels=round(same.voxels, 6),
+        dice=dice,
+        mean_dice=round(statistics.fmean(same.dice.values()), 5) if same.dice else None,
+    )
     return pair, other.settings
 
 

@@ -50,7 +50,7 @@ def predict(folder: Path, scan: Path, out: Path, device: str, precision: str, th
         Orientation,
         ScaleIntensityRange,
         Spacing,
-    )  # fmt: skip
+    )
 
     from inference.engines import torch as engine
 
