@@ -1,4 +1,4 @@
-"""How fast the networks could be on this machine at best: `python -m benchmark.floors WEIGHTS SCANS...`
+"""How fast the networks could be on this machine at best: `python -m benchmark floors WEIGHTS SCANS...`
 
 Two peaks are measured: operations a second of a convolution that suits the processor (3 x 3 x 3, 64 -> 64 channels,
 by OpenVINO, in each precision), and bytes a second of a copy. Beside them stands what a scan asks for: the
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -19,7 +20,7 @@ import onnx
 import openvino as ov
 from openvino import opset13 as ops
 
-from benchmark.run import host
+from benchmark.process import host
 from inference.anatomy.look import body
 from inference.card import Card
 from inference.cards import read_cards
@@ -92,18 +93,25 @@ def operations_a_voxel(card: Card) -> float:
     return total / float(np.prod(card.patch))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("weights", type=Path)
     parser.add_argument("scans", type=Path, nargs="+", metavar="SCAN")
     parser.add_argument("--json", type=Path, metavar="FILE")
-    arguments = parser.parse_args()
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print what each scan asks for, and the peaks."""
     peaks = {p: peak_operations(p, usable_cpus()) for p in ("f32", "bf16") if computes(p)}
-    result: dict[str, Any] = {"host": host(), "operations_a_second": peaks, "bytes_a_second": peak_bytes(), "scans": {}}
-    for scan_path in arguments.scans:
+    result: dict[str, Any] = {
+        "host": asdict(host()),
+        "operations_a_second": peaks,
+        "bytes_a_second": peak_bytes(),
+        "scans": {},
+    }
+    for scan_path in options.scans:
         scan = read_scan(scan_path)
         voxels = operations = 0.0
-        for card in read_cards(arguments.weights, None):
+        for card in read_cards(options.weights, None):
             volume = prepare(scan, View.of(scan, card), card, np)
             _, box = body(volume, card, np)
             voxels = float(np.prod([part.stop - part.start for part in box]))
@@ -116,9 +124,11 @@ def main() -> None:
               f"voxels and labels, at least {least:.3f} s")  # fmt: skip
     for name, peak in peaks.items():
         print(f"{name}: {peak / 1e12:.2f} tera-operations a second", file=sys.stderr)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    from benchmark.__main__ import old_name
+
+    old_name("floors")

@@ -1,10 +1,10 @@
-"""Measure this program on a machine with a GPU, without questions: `python -m benchmark.gpu KIT OUT`
+"""Measure this program on a machine with a GPU, without questions: `python -m benchmark gpu KIT OUT`
 
 KIT is what `make gpu-kit` made. On the other machine, which needs Python 3.12, PyTorch, CuPy and onnx, from the root
 of this project:
 
     pip install --no-index --no-deps --target /tmp/site KIT/wheels/*.whl; \\
-    PYTHONPATH=/tmp/site python3 -m benchmark.gpu KIT OUT
+    PYTHONPATH=/tmp/site python3 -m benchmark gpu KIT OUT
 
 Stages, each in a process with a time limit; what it finds is in OUT at once, so that whatever ends it costs little:
 
@@ -33,7 +33,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,10 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from benchmark.document import write
 from benchmark.parity import agreement
-from benchmark.run import ROOT, host, measure, write
+from benchmark.process import ROOT, host
+from benchmark.run import measure
 from benchmark.scaling import make_sizes
 
 LIMITS = {"labels": 50, "start": 80, "runs": 60, "process": 45, "memory": 60}  # seconds, with a GPU
@@ -92,7 +94,11 @@ def labels(job: Job) -> None:
     outputs, record = job.work / "labels", job.work / "labels-record.json"
     start = time.perf_counter()
     _inference(job, job.kit / "scans", outputs, "--json", record)
-    document: dict[str, Any] = {"host": host(), "kit": (job.kit / "commit").read_text().strip(), "card": _card()}
+    document: dict[str, Any] = {
+        "host": asdict(host()),
+        "kit": (job.kit / "commit").read_text().strip(),
+        "card": _card(),
+    }
     document |= {"wall_s": round(time.perf_counter() - start, 3), "records": json.loads(record.read_text())}
     document["agreement"] = {path.name: job.agreement(path) for path in sorted(outputs.glob("*.nii.gz"))}
     job.save("labels.json", document)
@@ -130,7 +136,7 @@ print(json.dumps(steps))
 
 def start(job: Job) -> None:
     """What a start is made of, part by part; with a GPU at last one that finds no file and no kernel in a cache."""
-    document: dict[str, Any] = {"host": host(), "device": job.device, "probes": [], "imports": []}
+    document: dict[str, Any] = {"host": asdict(host()), "device": job.device, "probes": [], "imports": []}
     probes = {"python": "pass", "import numpy": "import numpy", "import torch": "import torch"}
     probes["import onnx"] = "import onnx"
     if job.device == "cuda":
@@ -157,12 +163,12 @@ def start(job: Job) -> None:
 
 def runs(job: Job) -> None:
     """Fresh processes over Table 5's sizes; the stages before have warmed the caches."""
-    document = measure(job.work / "sizes", "process", "", 1, job.flags, job.out / "runs.json", False)
-    for run in document["runs"]:
-        gpu, seconds = run["gpu_memory"] or {}, (run["record"] or {}).get("seconds", {})
+    document = measure(job.work / "sizes", job.out / "runs.json", job.flags)
+    for run in document.runs:
+        gpu, seconds = run.gpu_memory or {}, (run.record or {}).get("seconds", {})
         stages = ", ".join(f"{name} {value:.2f}" for name, value in seconds.items())
-        print(f"{run['case']}: {run['wall_s']:.2f} s ({stages}), {gpu.get('max_mb')} MB, "
-              f"{gpu.get('flare_area_mb_s')} MB*s {run['error'] or ''}")  # fmt: skip
+        print(f"{run.case}: {run.wall_s:.2f} s ({stages}), {gpu.get('max_mb')} MB, "
+              f"{gpu.get('flare_area_mb_s')} MB*s {run.error or ''}")  # fmt: skip
 
 
 def process(job: Job) -> None:
@@ -349,10 +355,7 @@ def _stage(command: list[str], seconds: float) -> str | None:
     return said.strip()[-1500:] or f"exit code {process.returncode}" if process.returncode else None
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmark.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kit", type=Path, metavar="KIT")
     parser.add_argument("out", type=Path, metavar="OUT")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
@@ -360,7 +363,10 @@ def main() -> None:
     parser.add_argument("--scans", type=int, default=10, help="that one process segments (default: 10)")
     parser.add_argument("--seconds", type=float, default=200, help="for everything (default: 200)")
     parser.add_argument("--inside", nargs=2, metavar=("STAGE", "FOLDER"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the stages; exit code 1 if one failed."""
     kit, out = options.kit.absolute(), options.out.absolute()
     if options.inside:
         stage, folder = options.inside
@@ -368,11 +374,11 @@ def main() -> None:
         return
     wanted = options.stages.split(",")
     if unknown := set(wanted) - set(STAGES):
-        parser.error(f"no stages {', '.join(sorted(unknown))}")
+        raise ValueError(f"no stages {', '.join(sorted(unknown))}")
     out.mkdir(parents=True, exist_ok=True)
     begin, errors = time.monotonic(), {}
     with tempfile.TemporaryDirectory(prefix="viscera-gpu-") as work:
-        command = [sys.executable, "-u", "-m", "benchmark.gpu", str(kit), str(out), "--device", options.device]
+        command = [sys.executable, "-u", "-m", "benchmark", "gpu", str(kit), str(out), "--device", options.device]
         command += ["--scans", str(options.scans), "--inside"]
 
         def stage(name: str, limit: float) -> None:
@@ -397,4 +403,6 @@ def _nothing() -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    from benchmark.__main__ import old_name
+
+    old_name("gpu")

@@ -1,4 +1,4 @@
-"""Pack what a bare machine with a GPU needs to measure this program: `python -m benchmark.gpu_kit KIT SCAN...`
+"""Pack what a bare machine with a GPU needs to measure this program: `python -m benchmark gpu-kit KIT SCAN...`
 
 `make gpu-kit` puts the wheels that the machine lacks beside it. Made are
 
@@ -17,7 +17,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from benchmark.run import ROOT, host
+from benchmark.process import ROOT, host
 
 STEP_HU = 10
 
@@ -39,18 +39,21 @@ def build(kit: Path, scans: list[Path]) -> None:
         shrink(scan, kit / "scans" / scan.name)
     command = [sys.executable, "-m", "inference", str(kit / "scans"), str(kit / "labels"), "--no-sidecar"]
     subprocess.run([*command, "--device", "cpu", "--engine", "openvino", "--precision", "f32"], cwd=ROOT, check=True)
-    (kit / "commit").write_text(f"{host()['commit']}\n")
+    (kit / "commit").write_text(f"{host().commit}\n")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmark.gpu_kit", description=__doc__.split("\n\n")[0])
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kit", type=Path, metavar="KIT")
     parser.add_argument("scans", type=Path, nargs="+", metavar="SCAN")
-    options = parser.parse_args()
+
+
+def run(options: argparse.Namespace) -> None:
     build(options.kit.absolute(), options.scans)
     size = sum(path.stat().st_size for path in options.kit.rglob("*") if path.is_file())
     print(f"{options.kit}: {size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":
-    main()
+    from benchmark.__main__ import old_name
+
+    old_name("gpu_kit")

@@ -1,6 +1,6 @@
 """Labels of `python -m inference --plan dense --precision f32` beside nnU-Net's own, from one checkpoint.
 
-    python -m benchmark.parity MODEL_FOLDER SCANS... [--fold 0] [--engine openvino]
+    python -m benchmark parity MODEL_FOLDER SCANS... [--fold 0] [--engine openvino]
 
 MODEL_FOLDER is an nnU-Net v2 result folder. It is exported, and both programs segment every scan
 by their own command lines; nnU-Net (the extra `export`) with --disable_tta, since the
@@ -15,12 +15,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+
+from benchmark.peers.peer import turned
+from benchmark.process import start
+from inference.names import case_of
 
 SAME_VOXELS = 0.9995  # share of voxels with the same label
 SAME_LABEL = 0.995  # Dice of each label that either map holds
@@ -50,11 +54,14 @@ def agreement(ours: np.ndarray, theirs: np.ndarray) -> Agreement:
 
 
 def compare(model_folder: Path, scans: Sequence[Path], *, fold: str, engine: str) -> dict[str, Agreement]:
-    """Agreement of each scan by case name. Raises CalledProcessError where either program fails."""
+    """Agreement of each scan by case name. Raises as `export`, and CalledProcessError where a program fails."""
+    from inference.export.convert import export  # PyTorch, of which nothing else here knows
+
     with tempfile.TemporaryDirectory(prefix="viscera-parity-") as temporary:
         work = Path(temporary)
         network = work / "weights" / "network"
-        _run("training.export", model_folder, network, "--fold", fold)
+        with redirect_stdout(sys.stderr):
+            export(model_folder, network, fold=fold)
         orientation = json.loads((network / "card.json").read_bytes())["orientation"]
 
         # nnU-Net takes a scan as its file stores it. Where the network knows one orientation only,
@@ -63,10 +70,10 @@ def compare(model_folder: Path, scans: Sequence[Path], *, fold: str, engine: str
         inputs.mkdir()
         names = []
         for scan in scans:
-            names.append(scan.name.removesuffix(".gz").removesuffix(".nii").removesuffix("_0000"))
+            names.append(case_of(scan.name))
             turned(scan, orientation, inputs / f"{names[-1]}_0000.nii.gz")
-        _run(
-            "inference", inputs, work / "ours", "--weights", work / "weights", "--networks", "network",
+        start(
+            inputs, work / "ours", "--weights", work / "weights", "--networks", "network",
             "--device", "cpu", "--engine", engine, "--plan", "dense", "--precision", "f32",
         )  # fmt: skip
         subprocess.run(
@@ -81,33 +88,20 @@ def compare(model_folder: Path, scans: Sequence[Path], *, fold: str, engine: str
         }
 
 
-def _run(module: str, *arguments: str | Path) -> None:
-    subprocess.run([sys.executable, "-m", module, *arguments], check=True, stdout=sys.stderr)
-
-
-def turned(scan: Path, orientation: str | None, out: Path) -> None:
-    image = nib.load(scan)
-    turn = ornt_transform(
-        io_orientation(image.affine), axcodes2ornt(tuple(orientation or nib.aff2axcodes(image.affine)))
-    )
-    if np.array_equal(turn, [[0, 1], [1, 1], [2, 1]]):
-        out.symlink_to(scan.resolve())
-    else:
-        nib.save(image.as_reoriented(turn), out)
-
-
 def _voxels(path: Path) -> np.ndarray:
     return np.asarray(nib.load(path).dataobj, np.uint8)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmark.parity", description=__doc__.split("\n\n")[0])
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model_folder", type=Path, help="nnU-Net v2 result folder")
     parser.add_argument("scans", type=Path, nargs="+", metavar="SCAN")
     parser.add_argument("--fold", default="0")
     parser.add_argument("--engine", default="openvino", help="what runs our side")
-    arguments = parser.parse_args()
-    results = compare(arguments.model_folder, arguments.scans, fold=arguments.fold, engine=arguments.engine)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print the agreement of each scan. Ends the process with a sentence if one is below the thresholds."""
+    results = compare(options.model_folder, options.scans, fold=options.fold, engine=options.engine)
     for name, found in results.items():
         dice = "  ".join(f"{value}: {score:.5f}" for value, score in found.dice.items()) or "no label in either"
         print(f"{name}: {100 * found.voxels:.4f} % of voxels equal; Dice by label  {dice}")
@@ -117,4 +111,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from benchmark.__main__ import old_name
+
+    old_name("parity")

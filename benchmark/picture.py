@@ -1,4 +1,4 @@
-"""A picture of label maps over their scans: `python -m benchmark.picture SCAN LABELS OUT.png`.
+"""A picture of label maps over their scans: `python -m benchmark picture SCAN LABELS OUT.png`.
 
 Three planes through the middle of what was found, radiological view (patient's right at the left).
 Needs matplotlib.
@@ -63,14 +63,17 @@ def save_picture(scan: Path, labels: Path, out: Path) -> None:
     plt.close(figure)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmark.picture", description=__doc__.split("\n\n")[0])
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("scan", type=Path)
     parser.add_argument("labels", type=Path)
     parser.add_argument("out", type=Path, metavar="OUT.png")
-    arguments = parser.parse_args()
-    save_picture(arguments.scan, arguments.labels, arguments.out)
+
+
+def run(options: argparse.Namespace) -> None:
+    save_picture(options.scan, options.labels, options.out)
 
 
 if __name__ == "__main__":
-    main()
+    from benchmark.__main__ import old_name
+
+    old_name("picture")

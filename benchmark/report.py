@@ -1,11 +1,12 @@
 """A report of runs and scores for a person: Markdown with its figures, and one HTML page that needs no other file.
 
-`build` takes what `python -m benchmark run` (or `scaling`) and `score` wrote. Nothing is left out: a case that
+It takes what `python -m benchmark run` (or `scaling`) and `score` wrote. Nothing is left out: a case that
 failed has its row, a figure that was not measured is a dash.
 """
 
 from __future__ import annotations
 
+import argparse
 import base64
 import html
 import statistics
@@ -16,6 +17,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 
+from benchmark.document import Run, Runs, read, read_runs
 from benchmark.paper import MOST_GPU_MB, MOST_SECONDS, TABLE_4, TABLE_5
 from inference.labels import ORGANS, TABLE, TUMOR
 
@@ -41,14 +43,14 @@ class CaseRuns:
     name: str
     slices: int | None
     shape: str
-    runs: list[dict[str, Any]]
+    runs: list[Run]
     failed: int
 
     def median(self, *path: str) -> float | None:
         """The median over the runs of a figure within a run; None where no run has it."""
         found = []
         for run in self.runs:
-            value: Any = run
+            value: Any = vars(run)
             for key in path:
                 value = value.get(key) if value else None
             if value is not None:
@@ -57,21 +59,34 @@ class CaseRuns:
 
     def spread(self) -> str:
         """Median wall time, and the range of it where there are several runs."""
-        walls = [run["wall_s"] for run in self.runs]
+        walls = [run.wall_s for run in self.runs]
         if not walls:
             return "failed"
         middle = f"{statistics.median(walls):.1f}"
         return middle if len(walls) == 1 else f"{middle} ({min(walls):.1f} to {max(walls):.1f})"
 
 
-def build(document: dict[str, Any], scores: dict[str, Any] | None, out: Path) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("scores", type=Path, nargs="?")
+    parser.add_argument("--out", type=Path, required=True, help="folder")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Write the report of runs, and of scores where there are any, to a folder."""
+    scores = read(options.scores, "scores") if options.scores else None
+    build(read_runs(options.runs), scores, options.out)
+    print(f"{options.out / 'index.html'}")
+
+
+def build(document: Runs, scores: dict[str, Any] | None, out: Path) -> None:
     """Write README.md, index.html and the figures to the folder `out`, which is made."""
     cases = _cases(document)
     out.mkdir(parents=True, exist_ok=True)
     parts: list[str | Table | Path] = ["# Benchmark", _where(document), "## Cases", _case_table(cases)]
     parts += _verdicts(cases)
     parts += ["## Beside the paper's Table 5", _table_5(cases), _PAPER_NOTE]
-    growth = document.get("growth")
+    growth = document.growth
     if growth:
         parts.append(
             f"Fitted over {len(cases)} sizes: {growth['seconds'][0]:.2f} s + {1000 * growth['seconds'][1]:.1f} ms "
@@ -99,30 +114,26 @@ _PAPER_NOTE = (
 _SCORE_NOTE = "The paper's figures are of FLARE's hidden validation scans, ours of the references that were given."
 
 
-def _cases(document: dict[str, Any]) -> list[CaseRuns]:
-    by_name: dict[str, list[dict[str, Any]]] = {}
-    for run in document["runs"]:
-        by_name.setdefault(run["case"], []).append(run)
+def _cases(document: Runs) -> list[CaseRuns]:
     cases = []
-    for name, runs in by_name.items():
-        good = [run for run in runs if run["exit_code"] == 0]
-        shape = next((run["record"]["shape"] for run in good if run["record"]), None)
+    for name, runs in document.by_case().items():
+        good = [run for run in runs if run.ended_well]
+        shape = next((run.record["shape"] for run in good if run.record), None)
         size = " x ".join(map(str, reversed(shape))) if shape else "-"
         cases.append(CaseRuns(name, shape[0] if shape else None, size, good, len(runs) - len(good)))
     return sorted(cases, key=lambda case: (case.slices or 0, case.name))
 
 
-def _where(document: dict[str, Any]) -> str:
-    host = document["host"]
-    image = document.get("image")
+def _where(document: Runs) -> str:
+    host, image = document.host, document.image
     how = f"container {image['name']} ({image['digest'][:19]}, {image['size_mb']} MB)" if image else "process"
-    gpu = next((run["samples"]["gpu"] for run in document["runs"] if run["samples"]["gpu"]), None)
-    versions = ", ".join(f"{name} {number}" for name, number in host["libraries"].items())
-    flags = f" Flags: {' '.join(document['flags'])}." if document["flags"] else ""
+    gpu = next((run.samples["gpu"] for run in document.runs if run.samples["gpu"]), None)
+    versions = ", ".join(f"{name} {number}" for name, number in host.libraries.items())
+    flags = f" Flags: {' '.join(document.flags)}." if document.flags else ""
     return (
-        f"Measured {host['time']} on {host['processor']}, {host['cores']} cores, {host['memory_mb'] / 1000:.0f} GB, "
-        f"{gpu or 'no GPU'}; {host['system']}. Viscera {host['viscera']}, commit {host['commit']}, as {how}; "
-        f"Python {host['python']}, {versions}.{flags} One start a case; medians, and the range where there are "
+        f"Measured {host.time} on {host.processor}, {host.cores} cores, {host.memory_mb / 1000:.0f} GB, "
+        f"{gpu or 'no GPU'}; {host.system}. Viscera {host.viscera}, commit {host.commit}, as {how}; "
+        f"Python {host.python}, {versions}.{flags} One start a case; medians, and the range where there are "
         "several rounds."
     )
 
@@ -192,7 +203,7 @@ def _label_table(scores: dict[str, Any]) -> Table:
 def _plot_slices(cases: list[CaseRuns], out: Path) -> Path:
     figure, axis = plt.subplots(figsize=(8, 4.2), layout="constrained")
     axis.plot([r.slices for r in TABLE_5], [r.seconds for r in TABLE_5], "o--", color=PAPER, label="paper, RTX 5000")
-    points = [(case.slices, run["wall_s"]) for case in cases if case.slices for run in case.runs]
+    points = [(case.slices, run.wall_s) for case in cases if case.slices for run in case.runs]
     axis.plot(*zip(*points, strict=True), "o", color=OURS, label="ours")
     axis.axhline(MOST_SECONDS, color="grey", lw=1, ls=":", label="FLARE's tolerance")
     axis.set(xlabel="slices", ylabel="seconds, start included", xlim=(0, None), ylim=(0, None))
@@ -227,7 +238,7 @@ def _plot_memory(cases: list[CaseRuns], out: Path) -> Path:
         axis.set_axis_off()
     for case, axis in zip(cases, axes.flat, strict=False):
         for run in case.runs:
-            samples = run["samples"]
+            samples = run.samples
             axis.plot(samples["t_s"], np.array(samples["host_mb"]) / 1000, color=OURS, lw=1, label="host")
             if "gpu_mb" in samples:
                 axis.plot(samples["t_s"], np.array(samples["gpu_mb"]) / 1000, color=PAPER, lw=1, label="GPU")

@@ -1,6 +1,6 @@
 """A synthetic torso in portal-venous phase for tests, the same bytes at every call.
 
-    python -m benchmark.torso torso_0000.nii.gz
+    python -m benchmark torso torso_0000.nii.gz
 
 Organs are ellipsoids with typical sizes, places and HU of an adult's upper abdomen (lengths and
 HU as in radiology textbooks), warped a little, blurred by the slice thickness, with noise. It
@@ -9,7 +9,7 @@ exercises the whole program; it says nothing about accuracy on patients.
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import nibabel as nib
@@ -134,5 +134,15 @@ def save_torso(path: Path) -> None:
     nib.save(image, path)
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", type=Path, metavar="X_0000.nii.gz")
+
+
+def run(options: argparse.Namespace) -> None:
+    save_torso(options.out)
+
+
 if __name__ == "__main__":
-    save_torso(Path(sys.argv[1]))
+    from benchmark.__main__ import old_name
+
+    old_name("torso")

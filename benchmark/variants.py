@@ -1,6 +1,6 @@
 """What precision, window size and window plan do to labels and time, beside nnU-Net's own way on float32.
 
-    python -m benchmark.variants WEIGHTS SCANS... [--window 48,192,256] [--json FILE]
+    python -m benchmark variants WEIGHTS SCANS... [--window 48,192,256] [--json FILE]
 
 Every variant segments every scan by `python -m inference` in a process of its own, one after the other, each beside
 the reference: `--plan dense --precision f32` with the patch of the card. Printed: voxels that changed, the Dice of
@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ import nibabel as nib
 import numpy as np
 
 from benchmark.parity import Agreement, agreement
+from benchmark.process import start
 from inference.cards import read_cards
 
 REFERENCE = ("--plan", "dense", "--precision", "f32")
@@ -33,8 +32,7 @@ SEEN = 1000  # voxels that a label must have in the reference for its Dice to be
 def segment(weights: Path, scan: Path, out: Path, flags: tuple[str, ...]) -> tuple[np.ndarray, float]:
     """Label map and seconds of the networks, from the run's own record."""
     record = out / "record.json"
-    command: list[str | Path] = [sys.executable, "-m", "inference", scan, out, "--weights", weights, "--json", record]
-    subprocess.run([*command, "--device", "cpu", *flags], check=True, stdout=sys.stderr)
+    start(scan, out, "--weights", weights, "--json", record, "--device", "cpu", *flags)
     (found,) = json.loads(record.read_text())
     labels = np.asarray(nib.load(out / f"{found['case']}.nii.gz").dataobj, np.uint8)
     return labels, float(found["seconds"]["network"])
@@ -100,19 +98,23 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("weights", type=Path)
     parser.add_argument("scans", type=Path, nargs="+", metavar="SCAN")
     parser.add_argument("--window", action="append", default=[], metavar="Z,Y,X", help="another window, in voxels")
     parser.add_argument("--json", type=Path, metavar="FILE")
-    arguments = parser.parse_args()
-    windows = [[int(n) for n in text.split(",")] for text in arguments.window]
-    results = compare(arguments.weights, arguments.scans, windows)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print the table of all variants."""
+    windows = [[int(n) for n in text.split(",")] for text in options.window]
+    results = compare(options.weights, options.scans, windows)
     print(table(results))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=2) + "\n")
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    from benchmark.__main__ import old_name
+
+    old_name("variants")

@@ -84,3 +84,9 @@ def test_the_program_says_its_own_name_nowhere() -> None:
             assert not {name.split(".")[0] for name in named} & {"inference", "viscera"}, path
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 assert not own.fullmatch(node.value), f"{path}:{node.lineno}"
+
+
+def test_benchmark_starts_nothing_of_training() -> None:
+    """An import is held by the contracts; a name in a string is not."""
+    for path in (ROOT / "benchmark").rglob("*.py"):
+        assert not re.search(r"""["']training\.""", path.read_text()), path

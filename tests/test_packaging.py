@@ -60,7 +60,7 @@ import sys
 sys.modules["torchvision"] = sys.modules["timm"] = None  # as if they were not installed
 import nnunetv2.inference.predict_from_raw_data
 import nncf
-import benchmark.monai_peer
+import monai.inferers, monai.transforms
 """
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
 

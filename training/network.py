@@ -5,13 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import onnx
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
-from onnx import numpy_helper
 from torch import nn
 
-from inference.card import FORMS
 from training.plans import STUDENTS, unet_of
 from training.unet import State, read_tensors
 
@@ -25,16 +22,12 @@ def build_student(outputs: int, student: str = "student") -> PlainConvUNet:
 
 
 def read_state(path: Path, student: str = "student") -> State:
-    """A student's state dict, float32, from its parameters in a file of PyTorch or from a folder of exported weights.
+    """A student's state dict, float32, from its parameters in a file of PyTorch.
 
     The file may hold the parameters in any precision, each under one of its names. Raises ValueError, in one sentence,
     if they are not those of this student.
     """
-    if not path.is_dir():
-        stored: State = read_tensors(path, torch.device("cpu"))
-    else:
-        graph = onnx.load(path / FORMS["f32"][0]).graph
-        stored = {weight.name: torch.from_numpy(numpy_helper.to_array(weight).copy()) for weight in graph.initializer}
+    stored: State = read_tensors(path, torch.device("cpu"))
     network = build_student(count_outputs(stored), student)
     own = network.state_dict()
     # A parameter may be given under any of its names, as exported graphs do. Deep supervision's layers have no part in

@@ -23,8 +23,8 @@ import nibabel as nib
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
-from training.data import ENDING as NIFTI
-from training.data import to_lps
+from inference.names import case_of, labels_file
+from training.files import scans_of, to_lps
 from training.labels import IGNORE, ORGANS, TUMOR
 from training.packed import ENDING, SPEC, Spec, read_packed, write_packed, write_spec
 from training.plans import STUDENTS
@@ -63,9 +63,9 @@ class Scan:
 def find_scans(data: Path) -> list[Scan]:
     """The scans with labels in DATA's FOLDERS. Raises ValueError if there are none, or two of one name."""
     scans: dict[str, Scan] = {}
-    for image in sorted(path for folder in FOLDERS for path in (data / folder).glob(f"*_0000{NIFTI}")):
-        name = image.name.removesuffix(f"_0000{NIFTI}")
-        labels, about = image.with_name(f"{name}{NIFTI}"), image.with_name(f"{name}.json")
+    for image in sorted(path for folder in FOLDERS for path in scans_of(data / folder).values()):
+        name = case_of(image.name)
+        labels, about = labels_file(image.parent, name), image.with_name(f"{name}.json")
         if name in scans:
             raise ValueError(f"{image} has the name of {scans[name].image}")
         if labels.is_file() and name not in LEFT_OUT:
@@ -73,7 +73,7 @@ def find_scans(data: Path) -> list[Scan]:
             fair = (organ for organ, verdict in told.get("verdict", {}).items() if verdict.startswith("fair"))
             scans[name] = Scan(name, told.get("patient", name), image, labels, tuple(fair))
     if not scans:
-        raise ValueError(f"{data} has no X_0000{NIFTI} with X{NIFTI} beside it in {' or '.join(FOLDERS)}")
+        raise ValueError(f"{data} has no X_0000.nii.gz with X.nii.gz beside it in {' or '.join(FOLDERS)}")
     return list(scans.values())
 
 
@@ -116,7 +116,7 @@ def real_shares(patients: dict[str, str], codes: dict[str, set[int]]) -> dict[st
 
 def render(count: int, data: Path, packed: Path) -> list[str]:
     """Pack `count` rendered volumes about the middle of the abdomen, unless they are there; their names."""
-    from training.sources import open_renderers
+    from training.synthesis.sources import open_renderers
 
     renderers = list(open_renderers(data).values())
     names = [f"synth_{number:02d}" for number in range(count)]

@@ -78,7 +78,8 @@ def choose(device: str, engine: str, precision: str, cards: Sequence[Card] = ())
     elif precision not in PRECISIONS[engine, device]:
         raise DeviceError(f"precision {precision} is not one of engine {engine} on {device}: {', '.join(possible)}")
     elif precision == "int8" and without and computes(precision):
-        raise DeviceError(f"precision int8 was asked for, but network {without} has none: see training.quantize")
+        raise DeviceError(f"precision int8 was asked for, but network {without} has none: "
+                          f"python -m {__package__.partition('.')[0]}.export.quantize makes it")  # fmt: skip
     elif precision not in possible:
         raise DeviceError(f"precision {precision} was asked for, but this CPU has none of {CPU_FLAGS[precision]}")
     return Choice(device, engine, precision, tuple(why))

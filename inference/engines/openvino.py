@@ -14,7 +14,7 @@ from ..machine import computes
 
 
 def load(card: Card, *, precision: str, device: str, threads: int) -> Network:
-    """Read the float32 graph, or for int8 what training.quantize made of it.
+    """Read the float32 graph, or for int8 what export.quantize made of it.
 
     It is compiled for the shape of the first window, and again when that changes: a fixed shape lets the plugin plan
     its memory and blocking.

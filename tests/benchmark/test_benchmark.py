@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -14,9 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmark.document import read_runs, write
 from benchmark.efficiency import figures
-from benchmark.run import watch
+from benchmark.process import watch
 from benchmark.sampler import container_mb, resident_mb, tree
+from tests.benchmark.runs import run_of, runs_of
 
 ROOT = Path(__file__).resolve().parents[2]
 jsonschema = pytest.importorskip("jsonschema")
@@ -32,6 +35,40 @@ def test_figures_of_a_curve_by_hand() -> None:
     assert figures([0.0, 0.1, 0.3], [10.0, 20.0, 40.0]) == {
         "max_mb": 40.0, "flare_area_mb_s": 7.0, "trapezoid_mb_s": 1.5 + 6.0
     }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_every_program_explains_itself_and_an_old_name_says_the_new_one(tmp_path: Path) -> None:
+    from benchmark.__main__ import PROGRAMS
+
+    listed = benchmark("--help").stdout
+    for program in PROGRAMS:
+        assert f"\n    {program} " in listed
+        assert benchmark(program, "--help").stdout.startswith(f"usage: python -m benchmark {program} ")
+    command: list[str | Path] = [sys.executable, "-m", "benchmark.torso", tmp_path / "torso_0000.nii.gz"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stderr == "python -m benchmark.torso is now python -m benchmark torso\n"
+    assert (tmp_path / "torso_0000.nii.gz").is_file()
+
+
+def test_measuring_waits_for_no_picture_and_no_engine() -> None:
+    program = (
+        "import sys\nfrom benchmark.__main__ import main\ntry: main(['run', '--help'])\nexcept SystemExit: pass\n"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    names = set(done.stdout.splitlines()[-1].split())
+    assert not names & {"matplotlib", "surface_distance", "torch", "openvino", "onnx", "onnxruntime"}
+
+
+def test_a_document_survives_its_file(tmp_path: Path) -> None:
+    document = runs_of([run_of("a", 1.5), run_of("b", 2.0, exit_code=1, error="no"), run_of("a", 2.5)])
+    write(document.to_json(), tmp_path / "runs.json")
+    assert read_runs(tmp_path / "runs.json") == document
+    assert [(case, len(runs)) for case, runs in document.by_case().items()] == [("a", 2), ("b", 1)]
+    write(document.to_json() | {"runs": [{"case": "a"}]}, tmp_path / "runs.json")
+    with pytest.raises(ValueError, match=r"runs.json is not complete: KeyError 'round'"):
+        read_runs(tmp_path / "runs.json")
 
 
 def test_a_processs_children_count_with_it() -> None:
@@ -63,7 +100,8 @@ def test_run_measures_every_case_alone_and_score_scores_it(
     cases, out = tmp_path / "cases", tmp_path / "runs.json"
     for name in ("a", "b"):
         save_scan(cases / f"{name}_0000.nii.gz", blob, (3.0, 2.0, 2.0))
-    flags = f"--weights {tiny_weights} --device cpu --engine onnxruntime"
+    shutil.copytree(tiny_weights, tmp_path / "a blank")
+    flags = f"--weights '{tmp_path}/a blank' --device cpu --engine onnxruntime"
     done = benchmark("run", "--cases", cases, "--out", out, "--repeat", "2", "--flags", flags)
     assert done.returncode == 0, done.stderr
     document = json.loads(out.read_text())

@@ -29,7 +29,7 @@ def test_agreement_by_hand() -> None:
 
 def parity(model: Path, *scans: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "benchmark.parity", model, *scans], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "benchmark", "parity", model, *scans], capture_output=True, text=True, check=False
     )
 
 
@@ -56,11 +56,9 @@ def test_a_tiny_network_on_a_turned_scan(
 def test_the_shipped_network_on_the_sample(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("nnunetv2")
-    from training.network import read_state
-    from training.result_folder import write_result_folder
+    from inference.export.back import result_folder
 
-    state = read_state(ROOT / "weights" / "unified", "near_isotropic")
-    write_result_folder(state, tmp_path / "model", "unified", "near_isotropic")
+    result_folder(ROOT / "weights" / "unified", tmp_path / "model")
     sample = nib.load(ROOT / "docs" / "sample" / "HCC_048_0000.nii.gz")
     scan = tmp_path / "x_0000.nii.gz"
     nib.save(sample.slicer[10:215], scan)  # without the ribs on either side two windows see it, and not four

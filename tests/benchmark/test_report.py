@@ -16,6 +16,7 @@ import pytest
 
 from benchmark.report import CaseRuns, _table_5
 from benchmark.scaling import growth, make_sizes
+from tests.benchmark.runs import run_of, runs_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -64,7 +65,8 @@ def test_the_report_says_what_was_measured_and_what_failed(report: Path) -> None
 
 
 def test_a_case_of_the_papers_size_stands_beside_the_papers() -> None:
-    runs = [{"wall_s": wall, "gpu_memory": {"max_mb": 900.0, "flare_area_mb_s": 4000.0}} for wall in (3.0, 2.0, 7.0)]
+    gpu = {"max_mb": 900.0, "flare_area_mb_s": 4000.0}
+    runs = [run_of("x", wall, gpu_memory=gpu) for wall in (3.0, 2.0, 7.0)]
     table = _table_5([CaseRuns("x", 100, "512 x 512 x 100", runs, 0), CaseRuns("y", 55, "512 x 400 x 55", runs, 0)])
     assert table[2] == ["512 x 512 x 100", "27.58", "3.00", "2538", "900", "25422", "4000"]
     assert table[1][2] == "-"
@@ -107,16 +109,12 @@ def test_sizes_keep_the_extent_and_the_anatomy(save_scan: Callable[..., Path], t
 
 
 def test_growth_is_the_line_through_the_medians() -> None:
-    runs = [
-        {"case": f"slices_{n:03d}", "exit_code": 0, "wall_s": 2 + 0.01 * n + off, "host_memory": {"max_mb": 500 + n}}
-        for n in (100, 200, 400)
-        for off in (0, 0.001, 9)
-    ]
-    found = growth({"runs": runs})
+    runs = [run_of(f"slices_{n:03d}", 2 + 0.01 * n + off, 500 + n) for n in (100, 200, 400) for off in (0, 0.001, 9)]
+    found = growth(runs_of(runs))
     assert found["seconds"] == pytest.approx([2.001, 0.01], abs=1e-4)
     assert found["memory_mb"] == pytest.approx([500, 1])
     with pytest.raises(ValueError, match="two sizes"):
-        growth({"runs": runs[:3]})
+        growth(runs_of(runs[:3]))
 
 
 def test_what_is_no_result_is_refused_by_name(tmp_path: Path) -> None:

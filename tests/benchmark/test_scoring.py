@@ -101,7 +101,8 @@ def test_evaluate_segments_and_scores(
     command: list[str | Path] = [
         sys.executable,
         "-m",
-        "training.evaluate",
+        "benchmark",
+        "evaluate",
         tiny_weights,
         scan,
         "--references",

@@ -33,7 +33,7 @@ def test_every_variant_is_run(
 ) -> None:
     scan = save_scan(tmp_path / "x_0000.nii.gz", blob, (3.0, 2.0, 2.0))
     record = tmp_path / "v.json"
-    command: list[str | Path] = [sys.executable, "-m", "benchmark.variants", tiny_weights, scan, "--json", record]
+    command: list[str | Path] = [sys.executable, "-m", "benchmark", "variants", tiny_weights, scan, "--json", record]
     subprocess.run([*command, "--window", "8,32,48"], check=True, cwd=ROOT, env=os.environ)
     found = json.loads(record.read_text())
     names = {"bf16", "abdomen plan", "abdomen plan, bf16", "step 0.75", "window 8x32x48", "8 mm less image"}

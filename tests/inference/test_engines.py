@@ -72,7 +72,7 @@ def test_engines_agree(precision: str, tiny_weights: Path, tmp_path: Path) -> No
         command: list[str | Path] = [
             sys.executable,
             "-m",
-            "training.engine_check",
+            "inference.export.check",
             tiny_weights / "organ",
             engine,
             precision,

@@ -94,7 +94,7 @@ def tiny_plan(
 
 def export_pair(weights: Path) -> None:
     """Make `weights` a weights folder of two exported networks: organ (values 1..4) and tumor (14)."""
-    from training.export import export
+    from inference.export.convert import export
 
     with tempfile.TemporaryDirectory() as name:
         organ, tumor = write_model(Path(name) / "tiny"), write_model(Path(name) / "tumor", labels=2, seed=1)

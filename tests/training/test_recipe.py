@@ -15,10 +15,11 @@ import pytest
 
 from inference.card import read_card
 from training import labels as codes
-from training.data import ALL_ORGANS, split, to_lps, to_outputs
-from training.outline import outlined
-from training.pseudo_labels import agreement, merge, vote
-from training.weak_labels import agreed
+from training.files import to_lps
+from training.labelling.outline import outlined
+from training.labelling.votes import trust, trusted, vote
+from training.labelling.weak_labels import agreed
+from training.recipe.data import ALL_ORGANS, split, to_outputs
 
 ROOT = Path(__file__).resolve().parents[2]
 IGNORE = 14
@@ -57,19 +58,19 @@ def test_a_vote_by_hand() -> None:
     maps = [np.array(one, np.uint8) for one in ([1, 1, 0, 2, 0], [1, 0, 0, 2, 1], [1, 2, 2, 2, 2])]
     voted = vote(maps)
     assert voted.tolist() == [1, 0, 0, 2, 0]
-    found = agreement(maps, voted)
+    found = trust(maps, voted)
     assert found[1] == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
     assert found[2] == pytest.approx((1 + 1 + 2 / 5) / 3)
 
 
 def test_what_teachers_doubt_is_ignored_and_what_is_given_stands() -> None:
     maps = [np.array(one, np.uint8) for one in ([1, 1, 0, 2, 0], [1, 0, 0, 2, 1], [1, 2, 2, 2, 2])]
-    merged, _, kept = merge(maps, 0.79, 9)
+    merged, _, kept = trusted(maps, 0.79, 9)
     assert merged.tolist() == [9, 9, 0, 2, 9]  # label 1 agrees in 0.78, label 2 in 0.8
     assert kept
-    assert not merge(maps, 0.9, 9)[2]
+    assert not trusted(maps, 0.9, 9)[2]
     reference = np.array([0, 2, 0, 0, 0], np.uint8)
-    merged, _, _ = merge(maps, 0.5, 9, reference, frozenset({2}))
+    merged, _, _ = trusted(maps, 0.5, 9, reference, frozenset({2}))
     assert merged.tolist() == [1, 2, 0, 9, 0]
 
 
@@ -88,7 +89,7 @@ def test_train_sh_goes_from_scans_to_exported_weights_and_on_after_a_kill(
     save_scan(tmp_path / "more" / "q_0000.nii.gz", hu[:, ::-1, ::-1], (6.0, 4.0, 4.0), "RAS")
     run = tmp_path / "run"
     command: list[str | Path] = [
-        ROOT / "training" / "train.sh",
+        ROOT / "training" / "recipe" / "train.sh",
         run,
         "--organ",
         tmp_path / "organ",

@@ -8,10 +8,10 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("SimpleITK")
 
-from training.anatomy import Anatomy, Tissue, build_anatomy, tissue_of
 from training.labels import IGNORE, TUMOR
-from training.synthesis import Renderer
-from training.tumors import HOSTS, grow_lesion
+from training.synthesis.anatomy import Anatomy, Tissue, build_anatomy, tissue_of
+from training.synthesis.render import Renderer
+from training.synthesis.tumors import HOSTS, grow_lesion
 
 SHAPE, SPACING = (20, 64, 80), np.array([3.0, 3.0, 3.0])
 

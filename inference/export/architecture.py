@@ -1,0 +1,207 @@
+"""What a plan of nnU-Net v2 says of its network -> the module.
+
+nnU-Net imports and calls whatever a plan names. Here a name is only looked up in the tables below, and arguments are
+plain values within bounds that no network for a CT reaches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
+from torch import nn
+
+from .plain import flag, mapping, need, number, one_of, several, shown, text, whole
+
+_UNETS = "dynamic_network_architectures.architectures"
+NETWORKS: dict[str | None, type[nn.Module]] = {
+    f"{_UNETS}.unet.PlainConvUNet": PlainConvUNet,
+    f"{_UNETS}.unet.ResidualEncoderUNet": ResidualEncoderUNet,
+    f"{_UNETS}.residual_unet.ResidualEncoderUNet": ResidualEncoderUNet,  # where nnU-Net 2.0 to 2.2 knew it
+}
+DEEPEST = 12  # stages; nnU-Net's planner stops at 8, and twelve halvings need a patch of 2048 voxels
+MOST_FEATURES = 2048  # nnU-Net's largest preset has 512
+MOST_BLOCKS = 32  # of a stage; nnU-Net's largest preset has 10
+WIDEST_KERNEL = 15
+LARGEST_STRIDE = 8
+MOST_PARAMETERS = 500_000_000  # 2 GB as float32, which is all that an ONNX file may hold
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+Reader = Callable[[Any, str], Any]
+
+
+def _both_spellings(*classes: type[nn.Module]) -> dict[str | None, type[nn.Module]]:
+    return {f"{place}.{kind.__name__}": kind for kind in classes for place in ("torch.nn", kind.__module__)}
+
+
+CLASSES: dict[str, dict[str | None, type[nn.Module] | None]] = {
+    "conv_op": {**_both_spellings(nn.Conv3d)},
+    "norm_op": {None: None, **_both_spellings(nn.InstanceNorm3d)},
+    "dropout_op": {None: None, **_both_spellings(nn.Dropout3d, nn.Dropout)},
+    "nonlin": {**_both_spellings(nn.LeakyReLU, nn.ReLU)},
+}
+
+
+def network_of(architecture: Any, outputs: int) -> nn.Module:
+    """The network that `architecture` of a plan describes, for one input channel and `outputs` output channels.
+
+    It is on PyTorch's device "meta", where parameters take no memory, until a state dict is assigned to it.
+    Raises ValueError, naming the first thing that is not on the lists or out of bounds.
+    """
+    fields = mapping(architecture, "architecture")
+    name = text(need(fields, "network_class_name"), "network_class_name")
+    if name not in NETWORKS:
+        names = ", ".join(sorted({kind.__name__ for kind in NETWORKS.values()}))
+        raise ValueError(f"architecture {shown(name)} is not one of {names} of dynamic_network_architectures")
+    network_class = NETWORKS[name]
+    arguments = _arguments(mapping(need(fields, "arch_kwargs"), "arch_kwargs"), network_class)
+    with torch.device("meta"):
+        network = network_class(input_channels=1, num_classes=outputs, deep_supervision=False, **arguments)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    if parameters > MOST_PARAMETERS:
+        raise ValueError(f"the network has {parameters:,} parameters, of which an ONNX file holds {MOST_PARAMETERS:,}")
+    return network
+
+
+def assign(network: nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """Give a network of `network_of` its parameters, as float32, for inference. Copies only what is not float32.
+
+    Raises ValueError, naming the first parameter that is missing, of another shape or not made of finite numbers.
+    """
+    own = network.state_dict()
+    misfit = "does not fit the architecture in plans.json"
+    if odd := sorted(own.keys() ^ state.keys()):
+        raise ValueError(f"it {misfit}: {shown(odd[0])} is only in {'the plan' if odd[0] in own else 'the checkpoint'}")
+    for name, tensor in state.items():
+        if tensor.shape != own[name].shape:
+            raise ValueError(f"it {misfit}: {name} has shape {[*tensor.shape]}, in the plan {[*own[name].shape]}")
+        if tensor.dtype not in FLOATS:
+            raise ValueError(f"{name} is of type {tensor.dtype}")
+    numbers = {name: tensor.float() for name, tensor in state.items()}
+    for name, tensor in numbers.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{name} holds infinite numbers or NaN")
+    network.load_state_dict(numbers, assign=True)
+    network.eval()
+
+
+def from_old_plan(fields: dict[str, Any]) -> dict[str, Any]:
+    """The `architecture` of a configuration that nnU-Net 2.0 to 2.2 planned, as nnU-Net converts it today."""
+    name = text(need(fields, "UNet_class_name"), "UNet_class_name")
+    blocks = "n_blocks_per_stage" if name == "ResidualEncoderUNet" else "n_conv_per_stage"
+    encoder = need(fields, "n_conv_per_stage_encoder")
+    stages = len(encoder) if isinstance(encoder, list) else 0
+    whole(stages, "the length of n_conv_per_stage_encoder", 2, DEEPEST)
+    base, most = (
+        whole(need(fields, key), key, 1, MOST_FEATURES) for key in ("UNet_base_num_features", "unet_max_num_features")
+    )
+    return {
+        "network_class_name": f"{_UNETS}.unet.{name}",
+        "arch_kwargs": {
+            "n_stages": stages,
+            "features_per_stage": [min(base * 2**stage, most) for stage in range(stages)],
+            "conv_op": "torch.nn.Conv3d",
+            "kernel_sizes": need(fields, "conv_kernel_sizes"),
+            "strides": need(fields, "pool_op_kernel_sizes"),
+            blocks: encoder,
+            "n_conv_per_stage_decoder": need(fields, "n_conv_per_stage_decoder"),
+            "conv_bias": True,
+            "norm_op": "torch.nn.InstanceNorm3d",
+            "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+            "nonlin": "torch.nn.LeakyReLU",
+            "nonlin_kwargs": {"inplace": True},
+        },
+    }
+
+
+def _arguments(given: dict[str, Any], network_class: type[nn.Module]) -> dict[str, Any]:
+    """`given` after every value was found plain and within bounds, with classes in place of their names."""
+    stages = whole(need(given, "n_stages"), "n_stages", 2, DEEPEST)
+    required: dict[str, Reader] = {
+        "n_stages": lambda value, name: value,
+        "features_per_stage": _per_stage(stages, whole, 1, MOST_FEATURES),
+        "conv_op": _class,
+        "kernel_sizes": _per_stage(stages, _per_axis, _odd),
+        "strides": _per_stage(stages, _per_axis, _stride),
+        "n_conv_per_stage_decoder": _per_stage(stages - 1, whole, 1, MOST_BLOCKS),
+        "nonlin": _class,
+    }
+    optional: dict[str, Reader] = {
+        "conv_bias": flag,
+        "norm_op": _class,
+        "norm_op_kwargs": _options(eps=_tiny, affine=flag, momentum=_share, track_running_stats=_off),
+        "dropout_op": _class,
+        "dropout_op_kwargs": _options(p=_share, inplace=flag),
+        "nonlin_kwargs": _options(negative_slope=_share, inplace=flag),
+    }
+    if network_class is PlainConvUNet:
+        required["n_conv_per_stage"] = _per_stage(stages, whole, 1, MOST_BLOCKS)
+        optional["nonlin_first"] = flag
+    else:
+        required["n_blocks_per_stage"] = _per_stage(stages, whole, 1, MOST_BLOCKS)
+        optional["stem_channels"] = lambda value, name: None if value is None else whole(value, name, 1, MOST_FEATURES)
+    readers = required | optional
+    if unknown := sorted(given.keys() - readers.keys()):
+        raise ValueError(f"arch_kwargs has {shown(unknown[0])}, which is not an argument of {network_class.__name__}")
+    for name in required:
+        need(given, name)
+    arguments = {"dropout_op_kwargs": {}} | {name: readers[name](value, name) for name, value in given.items()}
+    if arguments["strides"][0] != [1, 1, 1]:
+        raise ValueError(f"strides begin with {arguments['strides'][0]}: the labels would be coarser than the image")
+    return arguments
+
+
+def _per_stage(count: int, read: Callable[..., Any], *bounds: Any) -> Reader:
+    """Reads one value for each of `count` stages; a single one is for all of them, as the networks take it."""
+
+    def reader(value: Any, name: str) -> list[Any]:
+        return several(value if isinstance(value, list) else [value] * count, name, count, read, *bounds)
+
+    return reader
+
+
+def _per_axis(value: Any, name: str, read: Reader) -> list[int]:
+    return several(value if isinstance(value, list) else [value] * 3, name, 3, read)
+
+
+def _odd(value: Any, name: str) -> int:
+    if whole(value, name, 1, WIDEST_KERNEL) % 2 == 0:
+        raise ValueError(f"{name} has {value}: an even kernel does not keep the size of its input")
+    return int(value)
+
+
+def _stride(value: Any, name: str) -> int:
+    return whole(value, name, 1, LARGEST_STRIDE)
+
+
+def _class(value: Any, name: str) -> Any:
+    return one_of(value, name, CLASSES[name])
+
+
+def _options(**readers: Reader) -> Reader:
+    """Reads keyword arguments, of which none is required."""
+
+    def reader(value: Any, name: str) -> dict[str, Any]:
+        if value is None:
+            return {}
+        if unknown := sorted(mapping(value, name).keys() - readers.keys()):
+            raise ValueError(f"{name} has {shown(unknown[0])}, which is not one of {', '.join(readers)}")
+        return {key: readers[key](item, f"{name}: {key}") for key, item in value.items()}
+
+    return reader
+
+
+def _tiny(value: Any, name: str) -> float:
+    return number(value, name, 1e-12, 0.1)
+
+
+def _share(value: Any, name: str) -> float:
+    return number(value, name, 0, 1)
+
+
+def _off(value: Any, name: str) -> bool:
+    if flag(value, name):
+        raise ValueError(f"{name} is true: norms with statistics of the training are not supported")
+    return False

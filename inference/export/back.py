@@ -1,0 +1,115 @@
+"""An exported network -> an nnU-Net v2 result folder, so that nnU-Net's own predictor runs the same network.
+
+    python -m inference.export.back weights/organ OUT_FOLDER
+
+writes OUT_FOLDER/{plans.json, dataset.json, fold_0/checkpoint_final.pth}. The network's folder keeps the plans and the
+dataset that it was exported with. It does not keep the axes of test-time mirroring: the checkpoint allows none. If
+`orientation` is in dataset.json, the array must lie so, and nnU-Net's SimpleITK reader does not reorient: give it scans
+stored that way.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+from ..card import FILE_NAME, read_card
+from ..errors import WeightsError
+from .architecture import assign, network_of
+from .checkpoint import State, read_json
+from .convert import or_exit
+from .plain import mapping, need, text
+from .plan import card_fields, configuration_of
+from .write import DATASET, PLANS, save_sources
+
+# What has parameters, as a layer of PyTorch and as an operator of ONNX.
+LAYERS = (nn.Conv3d, nn.ConvTranspose3d, nn.InstanceNorm3d)
+OPERATORS = ("Conv", "ConvTranspose", "InstanceNormalization")
+
+
+def result_folder(network: Path, out: Path) -> None:
+    """Write the result folder of an exported network, with its very weights, to `out`.
+
+    Raises WeightsError if it was exported without its plans or they are another's, or a file is missing or damaged.
+    """
+    card = read_card(network)
+    if not (network / PLANS).exists():
+        raise WeightsError(f"{network} was exported without {PLANS}: export it again")
+    fields, plans, dataset = (read_json(network / name) for name in (FILE_NAME, PLANS, DATASET))
+    try:
+        configuration = text(need(mapping(need(fields, "source"), "source"), "configuration"), "configuration")
+        planned = configuration_of(plans, configuration)
+        said, expected = card_fields(plans, planned), {"axes": card.axes, "spacing": card.spacing, "patch": card.patch}
+        if other := [name for name, value in expected.items() if said[name] != list(value)]:
+            raise ValueError(f"{PLANS} is of another network: {other[0]} is {said[other[0]]} there")
+        module = network_of(need(planned, "architecture"), len(card.labels))
+        assign(module, _state(module, card.patch, onnx.load(card.form("f32")).graph))
+    except ValueError as error:
+        raise WeightsError(f"{network} cannot become a result folder: {error}") from error
+    write_result_folder(out, plans, dataset, configuration, module.state_dict())
+
+
+def write_result_folder(
+    out: Path, plans: Mapping[str, Any], dataset: Mapping[str, Any], configuration: str, state: State
+) -> None:
+    """Write what nnU-Net's trainer leaves of one fold, as far as its predictor and the exporter read it."""
+    save_sources(plans, dataset, out)
+    checkpoint = {
+        "network_weights": state,
+        "trainer_name": "nnUNetTrainer",
+        "init_args": {"configuration": configuration, "fold": 0},
+        "inference_allowed_mirroring_axes": None,
+    }
+    (out / "fold_0").mkdir(exist_ok=True)
+    torch.save(checkpoint, out / "fold_0" / "checkpoint_final.pth")
+
+
+def _state(network: nn.Module, patch: Sequence[int], graph: onnx.GraphProto) -> State:
+    """The parameters of a network of `network_of` out of its graph, under all the names that the network has for them.
+
+    The graph has the layers in the order in which they run, but not all of their parameters: a bias that is 0 is left
+    out, parameters with the same values are one, and layers that only deep supervision uses are missing. The latter
+    become 0. Raises ValueError if the graph is of another architecture.
+    """
+    ran: list[nn.Module] = []
+    for layer in network.modules():
+        if isinstance(layer, LAYERS):
+            layer.register_forward_hook(lambda layer, *_: ran.append(layer))
+    network(torch.empty(1, 1, *patch, device="meta"))
+    casts = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Cast"}
+    values = {weight.name: numpy_helper.to_array(weight).astype(np.float32) for weight in graph.initializer}
+    nodes = [node for node in graph.node if node.op_type in OPERATORS]
+    own = dict(network.named_parameters(remove_duplicate=False))
+    if len(nodes) != len(ran):
+        raise ValueError(f"the graph has {len(nodes)} layers, the network in {PLANS} {len(ran)}")
+    found: dict[int, torch.Tensor] = {}
+    for layer, node in zip(ran, nodes, strict=True):
+        names = [casts.get(name, name) for name in node.input[1:]]
+        if node.op_type != OPERATORS[-1] and own.get(names[0]) is not layer.weight:
+            raise ValueError(f"{names[0]} is another layer in {PLANS}")
+        for parameter, name in zip((layer.weight, layer.bias), (*names, None), strict=False):
+            if isinstance(parameter, nn.Parameter):
+                value = values[name] if name else np.zeros(parameter.shape, np.float32)
+                found[id(parameter)] = torch.from_numpy(value)
+    return {name: found.get(id(value), torch.zeros(value.shape)) for name, value in own.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {__package__}.back", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("network", type=Path, help="folder of an exported network")
+    parser.add_argument("out", type=Path)
+    or_exit(lambda options: result_folder(options.network, options.out), parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""Every installed engine on one patch, each in a process of its own, so that no two engines share a process.
+
+The process is `-m ...export.check FOLDER ENGINE PRECISION PATCH.npy LOGITS.npy`.
+"""
+
+from __future__ import annotations
+
+import subprocess  # nosec B404
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from ..card import read_card
+from ..engines.choose import choose, load
+from ..errors import WeightsError
+from ..machine import usable_cpus
+from ..options import ENGINES
+
+LARGEST_DIFFERENCE = 1e-3  # of the largest logit: f32 engines differ by the order of their sums, about 1e-5
+
+
+def check_engines(folder: Path, patch: np.ndarray, expected: np.ndarray) -> None:
+    """Run each installed engine on `patch` (1, 1, z, y, x); raise WeightsError if the logits of one are not `expected`.
+
+    folder  of the network, with its card
+    """
+    with tempfile.TemporaryDirectory(prefix="viscera-check-") as temporary:
+        given, answer = Path(temporary) / "patch.npy", Path(temporary) / "logits.npy"
+        np.save(given, patch)
+        for engine in ENGINES:
+            if find_spec(engine) is None:
+                print(f"{engine}: not installed, not checked")
+                continue
+            command: list[str | Path] = [sys.executable, "-m", f"{__package__}.check", folder, engine, "f32"]
+            # No shell, and a program of ours: bandit asks to look.
+            done = subprocess.run(  # nosec B603
+                [*command, given, answer], capture_output=True, text=True, check=False
+            )
+            if done.returncode != 0:
+                said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+                raise WeightsError(f"engine {engine} cannot run the network: {said[-1]}")
+            difference = float(np.abs(np.load(answer) - expected).max() / np.abs(expected).max())
+            print(f"{engine}: largest difference from PyTorch's module {difference:.1e} of the largest logit")
+            if not difference < LARGEST_DIFFERENCE:
+                raise WeightsError(f"engine {engine} differs by {difference:.1e}, over {LARGEST_DIFFERENCE:.0e}")
+
+
+def main() -> None:
+    folder, engine, precision, patch, logits = sys.argv[1:]
+    network = load(choose("cpu", engine, precision), read_card(Path(folder)), usable_cpus())
+    np.save(logits, network(np.load(patch)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,306 @@
+"""A result folder of nnU-Net v2, and files of PyTorch, read without running any code in them."""
+
+from __future__ import annotations
+
+import json
+import re
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..card import FILE_NAME as CARD
+from ..errors import WeightsError
+from .plain import mapping, need, shown, text
+
+USUAL = "checkpoint_final.pth"
+LARGEST_JSON = 64 * 2**20  # bytes; nnU-Net's plans.json have some 20 kB
+SLACK = 512 * 2**20  # bytes that reading may take beyond twice a file's own size
+
+State = dict[str, torch.Tensor]
+
+
+class NotPlainError(Exception):
+    """A file of PyTorch's holds something besides tensors, numbers and text."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One fold of a result folder of nnU-Net v2.
+
+    file           the checkpoint
+    plans          of plans.json, unchecked
+    dataset        of dataset.json, unchecked
+    configuration  name of the configuration in `plans` that was trained
+    trainer        name of nnU-Net's trainer
+    state          name of a parameter or buffer -> its values, on the CPU
+    """
+
+    file: Path
+    plans: dict[str, Any]
+    dataset: dict[str, Any]
+    configuration: str
+    trainer: str
+    state: State
+
+
+def read_result_folder(folder: Path, fold: str | None, name: str) -> Checkpoint:
+    """One fold of a result folder; the only one if `fold` is None. `name` is the checkpoint's.
+
+    Raises WeightsError if the folder is something else, saying what and what to do, or if a file of it is missing,
+    damaged, or holds more than tensors and plain values.
+    """
+    # No folder of version 1 has plans.json, but a network that was exported keeps it.
+    planned = (folder / "plans.json").exists() and not (folder / CARD).exists()
+    if not planned and (not any(folder.glob("fold_*")) or _is_v1(folder)):
+        raise WeightsError(what_it_is(folder))
+    plans, dataset = (read_json(folder / file) for file in ("plans.json", "dataset.json"))
+    file = _fold_folder(folder, fold) / name
+    if not file.is_file():
+        others = sorted(path.name for path in file.parent.glob("*.pth"))
+        advice = f"{', '.join(others)}: --checkpoint {others[0]} takes it" if others else "no checkpoint"
+        raise WeightsError(f"{file} is missing, its folder holds {advice}")
+    stored = read_torch(file)
+    try:
+        stored = mapping(stored, "what it holds")
+        settings = mapping(need(stored, "init_args"), "init_args")
+        return Checkpoint(
+            file,
+            plans,
+            dataset,
+            text(need(settings, "configuration"), "the configuration in init_args"),
+            text(need(stored, "trainer_name"), "trainer_name"),
+            _tensors(need(stored, "network_weights")),
+        )
+    except ValueError as error:
+        raise WeightsError(f"{file} is not a checkpoint of nnU-Net v2: {error}") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The table that a JSON file holds. Raises WeightsError if there is none."""
+    try:
+        if not path.is_file():
+            raise ValueError("it is not a file" if path.exists() else "it is missing")
+        if path.stat().st_size > LARGEST_JSON:
+            raise ValueError(f"it has over {LARGEST_JSON:,} bytes")
+        return mapping(json.loads(path.read_bytes()), "what it holds")
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{path} cannot be read: {error}") from error
+
+
+def read_torch(path: Path) -> Any:
+    """What torch.save wrote to a file, if that is tensors and plain values.
+
+    NumPy's numbers and arrays, which nnU-Net keeps in its log, become stand-ins. Raises WeightsError if the file is
+    damaged, holds anything else, or would take much more memory than its own size.
+    """
+    try:
+        with _nothing_but(STAND_INS), _memory(2 * path.stat().st_size + SLACK):
+            stored = torch.load(path, map_location="cpu", weights_only=True)
+        if zipfile.is_zipfile(path):  # of which PyTorch itself checks no digest
+            with zipfile.ZipFile(path) as packed:
+                if damaged := packed.testzip():
+                    raise ValueError(f"the CRC of {damaged} differs")
+        return stored
+    except Exception as error:  # a damaged pickle can raise anything
+        raise WeightsError(f"{path} cannot be read as a checkpoint: {_cause(error)}") from error
+
+
+def _cause(error: Exception) -> str:
+    """PyTorch's error, of up to ten lines with advice to load the file unsafely, as a part of a sentence."""
+    if isinstance(error, NotPlainError):
+        return str(error)
+    message = str(error).split("WeightsUnpickler error: ")[-1].strip()
+    if isinstance(error, MemoryError) or "can't allocate memory" in message:
+        return "it would take far more memory than its own size"
+    if foreign := re.search(r"GLOBAL (\S+)", message):
+        return f"it holds {shown(foreign[1])}, and only tensors and plain values are read, since others could run code"
+    first = message.splitlines()[0].split(". ")[0] if message else type(error).__name__
+    return f"it is damaged or not a PyTorch file ({first})"
+
+
+def refuse_no_parameters(file: Path) -> None:
+    """Raise WeightsError, saying what it is, unless a file of PyTorch holds named tensors and nothing else."""
+    if _names_in_archive(file) is not None or _is_v1(file) or file.suffix in (".onnx", ".json"):
+        raise WeightsError(what_it_is(file))
+    stored = read_torch(file)
+    if isinstance(stored, dict) and "network_weights" in stored:
+        raise WeightsError(_what_a_checkpoint_is(file))
+    try:
+        _tensors(stored)
+    except ValueError as error:
+        raise WeightsError(f"{file} does not hold a network's parameters: {error}") from error
+
+
+class _Value:
+    """Stands for a NumPy scalar or array: nothing here reads the log. Its bytes are never decoded."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def __setstate__(self, _: Any) -> None: ...
+
+
+class _Dtype(_Value):
+    """Stands for a NumPy dtype. With dtype object NumPy itself would unpickle what a scalar holds, that is run code."""
+
+    def __init__(self, code: Any = None, *_: Any) -> None:
+        if not isinstance(code, str) or not re.fullmatch(r"[biufcSUmM]\d+", code):
+            raise NotPlainError(f"it holds a NumPy value of type {shown(code)}, which is no number and no text")
+
+
+# By the names that NumPy 1 and NumPy 2 pickle them under.
+STAND_INS: list[Any] = [
+    (_Dtype, "numpy.dtype"),
+    (_Value, "numpy.ndarray"),
+    *((_Value, f"numpy.{core}.multiarray.{name}") for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+]
+
+
+@contextmanager
+def _nothing_but(allowed: list[Any]) -> Iterator[None]:
+    """Let torch.load make `allowed` beside tensors, and nothing that another library has allowed in this process."""
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals(allowed)
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
+
+
+@contextmanager
+def _memory(more: int) -> Iterator[None]:
+    """Let this process take at most `more` bytes beyond what it has: a small file may claim, or unpack to, any size.
+
+    Only Linux says what a process has; elsewhere there is no limit.
+    """
+    taken = Path("/proc/self/statm")
+    if not taken.exists():
+        yield
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(taken.read_text().split()[0])
+    limit = pages * resource.getpagesize() + more
+    resource.setrlimit(resource.RLIMIT_AS, (limit if soft == resource.RLIM_INFINITY else min(limit, soft), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def _tensors(value: Any) -> State:
+    """`value` after everything in it was found to be a named tensor of numbers that lie in the file."""
+    state = {}
+    for name, tensor in mapping(value, "the table of weights").items():
+        if not isinstance(name, str) or type(tensor) not in (torch.Tensor, torch.nn.Parameter) or vars(tensor):
+            raise ValueError(f"{shown(name)} is not the name of a plain tensor")
+        dense = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+        if not dense or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise ValueError(f"{shown(name)} claims numbers that the file does not hold")
+        state[name.removeprefix("module.").removeprefix("_orig_mod.")] = tensor.detach()
+    return state
+
+
+def _fold_folder(model_folder: Path, fold: str | None) -> Path:
+    folds = sorted(path for path in model_folder.glob("fold_*") if path.is_dir())
+    names = ", ".join(path.name for path in folds)
+    if not folds:
+        raise WeightsError(f"{model_folder} has no fold_*: nothing was trained there")
+    if fold is None:
+        if len(folds) > 1:
+            raise WeightsError(f"{model_folder} has {names}: choose one with --fold")
+        return folds[0]
+    chosen = model_folder / f"fold_{fold.removeprefix('fold_')}"
+    if chosen not in folds:
+        raise WeightsError(f"{model_folder} has no {chosen.name}, only {names}")
+    return chosen
+
+
+def what_it_is(path: Path) -> str:
+    """A sentence on what somebody gave that is not a result folder, and what to do about it."""
+    if not path.exists():
+        return f"{path} does not exist"
+    if _is_v1(path):
+        return f"{path} is a model of nnU-Net v1: only networks that nnU-Net v2 trained can be exported"
+    return _what_a_folder_is(path) if path.is_dir() else _what_a_file_is(path)
+
+
+def _is_v1(path: Path) -> bool:
+    """Whether this is a file of nnU-Net v1's, or a folder that holds one, or one in each fold."""
+    patterns = ("plans.pkl", "*.model", "*.model.pkl")
+    if not path.is_dir():
+        return any(path.match(pattern) for pattern in patterns)
+    return any(found for pattern in patterns for place in ("", "fold_*/") for found in path.glob(place + pattern))
+
+
+def _what_a_folder_is(folder: Path) -> str:
+    def models(pattern: str) -> list[str]:
+        found = (path.parent for path in folder.glob(f"{pattern}/plans.json"))
+        return sorted(str(place) for place in found if not (place / CARD).exists())
+
+    parent = folder.resolve().parent
+    if any(folder.glob("checkpoint_*.pth")):
+        if (parent / "plans.json").exists():
+            return f"{folder} is one fold: give {parent} with --fold {folder.resolve().name.removeprefix('fold_')}"
+        return f"{folder} is one fold of a model, without the plans.json and dataset.json that belong in {parent}"
+    if inside := models("*") or models("*/*"):
+        return f"{folder} is not a model itself: give {' or '.join(inside[:4])}"
+    if v1 := sorted(found.parent for pattern in ("*", "*/*", "*/*/*") for found in folder.glob(f"{pattern}/plans.pkl")):
+        return f"{folder} holds models of nnU-Net v1, such as {v1[0]}: only networks of nnU-Net v2 can be exported"
+    if (folder / CARD).exists():
+        return f"{folder} is a network that was exported already: it holds {CARD}"
+    if any(folder.glob("nnUNet*lans*.json")):
+        return f"{folder} is preprocessed data of nnU-Net: give a folder that training left in nnUNet_results"
+    if (folder / "imagesTr").exists():
+        return f"{folder} is training data of nnU-Net: give a folder that training left in nnUNet_results"
+    if archives := sorted(file for file in folder.iterdir() if _names_in_archive(file) is not None):
+        return f"{folder} holds no plans.json, but the archive {archives[0].name}: unpack that first"
+    return f"{folder} is not a result folder of nnU-Net v2: plans.json, dataset.json and fold_*/{USUAL} were looked for"
+
+
+def _what_a_file_is(file: Path) -> str:
+    names = _names_in_archive(file)
+    if names is not None:
+        if any(name.endswith("plans.pkl") for name in names):
+            return f"{file} is an archive with a model of nnU-Net v1: only networks of nnU-Net v2 can be exported"
+        inside = sorted(str(Path(name).parent) for name in names if name.endswith("plans.json"))
+        where = f"its folder {shown(inside[0])}" if inside else "the folder in it that holds plans.json"
+        return f"{file} is an archive: unpack it and give {where}"
+    if file.suffix == ".onnx":
+        return f"{file} is an ONNX graph: give the nnU-Net folder that it was made from"
+    if file.suffix == ".json":
+        return f"{file} is one file of a model: give the folder that holds it"
+    if file.suffix == ".pth":
+        return _what_a_checkpoint_is(file)
+    return f"{file} is a file, and not a result folder of nnU-Net v2"
+
+
+def _what_a_checkpoint_is(file: Path) -> str:
+    fold = file.resolve().parent
+    if (fold.parent / "plans.json").exists():
+        number = fold.name.removeprefix("fold_")
+        return f"{file} is one checkpoint of a model: give {fold.parent} --fold {number} --checkpoint {file.name}"
+    return f"{file} is a checkpoint of nnU-Net: give the folder of its model, with plans.json and fold_*/{file.name}"
+
+
+def _names_in_archive(file: Path) -> list[str] | None:
+    """The names in a zip file, such as nnU-Net's own exports; none of a tar file; None for PyTorch's files and others.
+
+    PyTorch's files are zip files as well.
+    """
+    try:
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as opened:
+                names = opened.namelist()
+            return None if any(name.endswith(("/data.pkl", "/constants.pkl")) for name in names) else names
+        return [] if file.is_file() and tarfile.is_tarfile(file) else None
+    except (OSError, zipfile.BadZipFile):
+        return None

@@ -1,0 +1,177 @@
+"""A result folder of nnU-Net v2 -> model.onnx, model_f16.onnx and card.json.
+
+    python -m inference.export MODEL_FOLDER weights/organ [--fold 0] [--orientation LPS] [--value tumor=14]
+
+Takes any 3D PlainConvUNet or ResidualEncoderUNet of one CT channel with nnU-Net's default preprocessing. Every
+installed engine then runs one patch; a mismatch leaves nothing behind. If float16 holds every weight exactly, both
+graphs share one file of float16 weights. plans.json and dataset.json stay beside the card, for the way back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..card import FILE_NAME, FORMAT
+from ..errors import OutputError, VisceraError, WeightsError
+from .architecture import assign, network_of
+from .check import check_engines
+from .checkpoint import USUAL, Checkpoint, read_json, read_result_folder
+from .graph import save_graphs, to_onnx
+from .plain import need, text
+from .plan import card_fields, configuration_of, labels_of, orientation_of, way_of, window_multiple
+from .write import PLANS, move, remove_others, save_card, save_sources, sha256, workshop
+
+
+def export(
+    model_folder: Path,
+    out: Path,
+    *,
+    fold: str | None = None,
+    checkpoint: str = USUAL,
+    orientation: str | None = None,
+    values: Mapping[str, int] | None = None,
+    trained_on: str = "not stated",
+) -> None:
+    """Export one fold of an nnU-Net v2 result folder to the folder `out`, replacing what it held.
+
+    orientation  of the training scans, such as "LPS"; default: what dataset.json or the reader
+                 says, else scans are taken as their files store them, as nnU-Net does
+    values       label name -> value in the label map, where it differs from nnU-Net's
+    Nothing in these files is run or imported. Raises WeightsError if the folder is something else, or its network is
+    not one that inference can run as nnU-Net does, and OutputError if `out` cannot be written.
+    """
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out} is not a folder")
+    if (out / PLANS).exists() and any(out.glob("fold_*")):
+        raise OutputError(f"{out} holds a model of nnU-Net, whose files would be written over")
+    stored = read_result_folder(model_folder, fold, checkpoint)
+    network, card = planned(stored, orientation, values or {})
+    card["trained_on"] = trained_on
+    with _naming(stored.file):
+        assign(network, stored.state)
+    card["source"] |= {
+        "checkpoint_sha256": sha256(stored.file),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+    }
+    patch = np.random.default_rng(0).normal(size=(1, 1, *card["patch"])).astype(np.float32)
+    with _naming(model_folder / PLANS), torch.inference_mode():
+        expected = network(torch.from_numpy(patch)).numpy()
+    model = to_onnx(network, card["patch"])
+    with workshop(out) as made:
+        files = save_graphs(model, made)
+        save_card(card, made, files)
+        save_sources(stored.plans, stored.dataset, made)
+        check_engines(made, patch, expected)
+        move(made, out)
+        remove_others(out, files)
+
+
+def planned(
+    stored: Checkpoint, orientation: str | None, values: Mapping[str, int]
+) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """The network that a checkpoint's plan describes, without parameters, and its card but for digests.
+
+    Raises WeightsError, naming the file and the first thing in it that inference would do otherwise than nnU-Net.
+    """
+    folder, plans, dataset = stored.file.parent.parent, stored.plans, stored.dataset
+    with _naming(folder / "dataset.json"):
+        labels = labels_of(dataset, values)
+        way = way_of(dataset)
+    with _naming(folder / PLANS):
+        names = {key: text(plans.get(key, "not stated"), key) for key in ("dataset_name", "plans_name")}
+        configuration = configuration_of(plans, stored.configuration)
+        fields = card_fields(plans, configuration)
+        network: Any = network_of(need(configuration, "architecture"), len(labels))
+        normed = any(isinstance(module, torch.nn.InstanceNorm3d) for module in network.modules())
+        multiple = window_multiple(fields["patch"], network.encoder.strides, normed)
+    with _naming(folder):
+        oriented = orientation_of(plans, dataset, orientation)
+    return network, {
+        "format": FORMAT,
+        "orientation": oriented,
+        **fields,
+        "window_multiple": multiple,
+        **way,
+        "labels": labels,
+        "trained_on": "not stated",
+        "source": {
+            "dataset": names["dataset_name"],
+            "plans": names["plans_name"],
+            "configuration": stored.configuration,
+            "trainer": stored.trainer,
+            "fold": stored.file.parent.name,
+        },
+    }
+
+
+@contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Turn what is wrong with values of a file into a WeightsError that names it."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        raise WeightsError(f"{file}: {str(error).strip().splitlines()[0]}") from error
+
+
+def _value(text: str) -> tuple[str, int]:
+    name, _, value = text.partition("=")
+    return name, int(value)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, help="folder with plans.json, dataset.json and fold_*/")
+    parser.add_argument("out", type=Path, help="folder of the exported network; its name is the network's")
+    parser.add_argument("--fold", help="0..4 or all, where the folder has several")
+    parser.add_argument("--checkpoint", default=USUAL, help=f"default: {USUAL}")
+    parser.add_argument("--orientation", help="of all training scans, such as LPS; scans are then turned to it")
+    parser.add_argument("--value", type=_value, action="append", default=[], metavar="NAME=VALUE",
+                        help="value of a label in the label map, such as tumor=14")  # fmt: skip
+    parser.add_argument("--trained-on", default="not stated", help="a sentence for the card")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Export as `add_arguments` says, and print what came out."""
+    export(
+        options.model,
+        options.out,
+        fold=options.fold,
+        checkpoint=options.checkpoint,
+        orientation=options.orientation,
+        values=dict(options.value),
+        trained_on=options.trained_on,
+    )
+    print_card(options.out)
+
+
+def print_card(out: Path) -> None:
+    """Print how large a network that was exported is, and what a user should know of it."""
+    card = read_json(out / FILE_NAME)
+    print(f"{out}: {card['source']['parameters']:,} parameters, {len(card['labels']) - 1} labels")
+    if card["orientation"] is None:
+        print("The training scans' orientation is not recorded: scans are taken as their files store them, as "
+              "nnU-Net does. If all were stored one way, export with --orientation (DICOM's is LPS).")  # fmt: skip
+
+
+def or_exit(run: Callable[[argparse.Namespace], None], options: argparse.Namespace) -> None:
+    """Run a program. Errors that a user can mend are one line, and exit with their code."""
+    try:
+        run(options)
+    except VisceraError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except OSError as error:  # such as a name that is too long
+        sys.exit(f"error: {error}")
+
+
+def main(prog: str) -> None:
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__.split("\n\n")[0])
+    add_arguments(parser)
+    or_exit(run, parser.parse_args())

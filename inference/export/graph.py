@@ -1,0 +1,101 @@
+"""A network as ONNX graphs, in float32 and in float16."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, numpy_helper
+
+from ..card import FORMS, WEIGHTS_FILE
+from ..errors import WeightsError
+
+OPSET = 18
+# Operators whose meaning does not depend on the size of a batch or window: all that both architectures become.
+SIZE_FREE = {"Conv", "ConvTranspose", "InstanceNormalization", "LeakyRelu", "Relu", "Concat", "Add", "AveragePool"}
+
+
+def to_onnx(network: torch.nn.Module, patch: list[int]) -> onnx.ModelProto:
+    """The network as an ONNX graph with free batch and spatial sizes: image (b,1,z,y,x) -> logits (b,k,z,y,x)."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            network,
+            (torch.zeros(1, 1, *patch),),
+            dynamo=True,
+            input_names=["image"],
+            output_names=["logits"],
+            opset_version=OPSET,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    # The exporter notes stack traces, which hold paths of the exporting machine, at each node.
+    for item in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer, model.graph):
+        del item.metadata_props[:]
+        item.doc_string = ""
+    # A graph of these operators alone takes any size. (Exporting with free sizes fails for
+    # ResidualEncoderUNet: its average pooling makes sizes that torch.export cannot solve for.)
+    if fixed := sorted({node.op_type for node in model.graph.node} - SIZE_FREE):
+        raise WeightsError(f"the exported graph has {', '.join(fixed)}, which may fix the size of its input")
+    del model.graph.value_info[:]
+    for value in (*model.graph.input, *model.graph.output):
+        for axis, name in ((0, "batch"), (2, "z"), (3, "y"), (4, "x")):
+            value.type.tensor_type.shape.dim[axis].dim_param = name
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def save_graphs(model: onnx.ModelProto, folder: Path) -> list[str]:
+    """Write the float32 graph and the float16 one; returns the names of the files, the graphs first.
+
+    If float16 holds the weights exactly, they lie once beside both graphs: 11 MB instead of 34.
+    """
+    half = with_half_weights(model)
+    for value in (*half.graph.input, *half.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    onnx.checker.check_model(half, full_check=True)
+    names = [FORMS["f32"][0], FORMS["f16"][0]]
+    if exact := _same_weights(model, half):
+        model = with_half_weights(model)
+        _cast_weights(model)
+        onnx.checker.check_model(model, full_check=True)
+    for graph, name in ((model, names[0]), (half, names[1])):
+        # Without `exact` the weights stay inside. The second graph writes the same bytes to the same file.
+        (folder / WEIGHTS_FILE).unlink(missing_ok=True)
+        onnx.save(graph, folder / name, save_as_external_data=exact, location=WEIGHTS_FILE, size_threshold=0)
+    if exact:  # onnx lets only its owner read it
+        (folder / WEIGHTS_FILE).chmod((folder / names[0]).stat().st_mode)
+    return [*names, WEIGHTS_FILE] if exact else names
+
+
+def with_half_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of the graph with float16 weights."""
+    half = onnx.ModelProto()
+    half.CopyFrom(model)
+    for weight in half.graph.initializer:
+        weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float16), weight.name))
+    return half
+
+
+def _same_weights(model: onnx.ModelProto, half: onnx.ModelProto) -> bool:
+    pairs: Sequence[Any] = list(zip(model.graph.initializer, half.graph.initializer, strict=True))
+    return all(np.array_equal(numpy_helper.to_array(one), numpy_helper.to_array(two)) for one, two in pairs)
+
+
+def _cast_weights(model: onnx.ModelProto) -> None:
+    """Let a float32 graph with float16 weights cast them before use: engines do that once, when they load it."""
+    names = {weight.name: f"{weight.name}_f32" for weight in model.graph.initializer}
+    for node in model.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+    casts = [onnx.helper.make_node("Cast", [name], [cast], to=TensorProto.FLOAT) for name, cast in names.items()]
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)

@@ -1,0 +1,193 @@
+"""What plans.json and dataset.json of nnU-Net v2 say of a network, checked: all that inference would do otherwise is
+refused.
+
+Nothing is imported or called by a name in these files. Errors are ValueErrors with one sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..options import WAYS
+from ..scan import reorient
+from .architecture import from_old_plan
+from .plain import flag, mapping, need, number, one_of, several, shown, text, whole
+
+READERS = {  # nnU-Net's reader -> orientation it turns scans to; None: as each file stores them
+    "SimpleITKIO": None,
+    "NibabelIO": None,
+    "NibabelIOWithReorient": "RAS",
+}
+RESAMPLING = "resample_data_or_seg_to_shape"
+LARGEST_PATCH = 400**3  # voxels; nnU-Net's planner stops at a fifth of it with 24 GB of GPU memory
+HU = 1e5  # no clip, mean or deviation of a CT is beyond
+
+
+def configuration_of(plans: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """One configuration of a plans.json with what it inherits; its `architecture` is that of today's plans."""
+    every = mapping(need(plans, "configurations"), "configurations")
+    merged: dict[str, Any] = {}
+    seen = []
+    following: Any = name
+    while following is not None:
+        if text(following, "inherits_from") not in every:
+            raise ValueError(f"configuration {shown(following)} is missing, the plan has {shown(list(every))}")
+        if following in seen:
+            raise ValueError(f"configuration {shown(following)} inherits from itself")
+        seen.append(following)
+        fields = mapping(every[following], f"configuration {shown(following)}")
+        merged = fields | merged
+        following = fields.get("inherits_from")
+    if "architecture" not in merged and "UNet_class_name" in merged:
+        merged["architecture"] = from_old_plan(merged)
+    return merged
+
+
+def card_fields(plans: Mapping[str, Any], configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a card that follow from the plan.
+
+    Raises ValueError, naming the first thing in the plan that inference would do otherwise.
+    """
+    patch = need(configuration, "patch_size")
+    if isinstance(patch, list) and len(patch) == 2:
+        raise ValueError("the plan has a 2D configuration: 3D is supported")
+    patch = several(patch, "patch_size", 3, whole, 1, 2048)
+    if np.prod(patch) > LARGEST_PATCH:
+        raise ValueError(f"patch_size is {patch}, more than {LARGEST_PATCH:,} voxels")
+    _refuse_other_methods(plans, configuration)
+    axes = several(need(plans, "transpose_forward"), "transpose_forward", 3, whole, 0, 2)
+    if sorted(axes) != [0, 1, 2]:
+        raise ValueError(f"transpose_forward is {axes}, which is not an order of three axes")
+    back = [axes.index(axis) for axis in range(3)]
+    if plans.get("transpose_backward", back) != back:
+        raise ValueError(f"transpose_backward is {shown(plans['transpose_backward'])}, which does not undo {axes}")
+    return {
+        "axes": axes,
+        "spacing": several(need(configuration, "spacing"), "spacing", 3, number, 0.01, 100),
+        "patch": patch,
+        **_intensities(plans),
+        **_resampling(configuration),
+    }
+
+
+def orientation_of(plans: Mapping[str, Any], dataset: Mapping[str, Any], given: str | None) -> str | None:
+    """The orientation of the training scans: as given, else as dataset.json or the plan's reader says, else None."""
+    orientation = given or dataset.get("orientation") or READERS[plans["image_reader_writer"]]
+    if orientation is not None:  # `reorient` refuses what is none
+        reorient(np.empty((1, 1, 1)), text(orientation, "orientation"), "LPS")
+    return orientation
+
+
+def way_of(dataset: Mapping[str, Any]) -> dict[str, str]:
+    """The card's `way`, where dataset.json says for which way of windows the network was made; nnU-Net's never does."""
+    if "way" not in dataset:
+        return {}
+    return {"way": one_of(dataset["way"], "way", {name: name for name in WAYS})}
+
+
+def labels_of(dataset: Mapping[str, Any], values: Mapping[str, int]) -> list[dict[str, Any]]:
+    """One entry a channel, in order; `ignore` has no channel. `values` replace those of labels in the label map."""
+    channels = dataset.get("channel_names", dataset.get("modality"))  # nnU-Net 2.0 took the name of version 1
+    if channels is None:
+        raise ValueError("channel_names is missing")
+    if len(mapping(channels, "channel_names")) != 1:
+        raise ValueError(f"there are {len(channels)} input channels, one CT is supported")
+    named = {name: value for name, value in mapping(need(dataset, "labels"), "labels").items() if name != "ignore"}
+    for name, value in named.items():
+        if isinstance(value, list):
+            raise ValueError(f"label {shown(name)} is {shown(value)}: region-based labels are not supported")
+        whole(value, f"label {shown(name)}", 0, 1000)
+    order = sorted(named, key=lambda name: named[name])
+    if [named[name] for name in order] != list(range(len(named))) or order[:1] != ["background"]:
+        raise ValueError(f"labels have the values {shown(sorted(named.values()))}, not background 0 and then 1, 2, ...")
+    if unknown := set(values) - set(named):
+        raise ValueError(f"label {sorted(unknown)[0]!r} is not one of {shown(list(named))}")
+    one_piece = dataset.get("one_piece", [])
+    if not isinstance(one_piece, list):
+        raise ValueError(f"one_piece is {shown(one_piece)}, not a list of labels")
+    labels = []
+    for name in order:
+        value = values.get(name, named[name])
+        if not 0 <= value <= 255:
+            raise ValueError(f"label {shown(name)} has value {value}, which a uint8 label map cannot hold")
+        if name == "background" and value != 0:
+            raise ValueError(f"background has value {value}, and a label map has 0 there")
+        labels.append({"value": value, "name": name, "one_piece": name in one_piece})
+    return labels
+
+
+def window_multiple(patch: list[int], strides: list[list[int]], normed: bool) -> list[int] | None:
+    """What the sides of a window are multiples of; None for instance norms, with which every window is a patch."""
+    multiple = [int(n) for n in np.prod(strides, axis=0)]
+    if any(side % unit for side, unit in zip(patch, multiple, strict=True)):
+        raise ValueError(f"patch_size {patch} is not a multiple of {multiple}, the product of the strides")
+    return None if normed else multiple
+
+
+def _refuse_other_methods(plans: Mapping[str, Any], configuration: Mapping[str, Any]) -> None:
+    """What nnU-Net would import by its name must be the one that inference does the same as."""
+    if configuration.get("previous_stage") is not None:
+        raise ValueError("the plan has a cascade, which needs an earlier stage")
+    schemes = need(configuration, "normalization_schemes")
+    if schemes != ["CTNormalization"]:
+        raise ValueError(f"normalization_schemes {shown(schemes)} is not CTNormalization alone")
+    for key, usual in (
+        ("preprocessor_name", "DefaultPreprocessor"),
+        ("resampling_fn_data", RESAMPLING),
+        ("resampling_fn_probabilities", RESAMPLING),
+    ):
+        if need(configuration, key) != usual:
+            raise ValueError(f"{key} {shown(configuration[key])} is not {usual}: labels would differ")
+    reader = text(need(plans, "image_reader_writer"), "image_reader_writer")
+    if reader not in READERS:
+        raise ValueError(f"reader {shown(reader)} is not one of {', '.join(READERS)}")
+    if plans.get("label_manager", "LabelManager") != "LabelManager":
+        raise ValueError(f"label_manager {shown(plans['label_manager'])} is not LabelManager: labels would differ")
+
+
+def _intensities(plans: Mapping[str, Any]) -> dict[str, Any]:
+    """Clip, mean and standard deviation of CTNormalization. It ignores `use_mask_for_norm`."""
+    key = "foreground_intensity_properties_per_channel"
+    every = plans.get("foreground_intensity_properties_by_modality") or need(plans, key)  # the first until nnU-Net 2.1
+    channel = mapping(mapping(every, key).get("0"), f"{key}: 0")
+
+    def read(name: str, low: float = -HU) -> float:
+        return number(need(channel, name), name, low, HU)
+
+    low, high = read("percentile_00_5"), read("percentile_99_5")
+    if low >= high:
+        raise ValueError(f"percentile_00_5 is {low} and percentile_99_5 is {high}: the first must be less")
+    return {"clip": [low, high], "mean": read("mean"), "std": read("std", 1e-6)}
+
+
+def _resampling(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """Orders of the splines and the rule for a coarse axis."""
+    orders = {"data": (0, 1, 3), "probabilities": (0, 1)}
+    found: dict[str, dict[str, Any]] = {}
+    for kind, possible in orders.items():
+        key = f"resampling_fn_{kind}_kwargs"
+        given = mapping(need(configuration, key), key)
+        read: dict[str, Callable[[Any, str], Any]] = {
+            "is_seg": flag,
+            "order": lambda value, name: whole(value, name, 0, 5),
+            "order_z": lambda value, name: whole(value, name, 0, 5),
+            "force_separate_z": lambda value, name: None if value is None else flag(value, name),
+        }
+        if unknown := sorted(given.keys() - read.keys()):
+            raise ValueError(f"{key} has {shown(unknown[0])}, which inference does not know")
+        found[kind] = {name: reader(need(given, name), f"{key}: {name}") for name, reader in read.items()}
+        if found[kind]["is_seg"] or found[kind]["order_z"] != 0 or found[kind]["order"] not in possible:
+            raise ValueError(
+                f"{key} is {shown(given)}: only order {', '.join(map(str, possible))} with order_z 0 is supported"
+            )
+    data, logits = found["data"], found["probabilities"]
+    if data["force_separate_z"] != logits["force_separate_z"]:
+        raise ValueError("force_separate_z differs between images and logits")
+    return {
+        "image_order": data["order"],
+        "logit_order": logits["order"],
+        "force_separate_z": data["force_separate_z"],
+    }

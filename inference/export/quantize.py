@@ -1,0 +1,90 @@
+"""int8 for an exported network: `python -m inference.export.quantize weights/unified SCANS...`
+
+Adds model_int8.xml and .bin, OpenVINO's format, to the folder, and their digests to its card. Quantisation after
+training by NNCF: ranges of activations are those seen on windows of SCANS, biases are corrected. What it does to
+labels is told by `python -m benchmark variants`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ..anatomy.look import body
+from ..card import FILE_NAME, FORMS, Card, read_card
+from ..formats.reading import read_scan
+from ..grids.prepare import prepare
+from ..grids.view import View
+from ..windows.layout import padding
+from .checkpoint import read_json
+from .convert import or_exit
+from .write import move, save_card, workshop
+
+import nncf  # isort: skip
+import openvino as ov  # isort: skip
+from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters  # isort: skip
+from nncf.quantization.range_estimator import (  # isort: skip
+    AggregatorType,
+    RangeEstimatorParameters,
+    StatisticsCollectorParameters,
+    StatisticsType,
+)
+
+FILES = FORMS["int8"]
+OUTLIERS = 1e-4  # of activations are cut off: few voxels reach ten times as far as all others and would coarsen all
+_WITHIN = StatisticsCollectorParameters(
+    statistics_type=StatisticsType.QUANTILE, aggregator_type=AggregatorType.MEAN, quantile_outlier_prob=OUTLIERS
+)
+
+
+def windows(scan: Path, card: Card) -> Iterator[np.ndarray]:
+    """Windows (1, 1, z, y, x) over the body, one above the other, in units of the network."""
+    stored = read_scan(scan)
+    volume = prepare(stored, View.of(stored, card), card, np)
+    _, box = body(volume, card, np)
+    volume = volume[0][box]
+    depth, *plane = card.patch
+    volume = np.pad(volume, padding(volume.shape, card.patch))
+    for z in range(0, len(volume) - depth + 1, depth):
+        y, x = ((n - size) // 2 for n, size in zip(volume.shape[1:], plane, strict=True))
+        for corner in {(0, x), (y, 0), (y, x), (volume.shape[1] - plane[0], x), (y, volume.shape[2] - plane[1])}:
+            part = volume[z : z + depth, corner[0] : corner[0] + plane[0], corner[1] : corner[1] + plane[1]]
+            yield np.ascontiguousarray(part)[None, None]
+
+
+def quantize(folder: Path, scans: list[Path]) -> None:
+    """Write FILES to `folder` and enter them in its card."""
+    card = read_card(folder)
+    model = ov.Core().read_model(card.form("f32"))
+    batches = [batch for scan in scans for batch in windows(scan, card)]
+    small = nncf.quantize(
+        model,
+        nncf.Dataset(batches),
+        subset_size=len(batches),
+        preset=nncf.QuantizationPreset.MIXED,  # leaky units: what is below zero is small, so zero is not in the middle
+        advanced_parameters=AdvancedQuantizationParameters(
+            activations_range_estimator_params=RangeEstimatorParameters(min=_WITHIN, max=_WITHIN)
+        ),
+    )
+    with workshop(folder) as made:
+        ov.save_model(small, made / FILES[0], compress_to_fp16=False)
+        save_card(read_json(folder / FILE_NAME), made, FILES)
+        move(made, folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {__package__}.quantize",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", type=Path, help="an exported network")
+    parser.add_argument("scans", type=Path, nargs="+", metavar="SCAN")
+    or_exit(lambda options: quantize(options.folder, options.scans), parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()

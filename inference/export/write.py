@@ -1,0 +1,67 @@
+"""The folder of a network, written so that its card never vouches for files that are not there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..card import FILE_NAME, FORMS, WEIGHTS_FILE
+from ..errors import OutputError
+
+PLANS, DATASET = "plans.json", "dataset.json"
+# What an exporter or nnU-Net's predictor reads of a dataset.json. It may hold more, such as the names of patients.
+READ_OF_DATASET = (
+    "channel_names", "modality", "labels", "numTraining", "file_ending", "overwrite_image_reader_writer",
+    "orientation", "one_piece", "way",
+)  # fmt: skip
+
+
+@contextmanager
+def workshop(out: Path) -> Iterator[Path]:
+    """An empty folder on the file system of `out`, gone at the end. Raises OutputError if nothing can be written."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
+            yield Path(temporary)
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written: {error.strerror or error}") from error
+
+
+def save_card(card: dict[str, Any], folder: Path, files: Iterable[str]) -> None:
+    """Write card.json to a workshop, with the digests of the model files that lie in it."""
+    card["files"] = card.get("files", {}) | {name: sha256(folder / name) for name in files}
+    save_json(card, folder / FILE_NAME)
+
+
+def save_sources(plans: Mapping[str, Any], dataset: Mapping[str, Any], folder: Path) -> None:
+    """Keep what nnU-Net needs to run the network itself: see back."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_json(plans, folder / PLANS)
+    save_json({name: dataset[name] for name in READ_OF_DATASET if name in dataset}, folder / DATASET)
+
+
+def move(made: Path, out: Path) -> None:
+    """Put all files of a workshop into `out`, the card last: it vouches for the others."""
+    out.mkdir(exist_ok=True)
+    for path in sorted(made.iterdir(), key=lambda path: path.name == FILE_NAME):
+        path.replace(out / path.name)
+
+
+def remove_others(out: Path, files: Iterable[str]) -> None:
+    """Remove model files of the network that was in `out` before."""
+    for name in {WEIGHTS_FILE, *(name for form in FORMS.values() for name in form)} - set(files):
+        (out / name).unlink(missing_ok=True)
+
+
+def save_json(value: Any, path: Path) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

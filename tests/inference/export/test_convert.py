@@ -1,0 +1,247 @@
+"""Export of tiny result folders: what the card says, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("nnunetv2")
+
+from inference.card import Channel, read_card  # noqa: E402
+from inference.errors import OutputError, WeightsError  # noqa: E402
+from inference.export.back import result_folder  # noqa: E402
+from inference.export.check import check_engines  # noqa: E402
+from inference.export.convert import export  # noqa: E402
+from tests.conftest import NETWORKS  # noqa: E402
+from tests.made.networks import TINY_PATCH, export_pair, write_model  # noqa: E402
+
+
+def change(path: Path, **fields: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pair of tests/networks, exported now."""
+    weights = tmp_path_factory.mktemp("exported")
+    export_pair(weights)
+    return weights
+
+
+@pytest.mark.slow
+def test_the_committed_networks_are_what_the_exporter_makes_of_them(exported: Path) -> None:
+    """Values and not bytes: PyTorch draws random weights with other last bits on another processor."""
+    for name in ("organ", "tumor"):
+        card, held = (json.loads((folder / name / "card.json").read_text()) for folder in (exported, NETWORKS))
+        assert sorted(card.pop("files")) == sorted(held.pop("files"))
+        for one in (card, held):
+            del one["source"]["checkpoint_sha256"]
+        assert card == held
+        for file in ("model.onnx", "model_f16.onnx"):
+            made, kept = (onnx.load(folder / name / file) for folder in (exported, NETWORKS))
+            weights, expected = (
+                {one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer} for model in (made, kept)
+            )
+            assert list(weights) == list(expected)
+            for key, value in expected.items():
+                rounding = 1e-3 if value.dtype == np.float16 else 1e-5
+                np.testing.assert_allclose(weights[key], value, rtol=rounding, atol=1e-5 * np.abs(value).max())
+            for model in (made, kept):
+                del model.graph.initializer[:]
+            assert made == kept, f"{file} has another graph: python -m tests.made.networks"
+
+
+@pytest.mark.slow
+def test_what_the_card_says(exported: Path) -> None:
+    card = read_card(exported / "tumor")
+    assert card.patch == tuple(TINY_PATCH)
+    assert card.window_multiple is None  # it has instance norms
+    assert card.spacing == (4.0, 3.0, 3.0)
+    assert card.orientation == "LPS"
+    (channel,) = card.channels
+    assert channel == Channel("CT", "ct", clip=(-160.0, 240.0), mean=80.0, std=70.0)
+    assert [(label.value, label.name) for label in card.labels] == [(0, "background"), (14, "organ_1")]
+    assert card.trained_on == "random weights"
+    assert set(card.files) == {"model.onnx", "model_f16.onnx"}
+    for name in card.files:
+        assert card.file(name).is_file()
+
+
+@pytest.mark.slow
+def test_one_file_without_traces_of_the_machine(exported: Path) -> None:
+    folder = exported / "organ"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "card.json", "dataset.json", "model.onnx", "model_f16.onnx", "plans.json"
+    ]  # fmt: skip
+    assert b"/site-packages/" not in (folder / "model.onnx").read_bytes()
+    (image,) = onnx.load(folder / "model.onnx").graph.input
+    assert [d.dim_param or d.dim_value for d in image.type.tensor_type.shape.dim] == ["batch", 1, "z", "y", "x"]
+
+
+@pytest.mark.slow
+def test_any_batch_and_size_equals_the_module(tiny_model: Path, exported: Path) -> None:
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+    plans = json.loads((tiny_model / "plans.json").read_text())["configurations"]["tiny"]["architecture"]
+    network = get_network_from_plans(
+        plans["network_class_name"], plans["arch_kwargs"], plans["_kw_requires_import"], 1, 5, deep_supervision=False
+    )
+    stored = torch.load(tiny_model / "fold_0" / "checkpoint_final.pth", weights_only=False)
+    network.load_state_dict(stored["network_weights"])
+    from onnx.reference import ReferenceEvaluator
+
+    batch = np.random.default_rng(0).normal(size=(2, 1, 4, 24, 16)).astype(np.float32)
+    (logits,) = ReferenceEvaluator(str(exported / "organ" / "model.onnx")).run(None, {"image": batch})
+    with torch.inference_mode():
+        expected = network.eval()(torch.from_numpy(batch)).numpy()
+    np.testing.assert_allclose(logits, expected, atol=1e-3 * np.abs(expected).max())
+
+
+@pytest.mark.slow
+def test_a_residual_encoder_with_turned_axes(tmp_path: Path) -> None:
+    model = write_model(
+        tmp_path / "m",
+        architecture="ResidualEncoderUNet",
+        spacing=(2.5, 2.0, 2.0),
+        transpose=(1, 0, 2),
+        orientation=None,
+    )
+    export(model, tmp_path / "net")
+    card = read_card(tmp_path / "net")
+    assert card.axes == (1, 0, 2)
+    assert card.orientation is None  # not recorded: scans are taken as stored, as nnU-Net does
+
+
+def refused(tmp_path: Path, cause: str) -> None:
+    with pytest.raises(WeightsError, match=cause):
+        export(tmp_path / "m", tmp_path / "net")
+    assert not (tmp_path / "net").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]  # nothing half-written
+
+
+def test_what_inference_cannot_do_is_refused(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "m")
+    plans, dataset = model / "plans.json", model / "dataset.json"
+    good_plans, good_dataset = plans.read_text(), dataset.read_text()
+    change(dataset, channel_names={"0": "CT", "1": "PET"})
+    refused(tmp_path, "2 input channels")
+    dataset.write_text(good_dataset)
+    change(dataset, labels={"background": 0, "whole": [1, 2], "core": 2})
+    refused(tmp_path, "region-based labels")
+    dataset.write_text(good_dataset)
+    fields = json.loads(good_plans)
+    fields["configurations"]["tiny"]["normalization_schemes"] = ["ZScoreNormalization"]
+    plans.write_text(json.dumps(fields))
+    refused(tmp_path, "not CTNormalization")
+    fields = json.loads(good_plans)
+    fields["configurations"]["tiny"]["architecture"]["arch_kwargs"]["features_per_stage"] = [4, 8, 16]
+    plans.write_text(json.dumps(fields))
+    refused(tmp_path, "does not fit the architecture")
+
+
+def test_files_that_are_no_checkpoint(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "m")
+    checkpoint = model / "fold_0" / "checkpoint_final.pth"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    refused(tmp_path, "cannot be read as a checkpoint")
+    torch.save({"some": "thing"}, checkpoint)
+    refused(tmp_path, "not a checkpoint of nnU-Net v2")
+    torch.save({"network_weights": Path}, checkpoint)  # a class: could run code when it is loaded
+    refused(tmp_path, "cannot be read as a checkpoint")
+    checkpoint.unlink()
+    refused(tmp_path, "is missing")
+    (model / "plans.json").unlink()
+    refused(tmp_path, "plans.json cannot be read")
+
+
+def test_several_folds_need_a_choice(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "m")
+    (model / "fold_1").mkdir()
+    refused(tmp_path, "fold_0, fold_1: choose one with --fold")
+
+
+@pytest.mark.slow
+def test_an_engine_that_differs_is_refused(tiny_weights: Path) -> None:
+    card = read_card(tiny_weights / "organ")
+    patch = np.zeros((1, 1, *card.patch), np.float32)
+    with pytest.raises(WeightsError, match="engine openvino differs by"):
+        check_engines(card.folder, patch, np.ones((1, len(card.labels), *card.patch), np.float32))
+
+
+def test_a_model_is_not_written_over_by_its_own_export(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "m")
+    before = {path: path.read_bytes() for path in model.rglob("*") if path.is_file()}
+    with pytest.raises(OutputError, match="holds a model of nnU-Net"):
+        export(model, model)
+    assert {path: path.read_bytes() for path in model.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.slow
+def test_names_of_patients_do_not_go_with_the_network(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "m")
+    change(model / "dataset.json", training=[{"image": "imagesTr/Doe_Jane_0000.nii.gz"}], description="of Jane Doe")
+    export(model, tmp_path / "net")
+    assert not any(b"Jane" in path.read_bytes() for path in (tmp_path / "net").iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["PlainConvUNet", "ResidualEncoderUNet"])
+@pytest.mark.parametrize("trained", [False, True])
+def test_there_and_back_and_there_again_is_the_same_network(architecture: str, trained: bool, tmp_path: Path) -> None:
+    """A graph leaves out biases that are 0 and joins equal norms, as those of a network that was never trained."""
+    model = write_model(tmp_path / "m", architecture=architecture)
+    file = model / "fold_0" / "checkpoint_final.pth"
+    stored = torch.load(file, weights_only=False)
+    if trained:
+        done: set[int] = set()
+        torch.manual_seed(0)
+        for tensor in stored["network_weights"].values():
+            if tensor.data_ptr() not in done:
+                done.add(tensor.data_ptr())
+                tensor += torch.randn(tensor.shape) / 10
+        torch.save(stored, file)
+    export(model, tmp_path / "net")
+    result_folder(tmp_path / "net", tmp_path / "back")
+    state, expected = (
+        torch.load(folder / "fold_0" / "checkpoint_final.pth", weights_only=False)["network_weights"]
+        for folder in (tmp_path / "back", model)
+    )
+    assert state.keys() == expected.keys()
+    different = {name for name in state if not torch.equal(state[name], expected[name])}
+    assert {name.rpartition(".")[0] for name in different} == {"decoder.seg_layers.0"}  # of deep supervision only
+    export(tmp_path / "back", tmp_path / "again")
+    for name in read_card(tmp_path / "net").files:
+        assert (tmp_path / "net" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_plans_of_another_network_are_refused(tmp_path: Path) -> None:
+    export(write_model(tmp_path / "m"), tmp_path / "net")
+    other = write_model(tmp_path / "other", spacing=(5.0, 3.0, 3.0))
+    shutil.copy(other / "plans.json", tmp_path / "net")
+    with pytest.raises(WeightsError, match=r"plans.json is of another network: spacing is \[5.0, 3.0, 3.0\] there"):
+        result_folder(tmp_path / "net", tmp_path / "back")
+
+
+def test_a_network_without_its_plans_says_so(tiny_weights: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_weights / "organ", tmp_path / "organ")
+    (tmp_path / "organ" / "plans.json").unlink(missing_ok=True)
+    with pytest.raises(WeightsError, match="organ was exported without plans.json: export it again"):
+        result_folder(tmp_path / "organ", tmp_path / "back")
+    assert not (tmp_path / "back").exists()
+
+
+@pytest.mark.parametrize("value", [256, -1])
+def test_values_that_no_label_map_can_hold(tmp_path: Path, value: int) -> None:
+    model = write_model(tmp_path / "m")
+    with pytest.raises(WeightsError, match="cannot hold"):
+        export(model, tmp_path / "net", values={"organ_1": value})
+    with pytest.raises(WeightsError, match="'liver' is not one of"):
+        export(model, tmp_path / "net", values={"liver": 1})

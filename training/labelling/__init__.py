@@ -1,0 +1,1 @@
+"""Labels for scans that have none: what several networks agree on, and outlines by hand."""

@@ -1,0 +1,77 @@
+"""What several networks say of scans, and what of it to believe.
+
+A voxel takes the label of most teachers. Partial references keep their word: a voxel that a reference labels has that
+label, and no other voxel has a label that the reference knows. The trust in a label of a scan is the mean Dice between
+each teacher and the vote: a label below the least trust is ignored wherever any teacher gave it, and a scan in which
+fewer than LEAST_SHARE of the labels found are trusted is left out.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+LEAST_SHARE = 0.5  # of the labels found in a scan, for the scan to be kept
+
+
+def vote(maps: Sequence[np.ndarray]) -> np.ndarray:
+    """The label that most of the maps give each voxel, uint8; among equals the lowest, so background first."""
+    labels = np.unique(np.concatenate([np.unique(one) for one in maps]))
+    best = np.zeros(maps[0].shape, np.uint8)
+    most = np.full(maps[0].shape, -1, np.int8)
+    for label in labels:
+        count = np.zeros(maps[0].shape, np.int8)
+        for one in maps:
+            count += one == label
+        better = count > most
+        best[better], most[better] = label, count[better]
+    return best
+
+
+def trust(maps: Sequence[np.ndarray], voted: np.ndarray) -> dict[int, float]:
+    """Label -> mean Dice of each map with the vote, for every label that any map or the vote holds."""
+    labels = {int(label) for one in (*maps, voted) for label in np.unique(one)} - {0}
+    result = {}
+    for label in sorted(labels):
+        wanted = voted == label
+        dice = [2 * np.sum((one == label) & wanted) / max(np.sum(one == label) + wanted.sum(), 1) for one in maps]
+        result[label] = float(np.mean(dice))
+    return result
+
+
+def trusted(
+    maps: Sequence[np.ndarray],
+    keep: float,
+    ignore: int,
+    reference: np.ndarray | None = None,
+    known: frozenset[int] = frozenset(),
+) -> tuple[np.ndarray, dict[int, float], bool]:
+    """Pseudo-labels of one scan, the agreement by label, and whether the scan is kept."""
+    merged = vote(maps)
+    agreed = trust(maps, merged)
+    doubted = [label for label, dice in agreed.items() if dice < keep and label not in known]
+    for label in doubted:
+        for one in maps:
+            merged[one == label] = ignore
+    if reference is not None:
+        for label in known:
+            merged[(merged == label) & (reference != label)] = (
+                ignore  # the teachers were wrong; what it is is not known
+            )
+            merged[reference == label] = label
+    kept = not agreed or len(doubted) <= (1 - LEAST_SHARE) * len(agreed)
+    return merged, agreed, kept
+
+
+def segment_all(teachers: Sequence[Path], scans: Path, work: Path) -> list[Path]:
+    """Segment the folder `scans` with every teacher by `python -m inference`; the folders of their label maps."""
+    folders = [work / f"teacher-{number}" for number in range(len(teachers))]
+    for teacher, folder in zip(teachers, folders, strict=True):
+        # --resume: a stage that was killed goes on where it was.
+        command: list[str | Path] = [sys.executable, "-m", "inference", scans, folder, "--weights", teacher, "--resume"]
+        subprocess.run(command, check=True)
+    return folders

@@ -1,0 +1,1 @@
+"""The paper's recipe on nnU-Net: train.sh takes folders of scans to exported weights."""

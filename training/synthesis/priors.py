@@ -1,0 +1,79 @@
+"""How bright a structure is on CT: HU by contrast phase.
+
+Rough means and spreads between patients for 100-120 kV, after radiology text books; the spread is kept wide on
+purpose (SynthSeg: a network that has seen more than is real is at home in what is real).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+
+from training.synthesis.anatomy import Tissue
+
+
+class Phase(IntEnum):
+    NATIVE = 0
+    ARTERIAL = 1
+    PORTAL = 2
+    DELAYED = 3
+
+
+PHASE_SHARES = [0.22, 0.2, 0.46, 0.12]
+
+# Tissue -> mean HU (native, arterial, portal, delayed), spread between patients.
+HU: dict[Tissue, tuple[tuple[float, float, float, float], float]] = {
+    Tissue.AIR: ((-1000, -1000, -1000, -1000), 10),
+    Tissue.LIVER: ((56, 72, 108, 96), 13),
+    Tissue.RIGHT_KIDNEY: ((33, 150, 180, 165), 22),
+    Tissue.LEFT_KIDNEY: ((33, 150, 180, 165), 22),
+    Tissue.SPLEEN: ((48, 120, 118, 100), 14),
+    Tissue.PANCREAS: ((38, 95, 92, 80), 14),
+    Tissue.AORTA: ((40, 290, 150, 120), 30),
+    Tissue.VENA_CAVA: ((38, 75, 130, 115), 25),
+    Tissue.RIGHT_ADRENAL: ((28, 65, 72, 60), 12),
+    Tissue.LEFT_ADRENAL: ((28, 65, 72, 60), 12),
+    Tissue.GALLBLADDER: ((9, 9, 9, 9), 8),
+    Tissue.ESOPHAGUS: ((36, 50, 60, 58), 10),
+    Tissue.STOMACH: ((36, 65, 75, 70), 12),  # the wall; contents are drawn apart
+    Tissue.DUODENUM: ((34, 70, 80, 72), 14),
+    Tissue.FAT: ((-103, -102, -101, -101), 7),
+    Tissue.SUBCUTANEOUS: ((-106, -106, -105, -105), 6),
+    Tissue.SKIN: ((10, 15, 20, 20), 20),
+    Tissue.MUSCLE: ((52, 56, 61, 60), 7),
+    Tissue.BONE: ((190, 200, 205, 205), 50),  # spongy; the shell is added
+    Tissue.LUNG: ((-840, -830, -830, -830), 45),
+    Tissue.HEART: ((40, 170, 130, 110), 25),
+    Tissue.COLON: ((34, 55, 68, 65), 12),
+    Tissue.SMALL_BOWEL: ((34, 75, 90, 78), 16),
+    Tissue.BLADDER: ((5, 5, 8, 60), 8),
+    Tissue.PORTAL_VEIN: ((38, 85, 155, 125), 20),
+    Tissue.ARTERY: ((40, 270, 150, 120), 30),
+    Tissue.VEIN: ((38, 70, 120, 115), 25),
+    Tissue.NERVE: ((32, 32, 35, 35), 6),
+    Tissue.CARTILAGE: ((95, 95, 100, 100), 25),
+    Tissue.SOFT: ((40, 60, 70, 70), 15),
+    Tissue.AIRWAY: ((-960, -960, -960, -960), 25),
+    Tissue.TABLE: ((-250, -250, -250, -250), 150),
+}
+
+
+def draw_levels(rng: np.random.Generator, phase: Phase) -> np.ndarray:
+    """(64,) float32: one patient's mean HU per Tissue."""
+    levels = np.zeros(64, np.float32)
+    # Timing is a continuum: blend the phase with its neighbour.
+    later = min(phase + 1, Phase.DELAYED) if phase else phase
+    blend = rng.uniform(0, 0.5)
+    for tissue, (means, spread) in HU.items():
+        mean = (1 - blend) * means[phase] + blend * means[later]
+        levels[tissue] = rng.normal(mean, spread * (0.6 if phase == Phase.NATIVE and mean > 0 else 1.0))
+    levels[Tissue.LEFT_KIDNEY] = levels[Tissue.RIGHT_KIDNEY] + rng.normal(0, 6)
+    levels[Tissue.LEFT_ADRENAL] = levels[Tissue.RIGHT_ADRENAL] + rng.normal(0, 4)
+    levels[Tissue.ARTERY] = levels[Tissue.AORTA] + rng.normal(0, 10)
+    levels[Tissue.SUBCUTANEOUS] = levels[Tissue.FAT] + rng.normal(-2, 3)
+    if rng.random() < 0.18:  # fatty liver
+        levels[Tissue.LIVER] -= rng.uniform(15, 50)
+    if phase == Phase.NATIVE and rng.random() < 0.5:  # blood and parenchyma lie close together without contrast
+        levels[[Tissue.VENA_CAVA, Tissue.VEIN, Tissue.PORTAL_VEIN]] = levels[Tissue.AORTA] + rng.normal(0, 3)
+    return levels
