@@ -6,7 +6,7 @@ From here to the end of the process, no signal and no stream causes a traceback.
 import os
 import signal
 
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 def main() -> None:

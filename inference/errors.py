@@ -94,7 +94,7 @@ def one_line(error: BaseException) -> str:
 
 
 def hide_names(hidden: bool = True) -> None:
-    """Whether `shown` gives hashes from now on, in this process and those that it forks."""
+    """Whether `shown` gives hashes from now on, in this process and in workers that it starts."""
     global _hidden
     _hidden = hidden
 

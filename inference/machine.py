@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-import resource
+import sys
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from .errors import first_cause
 
+try:
+    resource: Any = import_module("resource")
+except ImportError:  # Windows
+    resource = None
+
+PEAK_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes, of getrusage's ru_maxrss
 CGROUP = Path("/sys/fs/cgroup")
 MOST_THREADS = 16  # more gain little on one patch, and a container with a pids limit of 64 must hold four pools
 
@@ -56,7 +64,7 @@ def computes(precision: str) -> bool:
 
 def usable_cpus() -> int:
     """Processors by the affinity mask and the cgroup's quota, whichever is less; at most MOST_THREADS."""
-    count = len(os.sched_getaffinity(0))
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _cpu_quota()
     if quota is not None:
         count = min(count, max(int(quota), 1))
@@ -68,12 +76,14 @@ def limit_threads(threads: int) -> None:
     os.environ |= dict.fromkeys(THREAD_VARIABLES, str(threads)) | dict.fromkeys(ONE_THREAD, "1")
 
 
-def peak_memory_mb() -> float:
-    """The most memory this process has held at once since `reset_peak_memory`, MB (10^6 bytes)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024 / 1e6
-    return float("nan")
+def peak_memory_mb() -> float | None:
+    """The most memory this process has held at once since `reset_peak_memory`, MB (10^6 bytes).
+
+    Since its start where that does nothing; None where the system does not say.
+    """
+    if peak := _field("/proc/self/status", "VmHWM:"):
+        return peak * 1024 / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * PEAK_UNIT / 1e6 if resource else None
 
 
 def reset_peak_memory() -> None:
@@ -83,8 +93,11 @@ def reset_peak_memory() -> None:
 
 
 def memory_budget() -> int:
-    """Bytes that this process can still take: what the machine has free, and what its cgroup leaves."""
-    budgets = [_field("/proc/meminfo", "MemAvailable:") * 1024]
+    """Bytes that this process can still take: what the machine has free, and what its cgroup leaves.
+
+    Where the system does not say, all that the machine has, or more than any has.
+    """
+    budgets = [_field("/proc/meminfo", "MemAvailable:") * 1024 or _all_memory()]
     for limit, used, reclaimable in (
         ("memory.max", "memory.current", "inactive_file"),  # cgroup v2
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),  # v1
@@ -96,11 +109,19 @@ def memory_budget() -> int:
             continue
         cache = _field(str((CGROUP / limit).with_name("memory.stat")), reclaimable)
         budgets.append(most - taken + cache)
-    for limit_of, taken_as in ((resource.RLIMIT_AS, "VmSize:"), (resource.RLIMIT_DATA, "VmData:")):  # ulimit -v, -d
-        soft, _ = resource.getrlimit(limit_of)
+    for name, taken_as in (("RLIMIT_AS", "VmSize:"), ("RLIMIT_DATA", "VmData:")) if resource else ():  # ulimit -v, -d
+        soft, _ = resource.getrlimit(getattr(resource, name))
         if soft != resource.RLIM_INFINITY:
             budgets.append(soft - _field("/proc/self/status", taken_as) * 1024)
     return max(min(budgets), 0)
+
+
+def _all_memory() -> int:
+    ask: Any = getattr(os, "sysconf", None)  # not on Windows
+    try:
+        return int(ask("SC_PHYS_PAGES") * ask("SC_PAGE_SIZE")) if ask else sys.maxsize
+    except (OSError, ValueError):
+        return sys.maxsize
 
 
 def ran_out(error: BaseException) -> bool:

@@ -48,7 +48,7 @@ class Forgiving:
 
 @contextmanager
 def forgiving_streams() -> Iterator[None]:
-    """Let nothing that is printed fail, here and in forked processes: a log that is lost must not cost a case."""
+    """Let nothing that is printed fail, here and in forks: a log that is lost must not cost a case."""
     _open_missing()
     out, err = cast(TextIO, Forgiving(sys.stdout)), cast(TextIO, Forgiving(sys.stderr))
     with redirect_stdout(out), redirect_stderr(err):

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Windows has neither SIGHUP nor SIGALRM.
+SIGNALS: list[signal.Signals] = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
+ALARM: signal.Signals | None = getattr(signal, "SIGALRM", None)
 PATIENCE = 1.0  # s between a signal and the end of whatever does not come to a `check` by itself
 
 
@@ -37,8 +42,8 @@ class Stopping(AbstractContextManager["Stopping"]):
 
     def __enter__(self) -> Stopping:
         taken = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
-        if signal.getsignal(signal.SIGALRM) == signal.SIG_DFL:
-            taken.append(signal.SIGALRM)
+        if ALARM is not None and signal.getsignal(ALARM) == signal.SIG_DFL:
+            taken.append(ALARM)
         with suppress(ValueError):  # not the main thread
             for number in taken:
                 self._before[number] = signal.signal(number, self._note)
@@ -64,18 +69,21 @@ class Stopping(AbstractContextManager["Stopping"]):
         if self._noted is None:
             self._noted = signal.Signals(number)
             self._set_timer(PATIENCE)
-        elif number == signal.SIGALRM:
+        elif number == ALARM:
             self.check()
 
     def _set_timer(self, seconds: float) -> None:
-        if signal.SIGALRM in self._before:  # else somebody else's program uses it
+        if sys.platform != "win32" and ALARM in self._before:  # else somebody else's program uses it
             signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Hold the signals back; a process forked inside never sees them, and is ended by the one that forked it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (*SIGNALS, signal.SIGALRM))
+    """Hold the signals back; a process started inside never sees them, and is ended by the one that started it."""
+    if sys.platform == "win32" or ALARM is None:  # nothing can be held back there: the process itself ignores them
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (*SIGNALS, ALARM))
     try:
         yield
     finally:

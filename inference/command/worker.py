@@ -1,6 +1,6 @@
 """The process that does the work: it loads the networks once and segments one scan after another.
 
-It is forked and talked to in JSON lines. An order is {"case": name, scan and outputs of a Case, "way": fields of a
+It is talked to in JSON lines. An order is {"case": name, scan and outputs of a Case, "way": fields of a
 Way}, or with null for the way, which asks for an empty label map; answers are
 
     {"ready": {...}}               once, what was loaded
@@ -16,17 +16,20 @@ import ctypes
 import json
 import os
 import signal
+import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from .. import machine
+from .. import errors, machine
 from ..errors import DeviceError, VisceraError, one_line
 from ..formats.cases import Case
 from ..options import Options, Way
 from ..record import Record
+from .console import forgiving_streams
+from .stopping import SIGNALS
 
 if TYPE_CHECKING:
     from ..predictor import Predictor
@@ -40,7 +43,8 @@ def serve(orders: int, answers: int, options: Options) -> int:
 
     Ctrl-C and the like reach the worker as well, and are held back from it: whoever started it decides.
     """
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a worker does not outlive its command
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a worker does not outlive its command
     machine.limit_threads(options.threads or machine.usable_cpus())
     out = os.fdopen(answers, "w", encoding="ascii")
 
@@ -60,6 +64,20 @@ def serve(orders: int, answers: int, options: Options) -> int:
             record = worker.segment(case, Way(**order["way"])) if order["way"] else worker.empty(case)
             send({"record": record.to_json()})
     return 0
+
+
+def main() -> None:
+    """The process as a program: options are the first line of its input, answers go to its output."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    with open(0, "rb", buffering=0, closefd=False) as orders:
+        first = json.loads(orders.readline())
+    answers = os.dup(1)
+    os.dup2(2, 1)  # so that nothing that a library prints is taken for an answer
+    errors.hide_names(first["hide_names"])
+    with forgiving_streams():
+        code = serve(0, answers, Options.from_json(first["options"]))
+    os._exit(code)
 
 
 class Worker:

@@ -18,56 +18,53 @@ from typing import Any
 from ..errors import VisceraError
 from ..formats.cases import Case
 from ..options import Options, Way
-from .stopping import held
-from .worker import serve
+from . import processes
+from .processes import KILL, PIECE, Process
 
 Message = dict[str, Any]
 POLL = 0.2  # s between two looks at whether the run is to stop
 # How a worker ends that had too little memory: the kernel kills it, and a library that cannot go on aborts or exits.
-MEMORY_SIGNALS = (signal.SIGKILL, signal.SIGABRT)
+MEMORY_SIGNALS = (KILL, signal.SIGABRT)
 
 
 @dataclass(frozen=True)
 class Lost:
     """A worker is gone.
 
-    status   as os.wait4 gives it; None if nobody knows
-    peak_mb  of its memory
+    code     its exit code, or the negative number of the signal that ended it; None if nobody knows
+    peak_mb  of its memory; 0 if nobody knows
     silent   s without a word from it after which it was ended, None if it ended by itself
     """
 
-    status: int | None
+    code: int | None
     peak_mb: float
     silent: float | None = None
 
     @property
     def memory(self) -> bool:
         """Whether it may have had too little of it: killed, or a library gave up."""
-        if self.silent is not None or self.status is None:
+        if self.silent is not None or self.code is None:
             return False
-        return not os.WIFSIGNALED(self.status) or os.WTERMSIG(self.status) in MEMORY_SIGNALS
+        return self.code >= 0 or -self.code in MEMORY_SIGNALS
 
     def __str__(self) -> str:
         if self.silent is not None:
             return f"made no progress for {self.silent:g} s and was ended"
-        if self.status is None:
+        if self.code is None:
             return "ended, nobody knows how"
-        peak = f"after {self.peak_mb:.0f} MB of memory"
-        if not os.WIFSIGNALED(self.status):
-            code = os.waitstatus_to_exitcode(self.status)
-            return f"ended with code {code} {peak}: a library gave up, as where memory runs out"
+        peak = f" after {self.peak_mb:.0f} MB of memory" if self.peak_mb else ""
+        if self.code >= 0:
+            return f"ended with code {self.code}{peak}: a library gave up, as where memory runs out"
         hint = ": there was too little memory, or somebody ended it" if self.memory else ""
-        return f"was ended by {signal.Signals(os.WTERMSIG(self.status)).name} {peak}{hint}"
+        return f"was ended by {signal.Signals(-self.code).name}{peak}{hint}"
 
 
 @dataclass
 class _Worker:
-    """A process: its number, the pipes to it and from it, what it said that is no whole line yet, and how long it may
-    still be silent. `busy`: it owes an answer."""
+    """A process, what it said that is no whole line yet, and how long it may still be silent. `busy`: it owes an
+    answer."""
 
-    pid: int
-    orders: int
-    answers: int
+    process: Process
     left: float
     unread: bytes = b""
     busy: bool = True
@@ -99,28 +96,12 @@ class Workers:
         return number in self._workers and self._workers[number].busy
 
     def start(self, number: int) -> None:
-        """Fork a worker; what it says first is "ready" or "fatal". Raises VisceraError."""
+        """Start a worker; what it says first is "ready" or "fatal". Raises VisceraError."""
         try:
-            orders, to = os.pipe()
-            back, answers = os.pipe()
-            with held():
-                pid = os.fork()
-                if pid == 0:
-                    code = 1
-                    try:
-                        for descriptor in (to, back, *self._descriptors()):
-                            os.close(descriptor)
-                        code = serve(orders, answers, self.options)
-                    finally:
-                        os._exit(code)  # nothing of the command's may run twice
-                self._workers[number] = _Worker(pid, to, back, self.timeout)
+            process = processes.start(self.options, [worker.process for worker in self._workers.values()])
         except OSError as failed:
             raise VisceraError(f"the worker cannot be started: {failed.strerror}") from failed
-        os.close(orders)
-        os.close(answers)
-
-    def _descriptors(self) -> list[int]:
-        return [descriptor for worker in self._workers.values() for descriptor in (worker.orders, worker.answers)]
+        self._workers[number] = _Worker(process, self.timeout)
 
     def send(self, number: int, case: Case, way: Way | None) -> None:
         """Have a case segmented in a way, or with none an empty label map written; "record" is the answer."""
@@ -128,9 +109,9 @@ class Workers:
         outputs = [os.fspath(path) for path in case.outputs]
         fields = {"name": case.name, "scan": os.fspath(case.scan), "outputs": outputs}
         worker.busy, worker.left = True, self.timeout
-        with suppress(BrokenPipeError):  # it is gone, and `receive` says how
+        with suppress(OSError):  # it is gone, and `receive` says how
             order = {"case": fields, "way": asdict(way) if way else None}
-            os.write(worker.orders, (json.dumps(order) + "\n").encode("ascii"))
+            worker.process.orders.write((json.dumps(order) + "\n").encode("ascii"))
 
     def receive(self) -> tuple[int, Message | Lost]:
         """What the next worker says that has something to say, or how it was lost. One at least has to be busy."""
@@ -145,15 +126,15 @@ class Workers:
                     return number, message
             # The waits are counted, not the time: a run may have been suspended as a whole.
             wait = min(POLL, *(worker.left for worker in busy.values()))
-            readable = select.select([worker.answers for worker in busy.values()], [], [], wait)[0]
+            readable = select.select([worker.process.answers for worker in busy.values()], [], [], wait)[0]
             for number, worker in busy.items():
-                if worker.answers in readable:
-                    piece = os.read(worker.answers, 1 << 16)
+                if worker.process.answers in readable:
+                    piece = worker.process.answers.read(PIECE)
                     if not piece:
                         return number, self._end(number)
                     worker.unread, worker.left = worker.unread + piece, self.timeout
                 elif worker.left - wait <= 0:
-                    os.kill(worker.pid, signal.SIGKILL)
+                    worker.process.kill()
                     return number, self._end(number, self.timeout)
                 else:
                     worker.left -= wait
@@ -161,20 +142,9 @@ class Workers:
     def stop(self) -> None:
         """End all workers at once. What they were writing are hidden parts, which are the caller's to remove."""
         for number in list(self._workers):
-            os.kill(self._workers[number].pid, signal.SIGKILL)
+            self._workers[number].process.kill()
             self._end(number)
 
     def _end(self, number: int, silent: float | None = None) -> Lost:
         """Collect an ended worker; how it ended."""
-        worker = self._workers[number]
-        status, peak = None, 0.0
-        with held():
-            try:
-                _, status, usage = os.wait4(worker.pid, 0)
-                peak = usage.ru_maxrss * 1024 / 1e6
-            except ChildProcessError:  # started with SIGCHLD ignored: the kernel has collected it
-                pass
-            del self._workers[number]
-        os.close(worker.orders)
-        os.close(worker.answers)
-        return Lost(status, peak, silent)
+        return Lost(*self._workers.pop(number).process.collect(), silent)

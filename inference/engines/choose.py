@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ PRECISIONS = {
     ("torch", "cuda"): ("f16", "f32", "bf16"),
 }
 
+CUDA_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 NO_THREAD = re.compile("resource temporarily unavailable|start new thread|thread creation failed", re.IGNORECASE)
 
 
@@ -126,9 +128,9 @@ def _auto_device(engine: str) -> tuple[str, str]:
 def _missing_for_cuda() -> str | None:
     """Why CUDA cannot be used, or None. Asks the driver itself; imports no framework."""
     try:
-        driver = ctypes.CDLL("libcuda.so.1")
+        driver = ctypes.CDLL(CUDA_DRIVER)
     except OSError:
-        return "no NVIDIA driver (libcuda.so.1) was found"
+        return f"no NVIDIA driver ({CUDA_DRIVER}) was found"
     count = ctypes.c_int(0)
     if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
         return "the NVIDIA driver shows no usable GPU"

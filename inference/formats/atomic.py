@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 MOST_NAME = 200  # bytes of the final name in a part's name: file systems allow 255, and the rest of it takes 20
+# O_NOFOLLOW, which Windows lacks: no link that somebody has put there. O_BINARY, which only Windows has: else it
+# translates line ends.
+NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # as CIFS and some of FUSE answer
 
 
@@ -24,7 +27,7 @@ def write_atomically(path: Path, data: bytes) -> str | None:
     """
     doubt: OSError | None = None
     part = path.with_name(f"{_prefix(path)}{os.getpid()}.part")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    descriptor = os.open(part, NEW, 0o666)
     try:
         with open(descriptor, "wb", buffering=0) as file:
             rest = memoryview(data)
@@ -38,13 +41,14 @@ def write_atomically(path: Path, data: bytes) -> str | None:
         part.unlink(missing_ok=True)
         raise
     # From here on the file is there under its name: an error is worth a warning, and the data is not lost.
-    try:
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:  # one may write into a folder that one may not read
-        doubt = doubt or error
-    else:
-        doubt = _sync(folder) or doubt  # or a power cut could undo the rename
-        os.close(folder)
+    if hasattr(os, "O_DIRECTORY"):  # Windows opens no folders
+        try:
+            folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:  # one may write into a folder that one may not read
+            doubt = doubt or error
+        else:
+            doubt = _sync(folder) or doubt  # or a power cut could undo the rename
+            os.close(folder)
     if doubt is None:
         return None
     return f"files are written, but may not survive a power cut: the file system cannot sync them ({doubt.strerror})"
@@ -80,4 +84,7 @@ def remove_parts(paths: Iterable[Path]) -> None:
 
 
 def _prefix(path: Path) -> str:
-    return f".{os.fsdecode(os.fsencode(path.name)[:MOST_NAME])}."
+    name = path.name
+    while len(os.fsencode(name)) > MOST_NAME:
+        name = name[:-1]
+    return f".{name}."

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..names import CHANNEL, SEGMENTATION, stem
 from .layout import detached
+from .opening import READ
 from .outputs import wrote
 from .sources import SLICES
 
@@ -83,7 +84,7 @@ def _look_into(folder: Path, outputs: Path) -> str | None:
 def _look_inside(file: Path) -> str | None:
     """What a file of an unknown ending, or of none, may be by its first bytes."""
     try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(file, READ)
         with open(descriptor, "rb", buffering=0) as stream:
             head = stream.read(HEAD) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
     except OSError:

@@ -6,11 +6,12 @@ SimpleITK's own readers return what a damaged gzip or zlib stream happens to dec
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import FileIO
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory, TemporaryFile
+from typing import IO, Any
 
 import numpy as np
 
@@ -22,6 +23,8 @@ from .hounsfield import real_numbers
 from .layout import Layout, layout
 from .opening import open_file
 from .stream import open_stream
+
+IN_MEMORY = hasattr(os, "memfd_create")  # as on Linux, which also has names for open files
 
 
 def read(path: Path) -> Scan:
@@ -50,8 +53,8 @@ def library() -> Any:
 
 
 @contextmanager
-def complaints() -> Iterator[FileIO]:
-    """Meanwhile this process's error stream is a file in memory: libraries in C complain there, some only there.
+def complaints() -> Iterator[IO[bytes]]:
+    """Meanwhile this process's error stream is a file without a name: libraries in C complain there, some only there.
 
     Their texts are never passed on: they name no file, or hold its whole path.
     """
@@ -60,7 +63,7 @@ def complaints() -> Iterator[FileIO]:
     except OSError:  # the process was started without an error stream
         kept = os.open(os.devnull, os.O_WRONLY)
     try:
-        with open(os.memfd_create("complaints"), "w+b", buffering=0) as file:
+        with _scratch() as file:
             os.dup2(file.fileno(), 2)
             yield file
     finally:
@@ -68,16 +71,38 @@ def complaints() -> Iterator[FileIO]:
         os.close(kept)
 
 
-def reader_of(file: FileIO, kind: str) -> Any:
+@contextmanager
+def reader_of(file: IO[bytes], kind: str) -> Iterator[Any]:
     """SimpleITK's reader of an open file, with its header read. Raises RuntimeError.
 
     The name that it gets works for any file, while it aborts the process over one that is not UTF-8.
     """
     reader = library().ImageFileReader()
     reader.SetImageIO(kind)
-    reader.SetFileName(f"/proc/self/fd/{file.fileno()}")
-    reader.ReadImageInformation()
-    return reader
+    with _name_of(file) as name:
+        reader.SetFileName(name)
+        reader.ReadImageInformation()
+        yield reader
+
+
+@contextmanager
+def _name_of(file: IO[bytes]) -> Iterator[str]:
+    """By which an open file can be opened again: Linux has one, elsewhere it is that of a copy."""
+    if IN_MEMORY:
+        yield f"/proc/self/fd/{file.fileno()}"
+        return
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        copy = Path(folder) / "copy"
+        file.seek(0)
+        copy.write_bytes(file.read())
+        yield str(copy)
+
+
+def _scratch() -> IO[bytes]:
+    """A file without a name, open for writing and reading."""
+    if sys.platform == "linux" and IN_MEMORY:
+        return open(os.memfd_create("scratch"), "w+b", buffering=0)
+    return TemporaryFile(buffering=0)
 
 
 def _understood(path: Path, lies: Layout) -> tuple[Grid, list[str], np.dtype[Any]]:
@@ -86,13 +111,13 @@ def _understood(path: Path, lies: Layout) -> tuple[Grid, list[str], np.dtype[Any
     if lies.fault:
         raise ScanError(lies.fault)
     sitk = library()
-    with complaints(), open(os.memfd_create("header"), "w+b", buffering=0) as copy:
+    with complaints(), _scratch() as copy:
         copy.write(lies.header)
         try:
-            reader = reader_of(copy, kind)
+            with reader_of(copy, kind) as reader:
+                size, components = reader.GetSize(), reader.GetNumberOfComponents()
         except RuntimeError:
             raise ScanError("cannot be read: its header is damaged or is not of the format of its name") from None
-    size, components = reader.GetSize(), reader.GetNumberOfComponents()
     if components != 1 or len(size) != 3:
         raise ScanError(f"is {len(size)}-D with {components} values a voxel: one CT of three dimensions is needed")
     affine = np.eye(4)

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from ..errors import ScanError
 
+# How regular files are opened. O_NONBLOCK, which Windows lacks: a FIFO that took the file's place must not hold the run
+# up for ever. O_BINARY, which only Windows has: else it translates line ends.
+READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 KINDS = {
     stat.S_IFDIR: "folder",
     stat.S_IFIFO: "FIFO",
@@ -25,8 +28,7 @@ def open_file(path: Path) -> Iterator[FileIO]:
     """A regular file, open for reading. Raises ScanError if it is none, is empty, unreadable, or changes meanwhile."""
     try:
         _check_regular(os.stat(path))  # before it is opened: opening a device can have effects
-        # O_NONBLOCK: a FIFO that took the file's place must not hold the run up for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, READ)
         with FileIO(descriptor) as file:
             before = os.fstat(descriptor)
             _check_regular(before)

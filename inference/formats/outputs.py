@@ -19,6 +19,7 @@ from typing import Any
 from ..errors import OutputError, UnwrittenError, shown
 from ..names import format_of, record_file, siblings
 from .atomic import remove_parts, write_atomically
+from .opening import READ
 
 Identity = tuple[int, int]  # device and inode: the same however a path is spelled, linked or mounted
 MOST_JSON = 256 << 20  # bytes: 50,000 records have 140 MB
@@ -139,7 +140,8 @@ def make_writable(folder: Path) -> str | None:
         return doubt
     except OSError as error:
         hint = '; with docker, --user "$(id -u):$(id -g)" runs as you' if isinstance(error, PermissionError) else ""
-        raise OutputError(f"{shown(folder)} cannot be written by user {os.getuid()}: {error.strerror}{hint}") from error
+        user = f" by user {os.getuid()}" if hasattr(os, "getuid") else ""
+        raise OutputError(f"{shown(folder)} cannot be written{user}: {error.strerror}{hint}") from error
 
 
 def make_room(outputs: Sequence[Path]) -> dict[Path, Path]:
@@ -216,8 +218,7 @@ def digest(path: Path) -> str:
 def _open(path: Path) -> Iterator[BufferedReader]:
     """A regular file for reading. Raises OSError, whose text goes on from the file's name."""
     try:
-        # O_NONBLOCK: a FIFO of that name must not hold the run up for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, READ)
     except OSError as error:
         raise OSError(error.errno, f"cannot be read: {error.strerror}") from error
     mode = os.fstat(descriptor).st_mode

@@ -30,6 +30,13 @@ SOAK = bool(os.environ.get("SOAK"))
 FLAGS = ("--device", "cpu", "--engine", "onnxruntime", "--threads", "1")
 
 
+def peak() -> float:
+    """MB of memory; Linux says how many."""
+    most = machine.peak_memory_mb()
+    assert most
+    return most
+
+
 def say(text: str) -> None:
     """A line for the log of `make soak`, which pytest shows for tests that passed as well (-rP)."""
     print(text)
@@ -79,7 +86,7 @@ def test_no_header_and_no_stream_of_any_bytes_gets_through_unchecked(tmp_path: P
     ]
     path = tmp_path / "x_0000.nii.gz"
     machine.reset_peak_memory()
-    before = machine.peak_memory_mb()
+    before = peak()
     read = refused = 0
     sentences: set[str] = set()
     count = 100_000 if SOAK else 5000
@@ -107,7 +114,7 @@ def test_no_header_and_no_stream_of_any_bytes_gets_through_unchecked(tmp_path: P
             read += 1
             assert np.isfinite(scan.grid.affine).all() and np.isfinite(scan.voxels).all()
             assert all(0.05 <= mm <= 30 for mm in scan.grid.spacing)
-    grown = machine.peak_memory_mb() - before
+    grown = peak() - before
     say(f"fuzzing: {count} files, {read} read, {refused} refused, 0 other exceptions, {grown:.1f} MB of memory at most")
     assert all(text and "\n" not in text for text in sentences)
     assert read + refused == count and read > 0.02 * count

@@ -51,7 +51,7 @@ def test_two_workers_segment_side_by_side_and_one_may_be_lost(
     records = answers(workers, 2)
     assert [records[number]["record"]["case"] for number in (0, 1)] == ["a", "b"]
     assert cases[0].labels.read_bytes() == cases[1].labels.read_bytes()
-    os.kill(workers._workers[1].pid, signal.SIGKILL)
+    os.kill(workers._workers[1].process.pid, signal.SIGKILL)
     for number, case in enumerate(cases):
         workers.send(number, case, None)  # empty label maps
     records = answers(workers, 2)

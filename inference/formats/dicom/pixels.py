@@ -47,7 +47,8 @@ def _plane(one: Slice, shape: tuple[int, ...]) -> np.ndarray:
     with holding(one.file), open_file(one.file) as file:
         _check_pixels(file.readall() or b"", (bits + 7) // 8)
         try:
-            plane = SimpleITK.GetArrayFromImage(reader_of(file, "GDCMImageIO").Execute())
+            with reader_of(file, "GDCMImageIO") as reader:
+                plane = SimpleITK.GetArrayFromImage(reader.Execute())
         except RuntimeError:
             raise ScanError(f"is damaged: its {tag('PixelData')} does not decode") from None
         if plane.shape != (1, *shape):

@@ -92,10 +92,10 @@ def headers(folder: Path) -> list[Slice]:
                 if os.fstat(opened.fileno()).st_size > MOST_SLICE:
                     raise ScanError("is too large for one slice")
                 try:
-                    reader = reader_of(opened, "GDCMImageIO")
+                    with reader_of(opened, "GDCMImageIO") as reader:
+                        tags = {name: _metadata(reader, tag) for name, tag in TAGS.items()}
                 except RuntimeError:
                     raise ScanError("is damaged, cut off, or not a DICOM image") from None
-                tags = {name: _metadata(reader, tag) for name, tag in TAGS.items()}
                 slices.append(Slice(file, {name: text for name, text in tags.items() if text}))
     _check_one_series(slices)
     for one in slices:
