@@ -56,7 +56,7 @@ class Lost:
         if not os.WIFSIGNALED(self.status):
             code = os.waitstatus_to_exitcode(self.status)
             return f"ended with code {code} {peak}: a library gave up, as where memory runs out"
-        hint = ": there was too little memory, or somebody ended it" if self.memory else ""
+        hint = ": out of memory, or killed by hand" if self.memory else ""
         return f"was ended by {signal.Signals(os.WTERMSIG(self.status)).name} {peak}{hint}"
 
 

@@ -1,4 +1,4 @@
-"""`python -m inference.export MODEL_FOLDER OUT`: see convert."""
+"""The command: see convert."""
 
 from .convert import main
 

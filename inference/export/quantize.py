@@ -1,8 +1,8 @@
-"""int8 for an exported network: `python -m inference.export.quantize weights/unified SCANS...`
+"""int8 for an exported network.
 
 Adds model_int8.xml and .bin, OpenVINO's format, to the folder, and their digests to its card. Quantisation after
-training by NNCF: ranges of activations are those seen on windows of SCANS, biases are corrected. What it does to
-labels is told by `python -m benchmark variants`.
+training by NNCF: ranges of activations are those seen on windows of SCANS, biases are corrected. `benchmark
+variants`, in a checkout, measures what it does to labels.
 """
 
 from __future__ import annotations
