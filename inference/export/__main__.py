@@ -1,4 +1,4 @@
-"""The command: see convert."""
+"""The program that exports a checkpoint: see convert."""
 
 from .convert import main
 

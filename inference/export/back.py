@@ -1,8 +1,11 @@
 """An exported network -> an nnU-Net v2 result folder, so that nnU-Net's own predictor runs the same network.
 
-Writes OUT/{plans.json, dataset.json, fold_0/checkpoint_final.pth}. The network's folder keeps the plans and the
+    %(prog)s weights/organ OUT_FOLDER
+
+writes OUT_FOLDER/{plans.json, dataset.json, fold_0/checkpoint_final.pth}. The network's folder keeps the plans and the
 dataset that it was exported with. It does not keep the axes of test-time mirroring: the checkpoint allows none. If
-`orientation` is in dataset.json, give nnU-Net scans that are stored that way: its SimpleITK reader does not reorient.
+`orientation` is in dataset.json, the array must lie so, and nnU-Net's SimpleITK reader does not reorient: give it scans
+stored that way.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ def _value(text: str) -> tuple[str, int]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="folder with plans.json, dataset.json and fold_*/")
     parser.add_argument("out", type=Path, help="folder of the exported network; its name is the network's")
-    parser.add_argument("--fold", help="0..4 or all, if the folder has several")
+    parser.add_argument("--fold", help="0..4 or all, where the folder has several")
     parser.add_argument("--checkpoint", default=USUAL, help=f"default: {USUAL}")
     parser.add_argument("--orientation", help="of all training scans, such as LPS; scans are then turned to it")
     parser.add_argument("--value", type=_value, action="append", default=[], metavar="NAME=VALUE",

@@ -1,8 +1,8 @@
-"""int8 for an exported network.
+"""int8 for an exported network: `%(prog)s weights/unified SCANS...`
 
 Adds model_int8.xml and .bin, OpenVINO's format, to the folder, and their digests to its card. Quantisation after
-training by NNCF: ranges of activations are those seen on windows of SCANS, biases are corrected. `benchmark
-variants`, in a checkout, measures what it does to labels.
+training by NNCF: ranges of activations are those seen on windows of SCANS, biases are corrected. What it does to
+labels is told by `python -m benchmark variants`.
 """
 
 from __future__ import annotations
