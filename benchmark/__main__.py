@@ -15,14 +15,14 @@ from importlib import import_module
 from inference.errors import VisceraError
 
 PROGRAMS = {
-    "run": "time and memory of every case, each in a start of its own",
+    "run": "time and memory of every case, each in a separate process",
     "scaling": "the same for the sizes of the paper's Table 5, made from one scan",
     "report": "Markdown and an HTML page of runs and scores",
-    "compare": "two results of run: exit code 1 where the new one is worse beyond the spread of both",
-    "versus": "ours and a peer in turn, with the same networks",
-    "parity": "our labels beside nnU-Net's own, from one checkpoint",
+    "compare": "two results of run: exit code 1 if the new one is worse beyond the spread of both",
+    "versus": "Viscera and a peer in turn, with the same networks",
+    "parity": "Viscera's labels beside nnU-Net's own, from one checkpoint",
     "variants": "what precision, windows and plan do to labels and time",
-    "score": "DSC and NSD as FLARE 2023 scores them, of label maps that are there",
+    "score": "DSC and NSD, as FLARE 2023 scores them, of existing label maps",
     "evaluate": "segment labelled scans and score the result",
     "floors": "how fast the networks could be on this machine at best",
     "picture": "label maps over their scan",

@@ -1,4 +1,4 @@
-"""Time and memory of every case by itself, as FLARE measures them: one start a case, by process or by container."""
+"""Time and memory of every case alone, as FLARE measures them: one process or one container per case."""
 
 from __future__ import annotations
 

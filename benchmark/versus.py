@@ -1,4 +1,4 @@
-"""Ours and a peer on the same scans with the same networks, in turn: A B A B, a start of its own each time."""
+"""Viscera and a peer on the same scans with the same networks, in turn: A B A B, each in a separate process."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Measure pairs of each case and print a line for each.
 
-    Raises ValueError where the peer is not to be had, RuntimeError where either program fails.
+    Raises ValueError if the peer is not available, RuntimeError if either program fails.
     """
     found = find_cases(options.cases, Path()).cases
     document: dict[str, Any] = {"format": FORMAT, "version": VERSION, "host": asdict(host()), "peer": options.peer}

@@ -2,7 +2,7 @@
 
     VisceraError                 1  an internal error where nothing more exact fits
     ├── NoInputError             2  the input holds no case
-    ├── DeviceError              3  the device or engine asked for is not to be had
+    ├── DeviceError              3  the device or engine asked for is not available
     ├── InputFolderError         5  the input cannot be opened
     ├── OutputError              7  the output folder cannot be written
     ├── WeightsError             9  weights missing, damaged or not understood

@@ -11,12 +11,20 @@ from pathlib import Path
 
 import pytest
 
+import inference
+from benchmark.__main__ import PROGRAMS
 from inference import errors
 from inference.labels import TABLE
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "weights").glob("*.md")]
+DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "weights").glob("*.md")]
 USAGE = (ROOT / "docs" / "usage.md").read_text()
+
+
+def sections(document: Path) -> set[str]:
+    """What a link may name behind #: headings, as GitHub writes them there."""
+    headings = re.findall(r"^#+ (.*)", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_every_flag_is_documented_and_every_documented_flag_exists() -> None:
@@ -52,11 +60,16 @@ def test_the_label_table_is_that_of_the_code() -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_modules_and_files_that_are_named_exist(document: Path) -> None:
     text = document.read_text()
-    for module in re.findall(r"python -m ([a-z_.]+)", text):
-        assert importlib.util.find_spec(module), module
-    for link in re.findall(r"\]\(([^)#]+)\)", text):
+    for module, program in re.findall(r"python3? -m ([a-z_.]+[a-z])(?: ([a-z][a-z-]*))?", text):
+        assert importlib.util.find_spec(re.sub("^viscera", "inference", module)), module
+        if module == "benchmark" and program:
+            assert program in PROGRAMS, program
+    for link in re.findall(r"\]\(([^)]+)\)", text):
         if not link.startswith("http"):
-            assert (document.parent / link).exists(), link
+            path, _, section = link.partition("#")
+            target = document.parent / path if path else document
+            assert target.exists(), link
+            assert not section or section in sections(target), link
     for target in re.findall(r"^ {4}make ([a-z-]+)", text, re.MULTILINE):
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
 
@@ -71,6 +84,11 @@ def test_every_room_of_inference_has_its_floor() -> None:
             assert f"`{path.name}`" in architecture, place
             room = place.parts[0].removesuffix(".py")
             assert f"inference.{room}" in contract.split("[[")[0], room
+
+
+def test_the_public_names_are_documented() -> None:
+    names = (ROOT / "docs" / "python.md").read_text().split("Public names: ")[1].split(".")[0]
+    assert set(re.findall(r"`(\w+)`", names)) == set(inference.__all__) - {"__version__"}
 
 
 def test_the_program_says_its_own_name_nowhere() -> None:

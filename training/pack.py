@@ -83,7 +83,7 @@ def pack_scan(scan: Scan, packed: Path) -> None:
     if image.shape != labels.shape or not np.allclose(image.affine, labels.affine, atol=1e-3):
         raise ValueError(f"{scan.labels} does not lie on the grid of {scan.image}")
     image, labels = to_lps(image), to_lps(labels)
-    hu, label = np.asarray(image.dataobj).T, np.array(labels.dataobj).T
+    hu, label = np.asarray(image.dataobj).T, np.asarray(labels.dataobj).T.copy()
     spacing = [float(step) for step in image.header.get_zooms()[::-1]]
     if not scan.held_out():
         for organ in DOUBTED.keys() & set(scan.fair):

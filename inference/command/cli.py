@@ -65,9 +65,7 @@ def parse(arguments: Sequence[str | Path] | None = None) -> Request:
     add("--device", choices=DEVICES, default="auto", help="default: cuda if available")
     add("--engine", choices=("auto", *ENGINES), default="auto", help="what runs the networks")
     add("--plan", choices=tuple(WAYS), help="windows: only where the abdomen is, or all (default: as the networks say)")
-    add(
-        "--step", type=_step, default=0.5, metavar="SHARE", help="distance of windows, share of the patch (default 0.5)"
-    )
+    add("--step", type=_step, default=0.5, metavar="SHARE", help="distance of windows as a share of the patch (0.5)")
     add(
         "--precision",
         choices=PRECISIONS,
@@ -87,11 +85,17 @@ def parse(arguments: Sequence[str | Path] | None = None) -> Request:
     add("--resume", action="store_true", help="skip cases whose label map was made from the same scan in the same way")
     add("--accept-intensities", action="store_true", help="segment even what cannot be CT in HU, with a warning")
     add("--on-error", choices=("skip", "empty"), default="skip", help="a failed case: no label map, or an empty one")
-    add("--timeout", type=_seconds, default=600.0, metavar="S", help="seconds without progress: a case fails (600)")
+    add(
+        "--timeout",
+        type=_seconds,
+        default=600.0,
+        metavar="S",
+        help="seconds without progress after which a case fails (600)",
+    )
     add("--threads", type=_count, metavar="N", help="processors to use (default: all that this process may)")
     add("--json", type=_path, metavar="FILE", help="write one record per case: times, memory, windows, warnings")
-    add("--no-sidecar", dest="sidecar", action="store_false", help="write no X.json beside X.nii.gz, no summary.json")
-    add("--hash-names", action="store_true", help="names of files as a hash in logs and records")
+    add("--no-sidecar", dest="sidecar", action="store_false", help="write no X.json and no summary.json")
+    add("--hash-names", action="store_true", help="write file names as hashes in logs and records")
     add("--version", action="version", version=f"{PROGRAM} {__version__}")
     given = parser.parse_args(None if arguments is None else [os.fspath(one) for one in arguments])
     return Request(

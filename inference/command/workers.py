@@ -55,7 +55,7 @@ class Lost:
         peak = f" after {self.peak_mb:.0f} MB of memory" if self.peak_mb else ""
         if self.code >= 0:
             return f"ended with code {self.code}{peak}: a library gave up, as where memory runs out"
-        hint = ": there was too little memory, or somebody ended it" if self.memory else ""
+        hint = ": out of memory, or killed by hand" if self.memory else ""
         return f"was ended by {signal.Signals(-self.code).name}{peak}{hint}"
 
 

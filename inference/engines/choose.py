@@ -83,7 +83,8 @@ def choose(device: str, engine: str, precision: str, cards: Sequence[Card] = ())
         raise DeviceError(f"precision int8 was asked for, but network {without} has none: "
                           f"python -m {__package__.partition('.')[0]}.export.quantize makes it")  # fmt: skip
     elif precision not in possible:
-        raise DeviceError(f"precision {precision} was asked for, but this CPU has none of {CPU_FLAGS[precision]}")
+        flags = ", ".join(CPU_FLAGS[precision])
+        raise DeviceError(f"precision {precision} was asked for, but this CPU has none of {flags}")
     return Choice(device, engine, precision, tuple(why))
 
 

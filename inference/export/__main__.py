@@ -1,4 +1,4 @@
-"""`python -m inference.export MODEL_FOLDER OUT`: see convert."""
+"""The program that exports a checkpoint: see convert."""
 
 from .convert import main
 

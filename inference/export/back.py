@@ -1,6 +1,6 @@
 """An exported network -> an nnU-Net v2 result folder, so that nnU-Net's own predictor runs the same network.
 
-    python -m inference.export.back weights/organ OUT_FOLDER
+    %(prog)s weights/organ OUT_FOLDER
 
 writes OUT_FOLDER/{plans.json, dataset.json, fold_0/checkpoint_final.pth}. The network's folder keeps the plans and the
 dataset that it was exported with. It does not keep the axes of test-time mirroring: the checkpoint allows none. If

@@ -1,7 +1,5 @@
 """A result folder of nnU-Net v2 -> model.onnx, model_f16.onnx and card.json.
 
-    python -m inference.export MODEL_FOLDER weights/organ [--fold 0] [--orientation LPS] [--value tumor=14]
-
 Takes any 3D PlainConvUNet or ResidualEncoderUNet of one CT channel with nnU-Net's default preprocessing. Every
 installed engine then runs one patch; a mismatch leaves nothing behind. If float16 holds every weight exactly, both
 graphs share one file of float16 weights. plans.json and dataset.json stay beside the card, for the way back.

@@ -1,4 +1,4 @@
-"""int8 for an exported network: `python -m inference.export.quantize weights/unified SCANS...`
+"""int8 for an exported network: `%(prog)s weights/unified SCANS...`
 
 Adds model_int8.xml and .bin, OpenVINO's format, to the folder, and their digests to its card. Quantisation after
 training by NNCF: ranges of activations are those seen on windows of SCANS, biases are corrected. What it does to

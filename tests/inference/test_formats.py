@@ -65,6 +65,7 @@ def test_the_flag() -> None:
             parse(["in", "out", "--format", wrong])
 
 
+@pytest.mark.slow
 def test_both_formats_are_written_and_resumed_together(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
     out, every = tmp_path / "out", ("--weights", tiny_weights, "--resume")
     both = (*every, "--format", "nii.gz,seg.nrrd")

@@ -23,6 +23,6 @@ def test_whoever_changes_labels_raises_their_version(tmp_path: Path) -> None:
     found, held = (np.asarray(nib.load(path).dataobj) for path in (tmp_path / "HCC_048.nii.gz", HELD))
     changed = float(np.mean(found != held))
     assert changed <= MOST, (
-        f"{100 * changed:.3f} % of the sample's labels changed: raise sidecar.LABELS, say so in CHANGELOG.md under "
+        f"{100 * changed:.3f} % of the sample's labels changed: raise version.LABELS, say so in CHANGELOG.md under "
         f"Labels, and copy the new label map to {HELD.name}"
     )

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from training.pack import VALIDATION, find_scans, pack, real_shares
+from training.pack import VALIDATION, doubtful, find_scans, pack, real_shares
 from training.packed import ENDING, Spec, read_packed, read_spec, write_packed, write_spec
 
 
@@ -135,3 +135,14 @@ def test_scans_of_any_orientation_are_packed_alike(
     lps, ras = (read_packed(tmp_path / "kit" / "packed" / f"{name}{ENDING}") for name in ("lps", "ras"))
     assert lps.spacing == ras.spacing == (3.0, 2.0, 1.5)
     assert np.array_equal(lps.codes, ras.codes) and np.array_equal(lps.label, ras.label)
+
+
+def test_soft_tissue_about_a_doubted_organ_is_unknown() -> None:
+    hu, label = np.full((3, 9, 9), 40.0), np.zeros((3, 9, 9), np.uint8)
+    label[:, 4, 4], label[:, 4, 6], hu[:, 2, 4] = 4, 1, -100
+    mask = doubtful(hu, label, 4, 4.0, (5.0, 2.0, 2.0))
+    assert mask[1, 4, 2] and mask[1, 5, 5]
+    assert not mask[1, 4, 6] and not mask[1, 4, 4], "what has a label keeps it"
+    assert not mask[1, 2, 4], "fat is no organ"
+    assert not mask[1, 4, 1] and mask[0, 4, 2], "6 mm away; the organ is in each plane"
+    assert not doubtful(hu, label, 9, 4.0, (5.0, 2.0, 2.0)).any()
