@@ -17,15 +17,22 @@ from .scan import Grid, Scan, Spacing, check_axes, check_extent
 MATRIX = 256  # pixels that a scanner's planes have along a side at least
 
 
-def scan_of(voxels: Any, spacing: Any, orientation: Any) -> Scan:
-    """A scan of an array (z, y, x), three lengths (z, y, x) in mm and three letters; nothing is checked but their kind.
+def scan_of(voxels: Any, spacing: Any = None, orientation: Any = None, affine: Any = None) -> Scan:
+    """A scan of an array (z, y, x); nothing is checked but the kind of the arguments.
 
+    spacing, orientation  three lengths (z, y, x) in mm, and three letters; or instead
+    affine                (4, 4) from voxel index (x, y, z) to mm, RAS
     Raises ValueError.
     """
     array = _array(voxels)
-    if not isinstance(orientation, str):
-        raise ValueError(f'orientation {orientation!r} is not a string of three letters, such as "LPS"')
-    return Scan((array,), Grid.of(array.shape, _three_lengths(spacing), orientation))
+    if affine is None:
+        if not isinstance(orientation, str):
+            raise ValueError(f'orientation {orientation!r} is not a string of three letters, such as "LPS"')
+        return Scan((array,), Grid.of(array.shape, _three_lengths(spacing), orientation))
+    if spacing is not None or orientation is not None:
+        raise ValueError("an affine holds the spacing and the orientation: give either it or these two")
+    z, y, x = array.shape
+    return Scan((array,), Grid((z, y, x), _affine(affine)))
 
 
 def checked_scan(scan: Scan, accept: bool) -> Scan:
@@ -66,7 +73,7 @@ def _array(voxels: Any) -> np.ndarray:
     if module == "nibabel":
         raise ValueError(
             f"{expected}, not a nibabel {type(voxels).__name__}, whose axes are (x, y, z): "
-            'use np.asarray(image.dataobj).T and orientation="".join(nibabel.aff2axcodes(image.affine))'
+            "use np.asarray(image.dataobj).T and affine=image.affine"
         )
     if module == "SimpleITK":
         raise ValueError(f"{expected}, not a SimpleITK {type(voxels).__name__}: SimpleITK.GetArrayFromImage gives one")
@@ -82,6 +89,19 @@ def _array(voxels: Any) -> np.ndarray:
         given = "one of shape" if array.ndim else f"a {type(voxels).__name__}, which has the shape"
         raise ValueError(f"{expected}, not {given} {array.shape}")
     return array
+
+
+def _affine(given: Any) -> np.ndarray:
+    try:
+        affine = np.asarray(given)
+    except Exception:
+        affine = np.empty(0)
+    if affine.shape != (4, 4) or affine.dtype.kind not in "iuf":
+        raise ValueError("affine is not a matrix of 4 x 4 numbers, from voxel index (x, y, z) to mm")
+    affine = affine.astype(np.float64)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) == 0 or affine[3].tolist() != [0, 0, 0, 1]:
+        raise ValueError(f"affine {affine.tolist()} maps no volume: its last row is 0, 0, 0, 1, its axes span one")
+    return affine
 
 
 def _three_lengths(spacing: Any) -> Spacing:

@@ -69,18 +69,21 @@ class Predictor:
         """A way that takes less memory than the predictor's own; None if there is none for its networks."""
         return smaller_way(self.cards, self.way)
 
-    def __call__(self, voxels: Any, spacing: Any, orientation: str) -> np.ndarray:
+    def __call__(
+        self, voxels: Any, spacing: Any = None, orientation: str | None = None, *, affine: Any = None
+    ) -> np.ndarray:
         """Labels (z, y, x) uint8 of a CT in HU.
 
         voxels       (z, y, x): an array of real numbers, or what NumPy makes one of; never written to
         spacing      (z, y, x) mm: three numbers
         orientation  three letters for the axes x, y, z: the side of the patient towards which the index grows. What
                      DICOM stores is "LPS"; arrays out of nibabel, which are (x, y, z), are often "RAS"
+        affine       instead of these two: (4, 4) from voxel index (x, y, z) to mm, RAS, as nibabel has it
 
         What is odd is a ScanWarning each. Raises ScanError, which is a ValueError, where this is no CT in HU or none
         of an abdomen, and ValueError where an argument is of another kind.
         """
-        labels, record = self.segment(scan_of(voxels, spacing, orientation))
+        labels, record = self.segment(scan_of(voxels, spacing, orientation, affine))
         for text in record.warnings:
             warnings.warn(text, ScanWarning, stacklevel=2)
         return labels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import inference
 from inference.options import ENGINES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,6 +62,19 @@ def test_a_run_imports_its_engine_and_no_other(
     assert engine in names
     assert not names & (set(ENGINES) - {engine})
     assert not names & {"SimpleITK", "nnunetv2", "training"}  # nibabel takes SciPy where it is installed
+
+
+def test_public_names_are_sorted_and_there_and_typed() -> None:
+    assert inference.__all__ == sorted(inference.__all__)
+    assert set(inference.__all__) <= set(dir(inference))
+    for name in inference.__all__:
+        assert getattr(inference, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'predict'"):
+        inference.predict  # noqa: B018
+    tree = ast.parse(Path(inference.__file__).read_text())
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 1]
+    typed = {alias.name for node in imports for alias in node.names}  # what type checkers see
+    assert typed == set(inference.__all__)
 
 
 @pytest.mark.slow

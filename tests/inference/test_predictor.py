@@ -235,6 +235,38 @@ def test_orientation_that_is_not_three_letters(orientation: Any, predictor: Pred
         predictor(blob, SPACING, orientation)
 
 
+def test_an_affine_stands_for_spacing_and_orientation(
+    predictor: Predictor, blob: np.ndarray, expected: np.ndarray, save_scan: Callable[..., Path], tmp_path: Path
+) -> None:
+    """As nibabel gives both, and turned: the labels lie as the voxels do."""
+    image = nib.load(save_scan(tmp_path / "x.nii.gz", blob, SPACING))
+    assert np.array_equal(predictor(np.asarray(image.dataobj).T, affine=image.affine), expected)
+    turned = nib.as_closest_canonical(image)
+    labels = predictor(np.asarray(turned.dataobj).T, affine=turned.affine.tolist())
+    assert np.array_equal(labels, expected[:, ::-1, ::-1])
+
+
+@pytest.mark.parametrize(
+    "affine",
+    [3, "RAS", np.eye(3), np.zeros((4, 4)), np.full((4, 4), np.nan), np.ones((4, 4)), np.eye(4).T * 1j, [[1], [2, 3]],
+     np.diag([2, 2, 3, 2])],
+    ids=repr,
+)  # fmt: skip
+def test_an_affine_that_is_none(affine: Any, predictor: Predictor, blob: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="^affine (is not a matrix of 4 x 4 numbers|.* maps no volume)"):
+        predictor(blob, affine=affine)
+
+
+def test_where_voxels_lie_is_said_once(predictor: Predictor, blob: np.ndarray) -> None:
+    for more in ({"spacing": SPACING}, {"orientation": "LPS"}):
+        with pytest.raises(ValueError, match="give either it or these two"):
+            predictor(blob, affine=np.diag([2, 2, 3, 1]), **more)
+    with pytest.raises(ValueError, match="orientation None"):
+        predictor(blob, SPACING)
+    with pytest.raises(ValueError, match="spacing None"):
+        predictor(blob, orientation="LPS")
+
+
 # --- arguments
 
 
