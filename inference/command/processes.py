@@ -24,7 +24,7 @@ from .worker import serve
 
 if TYPE_CHECKING:
     import socket
-    import subprocess
+    import subprocess  # nosec B404
 
 KILL: signal.Signals | None = getattr(signal, "SIGKILL", None)  # not on Windows
 PIECE = 1 << 16
@@ -109,7 +109,7 @@ def _fork(options: Options, others: Iterable[Process]) -> Process:
 def _launch(options: Options) -> Process:
     """The modules come from where this process has its own, whatever its `__main__` is: nothing has to guard it."""
     import socket  # these take 10 ms, and a fork does without them
-    import subprocess
+    import subprocess  # nosec B404
     from threading import Thread
 
     program = f"import sys; sys.path[:] = {sys.path!a}; from {serve.__module__} import main; main()"
@@ -118,7 +118,8 @@ def _launch(options: Options) -> Process:
         more["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP  # Ctrl-C is not for it
     pipe = subprocess.PIPE
     with held():
-        started = subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, bufsize=0, **more)
+        command = [sys.executable, "-c", program]  # our own words: no file and no argument of the user's is in it
+        started = subprocess.Popen(command, stdin=pipe, stdout=pipe, bufsize=0, **more)  # nosec B603
     assert started.stdin and started.stdout
     pumped, answers = socket.socketpair()  # Windows cannot wait for several pipes, but for sockets
     Thread(target=_pump, args=(started.stdout, pumped), daemon=True).start()
