@@ -31,10 +31,12 @@ def segment_file(
     predictor: Predictor, scan: str | Path, outputs: str | Path, formats: Sequence[str] = FORMATS[:1]
 ) -> Record:
     """Segment a file, or the folder of a DICOM series, to OUTPUTS/X.nii.gz. Nothing is raised: the record says how it
-    went. No record is written beside the labels.
+    went. No record is written beside the labels. The folder is made if it is missing.
 
     formats  of the label map: "nii.gz", "seg.nrrd" or both
     """
+    with suppress(OSError):  # if it cannot be made, writing says so
+        Path(outputs).mkdir(parents=True, exist_ok=True)
     name = case_of(Path(scan).name)
     labels, *also = (labels_file(Path(outputs), name, kind) for kind in formats)
     return run_case(predictor, Case(name, Path(scan), labels, also=tuple(also)))
