@@ -37,7 +37,7 @@ from training.losses import deep_loss, disagreement
 from training.packed import ENDING, SPEC, Spec, read_packed, read_spec
 from training.plans import STUDENTS
 from training.settings import Settings, Shape, Size
-from training.unet import DEEP, State, UNet, folded, read_tensors
+from training.unet import DEEP, State, UNet, folded, read_tensors, unfold
 from training.validation import validate
 
 CHANNELS = len(OUTPUTS["unified"])
@@ -70,13 +70,22 @@ class Trainer:
         self._began = time.monotonic()
 
     def start_from(self, path: Path) -> None:
-        """Take the weights of an earlier run's bn.pt. Raises ValueError if they are not this student's."""
-        stored: State = read_tensors(path, self.device)
-        own = {(name, value.shape) for name, value in _numbers(self.network)}
+        """Take the weights of an earlier run's bn.pt; or of a plain.pt, or the checkpoint that inference.export.back
+        makes of an exported network, whose norms are then made anew. Raises ValueError if they are not this student's.
+        """
+        stored = read_tensors(path, self.device)
+        own = dict(_numbers(self.network))
+        if "network_weights" in stored:  # a checkpoint names each weight several times
+            stored = {name: value for name, value in stored["network_weights"].items() if name in folded(own)}
         given = {(name, getattr(value, "shape", None)) for name, value in stored.items()}
-        if odd := sorted(name for name, _ in own ^ given):
+        if given == _shapes(folded(own)):
+            batches = (self._for_norms(number) for number in range(self.settings.norm_batches))
+            unfold(self.network, stored, batches)
+            self.network.train()
+        elif odd := sorted(name for name, _ in _shapes(own) ^ given):
             raise ValueError(f"{path} is not the bn.pt of this student: {odd[0]} is missing or has another shape")
-        self.network.load_state_dict(stored, strict=False)
+        else:
+            self.network.load_state_dict(stored, strict=False)
         self._average_from_here()
 
     def run(self) -> None:
@@ -172,13 +181,17 @@ class Trainer:
             norm.momentum = None
         with torch.no_grad(), self._autocast():
             for number in range(self.settings.norm_batches):
-                chance = Chance.seeded(self.device, self.settings.seed, self.steps, number)
-                size = self._size(chance.rng, "norms")
-                self.network(_laid(self.patches.batch(chance, self.settings.shape(size), size.count)[0]))
+                self.network(self._for_norms(number))
         self.frozen = True
         self._keep_frozen()
         self._average_from_here()
         print(f"norms frozen at step {self.steps}", flush=True)
+
+    def _for_norms(self, number: int) -> Tensor:
+        """A batch of images on which the norms' statistics are taken."""
+        chance = Chance.seeded(self.device, self.settings.seed, self.steps, number)
+        size = self._size(chance.rng, "norms")
+        return _laid(self.patches.batch(chance, self.settings.shape(size), size.count)[0])
 
     def _keep_frozen(self) -> None:
         if self.frozen:
@@ -264,6 +277,10 @@ def _numbers(network: UNet) -> list[tuple[str, Tensor]]:
     return [(name, value) for name, value in network.state_dict().items() if value.is_floating_point()]
 
 
+def _shapes(state: State) -> set[tuple[str, torch.Size]]:
+    return {(name, value.shape) for name, value in state.items()}
+
+
 def _laid(image: Tensor) -> Tensor:
     return image.contiguous(memory_format=LAID)
 
@@ -285,7 +302,12 @@ def _arguments() -> argparse.Namespace:
     budget = parser.add_mutually_exclusive_group(required=True)
     budget.add_argument("--minutes", type=float)
     budget.add_argument("--steps", type=int)
-    parser.add_argument("--start", type=Path, metavar="BN.PT", help="weights to begin with")
+    parser.add_argument(
+        "--start",
+        type=Path,
+        metavar="BN.PT",
+        help="weights to begin with; plain.pt and checkpoints without norms do as well",
+    )
     parser.add_argument("--spec", type=Path, help=f"default: {SPEC} in PACKED")
     names = sorted(name for name, student in STUDENTS.items() if not student.norms)
     parser.add_argument("--student", choices=names, default="near_isotropic")

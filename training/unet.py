@@ -6,6 +6,7 @@ Its parameters are named as PlainConvUNet names them, so that `folded` gives a f
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,41 @@ def folded(state: State) -> State:
         elif ".norm." not in name:
             plain[name] = value.float()
     return plain
+
+
+@torch.no_grad()
+def unfold(network: UNet, plain: State, batches: Iterable[Tensor]) -> None:
+    """Give `network` parameters without norms, and norms that change nothing: the way back from `folded`.
+
+    The norms' statistics are those of `batches` (b, 1, z, y, x), so that training can go on with those of its own.
+    """
+    network.load_state_dict({name: value.float() for name, value in plain.items()}, strict=False)
+    norms = network.norms()
+    sums = [torch.zeros((3, norm.num_features), dtype=torch.float64, device=norm.weight.device) for norm in norms]
+    for norm in norms:
+        norm.reset_parameters()
+        norm.get_buffer("running_var").sub_(EPS)
+        norm.eval()
+
+    def look(seen: Tensor) -> Callable[[nn.Module, tuple[Tensor]], None]:
+        def at(_: nn.Module, inputs: tuple[Tensor]) -> None:
+            value = inputs[0].double()
+            axes = (0, 2, 3, 4)
+            seen.add_(torch.stack([value.sum(axes), (value**2).sum(axes), torch.ones_like(value).sum(axes)]))
+
+        return at
+
+    hooks = [norm.register_forward_pre_hook(look(seen)) for norm, seen in zip(norms, sums, strict=True)]
+    for batch in batches:
+        network(batch)
+    for norm, hook, (first, second, count) in zip(norms, hooks, sums, strict=True):
+        hook.remove()
+        mean = first / count
+        variance = (second / count - mean**2).clamp(min=0)
+        norm.get_buffer("running_mean").copy_(mean)
+        norm.get_buffer("running_var").copy_(variance)
+        norm.weight.copy_((variance + EPS).sqrt())
+        norm.bias.copy_(mean)
 
 
 def read_tensors(path: Path, device: torch.device) -> dict[str, Any]:
