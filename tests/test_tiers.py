@@ -28,7 +28,17 @@ def test_marked(): exec(BUSY)
 @pytest.mark.slow
 def test_an_unmarked_test_that_takes_long_fails(tmp_path: Path) -> None:
     (tmp_path / "test_some.py").write_text(TESTS)
-    command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-o", "most_seconds=0.6", "-q"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "tests.conftest",
+        "-o",
+        "most_seconds=0.6",
+        "-q",
+        "-rN",
+    ]  # -rN: without a summary that repeats
     done = subprocess.run([*command, tmp_path], capture_output=True, text=True, check=False, cwd=ROOT)
     assert "2 failed, 2 passed" in done.stdout, done.stdout + done.stderr
     assert done.stdout.count("of processor time: make it smaller, or mark it slow") == 2

@@ -61,7 +61,7 @@ def test_the_shipped_network_on_the_sample(tmp_path: Path) -> None:
     result_folder(ROOT / "weights" / "unified", tmp_path / "model")
     sample = nib.load(ROOT / "docs" / "sample" / "HCC_048_0000.nii.gz")
     scan = tmp_path / "x_0000.nii.gz"
-    nib.save(sample.slicer[10:215, 25:160], scan)  # without its edges two windows see it, and not four
+    nib.save(sample.slicer[30:195, 25:160], scan)  # without its edges one window sees it; the tiny network has many
     done = parity(tmp_path / "model", scan)
     assert done.returncode == 0, done.stdout + done.stderr
     assert all(f" {label}: " in done.stdout for label in range(1, 14))  # no tumour is found there
