@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from training.chance import Chance, shape_of
 from training.contents import with_bile, with_bowel, with_contents, with_perfusion
 from training.labels import IGNORE, ORGANS, RARE, TUMOR
 from training.packed import AIR, LOW, STEP, Packed
@@ -31,28 +32,6 @@ _LIVER, _RIGHT_KIDNEY, _SPLEEN, _PANCREAS, _STOMACH, _LEFT_KIDNEY = (
 )
 HOSTS = (_LIVER, _LIVER, _LIVER, _LIVER, _RIGHT_KIDNEY, _LEFT_KIDNEY, _SPLEEN, _PANCREAS, _STOMACH)
 ROOMY = (_LIVER, _RIGHT_KIDNEY, _LEFT_KIDNEY)  # hosts of lesions of up to 45 mm in radius, others of 25
-
-
-@dataclass(frozen=True)
-class Chance:
-    """Random numbers: NumPy's for the few that describe a patch, PyTorch's for noise, made where it is needed."""
-
-    rng: np.random.Generator
-    noise: torch.Generator
-
-    @classmethod
-    def seeded(cls, device: torch.device, *seed: int) -> Chance:
-        rng = np.random.default_rng(seed)
-        return cls(rng, torch.Generator(device).manual_seed(int(rng.integers(2**63))))
-
-    def normal(self, shape: Sequence[int]) -> Tensor:
-        return torch.randn(tuple(shape), generator=self.noise, device=self.noise.device)
-
-    def field(self, shape: Shape, cells: Sequence[int]) -> Tensor:
-        """Smooth noise (1, 1, z, y, x) of unit variance with about `cells` bumps along each axis."""
-        knots = self.normal((1, 1, *(max(count, 2) + 2 for count in cells)))
-        smooth = F.interpolate(knots, size=shape, mode="trilinear", align_corners=True)
-        return smooth / smooth.std().clamp(min=1e-3)
 
 
 class Volume:
@@ -155,11 +134,6 @@ def blur(x: Tensor, sigma: float) -> Tensor:
     return x
 
 
-def _cells(shape: Shape, spacing: Spacing, length: float) -> list[int]:
-    """How often `length` mm go into a patch, along each axis."""
-    return [int(size * step / length) for size, step in zip(shape, spacing, strict=True)]
-
-
 def _warped(chance: Chance, centre: np.ndarray, shape: Shape, spacing: Spacing) -> Tensor:
     """(z, y, x, 3) mm in the scan of a patch about `centre`: turned, scaled and bent at random."""
     rng, device = chance.rng, chance.noise.device
@@ -174,7 +148,7 @@ def _warped(chance: Chance, centre: np.ndarray, shape: Shape, spacing: Spacing) 
     if rng.random() < 0.5:
         amplitude = rng.uniform(1, 5)
         for axis in range(3):
-            where[..., axis] += amplitude * chance.field(shape, _cells(shape, spacing, 50))[0, 0]
+            where[..., axis] += amplitude * chance.grain(shape, 50, spacing)[0, 0]
     turned = where.view(-1, 3) @ torch.tensor(matrix.T, dtype=torch.float32, device=device)
     return turned.view(*shape, 3) + torch.tensor(centre, dtype=torch.float32, device=device)
 
@@ -210,7 +184,8 @@ def with_lesions(chance: Chance, hu: Tensor, label: Tensor, spacing: Spacing) ->
         picked = np.unravel_index(int(voxels[rng.integers(len(voxels))]), hu.shape[2:])
         centre = [int(index) for index in picked]
         radius = float(np.exp(rng.uniform(np.log(4), np.log(45 if host in ROOMY else 25))))
-        reach = _reach(chance, hu, centre, radius, spacing)
+        radii = [radius * rng.uniform(0.75, 1.3) for _ in range(3)]
+        reach = chance.lump(hu, centre, radii, 0.18, radius + 8, spacing)
         inside = ((1 - reach) * radius / 2.5).clamp(0, 1) * ((label == host) | (label == TUMOR))
         hu = hu + inside * _difference(chance, reach, radius, level, cyst, spacing)
         if not cyst:
@@ -218,29 +193,16 @@ def with_lesions(chance: Chance, hu: Tensor, label: Tensor, spacing: Spacing) ->
     return hu, label
 
 
-def _reach(chance: Chance, hu: Tensor, centre: Sequence[int], radius: float, spacing: Spacing) -> Tensor:
-    """Distance from `centre` over a lesion's own, irregular radius; 1 at its edge; shaped as `hu`."""
-    shape: Shape = (hu.shape[2], hu.shape[3], hu.shape[4])
-    squared = torch.zeros_like(hu)
-    for axis, (size, middle, step) in enumerate(zip(shape, centre, spacing, strict=True)):
-        along = (torch.arange(size, device=hu.device) - middle).float() * step
-        along = (along / (radius * chance.rng.uniform(0.75, 1.3))) ** 2
-        squared = squared + along.view([-1 if other == axis else 1 for other in range(3)])
-    rough = chance.field(shape, [max(2, count) for count in _cells(shape, spacing, radius + 8)])
-    return squared.sqrt() + 0.18 * rough
-
-
 def _difference(chance: Chance, reach: Tensor, radius: float, level: float, cyst: bool, spacing: Spacing) -> Tensor:
     """HU by which a lesion differs from its host, whose median is `level`."""
     rng = chance.rng
-    shape: Shape = (reach.shape[2], reach.shape[3], reach.shape[4])
     if cyst:  # water
         return torch.full_like(reach, rng.uniform(0, 18) - level)
     darker = rng.random() < 0.75
     contrast = -rng.uniform(12, 65) if darker else rng.uniform(12, 50)
     dead = -rng.uniform(0, 50) if radius > 12 and rng.random() < 0.5 else 0.0  # necrosis in the middle
     core = ((0.55 - reach) * radius / 4).clamp(0, 1) * dead
-    return contrast + core + 6 * chance.field(shape, _cells(shape, spacing, 12))
+    return contrast + core + 6 * chance.grain(shape_of(reach), 12, spacing)
 
 
 def _scanned(chance: Chance, hu: Tensor) -> Tensor:

@@ -8,18 +8,14 @@ bowel, which has no label, with all of these; livers and spleens that enhance un
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from training.chance import Chance, shape_of
 from training.labels import ORGANS
-
-if TYPE_CHECKING:
-    from training.augment import Chance
-    from training.settings import Shape, Spacing
+from training.settings import Spacing
 
 _LIVER, _SPLEEN, _GALLBLADDER, _STOMACH, _DUODENUM = (
     ORGANS[name] for name in ("liver", "spleen", "gallbladder", "stomach", "duodenum")
@@ -39,7 +35,9 @@ def with_contents(chance: Chance, hu: Tensor, label: Tensor, spacing: Spacing) -
     lumen = _lumen(label, organs, rng.uniform(1.5, 4.5), spacing)
     if float(lumen.sum()) < LEAST:
         return hu
-    wall = rng.uniform(30, 105) + 4 * _grain(chance, hu, 10, spacing)  # else the old contents would shine as a rim
+    wall = rng.uniform(30, 105) + 4 * chance.grain(
+        shape_of(hu), 10, spacing
+    )  # else the old contents would shine as a rim
     hu = torch.lerp(hu, wall, _lumen(label, organs, 0.0, spacing))
     return torch.lerp(hu, _content(chance, lumen, spacing), lumen)
 
@@ -51,9 +49,9 @@ def with_bile(chance: Chance, hu: Tensor, label: Tensor, spacing: Spacing) -> Te
     if float(lumen.sum()) < LEAST:
         return hu
     bile = torch.full_like(hu, rng.uniform(-5, 30) if rng.random() < 0.7 else rng.uniform(40, 250))
-    bile = bile + 3 * _grain(chance, hu, 8, spacing)
+    bile = bile + 3 * chance.grain(shape_of(hu), 8, spacing)
     if rng.random() < 0.35:
-        bile = bile + (_grain(chance, hu, rng.uniform(5, 12), spacing) > 1.3) * rng.uniform(50, 500)
+        bile = bile + (chance.grain(shape_of(hu), rng.uniform(5, 12), spacing) > 1.3) * rng.uniform(50, 500)
     return torch.lerp(hu, bile, lumen)
 
 
@@ -65,16 +63,12 @@ def with_bowel(chance: Chance, hu: Tensor, label: Tensor, spacing: Spacing) -> T
     if len(voxels) < LEAST:
         return hu
     for _ in range(int(rng.integers(1, 5))):
-        centre = np.unravel_index(int(voxels[rng.integers(len(voxels))]), hu.shape[2:])
+        centre = [int(at) for at in np.unravel_index(int(voxels[rng.integers(len(voxels))]), hu.shape[2:])]
         radius = float(np.exp(rng.uniform(np.log(7), np.log(24))))
         long = rng.integers(3)
-        squared = torch.zeros_like(hu)
-        for axis, (size, middle, step) in enumerate(zip(hu.shape[2:], centre, spacing, strict=True)):
-            reach = radius * (rng.uniform(1.0, 3.0) if axis == long else rng.uniform(0.8, 1.2))
-            along = ((torch.arange(size, device=hu.device) - int(middle)).float() * step / reach) ** 2
-            squared = squared + along.view([-1 if other == axis else 1 for other in range(3)])
-        rough = squared.sqrt() + 0.2 * _grain(chance, hu, radius + 8, spacing)
-        loop = ((1 - rough) * radius / 2.5).clamp(0, 1) * free
+        radii = [radius * (rng.uniform(1.0, 3.0) if axis == long else rng.uniform(0.8, 1.2)) for axis in range(3)]
+        reach = chance.lump(hu, centre, radii, 0.2, radius + 8, spacing)
+        loop = ((1 - reach) * radius / 2.5).clamp(0, 1) * free
         if float(loop.sum()) >= LEAST:
             hu = torch.lerp(hu, _content(chance, loop, spacing), loop)
     return hu
@@ -84,7 +78,9 @@ def with_perfusion(chance: Chance, hu: Tensor, label: Tensor, spacing: Spacing) 
     """`hu` with regions of liver or spleen brighter or darker than the rest, as early phases and fat make them."""
     rng = chance.rng
     organ = _LIVER if rng.random() < 0.7 else _SPLEEN
-    region = torch.sigmoid(rng.uniform(2, 8) * (_grain(chance, hu, rng.uniform(15, 60), spacing) - rng.uniform(0, 1)))
+    region = torch.sigmoid(
+        rng.uniform(2, 8) * (chance.grain(shape_of(hu), rng.uniform(15, 60), spacing) - rng.uniform(0, 1))
+    )
     return hu + rng.choice([-1.0, 1.0]) * rng.uniform(6, 32) * region * (label == organ)
 
 
@@ -107,7 +103,7 @@ def _content(chance: Chance, lumen: Tensor, spacing: Spacing) -> Tensor:
     rng = chance.rng
     content = _one_content(chance, lumen, spacing)
     if rng.random() < 0.35:
-        beside = torch.sigmoid(6 * _grain(chance, lumen, rng.uniform(15, 50), spacing))
+        beside = torch.sigmoid(6 * chance.grain(shape_of(lumen), rng.uniform(15, 50), spacing))
         content = torch.lerp(content, _one_content(chance, lumen, spacing), beside)
     if rng.random() < 0.4:
         filled = lumen.sum((0, 1, 2, 4)).cumsum(0)  # from the front: the patient lies on the back
@@ -122,19 +118,13 @@ def _one_content(chance: Chance, lumen: Tensor, spacing: Spacing) -> Tensor:
     if kind == "gas":
         return torch.full_like(lumen, GAS)
     if kind == "water":
-        return rng.uniform(-5, 28) + 3 * _grain(chance, lumen, 10, spacing)
+        return rng.uniform(-5, 28) + 3 * chance.grain(shape_of(lumen), 10, spacing)
     if kind == "contrast":
         level = np.exp(rng.uniform(np.log(110), np.log(600)))
-        return level * (1 + rng.uniform(0, 0.2) * _grain(chance, lumen, 25, spacing))
+        return level * (1 + rng.uniform(0, 0.2) * chance.grain(shape_of(lumen), 25, spacing))
     if kind == "tissue":
-        return rng.uniform(30, 110) + rng.uniform(4, 25) * _grain(chance, lumen, rng.uniform(5, 12), spacing)
-    food = rng.uniform(0, 90) + rng.uniform(10, 50) * _grain(chance, lumen, rng.uniform(5, 12), spacing)
+        return rng.uniform(30, 110) + rng.uniform(4, 25) * chance.grain(shape_of(lumen), rng.uniform(5, 12), spacing)
+    food = rng.uniform(0, 90) + rng.uniform(10, 50) * chance.grain(shape_of(lumen), rng.uniform(5, 12), spacing)
     if rng.random() < 0.5:  # bubbles
-        food = torch.where(_grain(chance, lumen, 6, spacing) > rng.uniform(1.2, 2.2), GAS / 2, food)
+        food = torch.where(chance.grain(shape_of(lumen), 6, spacing) > rng.uniform(1.2, 2.2), GAS / 2, food)
     return food
-
-
-def _grain(chance: Chance, like: Tensor, length: float, spacing: Spacing) -> Tensor:
-    """Smooth noise of unit variance, shaped as `like`, with bumps of about `length`."""
-    shape: Shape = (like.shape[2], like.shape[3], like.shape[4])
-    return chance.field(shape, [int(size * step / length) for size, step in zip(shape, spacing, strict=True)])

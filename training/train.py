@@ -31,7 +31,8 @@ from torch import Tensor
 
 from inference.machine import computes
 from inference.windows.patches import gaussian
-from training.augment import Chance, Patches, Volume
+from training.augment import Patches, Volume
+from training.chance import Chance
 from training.labels import OUTPUTS, RARE
 from training.losses import deep_loss, disagreement
 from training.packed import ENDING, SPEC, Spec, read_packed, read_spec
@@ -75,10 +76,11 @@ class Trainer:
         """
         stored = read_tensors(path, self.device)
         own = dict(_numbers(self.network))
+        without = folded(own)
         if "network_weights" in stored:  # a checkpoint names each weight several times
-            stored = {name: value for name, value in stored["network_weights"].items() if name in folded(own)}
+            stored = {name: value for name, value in stored["network_weights"].items() if name in without}
         given = {(name, getattr(value, "shape", None)) for name, value in stored.items()}
-        if given == _shapes(folded(own)):
+        if given == _shapes(without):
             batches = (self._for_norms(number) for number in range(self.settings.norm_batches))
             unfold(self.network, stored, batches)
             self.network.train()

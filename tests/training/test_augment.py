@@ -11,7 +11,8 @@ from scipy import ndimage
 torch = pytest.importorskip("torch")
 
 from tests.training.conftest import SPACING, abdomen  # noqa: E402
-from training.augment import HOSTS, Chance, Patches, Volume, blur, with_lesions  # noqa: E402
+from training.augment import HOSTS, Patches, Volume, blur, with_lesions  # noqa: E402
+from training.chance import Chance  # noqa: E402
 from training.labels import IGNORE, TUMOR  # noqa: E402
 from training.packed import ENDING, Packed, read_packed  # noqa: E402
 

@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from training.augment import Chance  # noqa: E402
+from training.chance import Chance  # noqa: E402
 from training.contents import with_bile, with_bowel, with_contents, with_perfusion  # noqa: E402
 from training.labels import ORGANS  # noqa: E402
 
