@@ -400,9 +400,3 @@ def run(options: argparse.Namespace) -> None:
 @contextmanager
 def _nothing() -> Any:
     yield None
-
-
-if __name__ == "__main__":
-    from benchmark.__main__ import old_name
-
-    old_name("gpu")

@@ -10,14 +10,12 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
-from benchmark.process import ROOT, host
+from benchmark.process import host, start
 
 STEP_HU = 10
 
@@ -37,8 +35,8 @@ def build(kit: Path, scans: list[Path]) -> None:
     (kit / "scans").mkdir(parents=True, exist_ok=True)
     for scan in scans:
         shrink(scan, kit / "scans" / scan.name)
-    command = [sys.executable, "-m", "inference", str(kit / "scans"), str(kit / "labels"), "--no-sidecar"]
-    subprocess.run([*command, "--device", "cpu", "--engine", "openvino", "--precision", "f32"], cwd=ROOT, check=True)
+    f32 = ("--device", "cpu", "--engine", "openvino", "--precision", "f32")
+    start(kit / "scans", kit / "labels", "--no-sidecar", *f32)
     (kit / "commit").write_text(f"{host().commit}\n")
 
 
@@ -51,9 +49,3 @@ def run(options: argparse.Namespace) -> None:
     build(options.kit.absolute(), options.scans)
     size = sum(path.stat().st_size for path in options.kit.rglob("*") if path.is_file())
     print(f"{options.kit}: {size / 1e6:.1f} MB")
-
-
-if __name__ == "__main__":
-    from benchmark.__main__ import old_name
-
-    old_name("gpu_kit")

@@ -10,8 +10,6 @@ from typing import Any
 
 from .version import LABELS, __version__
 
-LEFT_OUT = ("unwritten", "_inner")  # of the JSON unless they say something
-
 
 @dataclass
 class Record:
@@ -86,14 +84,15 @@ class Record:
         document: dict[str, Any] = {}
         for one in fields(self):
             value = getattr(self, one.name)
+            if one.name == "_inner" or (one.name == "unwritten" and not value):
+                continue
             if one.name == "windows":
                 document["windows_run"] = sum(windows["run"] for windows in value.values())
                 document["windows_skipped"] = sum(windows["skipped"] for windows in value.values())
             if one.name == "outputs" and "nii.gz" in value:
                 document["output_sha256"] = value["nii.gz"]
-            if (value is not None or one.name == "error") and (value or one.name not in LEFT_OUT):
+            if value is not None or one.name == "error":
                 document[one.name] = value
-        document.pop("_inner", None)
         return document
 
     @classmethod

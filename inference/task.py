@@ -38,8 +38,8 @@ def segment_file(
     with suppress(OSError):  # if it cannot be made, writing says so
         Path(outputs).mkdir(parents=True, exist_ok=True)
     name = case_of(Path(scan).name)
-    labels, *also = (labels_file(Path(outputs), name, kind) for kind in formats)
-    return run_case(predictor, Case(name, Path(scan), labels, also=tuple(also)))
+    files = tuple(labels_file(Path(outputs), name, kind) for kind in formats)
+    return run_case(predictor, Case(name, Path(scan), files))
 
 
 def run_case(predictor: Predictor, case: Case, progress: Progress | None = None, way: Way | None = None) -> Record:

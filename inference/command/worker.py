@@ -59,8 +59,8 @@ def serve(orders: int, answers: int, options: Options) -> int:
     with os.fdopen(orders, encoding="ascii") as lines:
         for line in lines:
             order = json.loads(line)
-            labels, *also = map(Path, order["case"]["outputs"])
-            case = Case(order["case"]["name"], Path(order["case"]["scan"]), labels, also=tuple(also))
+            name, scan, outputs = (order["case"][field] for field in ("name", "scan", "outputs"))
+            case = Case(name, Path(scan), tuple(map(Path, outputs)))
             record = worker.segment(case, Way(**order["way"])) if order["way"] else worker.empty(case)
             send({"record": record.to_json()})
     return 0

@@ -27,21 +27,19 @@ class Case:
 
     name     of the case: the file's name without channel and format
     scan     the file, or the folder of a DICOM series
-    labels   the file to write
+    outputs  the files to write, with the same labels in one format each
     refused  why it is not segmented but fails, a sentence, such as that another scan has this name already
-    also     further files to write, with the same labels in other formats
     """
 
     name: str
     scan: Path
-    labels: Path
+    outputs: tuple[Path, ...]
     refused: str | None = None
-    also: tuple[Path, ...] = ()
 
     @property
-    def outputs(self) -> tuple[Path, ...]:
-        """All files that hold the labels."""
-        return (self.labels, *self.also)
+    def labels(self) -> Path:
+        """The first of the outputs, beside which the record lies."""
+        return self.outputs[0]
 
 
 @dataclass(frozen=True)
@@ -85,8 +83,7 @@ def find_cases(inputs: Path, outputs: Path, names: Sequence[str] = (), formats: 
         refused = None
         if same:  # one would overwrite the other
             refused = f"{shown(scan.name)} is left out: {shown(same[0].scan.name)} has the same case name"
-        labels, *others = (labels_file(outputs, name, kind) for kind in formats)
-        same.append(Case(name, scan, labels, refused, tuple(others)))
+        same.append(Case(name, scan, tuple(labels_file(outputs, name, kind) for kind in formats), refused))
     if names:
         left_out = []
         for name in names:

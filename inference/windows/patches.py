@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ class Patches:
     @property
     def most(self) -> int:
         """Windows of the dense plan."""
-        return len(list(product(*grid(padded(self.shape, self.window), self.window, self.step))))
+        return prod(map(len, grid(padded(self.shape, self.window), self.window, self.step)))
 
     def plan(self) -> Plan:
         """Corners are those of the padded volume."""
