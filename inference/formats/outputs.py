@@ -22,6 +22,7 @@ from .atomic import remove_parts, write_atomically
 from .opening import READ
 
 Identity = tuple[int, int]  # device and inode: the same however a path is spelled, linked or mounted
+PROBES = 100  # runs that may begin in one folder within a few milliseconds
 MOST_JSON = 256 << 20  # bytes: 50,000 records have 140 MB
 
 
@@ -128,20 +129,34 @@ def make_writable(folder: Path) -> str | None:
 
     Returns what the file system will not promise about files there, as `write_atomically` does.
     """
-    probe = folder / f".viscera.{os.getpid()}.probe"
     try:
         with suppress(FileExistsError):  # a file, or a link to nothing
             folder.mkdir(parents=True, exist_ok=True)
         if not os.path.isdir(folder):
             raise OutputError(f"{shown(folder)} is there already and is not a folder")
-        remove_parts([probe])
-        doubt = write_atomically(probe, b"")
-        probe.unlink()
-        return doubt
+        return _probe(folder / ".viscera.probe")
     except OSError as error:
         hint = '; with docker, --user "$(id -u):$(id -g)" runs as you' if isinstance(error, PermissionError) else ""
         user = f" by user {os.getuid()}" if hasattr(os, "getuid") else ""
         raise OutputError(f"{shown(folder)} cannot be written{user}: {error.strerror}{hint}") from error
+
+
+def _probe(path: Path) -> str | None:
+    """Write a file and remove it, with whatever a killed run left of its own. Raises OSError.
+
+    All runs use one name, so that the next one tidies up; one that begins in the same moment may take this one's part
+    away, which is then written again.
+    """
+    remove_parts([path])
+    for again in reversed(range(PROBES)):
+        try:
+            doubt = write_atomically(path, b"")
+            break
+        except FileNotFoundError:
+            if not again:
+                raise
+    path.unlink(missing_ok=True)
+    return doubt
 
 
 def make_room(outputs: Sequence[Path]) -> dict[Path, Path]:

@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,9 +25,11 @@ from inference.formats.outputs import (
     is_record,
     is_summary,
     make_room,
+    make_writable,
     wrote,
 )
 
+ROOT = Path(__file__).resolve().parents[2]
 RECORD = {"case": "x", "status": "done", "error": None, "program": "0.1.0"}
 SUMMARY = {"program": "0.1.0", "started": "", "ended": "", "exit_code": 0, "cases": {}}
 
@@ -207,3 +211,23 @@ def test_a_folder_in_the_place_of_labels_stays(tmp_path: Path) -> None:
     with pytest.raises(UnwrittenError, match="x.nii.gz cannot be written: a folder has that name"):
         make_room([tmp_path / "x.nii.gz"])
     assert (tmp_path / "x.nii.gz").is_dir()
+
+
+def test_what_a_killed_run_left_of_its_probe_is_gone_after_the_next(tmp_path: Path) -> None:
+    for name in (".viscera.probe", "..viscera.probe.4711.part"):
+        (tmp_path / name).write_bytes(b"")
+    assert make_writable(tmp_path) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_that_begin_in_one_folder_at_once_do_not_hinder_each_other(tmp_path: Path) -> None:
+    program = f"""
+import time
+from pathlib import Path
+from inference.formats.outputs import make_writable
+while time.time() < {time.time() + 1.5!r}:
+    make_writable(Path({str(tmp_path)!r}))
+"""
+    runs = [subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE) for _ in range(4)]
+    assert [run.communicate()[1] for run in runs] == [b""] * 4
+    assert list(tmp_path.iterdir()) == []
