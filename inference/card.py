@@ -16,11 +16,11 @@ from typing import Any
 from .errors import WeightsError
 from .options import DENSE, WAYS
 
-FORMAT = 1  # of card.json as the exporter writes it; FORMAT and NEWEST are read
-NEWEST = 2
+FORMAT = 2  # of card.json as the exporter writes it
+OLD_FORMAT = 1  # read as well
 FILE_NAME = "card.json"
 WEIGHTS_FILE = "weights.bin"  # what the graphs of a network share if float16 holds its weights exactly
-# The files of a network for each precision of its arithmetic, in format 1; bf16 is made from f32.
+# The files of a network for each precision of its arithmetic, the graph first; bf16 is made from f32.
 FORMS = {"f32": ("model.onnx",), "f16": ("model_f16.onnx",), "int8": ("model_int8.xml", "model_int8.bin")}
 
 
@@ -157,23 +157,24 @@ def read_card(folder: Path) -> Card:
         raise WeightsError(f"{path} cannot be read: {error}") from error
     digest = hashlib.sha256(content).hexdigest()
     try:
-        if fields["format"] == FORMAT:
-            fields = _newest(fields)
-        if fields["format"] != NEWEST:
-            raise WeightsError(f"{path} has format {fields['format']!r}, this program reads {FORMAT} and {NEWEST}")
+        fields = newest(fields)
+        if fields["format"] != FORMAT:
+            raise WeightsError(f"{path} has format {fields['format']!r}, this program reads {OLD_FORMAT} and {FORMAT}")
         return _card(folder, fields, digest)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise WeightsError(f"{path} is not a complete card: {type(error).__name__} {error}") from error
 
 
-def _newest(fields: dict[str, Any]) -> dict[str, Any]:
-    """Format 1 as format 2."""
+def newest(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a card of format 1 as those of format 2; any others as they are."""
+    if fields["format"] != OLD_FORMAT:
+        return fields
     resample = {name: fields[name] for name in ("image_order", "logit_order", "force_separate_z")}
     channel = {name: fields[name] for name in ("clip", "mean", "std")}
     shared = [WEIGHTS_FILE] if WEIGHTS_FILE in fields["files"] else []
-    kept = ("files", "orientation", "axes", "spacing", "patch", "window_multiple", "labels", "way", "trained_on")
-    return {name: fields[name] for name in kept if name in fields} | {
-        "format": NEWEST,
+    kept = ("files", "orientation", "axes", "spacing", "patch", "window_multiple", "labels", "way")
+    return {name: fields[name] for name in (*kept, "trained_on", "source") if name in fields} | {
+        "format": FORMAT,
         "forms": {form: [*names, *shared] for form, names in FORMS.items() if names[0] in fields["files"]},
         "channels": [{"name": "CT", "normalise": "ct", **channel}],
         "resample": resample,

@@ -24,7 +24,7 @@ from .check import check_engines
 from .checkpoint import USUAL, Checkpoint, read_json, read_result_folder
 from .graph import save_graphs, to_onnx
 from .plain import need, text
-from .plan import card_fields, configuration_of, labels_of, orientation_of, way_of, window_multiple
+from .plan import card_fields, channels_of, configuration_of, labels_of, orientation_of, way_of, window_multiple
 from .write import PLANS, move, remove_others, save_card, save_sources, sha256, workshop
 
 
@@ -64,12 +64,12 @@ def export(
         expected = network(torch.from_numpy(patch)).numpy()
     model = to_onnx(network, card["patch"])
     with workshop(out) as made:
-        files = save_graphs(model, made)
-        save_card(card, made, files)
+        forms = save_graphs(model, made)
+        save_card(card, made, forms)
         save_sources(stored.plans, stored.dataset, made)
         check_engines(made, patch, expected)
         move(made, out)
-        remove_others(out, files)
+        remove_others(out, {name for names in forms.values() for name in names})
 
 
 def planned(
@@ -87,6 +87,7 @@ def planned(
         names = {key: text(plans.get(key, "not stated"), key) for key in ("dataset_name", "plans_name")}
         configuration = configuration_of(plans, stored.configuration)
         fields = card_fields(plans, configuration)
+        channels = channels_of(plans, dataset)
         network: Any = network_of(need(configuration, "architecture"), len(labels))
         normed = any(isinstance(module, torch.nn.InstanceNorm3d) for module in network.modules())
         multiple = window_multiple(fields["patch"], network.encoder.strides, normed)
@@ -96,6 +97,7 @@ def planned(
         "format": FORMAT,
         "orientation": oriented,
         **fields,
+        "channels": channels,
         "window_multiple": multiple,
         **way,
         "labels": labels,

@@ -53,8 +53,8 @@ def to_onnx(network: torch.nn.Module, patch: list[int]) -> onnx.ModelProto:
     return model
 
 
-def save_graphs(model: onnx.ModelProto, folder: Path) -> list[str]:
-    """Write the float32 graph and the float16 one; returns the names of the files, the graphs first.
+def save_graphs(model: onnx.ModelProto, folder: Path) -> dict[str, list[str]]:
+    """Write the float32 graph and the float16 one; returns precision -> the names of its files, the graph first.
 
     If float16 holds the weights exactly, they lie once beside both graphs: 11 MB instead of 34.
     """
@@ -62,18 +62,18 @@ def save_graphs(model: onnx.ModelProto, folder: Path) -> list[str]:
     for value in (*half.graph.input, *half.graph.output):
         value.type.tensor_type.elem_type = TensorProto.FLOAT16
     onnx.checker.check_model(half, full_check=True)
-    names = [FORMS["f32"][0], FORMS["f16"][0]]
+    forms = {precision: list(FORMS[precision]) for precision in ("f32", "f16")}
     if exact := _same_weights(model, half):
         model = with_half_weights(model)
         _cast_weights(model)
         onnx.checker.check_model(model, full_check=True)
-    for graph, name in ((model, names[0]), (half, names[1])):
+    for graph, (name, *_) in zip((model, half), forms.values(), strict=True):
         # Without `exact` the weights stay inside. The second graph writes the same bytes to the same file.
         (folder / WEIGHTS_FILE).unlink(missing_ok=True)
         onnx.save(graph, folder / name, save_as_external_data=exact, location=WEIGHTS_FILE, size_threshold=0)
     if exact:  # onnx lets only its owner read it
-        (folder / WEIGHTS_FILE).chmod((folder / names[0]).stat().st_mode)
-    return [*names, WEIGHTS_FILE] if exact else names
+        (folder / WEIGHTS_FILE).chmod((folder / FORMS["f32"][0]).stat().st_mode)
+    return {precision: names + [WEIGHTS_FILE] * exact for precision, names in forms.items()}
 
 
 def with_half_weights(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -68,8 +68,8 @@ def card_fields(plans: Mapping[str, Any], configuration: Mapping[str, Any]) -> d
         "axes": axes,
         "spacing": several(need(configuration, "spacing"), "spacing", 3, number, 0.01, 100),
         "patch": patch,
-        **_intensities(plans),
-        **_resampling(configuration),
+        "resample": _resampling(configuration),
+        "decode": "argmax",
     }
 
 
@@ -88,13 +88,18 @@ def way_of(dataset: Mapping[str, Any]) -> dict[str, str]:
     return {"way": one_of(dataset["way"], "way", {name: name for name in WAYS})}
 
 
-def labels_of(dataset: Mapping[str, Any], values: Mapping[str, int]) -> list[dict[str, Any]]:
-    """One entry a channel, in order; `ignore` has no channel. `values` replace those of labels in the label map."""
-    channels = dataset.get("channel_names", dataset.get("modality"))  # nnU-Net 2.0 took the name of version 1
-    if channels is None:
+def channels_of(plans: Mapping[str, Any], dataset: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The input channels, in order."""
+    names = dataset.get("channel_names", dataset.get("modality"))  # nnU-Net 2.0 took the name of version 1
+    if names is None:
         raise ValueError("channel_names is missing")
-    if len(mapping(channels, "channel_names")) != 1:
-        raise ValueError(f"there are {len(channels)} input channels, one CT is supported")
+    if len(mapping(names, "channel_names")) != 1:
+        raise ValueError(f"there are {len(names)} input channels, one CT is supported")
+    return [{"name": str(name), "normalise": "ct", **_intensities(plans)} for name in names.values()]
+
+
+def labels_of(dataset: Mapping[str, Any], values: Mapping[str, int]) -> list[dict[str, Any]]:
+    """One entry an output channel, in order; `ignore` has none. `values` replace those of labels in the label map."""
     named = {name: value for name, value in mapping(need(dataset, "labels"), "labels").items() if name != "ignore"}
     for name, value in named.items():
         if isinstance(value, list):

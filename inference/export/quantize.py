@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..anatomy.look import body
-from ..card import FILE_NAME, FORMS, Card, read_card
+from ..card import FILE_NAME, FORMS, Card, newest, read_card
 from ..formats.reading import read_scan
 from ..grids.prepare import prepare
 from ..grids.view import View
@@ -71,7 +71,7 @@ def quantize(folder: Path, scans: list[Path]) -> None:
     )
     with workshop(folder) as made:
         ov.save_model(small, made / FILES[0], compress_to_fp16=False)
-        save_card(read_json(folder / FILE_NAME), made, FILES)
+        save_card(newest(read_json(folder / FILE_NAME)), made, {"int8": FILES})
         move(made, folder)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,14 @@ def workshop(out: Path) -> Iterator[Path]:
         raise OutputError(f"{out} cannot be written: {error.strerror or error}") from error
 
 
-def save_card(card: dict[str, Any], folder: Path, files: Iterable[str]) -> None:
-    """Write card.json to a workshop, with the digests of the model files that lie in it."""
-    card["files"] = card.get("files", {}) | {name: sha256(folder / name) for name in files}
+def save_card(card: dict[str, Any], folder: Path, forms: Mapping[str, Sequence[str]]) -> None:
+    """Write card.json to a workshop, with the digests of the model files that lie in it.
+
+    forms  precision -> those files of it, the graph first, which are added to what the card has
+    """
+    files = {name: sha256(folder / name) for names in forms.values() for name in names}
+    card["files"] = card.get("files", {}) | files
+    card["forms"] = card.get("forms", {}) | {form: list(names) for form, names in forms.items()}
     save_json(card, folder / FILE_NAME)
 
 
