@@ -80,7 +80,7 @@ def operations_a_voxel(card: Card) -> float:
     shapes = {
         value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
         for value in onnx.shape_inference.infer_shapes(model).graph.value_info
-    } | {value.name: [1, len(card.labels), *card.patch] for value in model.graph.output}
+    } | {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in model.graph.output}
     weights = shapes | {weight.name: list(weight.dims) for weight in model.graph.initializer}  # or cast to float32
     total = 0.0
     for node in model.graph.node:

@@ -19,6 +19,7 @@ from .options import DENSE, WAYS
 FORMAT = 2  # of card.json as the exporter writes it
 OLD_FORMAT = 1  # read as well
 FILE_NAME = "card.json"
+HEAD_FILE = "head.npy"
 WEIGHTS_FILE = "weights.bin"  # what the graphs of a network share if float16 holds its weights exactly
 # The files of a network for each precision of its arithmetic, the graph first; bf16 is made from f32.
 FORMS = {"f32": ("model.onnx",), "f16": ("model_f16.onnx",), "int8": ("model_int8.xml", "model_int8.bin")}
@@ -88,6 +89,7 @@ class Card:
                       says of a voxel depends on its surroundings alone. None: every window is a patch
     channels          one an input channel
     resample          how images come to `spacing`, and logits back
+    head              file of the last layer, where the graphs end before it: see grids.decode. None: they do not
     decode            what logits mean, of DECODE: "argmax", one of all labels; "regions", later labels over earlier
     labels            one an output channel; with argmax the first is background
     way               the name of the way of windows that it was made for: "dense" unless it says otherwise
@@ -106,6 +108,7 @@ class Card:
     window_multiple: tuple[int, int, int] | None
     channels: tuple[Channel, ...]
     resample: Resample
+    head: str | None
     decode: str
     labels: tuple[Label, ...]
     way: str
@@ -209,6 +212,7 @@ def _card(folder: Path, fields: dict[str, Any], digest: str) -> Card:
             for channel in fields["channels"]
         ),
         resample=Resample(int(resample["image_order"]), int(resample["logit_order"]), resample["force_separate_z"]),
+        head=None if (head := fields.get("head")) is None else str(head),
         decode=_one_of(fields["decode"], DECODE),
         labels=tuple(
             Label(int(label["value"]), str(label["name"]), bool(label.get("one_piece"))) for label in fields["labels"]

@@ -52,12 +52,15 @@ def predict(folder: Path, scan: Path, out: Path, device: str, precision: str, th
         Spacing,
     )
 
+    from inference.arrays import array_library
     from inference.engines import torch as engine
+    from inference.grids.decode import with_logits
 
     card = read_card(folder)
     source = nib.load(scan)
     orientation = card.orientation or "".join(nib.aff2axcodes(source.affine))
     network = engine.load(card, precision=precision, device=device, threads=threads)
+    network = with_logits(network, card, array_library(device))
     z, y, x = card.spacing
     (ct,) = card.channels
     low, high = (ct.of(bound) for bound in ct.clip)

@@ -23,6 +23,7 @@ from torch import nn
 
 from ..card import FILE_NAME, read_card
 from ..errors import WeightsError
+from ..grids.decode import read_head
 from .architecture import assign, network_of
 from .checkpoint import State, read_json
 from .convert import or_exit
@@ -51,7 +52,7 @@ def result_folder(network: Path, out: Path) -> None:
         if other := [name for name, value in expected.items() if said[name] != list(value)]:
             raise ValueError(f"{PLANS} is of another network: {other[0]} is {said[other[0]]} there")
         module = network_of(need(planned, "architecture"), len(card.labels))
-        assign(module, _state(module, card.patch, onnx.load(card.form("f32")).graph))
+        assign(module, _state(module, card.patch, onnx.load(card.form("f32")).graph, read_head(card)))
     except ValueError as error:
         raise WeightsError(f"{network} cannot become a result folder: {error}") from error
     write_result_folder(out, plans, dataset, configuration, module.state_dict())
@@ -72,7 +73,7 @@ def write_result_folder(
     torch.save(checkpoint, out / "fold_0" / "checkpoint_final.pth")
 
 
-def _state(network: nn.Module, patch: Sequence[int], graph: onnx.GraphProto) -> State:
+def _state(network: nn.Module, patch: Sequence[int], graph: onnx.GraphProto, head: np.ndarray | None = None) -> State:
     """The parameters of a network of `network_of` out of its graph, under all the names that the network has for them.
 
     The graph has the layers in the order in which they run, but not all of their parameters: a bias that is 0 is left
@@ -88,9 +89,13 @@ def _state(network: nn.Module, patch: Sequence[int], graph: onnx.GraphProto) -> 
     values = {weight.name: numpy_helper.to_array(weight).astype(np.float32) for weight in graph.initializer}
     nodes = [node for node in graph.node if node.op_type in OPERATORS]
     own = dict(network.named_parameters(remove_duplicate=False))
+    found: dict[int, torch.Tensor] = {}
+    if head is not None:
+        last: Any = ran.pop()
+        found[id(last.weight)] = torch.from_numpy(head[:, :-1, None, None, None].copy())
+        found[id(last.bias)] = torch.from_numpy(head[:, -1].copy())
     if len(nodes) != len(ran):
         raise ValueError(f"the graph has {len(nodes)} layers, the network in {PLANS} {len(ran)}")
-    found: dict[int, torch.Tensor] = {}
     for layer, node in zip(ran, nodes, strict=True):
         names = [casts.get(name, name) for name in node.input[1:]]
         if node.op_type != OPERATORS[-1] and own.get(names[0]) is not layer.weight:

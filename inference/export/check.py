@@ -16,6 +16,7 @@ import numpy as np
 from ..card import read_card
 from ..engines.choose import choose, load
 from ..errors import WeightsError
+from ..grids.decode import with_logits
 from ..machine import usable_cpus
 from ..options import ENGINES
 
@@ -50,7 +51,8 @@ def check_engines(folder: Path, patch: np.ndarray, expected: np.ndarray) -> None
 
 def main() -> None:
     folder, engine, precision, patch, logits = sys.argv[1:]
-    network = load(choose("cpu", engine, precision), read_card(Path(folder)), usable_cpus())
+    card = read_card(Path(folder))
+    network = with_logits(load(choose("cpu", engine, precision), card, usable_cpus()), card, np)
     np.save(logits, network(np.load(patch)))
 
 

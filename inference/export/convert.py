@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..card import FILE_NAME, FORMAT
+from ..card import FILE_NAME, FORMAT, HEAD_FILE
 from ..errors import OutputError, VisceraError, WeightsError
 from .architecture import assign, network_of
 from .check import check_engines
 from .checkpoint import USUAL, Checkpoint, read_json, read_result_folder
-from .graph import save_graphs, to_onnx
+from .graph import save_graphs, to_onnx, without_head
 from .plain import need, text
 from .plan import card_fields, channels_of, configuration_of, labels_of, orientation_of, way_of, window_multiple
 from .write import PLANS, move, remove_others, save_card, save_sources, sha256, workshop
@@ -63,13 +63,17 @@ def export(
     with _naming(model_folder / PLANS), torch.inference_mode():
         expected = network(torch.from_numpy(patch)).numpy()
     model = to_onnx(network, card["patch"])
+    head = None if card["window_multiple"] else without_head(model)
     with workshop(out) as made:
         forms = save_graphs(model, made)
+        if head is not None:
+            np.save(made / HEAD_FILE, head)
+            card |= {"head": HEAD_FILE, "files": {HEAD_FILE: sha256(made / HEAD_FILE)}}
         save_card(card, made, forms)
         save_sources(stored.plans, stored.dataset, made)
         check_engines(made, patch, expected)
         move(made, out)
-        remove_others(out, {name for names in forms.values() for name in names})
+        remove_others(out, card["files"])
 
 
 def planned(

@@ -53,6 +53,35 @@ def to_onnx(network: torch.nn.Module, patch: list[int]) -> onnx.ModelProto:
     return model
 
 
+def without_head(model: onnx.ModelProto) -> np.ndarray | None:
+    """Take the last layer off a graph if it has more outputs than inputs: see grids.decode.
+
+    Returns it, (k, c + 1) float32 of weights and a column of biases; None where the graph stays as it is.
+    """
+    graph = model.graph
+    last = graph.node[-1]
+    values = {weight.name: numpy_helper.to_array(weight) for weight in graph.initializer}
+    own = [name for name in last.input if name in values]
+    if last.op_type != "Conv" or list(last.output) != [graph.output[0].name] or len(own) + 1 != len(last.input):
+        return None
+    weights = values[own[0]]
+    labels, features, *kernel = weights.shape
+    if kernel != [1, 1, 1] or labels <= features + 1:
+        return None
+    biases = values[own[1]] if len(own) > 1 else np.zeros(labels, np.float32)
+    graph.node.remove(last)
+    rest = [weight for weight in graph.initializer if any(weight.name in node.input for node in graph.node)]
+    del graph.initializer[:]
+    graph.initializer.extend(rest)
+    for node in graph.node:
+        node.output[:] = ["features" if name == last.input[0] else name for name in node.output]
+        node.input[:] = ["features" if name == last.input[0] else name for name in node.input]
+    graph.output[0].name = "features"
+    graph.output[0].type.tensor_type.shape.dim[1].dim_value = features
+    onnx.checker.check_model(model, full_check=True)
+    return np.column_stack([weights.reshape(labels, features), biases]).astype(np.float32)
+
+
 def save_graphs(model: onnx.ModelProto, folder: Path) -> dict[str, list[str]]:
     """Write the float32 graph and the float16 one; returns precision -> the names of its files, the graph first.
 

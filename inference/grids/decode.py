@@ -4,6 +4,12 @@
 its corners have different codes, which is right for codes of this property:
 
     where all corners of a cell have one code, so has every point that is interpolated between them linearly.
+
+The last layer of a network weighs the features of each voxel by itself. Blending and resampling are linear too, so that
+it may come after them. Where it has more outputs than inputs the exporter leaves it out of the graphs: then all that
+is held and resampled are features, with a last channel that is 1 where the network looked, and this layer, the head, is
+applied when labels are wanted. Memory does not depend on the number of labels. Where no window was, all is 0 as well,
+logits with it.
 """
 
 from __future__ import annotations
@@ -14,23 +20,72 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array
+from ..arrays import Array, Network
 from ..card import Card
 
 Codes = Callable[[Array, Any], Array]  # logits (k, ...), array library -> (...) uint8
+VOXELS = 1 << 14  # whose logits are held at a time: 118 of each are 8 MB
 
 
 @dataclass(frozen=True, eq=False)
 class Decode:
-    """`codes` of logits, and for each code the value that it has in a label map (uint8)."""
+    """`codes` of logits, or of features where the card has a head, and for each code the value that it has in a label
+    map (uint8)."""
 
     codes: Codes
     values: np.ndarray
 
     @classmethod
     def of(cls, card: Card) -> Decode:
+        """Raises WeightsError where the head's file is damaged."""
         values = [label.value for label in card.labels]
-        return cls(CODES[card.decode], np.array([0, *values] if card.decode == "regions" else values, np.uint8))
+        codes = CODES[card.decode]
+        head = read_head(card)
+        if head is not None:
+            codes = after(head, codes)
+        return cls(codes, np.array([0, *values] if card.decode == "regions" else values, np.uint8))
+
+
+def read_head(card: Card) -> np.ndarray | None:
+    """The last layer of a network whose graphs end before it, (k, c + 1) float32: weights, and a column of biases.
+
+    Raises WeightsError where its file is missing or damaged.
+    """
+    if card.head is None:
+        return None
+    head: np.ndarray = np.load(card.file(card.head), allow_pickle=False)
+    return head
+
+
+def with_logits(network: Network, card: Card, xp: Any) -> Network:
+    """The network with its head, if it has one: logits of whole windows."""
+    head = read_head(card)
+    if head is None:
+        return network
+    weights, biases = xp.asarray(head[:, :-1]), xp.asarray(head[:, -1])
+
+    def run(batch: Array) -> Array:
+        return xp.moveaxis(xp.tensordot(weights, network(batch), (1, 1)), 0, 1) + biases[:, None, None, None]
+
+    return run
+
+
+def after(head: np.ndarray, codes: Codes) -> Codes:
+    """Codes of features (c + 1, ...), of whose logits no more than those of VOXELS are held.
+
+    head  as of `read_head`
+    """
+
+    def of(features: Array, xp: Any) -> Array:
+        weights = xp.asarray(head)
+        flat = features.reshape(len(features), -1)
+        found = xp.empty(flat.shape[1], xp.uint8)
+        for start in range(0, len(found), VOXELS):
+            part = slice(start, start + VOXELS)
+            found[part] = codes(xp.matmul(weights, flat[:, part]), xp)
+        return found.reshape(features.shape[1:])
+
+    return of
 
 
 def winning_channel(logits: Array, xp: Any) -> Array:

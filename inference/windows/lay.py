@@ -15,7 +15,7 @@ def lay(shape: Shape, card: Card, way: Way, box: Box | None, middle_first: bool,
     middle_first, codes  as in Patches
     """
     if not way.wide or card.window_multiple is None:
-        return Patches(shape, card.patch, way.step, box, middle_first, codes)
+        return Patches(shape, card.patch, way.step, box, middle_first, codes, ones=card.head is not None)
     box = box or whole(shape)
     window = wide_window(shape_of(box), card.window_multiple, card.patch[0], way.step, way.most_voxels)
     return Planes.over(box, shape, window, way.step)

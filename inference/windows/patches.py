@@ -24,6 +24,7 @@ Corner = tuple[int, int, int]
 Plan = Generator[list[Corner], list[Array], None]
 Codes = Callable[[Array, Any], Array]  # logits (k, ...), array library -> (...): as grids.decode has them
 
+AT_ONCE = 8_000_000  # numbers of a slab that is handed on: 32 MB
 THIN = (2, 4, 4)  # of a window, every so many voxels are shown to the plan: 1/32 of them decide as well
 PEAK = 10  # nnU-Net's value_scaling_factor: keeps the smallest float16 weights above zero
 FOUND = 1 / 400  # of a window's voxels are foreground: 2,000 of the student's; FLARE 2022's winner asks for 1,000
@@ -42,7 +43,8 @@ class Patches:
     window        voxels (z, y, x)
     step          distance of windows, as a share of one
     box           of the volume; None: all of it
-    codes         of logits, not 0 where the network finds something
+    codes         of what is handed on, not 0 where the network finds something
+    ones          what is handed on has one more channel, 1 where the network looked: a head (grids.decode) needs it
     middle_first  at each z the windows in the middle of the grid run first, and those around only if these found some
     """
 
@@ -52,6 +54,7 @@ class Patches:
     box: Box | None = None
     middle_first: bool = False
     codes: Codes = winners
+    ones: bool = False
 
     @property
     def most(self) -> int:
@@ -66,7 +69,7 @@ class Patches:
 
     def parts(self, volume: Array, network: Network, inside: np.ndarray | None, xp: Any) -> Iterator[Part]:
         """One part, the whole volume (c, z, y, x): logits, 0 where no window was and outside the mask `inside`."""
-        yield whole(self.shape), slabs(volume, network, self.plan(), self.window, xp, inside, self.codes)
+        yield whole(self.shape), slabs(volume, network, self.plan(), self.window, xp, inside, self.codes, self.ones)
 
 
 def gaussian(patch: Shape) -> np.ndarray:
@@ -121,44 +124,48 @@ def slabs(
     xp: Any,
     inside: np.ndarray | None = None,
     codes: Codes = winners,
+    ones: bool = False,
 ) -> Iterator[Slab]:
     """Blended logits of `volume` (c, z, y, x) in slabs that ascend in z and together cover it; each is the caller's.
+    A slab has as many planes as make AT_ONCE numbers, so that it is small beside what is blended.
 
     Windows are weighed by the Gaussian of nnU-Net and divided by the sum of the weights. Where
     no window was placed, and outside the mask `inside` (z, y, x), all channels are 0, so that
     channel 0, background, wins.
 
     plan  of the volume padded to a patch at least
+    ones  as in Patches
     """
     shape: Shape = volume.shape[1:]
     before = [n for n, _ in padding(shape, patch)]
     size = padded(shape, patch)
     weights = xp.asarray(gaussian(patch))
-    blended: Array = None
-    total: Array = None
-    base = 0  # the plane of the padded volume that is plane 0 of the two accumulators
+    blended: Array = None  # the sums of weighted logits, and as its last channel that of the weights
+    base = 0  # the plane of the padded volume that is plane 0 of it
 
     def finished(planes: int) -> Iterator[Slab]:
-        """The first planes of the accumulators, without the padding, divided by their weights."""
-        first, last = max(base, before[0]), min(base + planes, before[0] + shape[0])
-        if first >= last:
-            return
-        part = (
-            slice(first - base, last - base),
-            *(slice(a, a + n) for a, n in zip(before[1:], shape[1:], strict=True)),
-        )
-        known = total[part] > 0
-        if inside is not None:
-            known &= xp.asarray(inside[first - before[0] : last - before[0]])
-        yield first - before[0], blended[(slice(None), *part)] / xp.where(known, total[part], xp.inf)
+        """The first planes of what is blended, without the padding, divided by their weights."""
+        columns = tuple(slice(a, a + n) for a, n in zip(before[1:], shape[1:], strict=True))
+        for start, end in portions(base, base + planes):
+            part = blended[(slice(None), slice(start - base + before[0], end - base + before[0]), *columns)]
+            known = part[-1] > 0
+            if inside is not None:
+                known &= xp.asarray(inside[start:end])
+            yield start, part[:channels] / xp.where(known, part[-1], xp.inf)
 
     def skipped(low: int, high: int) -> Iterator[Slab]:
-        """Zeros, as many planes at a time as a patch has, from one plane of the padded volume to another."""
-        low, high = (min(max(at - before[0], 0), shape[0]) for at in (low, high))
-        for start in range(low, high, patch[0]):
-            planes = min(patch[0], high - start)
-            yield start, xp.zeros((len(blended), planes, *shape[1:]), xp.float32)
+        """Zeros from one plane of the padded volume to another."""
+        for start, end in portions(low, high):
+            yield start, xp.zeros((channels, end - start, *shape[1:]), xp.float32)
 
+    def portions(low: int, high: int) -> Iterator[tuple[int, int]]:
+        """First and last plane of slabs, counted in the volume, between two planes of the padded volume."""
+        low, high = (min(max(at - before[0], 0), shape[0]) for at in (low, high))
+        planes = max(AT_ONCE // (channels * shape[1] * shape[2]), 1)
+        for start in range(low, high, planes):
+            yield start, min(start + planes, high)
+
+    channels = 0
     group = next(plan, None)
     while group is not None:
         seen = []
@@ -166,18 +173,19 @@ def slabs(
             start = [at - n for at, n in zip((z, y, x), before, strict=True)]
             logits = network(cut(volume, start, patch, xp)[None])[0]
             if blended is None:
-                blended = xp.zeros((len(logits), patch[0], *size[1:]), xp.float32)
-                total = xp.zeros((patch[0], *size[1:]), xp.float32)
+                blended = xp.zeros((len(logits) + 1, patch[0], *size[1:]), xp.float32)
+                channels = len(logits) + ones
             if z > base:
                 yield from finished(min(z - base, patch[0]))
                 yield from skipped(base + patch[0], z)
-                _advance(blended, total, min(z - base, patch[0]))
+                _advance(blended, min(z - base, patch[0]))
                 base = z
-            seen.append(codes(logits[:, :: THIN[0], :: THIN[1], :: THIN[2]], xp))
+            few = logits[:, :: THIN[0], :: THIN[1], :: THIN[2]]
+            seen.append(codes(xp.concatenate([few, xp.ones_like(few[:1])]) if ones else few, xp))
             xp.multiply(logits, weights, out=logits)
             window = (slice(y, y + patch[1]), slice(x, x + patch[2]))
-            blended[(slice(None), slice(None), *window)] += logits
-            total[(slice(None), *window)] += weights
+            blended[(slice(-1), slice(None), *window)] += logits
+            blended[(-1, slice(None), *window)] += weights
         try:
             group = plan.send(seen)
         except StopIteration:
@@ -187,9 +195,9 @@ def slabs(
         yield from skipped(base + patch[0], size[0])
 
 
-def _advance(blended: Array, total: Array, planes: int) -> None:
+def _advance(blended: Array, planes: int) -> None:
     """Drop the first `planes` planes and make room for as many at the end."""
-    for array in (blended, total[None]):
-        kept = array.shape[1] - planes
-        array[:, :kept] = array[:, planes:].copy()
-        array[:, kept:] = 0
+    kept = blended.shape[1] - planes
+    for channel in blended:  # one at a time: a copy is needed on the way
+        channel[:kept] = channel[planes:].copy()
+    blended[:, kept:] = 0

@@ -34,6 +34,7 @@ def make_card(
         window_multiple=window_multiple,
         channels=(Channel("CT", "ct", clip=(-160.0, 240.0), mean=80.0, std=70.0),) * inputs,
         resample=Resample(image_order=3, logit_order=1, force_separate_z=None),
+        head=None,
         decode=decode,
         labels=labels,
         way="dense",

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from inference.boxes import Box, Shape, whole
+from inference.windows import patches
 from inference.windows.layout import cut, grid, padding, starts
 from inference.windows.patches import Patches, Plan, dense_plan, gaussian, slabs
 from inference.windows.planes import Planes
@@ -64,13 +65,17 @@ def test_where_no_window_ran_every_channel_is_zero(volume: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("start", [0, 4, 11])
-def test_planes_that_lie_beyond_the_last_window_are_zero(volume: np.ndarray, start: int) -> None:
+def test_planes_that_lie_beyond_the_last_window_are_zero(
+    volume: np.ndarray, start: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patches, "AT_ONCE", 2 * 3 * SHAPE[1] * SHAPE[2])
+
     def one_window() -> Plan:
         yield [(start, 0, 0)]
 
     parts = list(slabs(volume[None], network, one_window(), PATCH, np))
     assert [low for low, _ in parts] == list(np.cumsum([0] + [part.shape[1] for _, part in parts])[:-1])
-    assert max(part.shape[1] for _, part in parts) <= PATCH[0]  # no more planes at a time than a window has
+    assert max(part.shape[1] for _, part in parts) == 2
     blended = np.concatenate([part for _, part in parts], axis=1)
     expected = np.zeros((3, *SHAPE), np.float32)
     window = (slice(start, start + PATCH[0]), slice(PATCH[1]), slice(PATCH[2]))
@@ -89,6 +94,26 @@ def test_the_plan_is_sent_the_winners_of_its_windows(volume: np.ndarray) -> None
     window = volume[:6, 4:12, 4:14]
     expected = network(window[None, None])[0].argmax(0)[::2, ::4, ::4]
     assert np.array_equal(seen[0][1], expected)
+
+
+def test_a_channel_of_ones_shows_where_the_network_looked(volume: np.ndarray) -> None:
+    inside = np.random.default_rng(4).random(SHAPE) < 0.9
+    seen = []
+
+    def codes(handed_on: np.ndarray, xp: object) -> np.ndarray:
+        seen.append(handed_on)
+        return handed_on[0] > 0
+
+    def plan() -> Plan:
+        yield [(0, 0, 0)]
+
+    parts = slabs(volume[None], network, plan(), PATCH, np, inside, codes, ones=True)
+    blended = np.concatenate([part for _, part in parts], axis=1)
+    looked = np.zeros(SHAPE, bool)
+    looked[:6, :8, :10] = inside[:6, :8, :10]
+    assert np.array_equal(blended[-1], looked)
+    assert blended.shape == (4, *SHAPE)
+    assert seen[0].shape == (4, 3, 2, 3) and (seen[0][-1] == 1).all()
 
 
 WIDE = (8, 12, 16)

@@ -195,8 +195,10 @@ def test_names_of_patients_do_not_go_with_the_network(tmp_path: Path) -> None:
 @pytest.mark.parametrize("architecture", ["PlainConvUNet", "ResidualEncoderUNet"])
 @pytest.mark.parametrize("trained", [False, True])
 def test_there_and_back_and_there_again_is_the_same_network(architecture: str, trained: bool, tmp_path: Path) -> None:
-    """A graph leaves out biases that are 0 and joins equal norms, as those of a network that was never trained."""
-    model = write_model(tmp_path / "m", architecture=architecture)
+    """A graph leaves out biases that are 0 and joins equal norms, as those of a network that was never trained. With
+    more labels than features its last layer is a file of its own.
+    """
+    model = write_model(tmp_path / "m", architecture=architecture, labels=9 if trained else 5)
     file = model / "fold_0" / "checkpoint_final.pth"
     stored = torch.load(file, weights_only=False)
     if trained:
@@ -208,6 +210,7 @@ def test_there_and_back_and_there_again_is_the_same_network(architecture: str, t
                 tensor += torch.randn(tensor.shape) / 10
         torch.save(stored, file)
     export(model, tmp_path / "net")
+    assert (read_card(tmp_path / "net").head is not None) == trained
     result_folder(tmp_path / "net", tmp_path / "back")
     state, expected = (
         torch.load(folder / "fold_0" / "checkpoint_final.pth", weights_only=False)["network_weights"]

@@ -1,0 +1,75 @@
+"""A head that comes after blending and resampling, beside logits that were there before."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inference.errors import WeightsError
+from inference.grids import decode
+from inference.grids.decode import CODES, Decode, after, last_region, winning_channel, with_logits
+from inference.options import DENSE
+from inference.record import Record
+from inference.scan import Scan
+from inference.segment import Model, Quiet, segment
+from tests.inference.cards import make_card
+
+LABELS, FEATURES = 9, 3
+
+
+@pytest.fixture
+def head() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(LABELS, FEATURES + 1)).astype(np.float32)
+
+
+def logits_of(head: np.ndarray, features: np.ndarray) -> np.ndarray:
+    return np.einsum("kc,c...->k...", head, features)
+
+
+@pytest.mark.parametrize("codes", [winning_channel, last_region])
+@pytest.mark.parametrize("voxels", [1, 7, 1 << 14])
+def test_codes_after_a_head_are_those_of_its_logits(
+    head: np.ndarray, codes: decode.Codes, voxels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode, "VOXELS", voxels)
+    features = np.random.default_rng(1).normal(size=(FEATURES + 1, 3, 4, 5)).astype(np.float32)
+    assert np.array_equal(after(head, codes)(features, np), codes(logits_of(head, features), np))
+
+
+def test_where_no_window_was_is_background(head: np.ndarray) -> None:
+    assert not after(head, CODES["argmax"])(np.zeros((FEATURES + 1, 2, 2), np.float32), np).any()
+
+
+@pytest.mark.parametrize("kind", ["argmax", "regions"])
+def test_labels_of_a_scan_with_the_head_apart_and_in_the_network(tmp_path: Path, head: np.ndarray, kind: str) -> None:
+    def features(batch: np.ndarray) -> np.ndarray:
+        return np.concatenate([batch, np.sin(3 * batch), np.cos(2 * batch)], axis=1).astype(np.float32)
+
+    np.save(tmp_path / "head.npy", head)
+    values = tuple(range(LABELS)) if kind == "argmax" else tuple(range(1, LABELS + 1))
+    plain = make_card((3.0, 2.0, 2.0), values=values, decode=kind)
+    card = replace(plain, folder=tmp_path, head="head.npy", files={"head.npy": digest(tmp_path / "head.npy")})
+    hu = np.random.default_rng(2).normal(50, 80, (20, 24, 30)).astype(np.float32)
+    scan = replace(Scan.of(hu, (2.0, 1.7, 1.7), "LPS"), checked=True)
+    found, expected = (
+        segment(scan, [Model.of(one, network)], DENSE, np, Record(), Quiet())
+        for one, network in ((card, features), (plain, with_logits(features, card, np)))
+    )
+    assert len(np.unique(expected)) > 4
+    assert (found == expected).mean() > 0.9999  # sums in another order: ties may fall otherwise
+
+
+def test_a_damaged_head_is_found(tmp_path: Path, head: np.ndarray) -> None:
+    np.save(tmp_path / "head.npy", head)
+    card = replace(make_card(), folder=tmp_path, head="head.npy", files={"head.npy": "0" * 64})
+    with pytest.raises(WeightsError, match="head.npy is damaged"):
+        Decode.of(card)
+
+
+def digest(path: Path) -> str:
+    import hashlib
+
+    return hashlib.sha256(path.read_bytes()).hexdigest()
