@@ -24,7 +24,7 @@ from ..arrays import Array, Network
 from ..card import Card
 
 Codes = Callable[[Array, Any], Array]  # logits (k, ...), array library -> (...) uint8
-VOXELS = 1 << 14  # whose logits are held at a time: 118 of each are 8 MB
+VOXELS = 1 << 13  # whose logits are held at a time: 118 of each are 4 MB
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +82,7 @@ def after(head: np.ndarray, codes: Codes) -> Codes:
         found = xp.empty(flat.shape[1], xp.uint8)
         for start in range(0, len(found), VOXELS):
             part = slice(start, start + VOXELS)
-            found[part] = codes(xp.matmul(weights, flat[:, part]), xp)
+            found[part] = codes(xp.matmul(flat[:, part].T, weights.T).T, xp)
         return found.reshape(features.shape[1:])
 
     return of
@@ -91,9 +91,11 @@ def after(head: np.ndarray, codes: Codes) -> Codes:
 def winning_channel(logits: Array, xp: Any) -> Array:
     """The index of the largest of the k channels, the first of equals.
 
-    Same as argmax(axis=0), which NumPy does several times slower along a strided axis. It has the property of codes: a
-    mean of logits whose largest is the same one has its largest there.
+    Same as argmax(axis=0), which NumPy does several times slower where the channels of a voxel are not beside each
+    other. It has the property of codes: a mean of logits whose largest is the same one has its largest there.
     """
+    if logits.strides[0] == logits.itemsize:
+        return logits.argmax(axis=0).astype(xp.uint8)
     best = logits[0].copy()
     winner = xp.zeros(best.shape, xp.uint8)
     for channel in range(1, len(logits)):

@@ -22,6 +22,9 @@ from .resize import linear_taps, nearest_index, separate_axis
 from .view import View
 
 
+VOXELS = 1 << 13  # of the scan that are interpolated at a time: 15 channels of as many fit the cache
+
+
 @dataclass(frozen=True)
 class Taps:
     """Along one axis, the two samples between which each output voxel lies: lower and upper index, upper's weight.
@@ -119,17 +122,28 @@ class _PlaneRestorer:
         row_of_node = xp.empty(corners.size, xp.int32)
         row_of_node[nodes] = xp.arange(len(nodes), dtype=xp.int32)
         row_of_node = row_of_node.reshape(corners.shape)
-        table = logits[:, lower].reshape(len(logits), -1)[:, nodes]
+        table = self._at(nodes, logits[:, lower])
         if weight > 0:
-            table += weight * (logits[:, upper].reshape(len(logits), -1)[:, nodes] - table)
+            table += weight * (self._at(nodes, logits[:, upper]) - table)
+        for start in range(0, len(at_y), VOXELS):
+            part_y, part_x = at_y[start : start + VOXELS], at_x[start : start + VOXELS]
+            found[part_y, part_x] = self.codes(self._between(part_y, part_x, row_of_node, table).T, xp)
+        return found
 
+    def _at(self, nodes: Array, plane: Array) -> Array:
+        """(n, k): of a plane (k, y, x), all channels of a voxel beside each other, since they are read together."""
+        return self.xp.ascontiguousarray(plane.reshape(len(plane), -1)[:, nodes].T)
+
+    def _between(self, at_y: Array, at_x: Array, row_of_node: Array, table: Array) -> Array:
+        """(n, k): logits at voxels of the scan, out of the rows (k) of a table for the samples around them."""
         weight_y, weight_x = self.y.weight[at_y], self.x.weight[at_x]
-        value = 0
+        value: Array = 0
         for rows, part_y in ((self.y.lower, 1 - weight_y), (self.y.upper, weight_y)):
             for columns, part_x in ((self.x.lower, 1 - weight_x), (self.x.upper, weight_x)):
-                value = value + table[:, row_of_node[rows[at_y], columns[at_x]]] * (part_y * part_x)
-        found[at_y, at_x] = self.codes(value, xp)
-        return found
+                corner = table[row_of_node[rows[at_y], columns[at_x]]]
+                corner *= (part_y * part_x)[:, None]
+                value = value + corner
+        return value
 
     def _mixed(self, codes: Array) -> Array:
         """True where a cell's corners (y, x), (y + 1, x), (y, x + 1), (y + 1, x + 1) differ."""
