@@ -21,7 +21,6 @@ from .decode import Codes, Decode
 from .resize import linear_taps, nearest_index, separate_axis
 from .view import View
 
-
 VOXELS = 1 << 13  # of the scan that are interpolated at a time: 15 channels of as many fit the cache
 
 
