@@ -57,7 +57,7 @@ WAYS = {way.name: way for way in (ABDOMEN, DENSE)}
 class Options:
     """With what, and how, networks are run: all that decides labels but for the scan.
 
-    weights             folder with one folder a network, as the exporter writes them
+    weights             folder with one folder a network, as the exporter writes them, or a file that pack made of it
     networks            names in rising priority; None: organ and tumor, those of them that are there, else all
     device              "cpu", "cuda" or "auto"; engine, precision: see docs/usage.md
     plan                the name of a Way; None: what the networks were made for

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import warnings
+import weakref
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from .errors import ScanWarning, WeightsError
 from .given import checked_scan, scan_of
 from .machine import usable_cpus
 from .options import WEIGHTS, Options, Way
+from .pack import unpacked
 from .record import Record
 from .scan import Scan
 from .segment import Model, Progress, Quiet, segment
@@ -46,7 +49,9 @@ class Predictor:
             options = Options(weights=Path(options))
         self.options = replace(options or Options(), **named)
         self.threads = self.options.threads or usable_cpus()
-        self.cards = read_cards(self.options.weights, self.options.networks)
+        unpacking = ExitStack()
+        weakref.finalize(self, unpacking.close)
+        self.cards = read_cards(unpacking.enter_context(unpacked(self.options.weights)), self.options.networks)
         self.way = way_of(self.cards, self.options.plan, self.options.step)
         self.choice: Choice = choose(self.options.device, self.options.engine, self.options.precision, self.cards)
         self._xp = array_library(self.choice.device)
@@ -117,8 +122,7 @@ def _load_again(kind: type[Predictor], named: dict[str, Any], cards: list[Card])
     """A predictor out of its pickle. Raises WeightsError where its networks are not those that it had."""
     predictor = kind(**named)
     if _anywhere(predictor.cards) != cards:
-        folder = predictor.cards[0].folder.parent
-        raise WeightsError(f"the networks in {folder} are not those that the pickled predictor had")
+        raise WeightsError(f"the networks in {predictor.options.weights} are not those that the pickled predictor had")
     return predictor
 
 

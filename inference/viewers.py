@@ -15,6 +15,7 @@ from .cards import read_cards
 from .errors import OutputError, VisceraError
 from .labels import Structure, structures
 from .options import WEIGHTS
+from .pack import unpacked
 
 ITK_SNAP = """\
 ################################################
@@ -63,7 +64,8 @@ def main() -> int:
     parser.add_argument("--networks", metavar="NAMES", help="as the command takes them")
     arguments = parser.parse_args()
     try:
-        cards = read_cards(arguments.weights, arguments.networks.split(",") if arguments.networks else None)
+        with unpacked(arguments.weights) as weights:
+            cards = read_cards(weights, arguments.networks.split(",") if arguments.networks else None)
         table = structures({value: name for card in cards for value, name in card.names.items()})
         for ending, text in ((".label", itk_snap(table)), (".ctbl", slicer(table))):
             Path(f"{arguments.out}{ending}").write_text(text, encoding="utf-8")

@@ -9,13 +9,14 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from .. import errors
 from ..errors import VisceraError
 from ..names import FORMATS
 from ..options import DEVICES, ENGINES, PRECISIONS, WAYS, WEIGHTS, Options
+from ..pack import unpacked
 from ..version import __version__
 from .console import forgiving_streams, say_error
 from .request import Request
@@ -39,15 +40,18 @@ def main(arguments: Sequence[str | Path] | None = None) -> int:
 def _run(request: Request, stopping: Stopping) -> int:
     hidden = errors.names_are_hidden()
     errors.hide_names(request.hash_names)
-    run = Run(request, stopping)
     try:
-        return run()
+        with unpacked(request.options.weights) as weights:
+            run = Run(replace(request, options=replace(request.options, weights=weights)), stopping)
+            try:
+                return run()
+            finally:
+                stopping.over()
+                run.workers.stop()
     except VisceraError as error:
         say_error(str(error))
         return error.exit_code
     finally:
-        stopping.over()
-        run.workers.stop()
         errors.hide_names(hidden)
 
 
@@ -77,7 +81,7 @@ def parse(arguments: Sequence[str | Path] | None = None) -> Request:
         type=_path,
         default=WEIGHTS,
         metavar="DIR",
-        help="folder of exported networks (default: those of this program)",
+        help="folder of exported networks, or a file that packs it (default: those of this program)",
     )
     add("--networks", type=_names, metavar="NAMES", help="in increasing priority (default: organ,tumor, else all)")
     add("--case", type=_name, action="append", default=[], metavar="NAME", help="only this case; may be repeated")
