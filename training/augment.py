@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from training.chance import Chance, shape_of
-from training.contents import with_bile, with_bowel, with_contents, with_perfusion
+from training.contents import distended, with_bile, with_bowel, with_contents, with_perfusion
 from training.labels import IGNORE, ORGANS, RARE, TUMOR
 from training.packed import AIR, LOW, STEP, Packed
 from training.plans import SOFT_TISSUE
@@ -24,6 +24,7 @@ from training.warp import rotation
 
 SEEDS = 3000  # voxels of each structure on which a patch may be centred
 FLAT = 120.0  # mm: patches no higher are often slabs, scans that end inside the patch
+RESIZED = 0.3  # share of patches with a hollow organ that is distended or collapsed
 # Share of patches with contents or looks painted in that few scans show.
 PAINTED = ((0.45, with_contents), (0.3, with_bile), (0.35, with_bowel), (0.25, with_perfusion))
 LEAST_HOST = 400  # voxels of an organ, for a lesion to be put into it
@@ -95,6 +96,8 @@ class Patches:
         rng = chance.rng
         volume = self.volumes[rng.choice(len(self.volumes), p=np.array(self.shares) / np.sum(self.shares))]
         hu, label, unseen = volume.sample(_warped(chance, volume.centre(rng), shape, self.spacing))
+        if rng.random() < RESIZED:
+            hu, label, unseen = distended(chance, hu, label, unseen, self.spacing)
         if rng.random() < 0.5:
             hu = _recontrasted(rng, hu, label)
         for share, painted in PAINTED:

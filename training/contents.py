@@ -1,9 +1,9 @@
-"""Contents and looks that few scans show, painted into patches: for training.augment.
+"""Contents, sizes and looks that few scans show, made in patches: for training.augment.
 
-Stomach and duodenum full of water, food, positive contrast or gas, or collapsed; gallbladders with sludge and stones;
-bowel, which has no label, with all of these; livers and spleens that enhance unevenly without a tumour. A network of
-33 patients took a stomach full of bright contrast for gallbladder, liver and tumour. No label changes. Arrays are
-(1, 1, z, y, x), LPS, so that the patient's front is at small y; lengths are mm, values HU.
+Stomach, duodenum and gallbladder distended or collapsed; stomach and duodenum full of water, food, positive contrast or
+gas; gallbladders with sludge and stones; bowel, which has no label, with all of these; livers and spleens that enhance
+unevenly without a tumour. A network of 33 patients took a stomach full of bright contrast for gallbladder, liver and
+tumour. Arrays are (1, 1, z, y, x), LPS, so that the patient's front is at small y; lengths are mm, values HU.
 """
 
 from __future__ import annotations
@@ -22,10 +22,44 @@ _LIVER, _SPLEEN, _GALLBLADDER, _STOMACH, _DUODENUM = (
 )
 HOLLOW = ((_STOMACH,), (_STOMACH, _DUODENUM), (_DUODENUM,))  # filled together, with SHARES
 SHARES = (0.55, 0.25, 0.20)
+DISTENDED = ((_STOMACH,), (_STOMACH,), (_STOMACH, _DUODENUM), (_DUODENUM,), (_GALLBLADDER,))
+DISTENSION, COLLAPSE = (0.8, 2.8), (-2.0, -0.8)  # times the squared reach; beyond 4 the field would fold over
 KINDS = ("water", "food", "contrast", "tissue", "gas")  # tissue: a collapsed organ, wall against wall
 KIND_SHARES = (0.20, 0.20, 0.30, 0.18, 0.12)
 GAS = -900.0
 LEAST = 60  # voxels of an organ, for it to be painted
+
+
+def distended(
+    chance: Chance, hu: Tensor, label: Tensor, unseen: Tensor, spacing: Spacing
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The three with one of the organs larger or smaller, and what lies around it pushed away or drawn near.
+
+    Each voxel shows what lay up to 20 mm nearer to the organ's middle, or farther from it: along the gradient of its
+    smoothed mask, by so little that nothing folds over. unseen is a mask of what lies beyond the scan.
+    """
+    rng = chance.rng
+    organs = DISTENDED[rng.integers(len(DISTENDED))]
+    inside = torch.isin(label, torch.tensor(organs, device=label.device)).float()
+    if float(inside.sum()) < LEAST:
+        return hu, label, unseen
+    reach = rng.uniform(8, 16)  # standard deviation of the smoothing: two of its cells
+    cells = [max(round(reach / 2 / step), 1) for step in spacing]
+    smooth = F.avg_pool3d(inside, cells, cells, ceil_mode=True, count_include_pad=False)
+    for _ in range(2):
+        smooth = F.avg_pool3d(F.pad(smooth, (2,) * 6, mode="replicate"), 5, 1)
+    smooth = F.interpolate(smooth, size=inside.shape[2:], mode="trilinear", align_corners=False)[0, 0]
+    by = rng.uniform(*COLLAPSE) if rng.random() < 0.4 else rng.uniform(*DISTENSION)
+    where = []
+    for axis, (size, step) in enumerate(zip(smooth.shape, spacing, strict=True)):
+        along = torch.arange(size, device=hu.device).view([-1 if other == axis else 1 for other in range(3)])
+        index = along + by * reach**2 * torch.gradient(smooth, spacing=step, dim=axis)[0] / step
+        where.append(2 * index / max(size - 1, 1) - 1)
+    grid = torch.stack(where[::-1], -1)[None]
+    hu = F.grid_sample(hu, grid, mode="bilinear", padding_mode="border", align_corners=True)
+    kept = torch.cat([label, unseen.long()], 1).float()
+    kept = F.grid_sample(kept, grid, mode="nearest", padding_mode="border", align_corners=True).round()
+    return hu, kept[:, :1].long(), kept[:, 1:] > 0
 
 
 def with_contents(chance: Chance, hu: Tensor, label: Tensor, spacing: Spacing) -> Tensor:
@@ -43,12 +77,15 @@ def with_contents(chance: Chance, hu: Tensor, label: Tensor, spacing: Spacing) -
 
 
 def with_bile(chance: Chance, hu: Tensor, label: Tensor, spacing: Spacing) -> Tensor:
-    """`hu` with other bile in the gallbladder: clear, bright as days after contrast, or with stones."""
+    """`hu` with other bile in the gallbladder: clear, at times with sludge or contrast in it, or with stones.
+
+    Bright bile stays rare and below the contrast in a stomach, which a network else calls gallbladder.
+    """
     rng = chance.rng
     lumen = _lumen(label, (_GALLBLADDER,), 1.0, spacing)
     if float(lumen.sum()) < LEAST:
         return hu
-    bile = torch.full_like(hu, rng.uniform(-5, 30) if rng.random() < 0.7 else rng.uniform(40, 250))
+    bile = torch.full_like(hu, rng.uniform(-5, 30) if rng.random() < 0.88 else rng.uniform(30, 110))
     bile = bile + 3 * chance.grain(shape_of(hu), 8, spacing)
     if rng.random() < 0.35:
         bile = bile + (chance.grain(shape_of(hu), rng.uniform(5, 12), spacing) > 1.3) * rng.uniform(50, 500)

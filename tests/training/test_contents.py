@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from training.chance import Chance  # noqa: E402
-from training.contents import with_bile, with_bowel, with_contents, with_perfusion  # noqa: E402
+from training.contents import distended, with_bile, with_bowel, with_contents, with_perfusion  # noqa: E402
 from training.labels import ORGANS  # noqa: E402
 
 SPACING = (2.5, 2.0, 2.0)
@@ -80,3 +80,29 @@ def test_nothing_is_painted_where_there_is_nothing(patch) -> None:  # type: igno
     for paint in (with_contents, with_bile):
         assert torch.equal(paint(chances(1)[0], hu, label * 0, SPACING), hu)
     assert torch.equal(with_bowel(chances(1)[0], hu * 0 - 1000, label * 0, SPACING), hu * 0 - 1000)
+
+
+def test_an_organ_grows_or_shrinks_with_its_label_and_its_surroundings_follow(patch) -> None:  # type: ignore[no-untyped-def]
+    hu, label = patch
+    hu = torch.where(label == STOMACH, 300.0, hu)
+    unseen = torch.zeros_like(label, dtype=torch.bool)
+    unseen[0, 0, :3] = True
+    before = int((label == STOMACH).sum())
+    sizes = []
+    for chance in chances(40):
+        found, moved, beyond = distended(chance, hu, label, unseen, SPACING)
+        sizes.append(int((moved == STOMACH).sum()) / before)
+        # What is seen and what is labelled move together, but for edges, where a label is the nearest voxel's.
+        assert float((found[moved == STOMACH] > 170).float().mean()) > 0.9
+        assert float((found[moved == LIVER] < 170).float().mean()) > 0.9
+        assert set(moved.flatten().tolist()) == set(label.flatten().tolist())
+        assert abs(int(beyond.sum()) - int(unseen.sum())) < 0.2 * int(unseen.sum())
+    assert min(sizes) < 0.75 and max(sizes) > 1.5
+
+
+def test_nothing_moves_where_no_organ_is(patch) -> None:  # type: ignore[no-untyped-def]
+    hu, label = patch
+    empty = torch.zeros_like(label)
+    for chance in chances(5):
+        found = distended(chance, hu, empty, empty > 0, SPACING)
+        assert found[0] is hu and found[1] is empty
