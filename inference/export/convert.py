@@ -24,8 +24,17 @@ from .check import check_engines
 from .checkpoint import USUAL, Checkpoint, read_json, read_result_folder
 from .graph import save_graphs, to_onnx, without_head
 from .plain import need, text
-from .plan import card_fields, channels_of, configuration_of, labels_of, orientation_of, way_of, window_multiple
-from .write import PLANS, move, remove_others, save_card, save_sources, sha256, workshop
+from .plan import (
+    card_fields,
+    channels_of,
+    configuration_of,
+    has_regions,
+    labels_of,
+    orientation_of,
+    way_of,
+    window_multiple,
+)
+from .write import DATASET, PLANS, move, remove_others, save_card, save_sources, sha256, workshop
 
 
 def export(
@@ -103,6 +112,7 @@ def planned(
         **fields,
         "channels": channels,
         "window_multiple": multiple,
+        "decode": "regions" if has_regions(dataset) else "argmax",
         **way,
         "labels": labels,
         "trained_on": "not stated",
@@ -158,7 +168,12 @@ def run(options: argparse.Namespace) -> None:
 def print_card(out: Path) -> None:
     """Print how large a network that was exported is, and what a user should know of it."""
     card = read_json(out / FILE_NAME)
-    print(f"{out}: {card['source']['parameters']:,} parameters, {len(card['labels']) - 1} labels")
+    print(
+        f"{out}: {card['source']['parameters']:,} parameters, {sum(label['value'] > 0 for label in card['labels'])} labels"
+    )
+    said = read_json(out / DATASET)["labels"]
+    if moved := [f"{one['name']} {one['value']}" for one in card["labels"] if one["value"] != said[one["name"]]]:
+        print(f"Values in the label map that are not those of {DATASET}: {', '.join(moved)}")
     if card["orientation"] is None:
         print("The training scans' orientation is not recorded: scans are taken as their files store them, as "
               "nnU-Net does. If all were stored one way, export with --orientation (DICOM's is LPS).")  # fmt: skip

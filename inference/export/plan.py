@@ -69,7 +69,6 @@ def card_fields(plans: Mapping[str, Any], configuration: Mapping[str, Any]) -> d
         "spacing": several(need(configuration, "spacing"), "spacing", 3, number, 0.01, 100),
         "patch": patch,
         "resample": _resampling(configuration),
-        "decode": "argmax",
     }
 
 
@@ -99,29 +98,66 @@ def channels_of(plans: Mapping[str, Any], dataset: Mapping[str, Any]) -> list[di
 
 
 def labels_of(dataset: Mapping[str, Any], values: Mapping[str, int]) -> list[dict[str, Any]]:
-    """One entry an output channel, in order; `ignore` has none. `values` replace those of labels in the label map."""
-    named = {name: value for name, value in mapping(need(dataset, "labels"), "labels").items() if name != "ignore"}
-    for name, value in named.items():
-        if isinstance(value, list):
-            raise ValueError(f"label {shown(name)} is {shown(value)}: region-based labels are not supported")
-        whole(value, f"label {shown(name)}", 0, 1000)
-    order = sorted(named, key=lambda name: named[name])
-    if [named[name] for name in order] != list(range(len(named))) or order[:1] != ["background"]:
-        raise ValueError(f"labels have the values {shown(sorted(named.values()))}, not background 0 and then 1, 2, ...")
-    if unknown := set(values) - set(named):
-        raise ValueError(f"label {sorted(unknown)[0]!r} is not one of {shown(list(named))}")
+    """One entry an output channel, in order, as nnU-Net's LabelManager has them; `ignore` has none.
+
+    values  replace those of labels in the label map
+
+    Channel i of plain labels writes i, whatever value dataset.json gives its label: nnU-Net counts them. Region i
+    writes the i-th of regions_class_order.
+    """
+    given = mapping(need(dataset, "labels"), "labels")
+    for name, value in given.items():
+        for one in value if isinstance(value, list) else [value]:
+            whole(one, f"label {shown(name)}", 0, 1000)
+    if given.get("background") != 0:
+        raise ValueError(f"labels are {shown(given)}: there is no background 0, which nnU-Net asks for")
+    named = {name: value for name, value in given.items() if name != "ignore"}
+    _check_ignored(given, named)
+    found = _regions(dataset, named) if has_regions(dataset) else _counted(named)
+    if unknown := set(values) - set(found):
+        raise ValueError(f"label {sorted(unknown)[0]!r} is not one of {shown(list(found))}")
     one_piece = dataset.get("one_piece", [])
     if not isinstance(one_piece, list):
         raise ValueError(f"one_piece is {shown(one_piece)}, not a list of labels")
     labels = []
-    for name in order:
-        value = values.get(name, named[name])
+    for name, usual in found.items():
+        value = values.get(name, usual)
         if not 0 <= value <= 255:
             raise ValueError(f"label {shown(name)} has value {value}, which a uint8 label map cannot hold")
         if name == "background" and value != 0:
             raise ValueError(f"background has value {value}, and a label map has 0 there")
         labels.append({"value": value, "name": name, "one_piece": name in one_piece})
     return labels
+
+
+def has_regions(dataset: Mapping[str, Any]) -> bool:
+    """Whether the labels are regions, each a channel of its own: one of them has several values."""
+    labels = mapping(need(dataset, "labels"), "labels").values()
+    return any(isinstance(value, list) and len(value) > 1 for value in labels)
+
+
+def _counted(named: Mapping[str, Any]) -> dict[str, int]:
+    """Label -> its channel: one for each value, in the order of these. Of labels of one value the first names it."""
+    values = {name: value[0] if isinstance(value, list) else value for name, value in named.items() if value != []}
+    first = {value: name for name, value in reversed(values.items())}
+    return {first[value]: channel for channel, value in enumerate(sorted(first))}
+
+
+def _regions(dataset: Mapping[str, Any], named: Mapping[str, Any]) -> dict[str, int]:
+    """Region -> the value that it writes, over those of earlier ones."""
+    regions = [name for name, value in named.items() if set(value if isinstance(value, list) else [value]) != {0}]
+    key = "regions_class_order"
+    order = several(need(dataset, key), key, len(regions), whole, 0, 1000)
+    return dict(zip(regions, order, strict=True))
+
+
+def _check_ignored(given: Mapping[str, Any], named: Mapping[str, Any]) -> None:
+    """nnU-Net takes an ignored label only if its value is the one after all others."""
+    if given.get("ignore") is None:
+        return
+    most = max(one for value in named.values() for one in (value if isinstance(value, list) else [value]))
+    if given["ignore"] != most + 1:
+        raise ValueError(f"label 'ignore' is {shown(given['ignore'])}: nnU-Net takes only {most + 1}, the next value")
 
 
 def window_multiple(patch: list[int], strides: list[list[int]], normed: bool) -> list[int] | None:

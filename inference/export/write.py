@@ -16,8 +16,8 @@ from ..errors import OutputError
 PLANS, DATASET = "plans.json", "dataset.json"
 # What an exporter or nnU-Net's predictor reads of a dataset.json. It may hold more, such as the names of patients.
 READ_OF_DATASET = (
-    "channel_names", "modality", "labels", "numTraining", "file_ending", "overwrite_image_reader_writer",
-    "orientation", "one_piece", "way",
+    "channel_names", "modality", "labels", "regions_class_order", "numTraining", "file_ending",
+    "overwrite_image_reader_writer", "orientation", "one_piece", "way",
 )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ def write_model(folder: Path, **changes: Any) -> Path:
     torch = pytest.importorskip("torch")
     pytest.importorskip("nnunetv2")
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     plans, dataset = tiny_plan(**changes)
     torch.manual_seed(changes.get("seed", 0))
@@ -32,8 +34,8 @@ def write_model(folder: Path, **changes: Any) -> Path:
         architecture["network_class_name"],
         architecture["arch_kwargs"],
         architecture["_kw_requires_import"],
-        1,
-        len(dataset["labels"]),
+        len(dataset["channel_names"]),
+        PlansManager(plans).get_label_manager(dataset).num_segmentation_heads,
         deep_supervision=True,
     )
     with torch.no_grad():  # logits that differ enough between channels for a label map with structure
@@ -61,8 +63,16 @@ def tiny_plan(
     transpose: tuple[int, int, int] = (0, 1, 2),
     orientation: str | None = "LPS",
     seed: int = 0,
+    channels: Sequence[str] = ("CT",),
+    configuration: Mapping[str, Any] | None = None,
+    dataset: Mapping[str, Any] | None = None,
+    reader: str = "SimpleITKIO",
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """plans.json and dataset.json of a U-Net with three stages of 4, 8 and 12 features."""
+    """plans.json and dataset.json of a U-Net with three stages of 4, 8 and 12 features.
+
+    channels                names of the input channels
+    configuration, dataset  fields of the plan's configuration and of dataset.json in place of the usual ones
+    """
     from training.plans import bare_plans
 
     plans = bare_plans("Dataset999_Tiny")
@@ -78,18 +88,22 @@ def tiny_plan(
         del arch["n_conv_per_stage"]
     else:
         arch["n_conv_per_stage"] = [2, 2, 2]
-    plans["configurations"]["tiny"] = tiny
+    tiny |= {"normalization_schemes": ["CTNormalization"] * len(channels), "use_mask_for_norm": [False] * len(channels)}
+    plans["configurations"]["tiny"] = tiny | dict(configuration or {})
+    plans["image_reader_writer"] = reader
+    (usual,) = plans["foreground_intensity_properties_per_channel"].values()
+    plans["foreground_intensity_properties_per_channel"] = {str(number): usual for number in range(len(channels))}
     plans["transpose_forward"] = list(transpose)
     plans["transpose_backward"] = [transpose.index(axis) for axis in range(3)]
-    dataset = {
-        "channel_names": {"0": "CT"},
+    described = {
+        "channel_names": {str(number): name for number, name in enumerate(channels)},
         "labels": {"background": 0, **{f"organ_{value}": value for value in range(1, labels)}},
         "numTraining": 1,
         "file_ending": ".nii.gz",
     }
     if orientation:
-        dataset["orientation"] = orientation
-    return plans, dataset
+        described["orientation"] = orientation
+    return plans, described | dict(dataset or {})
 
 
 def export_pair(weights: Path) -> None:
