@@ -14,7 +14,7 @@ import numpy as np
 from .errors import DeviceError
 
 Array = Any  # numpy.ndarray or cupy.ndarray
-Network = Callable[[Array], Array]  # (b, 1, z, y, x) float32, C-contiguous -> (b, k, z, y, x) float32
+Network = Callable[[Array], Array]  # (b, c, z, y, x) float32, C-contiguous -> (b, k, z, y, x) float32
 
 
 def array_library(device: str) -> Any:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from dataclasses import fields as dataclass_fields
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +37,26 @@ class Label:
 
 @dataclass(frozen=True)
 class Channel:
-    """One input channel.
+    """One input channel. Its voxels are clipped, `mean` is subtracted and the rest divided by `std`.
 
     name       such as "CT"
-    normalise  how its voxels become what the network sees, a key of NORMALISE
+    normalise  where these numbers come from, of NORMALISE
     clip       HU, lower and upper bound (0.5 and 99.5 percentile of the training foreground)
-    mean, std  HU, of the z-score
+    mean, std  HU, of the z-score; where they are the scan's own, prepare.py finds them
+    masked     "zscore" knows only what is not 0 in some channel, holes filled, and the rest stays 0
     """
 
     name: str
     normalise: str
-    clip: tuple[float, float]
-    mean: float
-    std: float
+    clip: tuple[float, float] = (-inf, inf)
+    mean: float = 0.0
+    std: float = 1.0
+    masked: bool = False
+
+    @property
+    def is_ct(self) -> bool:
+        """Whether its voxels are HU."""
+        return self.normalise == "ct"
 
     def of(self, hu: float) -> float:
         """What the network sees where the image has a value."""
@@ -56,20 +64,48 @@ class Channel:
 
 
 @dataclass(frozen=True)
-class Resample:
-    """How images and logits change their grid, as nnU-Net's default does it.
+class Resize:
+    """How something changes its grid, as nnU-Net does it.
 
-    image_order       spline order that brings an image to the network's spacing
-    logit_order       spline order that brings logits back to the scan
-    force_separate_z  the plan's rule for a coarse axis; None: by the ratio of spacings
+    order             of the spline
+    order_z           of the spline along an axis that is resampled on its own
+    force_separate_z  the plan's rule for such a coarse axis; None: by the ratio of spacings
+    method            of METHODS
     """
 
-    image_order: int
-    logit_order: int
-    force_separate_z: bool | None
+    order: int
+    order_z: int = 0
+    force_separate_z: bool | None = None
+    method: str = "spline"
 
 
-NORMALISE = ("ct",)  # clip, then z-score
+@dataclass(frozen=True)
+class Resample:
+    """How images come to the network's spacing, and logits back to the scan's."""
+
+    image: Resize
+    logits: Resize
+
+    @classmethod
+    def of(cls, fields: dict[str, Any]) -> Resample:
+        """Of a card. What is usual, order_z 0, splines and one rule for both, need not stand there."""
+        image, logits = (
+            Resize(
+                order=int(fields[f"{kind}_order"]),
+                order_z=int(fields.get(f"{kind}_order_z", 0)),
+                force_separate_z=fields.get(f"{kind}_force_separate_z", fields["force_separate_z"]),
+                method=_one_of(fields.get(f"{kind}_method", METHODS[0]), METHODS),
+            )
+            for kind in ("image", "logit")
+        )
+        return cls(image, logits)
+
+
+# "ct": of the training, clipped; "zscore", "rescale01": mean and deviation, or minimum and range, of the scan;
+# "rgb01": 0 to 255 become 0 to 1; "none": voxels as they are
+NORMALISE = ("ct", "zscore", "rescale01", "rgb01", "none")
+# nnU-Net's resample_data_or_seg_to_shape, resample_torch_fornnunet and no_resampling_hack
+METHODS = ("spline", "torch", "none")
 DECODE = ("argmax", "regions")
 
 
@@ -190,7 +226,6 @@ def _card(folder: Path, fields: dict[str, Any], digest: str) -> Card:
     known = {field.name for field in dataclass_fields(Card)} | {"format", "source"}
     if unknown := sorted(fields.keys() - known):
         raise ValueError(f"unknown field {unknown[0]}")
-    resample = fields["resample"]
     return Card(
         name=folder.name,
         folder=folder,
@@ -201,17 +236,8 @@ def _card(folder: Path, fields: dict[str, Any], digest: str) -> Card:
         spacing=_three(fields["spacing"], float),
         patch=_three(fields["patch"], int),
         window_multiple=_three(multiple, int) if (multiple := fields.get("window_multiple")) else None,
-        channels=tuple(
-            Channel(
-                name=str(channel["name"]),
-                normalise=_one_of(channel["normalise"], NORMALISE),
-                clip=(float(channel["clip"][0]), float(channel["clip"][1])),
-                mean=float(channel["mean"]),
-                std=float(channel["std"]),
-            )
-            for channel in fields["channels"]
-        ),
-        resample=Resample(int(resample["image_order"]), int(resample["logit_order"]), resample["force_separate_z"]),
+        channels=tuple(_channel(channel) for channel in fields["channels"]),
+        resample=Resample.of(fields["resample"]),
         head=None if (head := fields.get("head")) is None else str(head),
         decode=_one_of(fields["decode"], DECODE),
         labels=tuple(
@@ -221,6 +247,14 @@ def _card(folder: Path, fields: dict[str, Any], digest: str) -> Card:
         trained_on=str(fields["trained_on"]),
         digest=digest,
     )
+
+
+def _channel(fields: dict[str, Any]) -> Channel:
+    channel = Channel(str(fields["name"]), _one_of(fields["normalise"], NORMALISE), masked=bool(fields.get("masked")))
+    if not channel.is_ct:
+        return channel
+    low, high = (float(bound) for bound in fields["clip"])
+    return replace(channel, clip=(low, high), mean=float(fields["mean"]), std=float(fields["std"]))
 
 
 def _one_of(value: Any, known: Collection[str]) -> str:

@@ -17,8 +17,8 @@ USUAL = ("organ", "tumor")  # rising priority: the paper lays the tumour over th
 def read_cards(weights: Path, networks: Sequence[str] | None) -> list[Card]:
     """The cards of the networks asked for, in that order.
 
-    Raises WeightsError where one is missing or cannot be read, and where `networks` is empty, names one twice or holds
-    something else than names.
+    Raises WeightsError where one is missing or cannot be read, where they take other numbers of channels, and where
+    `networks` is empty, names one twice or holds something else than names.
     """
     if networks is None:
         present = _present(weights)
@@ -33,7 +33,17 @@ def read_cards(weights: Path, networks: Sequence[str] | None) -> list[Card]:
             raise WeightsError(f"{name!r} is not the name of a network, that is, of a folder in {weights}")
         if names.count(name) > 1:
             raise WeightsError(f"network {name} is named {names.count(name)} times")
-    return [read_card(weights / name) for name in names]
+    cards = [read_card(weights / name) for name in names]
+    for card in cards[1:]:
+        if len(card.channels) != len(cards[0].channels):
+            few, many = (f"{one.name} {len(one.channels)}" for one in (cards[0], card))
+            raise WeightsError(f"networks of one run take as many channels as each other: {few}, {many}")
+    return cards
+
+
+def which_are_ct(cards: Sequence[Card]) -> tuple[bool, ...]:
+    """For each input channel whether a network takes it as CT in HU."""
+    return tuple(any(channel.is_ct for channel in same) for same in zip(*(card.channels for card in cards), strict=True))
 
 
 def digests(cards: Sequence[Card]) -> dict[str, str]:
@@ -42,9 +52,19 @@ def digests(cards: Sequence[Card]) -> dict[str, str]:
 
 
 def way_of(cards: Sequence[Card], plan: str | None, step: float) -> Way:
-    """The way of a run: as asked for by name, else the one that all networks were made for, else every window."""
+    """The way of a run: as asked for by name, else the one that all networks were made for, else every window.
+
+    Raises WeightsError where it looks for the body, which it knows in CT only, and a network takes another image.
+    """
     made_for = {card.way for card in cards}
-    return replace(WAYS[plan or (made_for.pop() if len(made_for) == 1 else DENSE.name)], step=step)
+    way = WAYS[plan or (made_for.pop() if len(made_for) == 1 else DENSE.name)]
+    for card in cards:
+        if way.in_body and not card.channels[0].is_ct:
+            raise WeightsError(
+                f"plan {way.name} finds the body in CT, and the first channel of network {card.name} is "
+                f"{card.channels[0].name} without HU: plan {DENSE.name} takes it"
+            )
+    return replace(way, step=step)
 
 
 def smaller_way(cards: Sequence[Card], way: Way) -> Way | None:

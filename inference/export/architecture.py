@@ -44,8 +44,8 @@ CLASSES: dict[str, dict[str | None, type[nn.Module] | None]] = {
 }
 
 
-def network_of(architecture: Any, outputs: int) -> nn.Module:
-    """The network that `architecture` of a plan describes, for one input channel and `outputs` output channels.
+def network_of(architecture: Any, outputs: int, inputs: int = 1) -> nn.Module:
+    """The network that `architecture` of a plan describes, for so many output and input channels.
 
     It is on PyTorch's device "meta", where parameters take no memory, until a state dict is assigned to it.
     Raises ValueError, naming the first thing that is not on the lists or out of bounds.
@@ -58,7 +58,7 @@ def network_of(architecture: Any, outputs: int) -> nn.Module:
     network_class = NETWORKS[name]
     arguments = _arguments(mapping(need(fields, "arch_kwargs"), "arch_kwargs"), network_class)
     with torch.device("meta"):
-        network = network_class(input_channels=1, num_classes=outputs, deep_supervision=False, **arguments)
+        network = network_class(input_channels=inputs, num_classes=outputs, deep_supervision=False, **arguments)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if parameters > MOST_PARAMETERS:
         raise ValueError(f"the network has {parameters:,} parameters, of which an ONNX file holds {MOST_PARAMETERS:,}")

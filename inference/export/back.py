@@ -51,8 +51,9 @@ def result_folder(network: Path, out: Path) -> None:
         said, expected = card_fields(plans, planned), {"axes": card.axes, "spacing": card.spacing, "patch": card.patch}
         if other := [name for name, value in expected.items() if said[name] != list(value)]:
             raise ValueError(f"{PLANS} is of another network: {other[0]} is {said[other[0]]} there")
-        module = network_of(need(planned, "architecture"), len(card.labels))
-        assign(module, _state(module, card.patch, onnx.load(card.form("f32")).graph, read_head(card)))
+        module = network_of(need(planned, "architecture"), len(card.labels), len(card.channels))
+        window = (len(card.channels), *card.patch)
+        assign(module, _state(module, window, onnx.load(card.form("f32")).graph, read_head(card)))
     except ValueError as error:
         raise WeightsError(f"{network} cannot become a result folder: {error}") from error
     write_result_folder(out, plans, dataset, configuration, module.state_dict())
@@ -73,7 +74,7 @@ def write_result_folder(
     torch.save(checkpoint, out / "fold_0" / "checkpoint_final.pth")
 
 
-def _state(network: nn.Module, patch: Sequence[int], graph: onnx.GraphProto, head: np.ndarray | None = None) -> State:
+def _state(network: nn.Module, window: Sequence[int], graph: onnx.GraphProto, head: np.ndarray | None = None) -> State:
     """The parameters of a network of `network_of` out of its graph, under all the names that the network has for them.
 
     The graph has the layers in the order in which they run, but not all of their parameters: a bias that is 0 is left
@@ -84,7 +85,7 @@ def _state(network: nn.Module, patch: Sequence[int], graph: onnx.GraphProto, hea
     for layer in network.modules():
         if isinstance(layer, LAYERS):
             layer.register_forward_hook(lambda layer, *_: ran.append(layer))
-    network(torch.empty(1, 1, *patch, device="meta"))
+    network(torch.empty(1, *window, device="meta"))
     casts = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Cast"}
     values = {weight.name: numpy_helper.to_array(weight).astype(np.float32) for weight in graph.initializer}
     nodes = [node for node in graph.node if node.op_type in OPERATORS]

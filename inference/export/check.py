@@ -24,7 +24,7 @@ LARGEST_DIFFERENCE = 1e-3  # of the largest logit: f32 engines differ by the ord
 
 
 def check_engines(folder: Path, patch: np.ndarray, expected: np.ndarray) -> None:
-    """Run each installed engine on `patch` (1, 1, z, y, x); raise WeightsError if the logits of one are not `expected`.
+    """Run each installed engine on `patch` (1, c, z, y, x); raise WeightsError if the logits of one are not `expected`.
 
     folder  of the network, with its card
     """

@@ -1,6 +1,6 @@
 """A result folder of nnU-Net v2 -> model.onnx, model_f16.onnx and card.json.
 
-Takes any 3D PlainConvUNet or ResidualEncoderUNet of one CT channel with nnU-Net's default preprocessing. Every
+Takes any 3D PlainConvUNet or ResidualEncoderUNet with nnU-Net's default preprocessing. Every
 installed engine then runs one patch; a mismatch leaves nothing behind. If float16 holds every weight exactly, both
 graphs share one file of float16 weights. plans.json and dataset.json stay beside the card, for the way back.
 """
@@ -68,11 +68,13 @@ def export(
         "checkpoint_sha256": sha256(stored.file),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
     }
-    patch = np.random.default_rng(0).normal(size=(1, 1, *card["patch"])).astype(np.float32)
+    patch = np.random.default_rng(0).normal(size=(1, len(card["channels"]), *card["patch"])).astype(np.float32)
     with _naming(model_folder / PLANS), torch.inference_mode():
         expected = network(torch.from_numpy(patch)).numpy()
-    model = to_onnx(network, card["patch"])
-    head = None if card["window_multiple"] else without_head(model)
+    model = to_onnx(network, card["patch"], len(card["channels"]))
+    # A spline of an order above 1 is clipped to the range of each logit, which the last layer's inputs do not know.
+    linear = max(card["resample"].get(f"logit_{name}", 0) for name in ("order", "order_z")) <= 1
+    head = without_head(model) if linear and not card["window_multiple"] else None
     with workshop(out) as made:
         forms = save_graphs(model, made)
         if head is not None:
@@ -100,8 +102,8 @@ def planned(
         names = {key: text(plans.get(key, "not stated"), key) for key in ("dataset_name", "plans_name")}
         configuration = configuration_of(plans, stored.configuration)
         fields = card_fields(plans, configuration)
-        channels = channels_of(plans, dataset)
-        network: Any = network_of(need(configuration, "architecture"), len(labels))
+        channels = channels_of(plans, configuration, dataset)
+        network: Any = network_of(need(configuration, "architecture"), len(labels), len(channels))
         normed = any(isinstance(module, torch.nn.InstanceNorm3d) for module in network.modules())
         multiple = window_multiple(fields["patch"], network.encoder.strides, normed)
     with _naming(folder):
@@ -168,9 +170,8 @@ def run(options: argparse.Namespace) -> None:
 def print_card(out: Path) -> None:
     """Print how large a network that was exported is, and what a user should know of it."""
     card = read_json(out / FILE_NAME)
-    print(
-        f"{out}: {card['source']['parameters']:,} parameters, {sum(label['value'] > 0 for label in card['labels'])} labels"
-    )
+    labels = sum(label["value"] > 0 for label in card["labels"])
+    print(f"{out}: {card['source']['parameters']:,} parameters, {labels} labels")
     said = read_json(out / DATASET)["labels"]
     if moved := [f"{one['name']} {one['value']}" for one in card["labels"] if one["value"] != said[one["name"]]]:
         print(f"Values in the label map that are not those of {DATASET}: {', '.join(moved)}")

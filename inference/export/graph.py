@@ -21,14 +21,17 @@ OPSET = 18
 SIZE_FREE = {"Conv", "ConvTranspose", "InstanceNormalization", "LeakyRelu", "Relu", "Concat", "Add", "AveragePool"}
 
 
-def to_onnx(network: torch.nn.Module, patch: list[int]) -> onnx.ModelProto:
-    """The network as an ONNX graph with free batch and spatial sizes: image (b,1,z,y,x) -> logits (b,k,z,y,x)."""
+def to_onnx(network: torch.nn.Module, patch: list[int], inputs: int = 1) -> onnx.ModelProto:
+    """The network as an ONNX graph with free batch and spatial sizes: image (b,c,z,y,x) -> logits (b,k,z,y,x).
+
+    inputs  channels of the image
+    """
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             network,
-            (torch.zeros(1, 1, *patch),),
+            (torch.zeros(1, inputs, *patch),),
             dynamo=True,
             input_names=["image"],
             output_names=["logits"],

@@ -21,7 +21,22 @@ READERS = {  # nnU-Net's reader -> orientation it turns scans to; None: as each 
     "NibabelIO": None,
     "NibabelIOWithReorient": "RAS",
 }
-RESAMPLING = "resample_data_or_seg_to_shape"
+NORMALISE: dict[str | None, str] = {  # nnU-Net's scheme -> the card's
+    "CTNormalization": "ct",
+    "ZScoreNormalization": "zscore",
+    "RescaleTo01Normalization": "rescale01",
+    "RGBTo01Normalization": "rgb01",
+    "NoNormalization": "none",
+}
+# nnU-Net's function -> the card's method. With its others, such as resample_torch_simple, nnU-Net's own preprocessor
+# fails: they take other arguments.
+RESAMPLING: dict[str | None, str] = {
+    "resample_data_or_seg_to_shape": "spline",
+    "resample_torch_fornnunet": "torch",
+    "no_resampling_hack": "none",
+}
+ALONG_COARSE: dict[str | None, int] = {"nearest-exact": 0, "linear": 1}  # aniso_axis_mode -> order of a spline
+HIGHEST_ORDER = 3  # of splines
 LARGEST_PATCH = 400**3  # voxels; nnU-Net's planner stops at a fifth of it with 24 GB of GPU memory
 HU = 1e5  # no clip, mean or deviation of a CT is beyond
 
@@ -87,14 +102,27 @@ def way_of(dataset: Mapping[str, Any]) -> dict[str, str]:
     return {"way": one_of(dataset["way"], "way", {name: name for name in WAYS})}
 
 
-def channels_of(plans: Mapping[str, Any], dataset: Mapping[str, Any]) -> list[dict[str, Any]]:
+def channels_of(
+    plans: Mapping[str, Any], configuration: Mapping[str, Any], dataset: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """The input channels, in order."""
     names = dataset.get("channel_names", dataset.get("modality"))  # nnU-Net 2.0 took the name of version 1
     if names is None:
         raise ValueError("channel_names is missing")
-    if len(mapping(names, "channel_names")) != 1:
-        raise ValueError(f"there are {len(names)} input channels, one CT is supported")
-    return [{"name": str(name), "normalise": "ct", **_intensities(plans)} for name in names.values()]
+    count = len(mapping(names, "channel_names"))
+    if not count or names.keys() != {str(index) for index in range(count)}:
+        raise ValueError(f"channel_names is {shown(names)}, not a table of names by number")
+    schemes = several(need(configuration, "normalization_schemes"), "normalization_schemes", count, _scheme)
+    masked = several(need(configuration, "use_mask_for_norm"), "use_mask_for_norm", count, _flag_or_none)
+    channels = []
+    for index, (scheme, mask) in enumerate(zip(schemes, masked, strict=True)):
+        channel: dict[str, Any] = {"name": str(names[str(index)]), "normalise": scheme}
+        if scheme == "ct":
+            channel |= _intensities(plans, index)
+        if scheme == "zscore" and mask:  # the others ignore it
+            channel["masked"] = True
+        channels.append(channel)
+    return channels
 
 
 def labels_of(dataset: Mapping[str, Any], values: Mapping[str, int]) -> list[dict[str, Any]]:
@@ -172,16 +200,8 @@ def _refuse_other_methods(plans: Mapping[str, Any], configuration: Mapping[str, 
     """What nnU-Net would import by its name must be the one that inference does the same as."""
     if configuration.get("previous_stage") is not None:
         raise ValueError("the plan has a cascade, which needs an earlier stage")
-    schemes = need(configuration, "normalization_schemes")
-    if schemes != ["CTNormalization"]:
-        raise ValueError(f"normalization_schemes {shown(schemes)} is not CTNormalization alone")
-    for key, usual in (
-        ("preprocessor_name", "DefaultPreprocessor"),
-        ("resampling_fn_data", RESAMPLING),
-        ("resampling_fn_probabilities", RESAMPLING),
-    ):
-        if need(configuration, key) != usual:
-            raise ValueError(f"{key} {shown(configuration[key])} is not {usual}: labels would differ")
+    if (name := need(configuration, "preprocessor_name")) != "DefaultPreprocessor":
+        raise ValueError(f"preprocessor_name {shown(name)} is not DefaultPreprocessor: labels would differ")
     reader = text(need(plans, "image_reader_writer"), "image_reader_writer")
     if reader not in READERS:
         raise ValueError(f"reader {shown(reader)} is not one of {', '.join(READERS)}")
@@ -189,11 +209,19 @@ def _refuse_other_methods(plans: Mapping[str, Any], configuration: Mapping[str, 
         raise ValueError(f"label_manager {shown(plans['label_manager'])} is not LabelManager: labels would differ")
 
 
-def _intensities(plans: Mapping[str, Any]) -> dict[str, Any]:
-    """Clip, mean and standard deviation of CTNormalization. It ignores `use_mask_for_norm`."""
+def _scheme(value: Any, name: str) -> str:
+    return one_of(value, name, NORMALISE)
+
+
+def _flag_or_none(value: Any, name: str) -> bool | None:
+    return None if value is None else flag(value, name)
+
+
+def _intensities(plans: Mapping[str, Any], index: int) -> dict[str, Any]:
+    """Clip, mean and standard deviation of CTNormalization for a channel."""
     key = "foreground_intensity_properties_per_channel"
     every = plans.get("foreground_intensity_properties_by_modality") or need(plans, key)  # the first until nnU-Net 2.1
-    channel = mapping(mapping(every, key).get("0"), f"{key}: 0")
+    channel = mapping(mapping(every, key).get(str(index)), f"{key}: {index}")
 
     def read(name: str, low: float = -HU) -> float:
         return number(need(channel, name), name, low, HU)
@@ -205,30 +233,62 @@ def _intensities(plans: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _resampling(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """Orders of the splines and the rule for a coarse axis."""
-    orders = {"data": (0, 1, 3), "probabilities": (0, 1)}
-    found: dict[str, dict[str, Any]] = {}
-    for kind, possible in orders.items():
-        key = f"resampling_fn_{kind}_kwargs"
-        given = mapping(need(configuration, key), key)
-        read: dict[str, Callable[[Any, str], Any]] = {
-            "is_seg": flag,
-            "order": lambda value, name: whole(value, name, 0, 5),
-            "order_z": lambda value, name: whole(value, name, 0, 5),
-            "force_separate_z": lambda value, name: None if value is None else flag(value, name),
+    """The card's `resample`: methods, orders of the splines, and the rule for a coarse axis."""
+    image, logits = (_resize(configuration, kind) for kind in ("data", "probabilities"))
+    if logits["method"] == "none" != image["method"]:
+        raise ValueError("resampling_fn_probabilities no_resampling_hack gives no labels on the grid of the scan")
+    fields = {"image_order": image["order"], "logit_order": logits["order"]}
+    fields["force_separate_z"] = image["force_separate_z"]
+    for kind, found in (("image", image), ("logit", logits)):
+        usual = {"order_z": 0, "method": "spline", "force_separate_z": image["force_separate_z"]}
+        fields |= {f"{kind}_{name}": found[name] for name, value in usual.items() if found[name] != value}
+    return fields
+
+
+def _resize(configuration: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """The fields of a card's Resize."""
+    name, key = f"resampling_fn_{kind}", f"resampling_fn_{kind}_kwargs"
+    method = one_of(need(configuration, name), name, RESAMPLING)
+    given = mapping(need(configuration, key), key)
+
+    def order(value: Any, name: str) -> int:
+        return whole(value, name, 0, HIGHEST_ORDER)
+
+    def ignored(value: Any, name: str) -> None:
+        """How quick nnU-Net is and how much memory it takes, and not what comes of it."""
+
+    usual: dict[str, Any] = {}
+    readers: dict[str, Callable[[Any, str], Any]] = {"is_seg": _off}
+    if method == "none":
+        return {"method": method, "order": 0, "order_z": 0, "force_separate_z": False}
+    readers["force_separate_z"] = _flag_or_none
+    if method == "spline":
+        readers |= {"order": order, "order_z": order}
+    else:
+        usual = {"is_seg": False, "force_separate_z": None, "aniso_axis_mode": "nearest-exact"}
+        readers |= {
+            "num_threads": ignored,
+            "memefficient_seg_resampling": ignored,
+            "mode": lambda value, name: one_of(value, name, {"linear": 1}),
+            "aniso_axis_mode": lambda value, name: one_of(value, name, ALONG_COARSE),
         }
-        if unknown := sorted(given.keys() - read.keys()):
-            raise ValueError(f"{key} has {shown(unknown[0])}, which inference does not know")
-        found[kind] = {name: reader(need(given, name), f"{key}: {name}") for name, reader in read.items()}
-        if found[kind]["is_seg"] or found[kind]["order_z"] != 0 or found[kind]["order"] not in possible:
-            raise ValueError(
-                f"{key} is {shown(given)}: only order {', '.join(map(str, possible))} with order_z 0 is supported"
-            )
-    data, logits = found["data"], found["probabilities"]
-    if data["force_separate_z"] != logits["force_separate_z"]:
-        raise ValueError("force_separate_z differs between images and logits")
-    return {
-        "image_order": data["order"],
-        "logit_order": logits["order"],
-        "force_separate_z": data["force_separate_z"],
+    if unknown := sorted(given.keys() - readers.keys()):
+        raise ValueError(f"{key} has {shown(unknown[0])}, which inference does not know")
+    given = usual | given
+    read = {
+        name: reader(need(given, name), f"{key}: {name}")
+        for name, reader in readers.items()
+        if name in given or method == "spline"
     }
+    return {
+        "method": method,
+        "order": read.get("order", 1),
+        "order_z": read.get("order_z", read.get("aniso_axis_mode")),
+        "force_separate_z": read["force_separate_z"],
+    }
+
+
+def _off(value: Any, name: str) -> bool:
+    if flag(value, name):
+        raise ValueError(f"{name} is true: images and logits are no label maps")
+    return False

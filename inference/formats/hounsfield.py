@@ -56,6 +56,23 @@ def checked(voxels: np.ndarray, accept: bool = False) -> tuple[np.ndarray, list[
     return voxels, [*warnings, *(reasons or _odd(sample, low)), *_copied(voxels)]
 
 
+def as_they_are(voxels: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """The voxels (z, y, x) of another image than CT, finite, and what was odd about them. NaN becomes 0.
+
+    Raises ScanError where one is infinite. What is given is never written to.
+    """
+    warnings = []
+    if missing := int(np.isnan(voxels).sum()):
+        voxels = np.where(np.isnan(voxels), voxels.dtype.type(0), voxels)
+        warnings.append(f"{missing} {'voxel has' if missing == 1 else 'voxels have'} no value (NaN): taken as 0")
+    low, high = float(voxels.min()), float(voxels.max())
+    if not np.isfinite([low, high]).all():
+        raise ScanError("holds infinite values")
+    if low == high:
+        warnings.append(f"is a constant image: every voxel is {low:g}")
+    return voxels, warnings
+
+
 def _finite(voxels: np.ndarray) -> tuple[np.ndarray, list[str]]:
     warnings = []
     missing = int(np.isnan(voxels).sum())

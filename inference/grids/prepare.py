@@ -1,76 +1,144 @@
 """Scan -> the volume that a network expects, equal to nnU-Net's DefaultPreprocessor.
 
-Its order is kept: transpose, crop to the non-zero box, clip and z-score, resample. Slices go
-through in small chunks, so that the scan stays int16 and only the small result is float32.
+Its order is kept: transpose, crop to the non-zero box, normalise, resample. Slices go through in small chunks, so
+that the scan stays int16 and only the small result is float32. Where the scan's own mean or range is asked for, chunks
+go through once before.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from math import sqrt
 from typing import Any
 
+import cc3d
 import numpy as np
 
 from ..arrays import Array
 from ..boxes import Shape
-from ..card import Card, Channel
+from ..card import Card, Channel, Resize
 from ..errors import ScanError
 from ..scan import Scan
 from .resize import apply_matrix, axis_matrix, nearest_index, separate_axis
 from .view import View
 
+LEAST = 1e-8  # of what is divided by
+RGB = 255.0
 CHUNK = 16  # slices resampled at a time: 512 x 512 float32 slices that stay in the cache
 
 
 def prepare(scan: Scan, view: View, card: Card, xp: Any) -> Array:
     """Crop, clip, normalise and resample a scan for one network.
 
-    Returns the volume (c, z, y, x) float32 in units of the card's standard deviation, as the view says, in `xp`.
-    Raises ScanError if the scan has more or fewer channels than the network takes.
+    Returns the volume (c, z, y, x) float32 in units of the network, as the view says, in `xp`.
+    Raises ScanError if the scan has more or fewer channels than the network takes, or no values of its kind.
     """
     if len(scan.channels) != len(card.channels):
         wanted = ", ".join(channel.name for channel in card.channels)
         raise ScanError(f"the scan has {len(scan.channels)} channels, network {card.name} takes {wanted}")
-    separate = separate_axis(view.own_spacing, card.spacing, card.resample.force_separate_z)
-    order = card.resample.image_order
-    volumes = [
-        _resample(view.cropped(voxels), view.shape, separate, order, channel, xp)
-        for voxels, channel in zip(scan.channels, card.channels, strict=True)
-    ]
+    resize = card.resample.image
+    separate = separate_axis(view.own_spacing, card.spacing, resize.force_separate_z)
+    cropped = [view.cropped(voxels) for voxels in scan.channels]
+    inside = filled(cropped) if any(channel.masked for channel in card.channels) else None
+    volumes = []
+    for voxels, channel in zip(cropped, card.channels, strict=True):
+        mask = inside if channel.masked else None
+        volumes.append(_resample(voxels, mask, view.shape, separate, resize, fitted(channel, voxels, mask), xp))
     return volumes[0][None] if len(volumes) == 1 else xp.stack(volumes)
 
 
-def _resample(voxels: np.ndarray, shape: Shape, separate: int | None, order: int, channel: Channel, xp: Any) -> Array:
-    """Normalise and resample `voxels` to `shape`; axis `separate` by nearest neighbour, the others by spline."""
+def filled(channels: Sequence[np.ndarray]) -> np.ndarray:
+    """True where a channel (z, y, x) is not 0, and in what that encloses: nnU-Net's create_nonzero_mask."""
+    empty = np.ones(channels[0].shape, bool)
+    for voxels in channels:
+        empty &= voxels == 0
+    pieces, count = cc3d.connected_components(empty, connectivity=6, return_N=True)
+    outside = np.zeros(count + 1, bool)
+    for axis in range(3):
+        for end in (0, -1):
+            outside[np.take(pieces, end, axis)] = True
+    outside[0] = False  # what is not empty
+    return ~outside[pieces]
+
+
+def fitted(channel: Channel, voxels: np.ndarray, mask: np.ndarray | None) -> Channel:
+    """The channel with the mean and deviation, or the minimum and range, of these voxels (z, y, x) where it asks for
+    them, as nnU-Net's normalisation has them.
+
+    mask  of the voxels that count; None: all
+    Raises ScanError where they cannot be what the network expects.
+    """
+
+    def parts() -> Iterator[np.ndarray]:
+        for start in range(0, len(voxels), CHUNK):
+            part = voxels[start : start + CHUNK]
+            yield (part if mask is None else part[mask[start : start + CHUNK]]).astype(np.float64)
+
+    if channel.normalise == "zscore":
+        if (count := voxels.size if mask is None else int(mask.sum())) == 0:
+            return channel
+        mean = sum(float(part.sum()) for part in parts()) / count
+        deviation = sqrt(sum(float(np.square(part - mean).sum()) for part in parts()) / count)
+        return replace(channel, mean=mean, std=max(deviation, LEAST))
+    if channel.normalise in ("rescale01", "rgb01"):
+        low, high = float(voxels.min()), float(voxels.max())
+        if channel.normalise == "rescale01":
+            return replace(channel, mean=low, std=max(high - low, LEAST))
+        if low < 0 or high > RGB:
+            raise ScanError(
+                f"channel {channel.name} has values from {low:g} to {high:g}: its network takes 0 to {RGB:g}"
+            )
+        return replace(channel, std=RGB)
+    return channel
+
+
+def _resample(
+    voxels: np.ndarray,
+    mask: np.ndarray | None,
+    shape: Shape,
+    separate: int | None,
+    resize: Resize,
+    channel: Channel,
+    xp: Any,
+) -> Array:
+    """Normalise and resample `voxels` to `shape`; axis `separate`, if there is one, on its own."""
     lead = separate or 0  # the axis whose slices are walked
     slices = np.moveaxis(voxels, lead, 0)
+    inside = None if mask is None else np.moveaxis(mask, lead, 0)
     lead_out, rows_out, columns_out = (shape[lead], *(n for axis, n in enumerate(shape) if axis != lead))
-    rows = axis_matrix(slices.shape[1], rows_out, order)
-    columns = axis_matrix(slices.shape[2], columns_out, order)
+    rows = axis_matrix(slices.shape[1], rows_out, resize.order)
+    columns = axis_matrix(slices.shape[2], columns_out, resize.order)
 
     # Nearest neighbour reads only the slices that it picks; a spline along the lead axis reads all.
-    picked = nearest_index(len(slices), lead_out) if separate is not None else np.arange(len(slices))
+    nearest = separate is not None and resize.order_z == 0
+    picked = nearest_index(len(slices), lead_out, resize.method) if nearest else np.arange(len(slices))
     volume = xp.empty((len(picked), rows_out, columns_out), xp.float32)
     low, high = xp.inf, -xp.inf
     for start in range(0, len(picked), CHUNK):
-        chunk = _normalised(slices[picked[start : start + CHUNK]], channel, xp)
+        chosen = picked[start : start + CHUNK]
+        chunk = _normalised(slices[chosen], channel, xp)
+        if inside is not None:
+            chunk *= xp.asarray(inside[chosen])
         part = apply_matrix(columns, apply_matrix(rows, chunk, 1, xp), 2, xp)
         if separate is not None:  # skimage.transform.resize clips each call's result to its input's range
             part = xp.clip(part, chunk.min(axis=(1, 2), keepdims=True), chunk.max(axis=(1, 2), keepdims=True))
         else:
             low, high = xp.minimum(low, chunk.min()), xp.maximum(high, chunk.max())
         volume[start : start + CHUNK] = part
-    if separate is None:
-        along = axis_matrix(len(slices), lead_out, order)
+    if not nearest:
+        along = axis_matrix(len(slices), lead_out, resize.order if separate is None else resize.order_z)
         flat = volume.reshape(1, len(slices), rows_out * columns_out)
         volume = apply_matrix(along, flat, 1, xp).reshape(lead_out, rows_out, columns_out)
+    if separate is None:
         xp.clip(volume, low, high, out=volume)
     return xp.ascontiguousarray(xp.moveaxis(volume, 0, lead))
 
 
 def _normalised(slices: np.ndarray, channel: Channel, xp: Any) -> Array:
-    """Clip and z-score, float32 like nnU-Net's CTNormalization."""
+    """Clip, subtract and divide in float32, like nnU-Net's normalisation."""
     array = xp.asarray(np.ascontiguousarray(slices)).astype(xp.float32)
     xp.clip(array, channel.clip[0], channel.clip[1], out=array)
     array -= xp.float32(channel.mean)
-    array /= xp.float32(max(channel.std, 1e-8))
+    array /= xp.float32(max(channel.std, LEAST))
     return array

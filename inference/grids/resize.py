@@ -18,7 +18,7 @@ from ..arrays import Array
 
 ANISOTROPY = 3.0  # above this ratio of spacings nnU-Net resamples the coarse axis on its own
 SPLINE_PAD = 12  # scipy.ndimage pads by 12 edge samples before the spline filter in mode "nearest"
-SPLINE_POLE = 3**0.5 - 2  # of the cubic B-spline's inverse filter: its response decays as 0.268^n
+SPLINE_MIDDLE = {2: 6, 3: 4}  # B-splines of these orders at whole numbers are 1, this and 1, over their sum
 NEGLIGIBLE = 1e-8  # of a weight: 0.268^14, so a row of the cubic matrix has about 2 * 14 + 4 weights
 BLOCK = 64  # output samples that share one product: the matrix is banded, so most columns are skipped
 
@@ -50,8 +50,14 @@ def sample_positions(n_in: int, n_out: int) -> np.ndarray:
     return n_in / n_out * (np.arange(n_out) + 0.5) - 0.5
 
 
-def nearest_index(n_in: int, n_out: int) -> np.ndarray:
-    """Input index of each output sample, order 0: scipy rounds halves up and clamps at the edge."""
+def nearest_index(n_in: int, n_out: int, method: str = "spline") -> np.ndarray:
+    """Input index of each output sample, order 0: scipy rounds halves up and clamps at the edge.
+
+    method  of the card; "torch" has the same positions, "nearest-exact", but rounds their ratio to float32
+    """
+    if method == "torch":
+        ratio = float(np.float32(n_in) / np.float32(n_out))
+        return np.minimum(np.floor(np.float32(ratio * (np.arange(n_out) + 0.5))), n_in - 1).astype(np.intp)
     return np.clip(np.floor(sample_positions(n_in, n_out) + 0.5), 0, n_in - 1).astype(np.intp)
 
 
@@ -64,7 +70,7 @@ def linear_taps(n_in: int, n_out: int) -> tuple[np.ndarray, np.ndarray]:
 
 @lru_cache(maxsize=16)
 def axis_matrix(n_in: int, n_out: int, order: int) -> np.ndarray:
-    """The matrix (n_out, n_in) float32 that resamples one axis with a spline of `order` 0, 1 or 3.
+    """The matrix (n_out, n_in) float32 that resamples one axis with a spline of `order` 0 to 3.
 
     Raises ValueError for another order.
     """
@@ -76,33 +82,39 @@ def axis_matrix(n_in: int, n_out: int, order: int) -> np.ndarray:
         lower, weight = linear_taps(n_in, n_out)
         matrix[rows, lower] = 1 - weight
         matrix[rows, np.minimum(lower + 1, n_in - 1)] += weight
-    elif order == 3:
-        matrix = _cubic_weights(n_in, n_out) @ _cubic_prefilter(n_in)
+    elif order in SPLINE_MIDDLE:
+        matrix = _spline_weights(n_in, n_out, order) @ _prefilter(n_in, order)
         matrix[np.abs(matrix) < NEGLIGIBLE] = 0
     else:
-        raise ValueError(f"spline order {order} is not one of 0, 1, 3")
+        raise ValueError(f"spline order {order} is not one of 0, 1, 2, 3")
     return matrix.astype(np.float32)
 
 
-def _cubic_weights(n_in: int, n_out: int) -> np.ndarray:
-    """(n_out, n_in + 2 * SPLINE_PAD): the four B-spline values by which each output weighs the coefficients."""
+def _spline_weights(n_in: int, n_out: int, order: int) -> np.ndarray:
+    """(n_out, n_in + 2 * SPLINE_PAD): the B-spline values by which each output weighs the coefficients."""
     position = sample_positions(n_in, n_out) + SPLINE_PAD
-    base = np.floor(position).astype(np.intp)
+    base = np.floor(position if order == 3 else position + 0.5).astype(np.intp)
     t = position - base
+    values: tuple[np.ndarray, ...]
+    if order == 3:
+        values = ((1 - t) ** 3 / 6, (4 - 6 * t**2 + 3 * t**3) / 6, (1 + 3 * t + 3 * t**2 - 3 * t**3) / 6, t**3 / 6)
+    else:
+        values = ((0.5 - t) ** 2 / 2, 0.75 - t**2, (0.5 + t) ** 2 / 2)
     weights = np.zeros((n_out, n_in + 2 * SPLINE_PAD))
-    values = ((1 - t) ** 3, 4 - 6 * t**2 + 3 * t**3, 1 + 3 * t + 3 * t**2 - 3 * t**3, t**3)
-    for offset, value in zip((-1, 0, 1, 2), values, strict=True):
-        weights[np.arange(n_out), base + offset] = value / 6
+    for offset, value in enumerate(values, -1):
+        weights[np.arange(n_out), base + offset] = value
     return weights
 
 
-def _cubic_prefilter(n_in: int) -> np.ndarray:
+def _prefilter(n_in: int, order: int) -> np.ndarray:
     """(n_in + 2 * SPLINE_PAD, n_in): samples -> B-spline coefficients of the edge-padded, mirrored signal."""
     n = n_in + 2 * SPLINE_PAD
-    # The inverse of the tridiagonal [1, 4, 1] / 6 in closed form: on the infinite signal coefficient
+    # The inverse of the tridiagonal [1, m, 1] / (m + 2) in closed form: on the infinite signal coefficient
     # i weighs sample j by g(|i - j|). Mirror ends add one image of each sample beyond either end
     # (an end sample is its own image); farther images weigh less than 0.268^(n - 1), n >= 25.
-    g = -6 * SPLINE_POLE / (1 - SPLINE_POLE**2) * SPLINE_POLE ** np.arange(2 * n)
+    middle = SPLINE_MIDDLE[order]
+    pole = ((middle**2 - 4) ** 0.5 - middle) / 2
+    g = -(middle + 2) * pole / (1 - pole**2) * pole ** np.arange(2 * n)
     i, j = np.arange(n)[:, None], np.arange(n)[None, :]
     response = g[np.abs(i - j)]
     response[:, 1:] += g[i + j[:, 1:]]

@@ -3,6 +3,7 @@
 Where all corners of a cell have the same code (decode.py), so has every point in it. Only cells with
 mixed corners are interpolated, a few per cent of them; the rest is copied. The result equals dense
 interpolation followed by decoding, nnU-Net's convert_predicted_logits_to_segmentation_with_correct_shape.
+This holds for linear interpolation; splines of a higher order, which few plans have, are interpolated densely.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array, to_host
-from ..boxes import shape_of
+from ..boxes import Shape, shape_of
 from ..card import Card
 from ..windows.layout import Part, Slab
 from .decode import Codes, Decode
-from .resize import linear_taps, nearest_index, separate_axis
+from .resize import apply_matrix, axis_matrix, linear_taps, nearest_index, separate_axis
 from .view import View
 
 VOXELS = 1 << 13  # of the scan that are interpolated at a time: 15 channels of as many fit the cache
+DENSE = 16  # planes that are restored at a time by splines of an order above 1
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,10 @@ class Taps:
     weight: np.ndarray
 
 
-def taps(n_in: int, n_out: int, order: int) -> Taps:
-    """The taps of an axis for order 0 (nearest) or 1 (linear)."""
+def taps(n_in: int, n_out: int, order: int, method: str = "spline") -> Taps:
+    """The taps of an axis for order 0 (nearest) or 1 (linear); `method` as of nearest_index."""
     if order == 0 or n_in == n_out:
-        index = nearest_index(n_in, n_out)
+        index = nearest_index(n_in, n_out, method)
         return Taps(index, index, np.zeros(n_out, np.float32))
     lower, weight = linear_taps(n_in, n_out)
     return Taps(lower, np.minimum(lower + 1, n_in - 1), weight)
@@ -60,11 +62,15 @@ def restore(parts: Iterable[Part], view: View, card: Card, decode: Decode, xp: A
     """
     labels = np.zeros(view.stored.shape, np.uint8)
     cropped = view.cropped(labels)
-    separate = separate_axis(card.spacing, view.own_spacing, card.resample.force_separate_z)
-    axes = [
-        taps(n_in, n_out, 0 if axis == separate else card.resample.logit_order)
-        for axis, (n_in, n_out) in enumerate(zip(view.shape, shape_of(view.crop), strict=True))
-    ]
+    resize = card.resample.logits
+    separate = separate_axis(card.spacing, view.own_spacing, resize.force_separate_z)
+    sizes = tuple(zip(view.shape, shape_of(view.crop), strict=True))
+    orders = [resize.order_z if axis == separate else resize.order for axis in range(3)]
+    if max(orders) > 1:
+        if (logits := _gathered(parts, view.shape, xp)) is not None:
+            _restore_densely(logits, cropped, separate, orders, resize.method, decode, xp)
+        return labels
+    axes = [taps(*size, order, resize.method) for size, order in zip(sizes, orders, strict=True)]
     for box, slabs in parts:
         rows, inner = zip(*(within(along, part) for along, part in zip(axes, box, strict=True)), strict=True)
         _restore(slabs, cropped[rows], inner, decode, xp)
@@ -89,6 +95,56 @@ def _restore(slabs: Iterable[Slab], target: np.ndarray, axes: Sequence[Taps], de
             target[done] = decode.values[to_host(found)]
             done += 1
         held = logits[:, -1:].copy()
+
+
+def _gathered(parts: Iterable[Part], shape: Shape, xp: Any) -> Array:
+    """The logits (k, z, y, x) of all parts of a volume, 0 elsewhere; None where there is no part."""
+    gathered: Array = None
+    for box, slabs in parts:
+        for start, logits in slabs:
+            if gathered is None:
+                gathered = xp.zeros((len(logits), *shape), xp.float32)
+            planes = slice(box[0].start + start, box[0].start + start + logits.shape[1])
+            gathered[(slice(None), planes, *box[1:])] = logits
+    return gathered
+
+
+def _restore_densely(
+    logits: Array,
+    target: np.ndarray,
+    separate: int | None,
+    orders: Sequence[int],
+    method: str,
+    decode: Decode,
+    xp: Any,
+) -> None:
+    """Write the labels of logits (k, z, y, x) into `target` (z, y, x) by splines of any order.
+
+    A spline of an order above 1 may leave the range between its neighbours, so that every voxel is interpolated, and
+    each depends on logits far away: they are held for the whole volume, and this takes several times as long.
+    """
+    lead = separate or 0
+    rest = [axis for axis in range(3) if axis != lead]
+    slices, out = xp.moveaxis(logits, lead + 1, 1), np.moveaxis(target, lead, 0)
+    nearest = separate is not None and orders[lead] == 0
+    along = axis_matrix(slices.shape[1], len(out), orders[lead])
+    if nearest:
+        along = np.eye(slices.shape[1], dtype=np.float32)[nearest_index(slices.shape[1], len(out), method)]
+    rows, columns = (axis_matrix(logits.shape[axis + 1], target.shape[axis], orders[axis]) for axis in rest)
+    ranges = [(channel.min(), channel.max()) for channel in slices]
+    for start in range(0, len(out), DENSE):
+        weights = along[start : start + DENSE]
+        used = np.flatnonzero(weights.any(axis=0))
+        near = slice(int(used[0]), int(used[-1]) + 1)
+        block = xp.empty((len(slices), len(weights), *out.shape[1:]), xp.float32)
+        for number, channel in enumerate(slices):
+            given = xp.ascontiguousarray(channel[near])
+            part = apply_matrix(columns, apply_matrix(rows, given, 1, xp), 2, xp)
+            if separate is not None:  # as in prepare: each call of nnU-Net's is clipped
+                part = xp.clip(part, given.min(axis=(1, 2), keepdims=True), given.max(axis=(1, 2), keepdims=True))
+            part = apply_matrix(weights[:, near], part.reshape(1, len(given), -1), 1, xp).reshape(block.shape[1:])
+            block[number] = part if separate is not None else xp.clip(part, *ranges[number])
+        out[start : start + DENSE] = decode.values[to_host(decode.codes(block, xp))]
 
 
 class _PlaneRestorer:

@@ -40,9 +40,10 @@ class View:
         axes = (axes[card.axes[0]], axes[card.axes[1]], axes[card.axes[2]])
         flips = (flips[card.axes[0]], flips[card.axes[1]], flips[card.axes[2]])
         crop = nonzero_box([turned(channel, axes, flips) for channel in scan.channels])
-        spacing = [scan.grid.spacing[axis] for axis in axes]
-        z, y, x = (max(n, 1) for n in resampled_shape(shape_of(crop), spacing, card.spacing))
-        return cls(scan.grid, axes, flips, crop, card.spacing, (z, y, x))
+        own = (scan.grid.spacing[axes[0]], scan.grid.spacing[axes[1]], scan.grid.spacing[axes[2]])
+        seen = own if card.resample.image.method == "none" else card.spacing
+        z, y, x = (max(n, 1) for n in resampled_shape(shape_of(crop), own, seen))
+        return cls(scan.grid, axes, flips, crop, seen, (z, y, x))
 
     @property
     def own_spacing(self) -> Spacing:

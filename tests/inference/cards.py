@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from inference.card import Card, Channel, Label, Resample
+from inference.card import Card, Channel, Label, Resample, Resize
 
 
 def make_card(
@@ -33,7 +33,7 @@ def make_card(
         patch=patch,
         window_multiple=window_multiple,
         channels=(Channel("CT", "ct", clip=(-160.0, 240.0), mean=80.0, std=70.0),) * inputs,
-        resample=Resample(image_order=3, logit_order=1, force_separate_z=None),
+        resample=Resample(image=Resize(3), logits=Resize(1)),
         head=None,
         decode=decode,
         labels=labels,

@@ -44,7 +44,7 @@ def test_every_row_sums_to_one() -> None:
 
 
 def test_another_order_is_refused() -> None:
-    with pytest.raises(ValueError, match="order 2"):
+    with pytest.raises(ValueError, match="order 4"):
         axis_matrix(4, 4, 2)
 
 
