@@ -43,7 +43,9 @@ def read_cards(weights: Path, networks: Sequence[str] | None) -> list[Card]:
 
 def which_are_ct(cards: Sequence[Card]) -> tuple[bool, ...]:
     """For each input channel whether a network takes it as CT in HU."""
-    return tuple(any(channel.is_ct for channel in same) for same in zip(*(card.channels for card in cards), strict=True))
+    return tuple(
+        any(channel.is_ct for channel in same) for same in zip(*(card.channels for card in cards), strict=True)
+    )
 
 
 def digests(cards: Sequence[Card]) -> dict[str, str]:

@@ -11,35 +11,40 @@ from typing import Any
 import numpy as np
 
 from .errors import ScanError
-from .formats.hounsfield import checked, real_numbers
+from .formats.hounsfield import as_they_are, checked, real_numbers
 from .scan import Grid, Scan, Spacing, check_axes, check_extent
 
 MATRIX = 256  # pixels that a scanner's planes have along a side at least
 
 
-def scan_of(voxels: Any, spacing: Any = None, orientation: Any = None, affine: Any = None) -> Scan:
-    """A scan of an array (z, y, x); nothing is checked but the kind of the arguments.
+def scan_of(voxels: Any, spacing: Any = None, orientation: Any = None, affine: Any = None, channels: int = 1) -> Scan:
+    """A scan of an array (z, y, x), or (c, z, y, x) of several channels; nothing is checked but the kind of the
+    arguments.
 
     spacing, orientation  three lengths (z, y, x) in mm, and three letters; or instead
     affine                (4, 4) from voxel index (x, y, z) to mm, RAS
     Raises ValueError.
     """
-    array = _array(voxels)
+    array = _array(voxels, channels)
+    each = (array,) if channels == 1 else tuple(array)
     if affine is None:
         if not isinstance(orientation, str):
             raise ValueError(f'orientation {orientation!r} is not a string of three letters, such as "LPS"')
-        return Scan((array,), Grid.of(array.shape, _three_lengths(spacing), orientation))
+        return Scan(each, Grid.of(array.shape[-3:], _three_lengths(spacing), orientation))
     if spacing is not None or orientation is not None:
         raise ValueError("an affine holds the spacing and the orientation: give either it or these two")
-    z, y, x = array.shape
-    return Scan((array,), Grid((z, y, x), _affine(affine)))
+    z, y, x = array.shape[-3:]
+    return Scan(each, Grid((z, y, x), _affine(affine)))
 
 
-def checked_scan(scan: Scan, accept: bool) -> Scan:
+def checked_scan(scan: Scan, accept: bool, ct: Sequence[bool] = (True,)) -> Scan:
     """A scan that can be segmented, with what is odd about it. Raises ScanError where it is no CT in HU.
 
     accept  voxels that cannot be HU are a warning, not an error
+    ct      for each channel whether its voxels are HU; others are taken as they are
     """
+    if len(scan.channels) != len(ct):
+        raise ScanError(f"the scan has {len(scan.channels)} channels, and the networks take {len(ct)}")
     grid = scan.grid
     try:
         warnings = [*check_extent(grid.shape, grid.spacing), *check_axes(grid)]
@@ -50,11 +55,17 @@ def checked_scan(scan: Scan, accept: bool) -> Scan:
         warnings.append(
             f"array {grid.shape} or spacing ({z:g}, {y:g}, {x:g}) seems to be (x, y, z) instead of (z, y, x)"
         )
-    try:
-        array, odd = checked(real_numbers(scan.voxels), accept)
-    except ScanError as error:
-        raise ScanError(f"the array {error}") from error
-    return replace(scan, channels=(array,), warnings=(*scan.warnings, *warnings, *odd), checked=True)
+    channels = []
+    for number, (voxels, hu) in enumerate(zip(scan.channels, ct, strict=True)):
+        name = "" if len(ct) == 1 else f"channel {number}: "
+        try:
+            array = real_numbers(voxels)
+            array, odd = checked(array, accept) if hu else as_they_are(array)
+        except ScanError as error:
+            raise ScanError(f"{name}the array {error}") from error
+        channels.append(array)
+        warnings += [f"{name}{text}" for text in odd]
+    return replace(scan, channels=tuple(channels), warnings=(*scan.warnings, *warnings), checked=True)
 
 
 def looks_turned(shape: Sequence[int], spacing: Sequence[float], orientation: str) -> bool:
@@ -66,9 +77,12 @@ def looks_turned(shape: Sequence[int], spacing: Sequence[float], orientation: st
     return along != apart or orientation[2 - along[0]] not in "SI"  # letters are for x, y, z
 
 
-def _array(voxels: Any) -> np.ndarray:
-    """What the Python API is given as a 3-D array of numbers, without a copy where it is one."""
+def _array(voxels: Any, channels: int) -> np.ndarray:
+    """What the Python API is given as an array of numbers, without a copy where it is one: 3-D, and 4-D of several
+    channels."""
     expected = "expected a 3-D array (z, y, x) of HU"
+    if channels > 1:
+        expected = f"expected a 4-D array (c, z, y, x) of {channels} channels"
     module = type(voxels).__module__.partition(".")[0]
     if module == "nibabel":
         raise ValueError(
@@ -85,7 +99,7 @@ def _array(voxels: Any) -> np.ndarray:
         array = np.asarray(voxels)
     except Exception as error:  # each library has its own reasons: a ragged list, memory of a GPU, a gradient
         raise ValueError(f"{expected}, and NumPy cannot make one from this {type(voxels).__name__}: {error}") from error
-    if array.ndim != 3:
+    if array.ndim != (3 if channels == 1 else 4) or (channels > 1 and len(array) != channels):
         given = "one of shape" if array.ndim else f"a {type(voxels).__name__}, which has the shape"
         raise ValueError(f"{expected}, not {given} {array.shape}")
     return array

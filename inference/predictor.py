@@ -15,7 +15,7 @@ import numpy as np
 
 from .arrays import array_library, free_blocks
 from .card import Card
-from .cards import read_cards, smaller_way, way_of
+from .cards import read_cards, smaller_way, way_of, which_are_ct
 from .engines.choose import Choice, choose, load
 from .errors import ScanWarning, WeightsError
 from .given import checked_scan, scan_of
@@ -38,6 +38,8 @@ class Predictor:
 
     options  of which any may also be given by name
 
+    `ct` says for each input channel whether its voxels are HU; those of other channels are taken as they are.
+
     Threads may share one: a scan waits until the one before is done. A pickle holds the options, and the networks
     are loaded anew where it is read; WeightsError is raised there where they are others.
 
@@ -52,6 +54,7 @@ class Predictor:
         unpacking = ExitStack()
         weakref.finalize(self, unpacking.close)
         self.cards = read_cards(unpacking.enter_context(unpacked(self.options.weights)), self.options.networks)
+        self.ct = which_are_ct(self.cards)
         self.way = way_of(self.cards, self.options.plan, self.options.step)
         self.choice: Choice = choose(self.options.device, self.options.engine, self.options.precision, self.cards)
         self._xp = array_library(self.choice.device)
@@ -77,9 +80,10 @@ class Predictor:
     def __call__(
         self, voxels: Any, spacing: Any = None, orientation: str | None = None, *, affine: Any = None
     ) -> np.ndarray:
-        """Labels (z, y, x) uint8 of a CT in HU.
+        """Labels (z, y, x) uint8 of a CT in HU, or of what the networks take.
 
-        voxels       (z, y, x): an array of real numbers, or what NumPy makes one of; never written to
+        voxels       (z, y, x): an array of real numbers, or what NumPy makes one of; never written to. (c, z, y, x)
+                     where the networks take several channels
         spacing      (z, y, x) mm: three numbers
         orientation  three letters for the axes x, y, z: the side of the patient towards which the index grows. What
                      DICOM stores is "LPS"; arrays out of nibabel, which are (x, y, z), are often "RAS"
@@ -88,7 +92,7 @@ class Predictor:
         What is odd is a ScanWarning each. Raises ScanError, which is a ValueError, where this is no CT in HU or none
         of an abdomen, and ValueError where an argument is of another kind.
         """
-        labels, record = self.segment(scan_of(voxels, spacing, orientation, affine))
+        labels, record = self.segment(scan_of(voxels, spacing, orientation, affine, len(self.ct)))
         for text in record.warnings:
             warnings.warn(text, ScanWarning, stacklevel=2)
         return labels
@@ -107,7 +111,7 @@ class Predictor:
         if not isinstance(scan, Scan):
             raise ValueError(f"expected a Scan, not a {type(scan).__name__}")
         if not scan.checked:
-            scan = checked_scan(scan, self.options.accept_intensities)
+            scan = checked_scan(scan, self.options.accept_intensities, self.ct)
             record.warnings += scan.warnings
         with self._turn:
             try:

@@ -13,10 +13,10 @@ import numpy as np
 
 from . import errors, machine
 from .cards import digests
-from .errors import CaseError, UnwrittenError, one_line, shown
+from .errors import CaseError, ScanError, UnwrittenError, one_line, shown
 from .formats.cases import Case
 from .formats.reading import read_scan
-from .formats.sources import scan_digest
+from .formats.sources import case_digest
 from .formats.writing import write
 from .formats.written import Written
 from .names import FORMATS, case_of, format_of, labels_file
@@ -28,18 +28,23 @@ from .segment import Progress, Quiet
 
 
 def segment_file(
-    predictor: Predictor, scan: str | Path, outputs: str | Path, formats: Sequence[str] = FORMATS[:1]
+    predictor: Predictor,
+    scan: str | Path | Sequence[str | Path],
+    outputs: str | Path,
+    formats: Sequence[str] = FORMATS[:1],
 ) -> Record:
-    """Segment a file, or the folder of a DICOM series, to OUTPUTS/X.nii.gz. Nothing is raised: the record says how it
+    """Segment a file, or the folder of a DICOM series, to OUTPUTS/X.nii.gz; where the networks take several channels, a
+    file for each. Nothing is raised: the record says how it
     went. No record is written beside the labels. The folder is made if it is missing.
 
     formats  of the label map: "nii.gz", "seg.nrrd" or both
     """
     with suppress(OSError):  # if it cannot be made, writing says so
         Path(outputs).mkdir(parents=True, exist_ok=True)
-    name = case_of(Path(scan).name)
+    channels = (Path(scan),) if isinstance(scan, str | Path) else tuple(map(Path, scan))
+    name = case_of(channels[0].name)
     files = tuple(labels_file(Path(outputs), name, kind) for kind in formats)
-    return run_case(predictor, Case(name, Path(scan), files))
+    return run_case(predictor, Case(name, channels, files))
 
 
 def run_case(predictor: Predictor, case: Case, progress: Progress | None = None, way: Way | None = None) -> Record:
@@ -74,8 +79,10 @@ def run_case(predictor: Predictor, case: Case, progress: Progress | None = None,
 
 def _run(predictor: Predictor, case: Case, record: Record, way: Way, progress: Progress) -> None:
     with record.stage("read"):
-        scan = read_scan(case.scan, predictor.options.accept_intensities)
-        record.input_sha256 = scan_digest(case.scan)
+        if len(case.files) != len(predictor.ct):
+            raise ScanError(f"{len(case.files)} files are given, and the networks take {len(predictor.ct)} channels")
+        scan = read_scan(case.files, predictor.options.accept_intensities, predictor.ct)
+        record.input_sha256 = case_digest(case.files)
     record.shape, record.spacing = list(scan.grid.shape), list(scan.grid.spacing)
     record.warnings += scan.warnings
     labels = _labels(predictor, scan, record, way, progress)

@@ -11,7 +11,7 @@ from ..errors import ScanError, shown
 from ..formats.atomic import write_json
 from ..formats.cases import Case
 from ..formats.outputs import describes, in_the_way, is_record, read_record
-from ..formats.sources import scan_digest
+from ..formats.sources import case_digest
 from ..names import record_file
 from ..options import Way
 from ..record import Record
@@ -49,7 +49,7 @@ def fits(case: Case, cards: Sequence[Card], way: Way, precision: str) -> Record 
             and (record["precision"] == precision or _auto_gives(record["precision"], precision))
             and all(isinstance(warning, str) for warning in record["warnings"])  # said again
             and all(describes(record, path) for path in case.outputs)
-            and record["input_sha256"] == scan_digest(case.scan)
+            and record["input_sha256"] == case_digest(case.files)
         )
     except (OSError, ScanError, ValueError, KeyError, TypeError):
         return None

@@ -84,10 +84,11 @@ class Run:
     def _prepare(self) -> list[Path]:
         """Find the cases, look that nothing is written over, make the folders; returns what may be written."""
         request = self.request
-        self.found = find_cases(request.inputs, request.outputs, request.names, request.formats)
+        self.cards = read_cards(request.options.weights, request.options.networks)
+        channels = [channel.name for channel in self.cards[0].channels]
+        self.found = find_cases(request.inputs, request.outputs, request.names, request.formats, channels)
         for warning in self.found.warnings:
             say_warning(warning)
-        self.cards = read_cards(request.options.weights, request.options.networks)
         inputs = input_files(request.inputs, request.options.weights)
         for case in self.found.cases:
             for path in case.outputs:

@@ -1,6 +1,6 @@
 """The process that does the work: it loads the networks once and segments one scan after another.
 
-It is talked to in JSON lines. An order is {"case": name, scan and outputs of a Case, "way": fields of a
+It is talked to in JSON lines. An order is {"case": name, files and outputs of a Case, "way": fields of a
 Way}, or with null for the way, which asks for an empty label map; answers are
 
     {"ready": {...}}               once, what was loaded
@@ -59,8 +59,8 @@ def serve(orders: int, answers: int, options: Options) -> int:
     with os.fdopen(orders, encoding="ascii") as lines:
         for line in lines:
             order = json.loads(line)
-            name, scan, outputs = (order["case"][field] for field in ("name", "scan", "outputs"))
-            case = Case(name, Path(scan), tuple(map(Path, outputs)))
+            name, files, outputs = (order["case"][field] for field in ("name", "files", "outputs"))
+            case = Case(name, tuple(map(Path, files)), tuple(map(Path, outputs)))
             record = worker.segment(case, Way(**order["way"])) if order["way"] else worker.empty(case)
             send({"record": record.to_json()})
     return 0

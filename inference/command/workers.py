@@ -106,8 +106,8 @@ class Workers:
     def send(self, number: int, case: Case, way: Way | None) -> None:
         """Have a case segmented in a way, or with none an empty label map written; "record" is the answer."""
         worker = self._workers[number]
-        outputs = [os.fspath(path) for path in case.outputs]
-        fields = {"name": case.name, "scan": os.fspath(case.scan), "outputs": outputs}
+        files, outputs = ([os.fspath(path) for path in paths] for paths in (case.files, case.outputs))
+        fields = {"name": case.name, "files": files, "outputs": outputs}
         worker.busy, worker.left = True, self.timeout
         with suppress(OSError):  # it is gone, and `receive` says how
             order = {"case": fields, "way": asdict(way) if way else None}

@@ -26,15 +26,20 @@ class Case:
     """One scan to segment.
 
     name     of the case: the file's name without channel and format
-    scan     the file, or the folder of a DICOM series
+    files    the file of each channel, or the folder of a DICOM series, which has one
     outputs  the files to write, with the same labels in one format each
     refused  why it is not segmented but fails, a sentence, such as that another scan has this name already
     """
 
     name: str
-    scan: Path
+    files: tuple[Path, ...]
     outputs: tuple[Path, ...]
     refused: str | None = None
+
+    @property
+    def scan(self) -> Path:
+        """The first channel, after which the case is called."""
+        return self.files[0]
 
     @property
     def labels(self) -> Path:
@@ -65,25 +70,41 @@ class Found:
     warnings: list[str]
 
 
-def find_cases(inputs: Path, outputs: Path, names: Sequence[str] = (), formats: Sequence[str] = FORMATS[:1]) -> Found:
+def find_cases(
+    inputs: Path,
+    outputs: Path,
+    names: Sequence[str] = (),
+    formats: Sequence[str] = FORMATS[:1],
+    channels: Sequence[str] = ("CT",),
+) -> Found:
     """The cases of a file, of a folder of scans or of the folder of one DICOM series.
 
-    names    keeps only these; each must be there, and nothing is said about other files
-    formats  of the label maps
+    names     keeps only these; each must be there, and nothing is said about other files
+    formats   of the label maps
+    channels  names of those that a case has; of several, a file is one channel and stands for its case
     Raises InputFolderError if `inputs` cannot be opened, NoInputError if it holds no case.
     """
     left_out: list[LeftOut] = []
-    if _is_folder(inputs):
-        scans, left_out = _scans(inputs, outputs)
-    else:
-        scans = {inputs: case_of(inputs.name)}
     cases: dict[str, list[Case]] = {}
-    for scan, name in sorted(scans.items(), key=lambda item: (item[1], item[0])):
-        same = cases.setdefault(name, [])
-        refused = None
-        if same:  # one would overwrite the other
-            refused = f"{shown(scan.name)} is left out: {shown(same[0].scan.name)} has the same case name"
-        same.append(Case(name, scan, tuple(labels_file(outputs, name, kind) for kind in formats), refused))
+
+    def add(name: str, files: Sequence[Path], refused: str | None) -> None:
+        into = tuple(labels_file(outputs, name, kind) for kind in formats)
+        cases.setdefault(name, []).append(Case(name, tuple(files), into, refused))
+
+    if len(channels) > 1:
+        several, left_out = _several(inputs, outputs, channels)
+        for name, (files, refused) in several.items():
+            add(name, files, refused)
+    else:
+        if _is_folder(inputs):
+            scans, left_out = _scans(inputs, outputs)
+        else:
+            scans = {inputs: case_of(inputs.name)}
+        for scan, name in sorted(scans.items(), key=lambda item: (item[1], item[0])):
+            refused = None
+            if same := cases.get(name):  # one would overwrite the other
+                refused = f"{shown(scan.name)} is left out: {shown(same[0].scan.name)} has the same case name"
+            add(name, [scan], refused)
     if names:
         left_out = []
         for name in names:
@@ -94,7 +115,7 @@ def find_cases(inputs: Path, outputs: Path, names: Sequence[str] = (), formats: 
         also = f"; {'; '.join(reasons)}" if reasons else ""
         raise NoInputError(f"{shown(inputs)} holds no case: X{CHANNEL}.nii.gz was looked for{also}")
     chosen = [case for name in dict.fromkeys(names or cases) for case in cases[name]]
-    return Found(chosen, left_out, [*reasons, *_doubts(chosen)])
+    return Found(chosen, left_out, [*reasons, *(_doubts(chosen) if len(channels) == 1 else [])])
 
 
 def _doubts(cases: Sequence[Case]) -> list[str]:
@@ -130,11 +151,7 @@ def _is_folder(inputs: Path) -> bool:
 
 def _scans(folder: Path, outputs: Path) -> tuple[dict[Path, str], list[LeftOut]]:
     """Scan -> name of its case, and what is left out."""
-    try:
-        entries = sorted(os.listdir(folder))
-    except OSError as error:
-        raise InputFolderError(f"{shown(folder)} cannot be opened: {error.strerror}") from error
-    looks = dict(look_at(folder, entries, outputs))
+    looks = dict(look_at(folder, _listing(folder), outputs))
     left_out = [LeftOut(entry, look) for entry, look in looks.items() if look not in (SCAN, SLICE)]
     files = [entry for entry, look in looks.items() if look == SCAN]
     names, reasons = _case_names({_stem(file) for file in files})
@@ -148,6 +165,50 @@ def _scans(folder: Path, outputs: Path) -> tuple[dict[Path, str], list[LeftOut]]
         series = folder if folder.name not in ("", "..") else folder.resolve()
         scans[series] = case_of(series.name)
     return scans, left_out
+
+
+def _several(
+    inputs: Path, outputs: Path, channels: Sequence[str]
+) -> tuple[dict[str, tuple[list[Path], str | None]], list[LeftOut]]:
+    """Name of a case -> the files of its channels, and why it is refused, if so; and what is left out.
+
+    A file X_0001 stands for the case X, of which all channels are looked for beside it.
+    """
+    folder = inputs if _is_folder(inputs) else inputs.parent
+    only = None if folder == inputs else _split(_stem(inputs.name))[0]
+    looks = dict(look_at(folder, _listing(folder), outputs))
+    wanted = f"X{CHANNEL} to X_{len(channels) - 1:04d} of each case are looked for"
+    left_out = [LeftOut(entry, look) for entry, look in looks.items() if look not in (SCAN, SLICE)]
+    if SLICE in looks.values():
+        left_out.append(LeftOut(folder.name, f"a DICOM series has one channel, the networks take {len(channels)}"))
+    found: dict[str, dict[int, list[Path]]] = {}
+    for entry in sorted(entry for entry, look in looks.items() if look == SCAN):
+        base, number = _split(_stem(entry))
+        if number is not None and number < len(channels):
+            found.setdefault(base, {}).setdefault(number, []).append(folder / entry)
+        else:
+            left_out.append(LeftOut(entry, f"not a channel of a case: {wanted}"))
+    # A file that is called as a case is holds reference labels.
+    left_out = [LeftOut(one.name, REFERENCE, False) if _stem(one.name) in found else one for one in left_out]
+    cases = {}
+    for base, numbers in sorted(found.items()):
+        files = [path for number in sorted(numbers) for path in numbers[number]]
+        refused = None
+        if missing := [number for number in range(len(channels)) if number not in numbers]:
+            refused = f"channel {missing[0]:04d} ({channels[missing[0]]}) of {shown(base)} is missing"
+        elif twice := next((paths for paths in numbers.values() if len(paths) > 1), None):
+            refused = f"{shown(twice[0].name)} and {shown(twice[1].name)} are the same channel"
+        if only is None or base == only:
+            cases[case_of(base)] = (files, refused)
+    return cases, left_out if only is None else []
+
+
+def _listing(folder: Path) -> list[str]:
+    """Raises InputFolderError."""
+    try:
+        return sorted(os.listdir(folder))
+    except OSError as error:
+        raise InputFolderError(f"{shown(folder)} cannot be opened: {error.strerror}") from error
 
 
 def _case_names(stems: set[str]) -> tuple[dict[str, str], dict[str, str]]:

@@ -13,25 +13,53 @@ import numpy as np
 
 from ..errors import CaseError, ScanError, shown
 from ..names import METAIMAGE, NRRD
-from ..scan import Scan
-from .hounsfield import checked
+from ..scan import Grid, Scan, times
+from .hounsfield import as_they_are, checked
 from .nifti import file as nifti
 from .nifti.header import PAIR
 from .sources import dicom_files
 from .writing import write
 from .written import Written
 
+NEAR = 1e-3  # mm, and of cosines: two affines that differ by less are one
 
-def read_scan(path: str | Path, accept: bool = False) -> Scan:
+
+def read_scan(path: str | Path | Sequence[str | Path], accept: bool = False, ct: Sequence[bool] | None = None) -> Scan:
     """The scan, its voxels checked. Raises ScanError and MemoryBudgetError: file and cause in a sentence.
 
+    path    a file or the folder of a DICOM series; of a scan of several channels one for each, all on one grid
     accept  voxels that cannot be HU are a warning, not an error
+    ct      for each channel whether its voxels are HU, as `Predictor.ct` has it; others are taken as they are.
+            Default: all are
     """
-    path = Path(path)
+    paths = [Path(path)] if isinstance(path, str | Path) else [Path(one) for one in path]
+    scans = [_read(one, accept, hu) for one, hu in zip(paths, ct or [True] * len(paths), strict=True)]
+    if len(scans) == 1:
+        return scans[0]
+    for one, scan in zip(paths[1:], scans[1:], strict=True):
+        if other := _elsewhere(scans[0].grid, scan.grid):
+            raise ScanError(f"{shown(paths[0].name)} and {shown(one.name)} do not lie on one grid: {other}")
+    warnings = [f"{shown(one.name)}: {text}" for one, scan in zip(paths, scans, strict=True) for text in scan.warnings]
+    return replace(scans[0], channels=tuple(scan.voxels for scan in scans), warnings=tuple(warnings))
+
+
+def _read(path: Path, accept: bool, hu: bool) -> Scan:
     with _named(path), np.errstate(all="ignore"):  # what is no number is found and said by our own checks
         scan: Scan = _reader(path).read(path)
-        voxels, odd = checked(scan.voxels, accept)
+        voxels, odd = checked(scan.voxels, accept) if hu else as_they_are(scan.voxels)
     return replace(scan, channels=(voxels,), warnings=(*scan.warnings, *odd), checked=True)
+
+
+def _elsewhere(one: Grid, other: Grid) -> str | None:
+    """What differs between two grids, None if they are one."""
+    if one.shape != other.shape:
+        return f"{times(one.shape[::-1])} and {times(other.shape[::-1])} voxels"
+    if not np.allclose(one.spacing, other.spacing):  # nnU-Net refuses these too
+        return f"voxels of {times(one.spacing[::-1])} and {times(other.spacing[::-1])} mm"
+    if not np.allclose(one.affine, other.affine, atol=NEAR):
+        far = float(np.abs(one.affine - other.affine).max())
+        return f"their affines differ by up to {far:.3g}"
+    return None
 
 
 def peek(path: str | Path) -> Scan:

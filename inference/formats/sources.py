@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import ScanError
@@ -37,6 +38,12 @@ def scan_digest(scan: Path) -> str:
         return digest(scan)
     parts = "".join(f"{file.name}\0{digest(file)}\n" for file in files)
     return hashlib.sha256(os.fsencode(parts)).hexdigest()
+
+
+def case_digest(files: Sequence[Path]) -> str:
+    """`scan_digest` of the only channel, or sha256 of those of all channels in their order. Raises as that."""
+    digests = [scan_digest(file) for file in files]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode("ascii")).hexdigest()
 
 
 def dicom_files(folder: Path) -> list[Path]:

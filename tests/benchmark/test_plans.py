@@ -18,14 +18,15 @@ from inference.export.architecture import assign  # noqa: E402
 from inference.export.checkpoint import USUAL, read_result_folder  # noqa: E402
 from inference.export.convert import planned  # noqa: E402
 from inference.export.graph import save_graphs, to_onnx  # noqa: E402
+from inference.export.plan import NORMALISE  # noqa: E402
 from inference.export.write import save_card  # noqa: E402
 from inference.predictor import Predictor  # noqa: E402
-from inference.scan import Scan  # noqa: E402
+from inference.scan import Grid, Scan  # noqa: E402
 from tests.made.networks import write_model  # noqa: E402
 
 Both = Callable[..., tuple[np.ndarray, np.ndarray]]
 SPACING = (3.0, 2.0, 2.0)
-FEW = 0.01  # of the voxels: of fewer, near-ties decide the Dice, which nnU-Net has in float16
+FEW = 0.02  # of the voxels: of fewer, near-ties decide the Dice, which nnU-Net has in float16
 
 REGIONS = {
     "labels": {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "inner": 3},
@@ -46,35 +47,35 @@ PLANS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
-    """Labels of channels (c, z, y, x), of the exported network and of nnU-Net's predictor, for a changed plan."""
-    graphs: dict[tuple[int, int], Path] = {}  # networks of one seed and size have the same weights
+    """Labels of an image (c, z, y, x), of the exported network and of nnU-Net's predictor, for a changed plan."""
+    graphs: dict[tuple[int, ...], Path] = {}  # networks of one seed and size have the same weights
 
-    def labels(channels: np.ndarray, spacing: tuple[float, float, float], **plan: Any) -> tuple[np.ndarray, np.ndarray]:
+    def labels(image: np.ndarray, spacing: tuple[float, float, float], **plan: Any) -> tuple[np.ndarray, np.ndarray]:
         place = tmp_path_factory.mktemp("plan")
         model = write_model(place / "model", orientation=None, **plan)
         stored = read_result_folder(model, None, USUAL)
         network, card = planned(stored, None, {})
-        size = len(card["channels"]), len(card["labels"])
+        size = len(card["channels"]), len(card["labels"]), plan.get("seed", 0)
         if size not in graphs:
             assign(network, stored.state)
             graphs[size] = tmp_path_factory.mktemp("graphs")
-            save_graphs(to_onnx(network, card["patch"]), graphs[size])
+            save_graphs(to_onnx(network, card["patch"], size[0]), graphs[size])
         folder = shutil.copytree(graphs[size], place / "weights" / "network")
         save_card(card, folder, {"f32": ["model.onnx"]})
         predictor = Predictor(place / "weights", device="cpu", plan="dense", precision="f32")
-        scan = Scan.of(channels[0], spacing, "LPS")
+        scan = Scan(tuple(image), Grid.of(image.shape[1:], spacing, "LPS"))
         ours, _ = predictor.segment(scan)
-        return ours, nnunets(model, channels, spacing)
+        return ours, nnunets(model, image, spacing)
 
     return labels
 
 
-def nnunets(model: Path, channels: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
+def nnunets(model: Path, image: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
     theirs = nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
     theirs.initialize_from_trained_model_folder(str(model), (0,))
-    found = theirs.predict_single_npy_array(channels.astype(np.float32), {"spacing": list(spacing)})
+    found = theirs.predict_single_npy_array(image.astype(np.float32), {"spacing": list(spacing)})
     return np.asarray(found).astype(np.uint8)
 
 
@@ -91,6 +92,73 @@ def check(ours: np.ndarray, theirs: np.ndarray) -> None:
     assert found.voxels >= SAME_VOXELS, found
     many = {value: dice for value, dice in found.dice.items() if (theirs == value).mean() > FEW}
     assert many and min(many.values()) >= SAME_LABEL, found
+
+
+@pytest.fixture(scope="module")
+def images(blob: np.ndarray) -> np.ndarray:
+    """Two channels (c, z, y, x): CT, and one that is 0 around the body and in a hole, as MR without a skull is."""
+    ct = blob[:, 8:-8, 8:-8]
+    mr = np.where(ct > -500, ct + 300.0, 0.0)
+    mr[10:14, 18:24, 20:30] = 0  # a hole, which nnU-Net's mask takes in
+    mr[:, :, :3] = 0
+    return np.stack([ct, mr * 0.37]).astype(np.float32)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("masked", "scheme"), [(False, one) for one in NORMALISE] + [(True, "ZScoreNormalization")])
+def test_images_that_are_no_ct_are_normalised_as_nnunet_does(
+    masked: bool, scheme: str, both: Both, images: np.ndarray
+) -> None:
+    image = images[1:] / 10 if scheme in ("RGBTo01Normalization", "NoNormalization") else images[1:]
+    if scheme == "CTNormalization":
+        image = images[:1]
+    changes = {"normalization_schemes": [scheme], "use_mask_for_norm": [masked]}
+    check(*both(image, SPACING, channels=("MR",), configuration=changes))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("masked", [False, True])
+def test_several_channels(masked: bool, both: Both, images: np.ndarray) -> None:
+    changes = {
+        "normalization_schemes": ["CTNormalization", "ZScoreNormalization"],
+        "use_mask_for_norm": [masked, masked],
+    }
+    check(*both(images, (5.0, 1.4, 1.6), channels=("CT", "PET"), transpose=(1, 0, 2), seed=2, configuration=changes))
+
+
+def spline(order: int, order_z: int, force: bool | None) -> dict[str, Any]:
+    return {"is_seg": False, "order": order, "order_z": order_z, "force_separate_z": force}
+
+
+TORCH = {"is_seg": False, "memefficient_seg_resampling": False}
+RESAMPLING = [
+    ((3.0, 2.0, 2.0), spline(2, 0, None), spline(0, 0, None)),
+    ((3.0, 2.0, 2.0), spline(0, 0, False), spline(2, 0, False)),
+    ((3.0, 2.0, 2.0), spline(3, 0, False), spline(3, 0, False)),
+    ((8.0, 2.0, 2.0), spline(3, 1, None), spline(1, 1, None)),
+    ((8.0, 2.0, 2.0), spline(1, 3, None), spline(3, 2, None)),
+    ((8.0, 2.0, 2.0), spline(3, 0, None), spline(2, 0, True)),
+    ((2.0, 8.0, 2.5), spline(2, 2, True), spline(3, 0, None)),
+    ((3.0, 2.0, 2.0), spline(3, 0, False), spline(1, 0, True)),
+    ((3.0, 2.0, 2.0), TORCH | {"force_separate_z": False}, TORCH | {"force_separate_z": False}),
+    ((8.0, 2.0, 2.0), TORCH, TORCH | {"force_separate_z": None, "num_threads": 1}),
+    ((2.0, 2.5, 8.0), TORCH | {"aniso_axis_mode": "linear", "mode": "linear"}, TORCH | {"force_separate_z": True}),
+    ((3.0, 2.0, 2.0), {}, {}),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("spacing", "image", "logits"), RESAMPLING)
+def test_other_ways_of_resampling(
+    spacing: tuple[float, float, float], image: dict[str, Any], logits: dict[str, Any], both: Both, images: np.ndarray
+) -> None:
+    changes: dict[str, Any] = {}
+    for name, given in (("data", image), ("probabilities", logits)):
+        function = "resample_data_or_seg_to_shape" if "order" in given else "resample_torch_fornnunet"
+        changes[f"resampling_fn_{name}"] = function if given else "no_resampling_hack"
+        changes[f"resampling_fn_{name}_kwargs"] = given
+    coarse = (slice(None, 1), *(slice(8, 20) if mm > 5 else slice(6, 38) for mm in spacing))
+    check(*both(images[coarse], spacing, configuration=changes))
 
 
 @pytest.mark.slow

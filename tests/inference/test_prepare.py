@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from inference.card import Card
+from inference.card import Card, Channel
+from inference.errors import ScanError
 from inference.grids.prepare import prepare
 from inference.grids.view import View
-from inference.scan import Scan
+from inference.scan import Grid, Scan
 from tests.conftest import ROOT
 from tests.inference.cards import make_card
 
@@ -32,6 +34,12 @@ SPACINGS = [
 
 def nnunet(voxels: np.ndarray, spacing: tuple[float, ...], card: Any) -> tuple[np.ndarray, Any]:
     """(z, y, x) float32 and the bounding box, by nnU-Net's DefaultPreprocessor.run_case_npy."""
+    data, box = nnunets(voxels[None], spacing, card)
+    return data[0], box
+
+
+def nnunets(image: np.ndarray, spacing: tuple[float, ...], card: Any, **changes: Any) -> tuple[np.ndarray, Any]:
+    """The same of (c, z, y, x), with changes of the plan's configuration."""
     pytest.importorskip("nnunetv2")
     from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -39,15 +47,56 @@ def nnunet(voxels: np.ndarray, spacing: tuple[float, ...], card: Any) -> tuple[n
     from training.plans import bare_plans
 
     plans = bare_plans("Dataset999_Test")
-    plans["configurations"]["student"]["spacing"] = list(card.spacing)
+    plans["configurations"]["student"] |= {"spacing": list(card.spacing), **changes}
+    every = plans["foreground_intensity_properties_per_channel"]
+    plans["foreground_intensity_properties_per_channel"] = {str(index): every["0"] for index in range(len(image))}
     plans["transpose_forward"] = list(card.axes)
     plans["transpose_backward"] = [card.axes.index(axis) for axis in range(3)]
     manager = PlansManager(plans)
     properties: dict[str, Any] = {"spacing": list(spacing)}
     data, _, properties = DefaultPreprocessor(verbose=False).run_case_npy(
-        voxels[None].astype(np.float32), None, properties, manager, manager.get_configuration("student"), {}
+        image.astype(np.float32), None, properties, manager, manager.get_configuration("student"), {}
     )
-    return data[0], properties["bbox_used_for_cropping"]
+    return data, properties["bbox_used_for_cropping"]
+
+
+SCHEMES = {
+    "ct": "CTNormalization",
+    "zscore": "ZScoreNormalization",
+    "rescale01": "RescaleTo01Normalization",
+    "rgb01": "RGBTo01Normalization",
+    "none": "NoNormalization",
+}
+
+
+@pytest.mark.usefixtures("nnunet")
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("spacing", [(2.5, 0.78, 0.78), (0.8, 5.0, 0.8)])
+def test_channels_are_normalised_as_nnunet_does(spacing: tuple[float, float, float], masked: bool) -> None:
+    """A channel of each kind. They are 0 around the same part, and some in it: nnU-Net fills holes in what is not."""
+    image = np.abs(textured((len(SCHEMES) * 22, 40, 34))).astype(np.float32).reshape(len(SCHEMES), 22, 40, 34)
+    image *= np.array([1, 0.7, 3, 0.02, 1])[:, None, None, None]
+    image[:, :2] = image[:, :, -3:] = image[:, 9:13, 15:20, 11:16] = 0
+    image[:, 16:, :7] = 0  # a corner that is no hole
+    assert image[3].max() <= 255
+    usual = make_card(TEACHER, inputs=1)
+    channels = [usual.channels[0], *(Channel(name, name, masked=masked) for name in list(SCHEMES)[1:])]
+    channels = [replace(channel, masked=masked and channel.normalise == "zscore") for channel in channels]
+    card = replace(usual, channels=tuple(channels))
+    scan = Scan(tuple(image), Grid.of(image.shape[1:], spacing, "LPS"))
+    volume = prepare(scan, View.of(scan, card), card, np)
+    expected, _ = nnunets(
+        image, spacing, card, normalization_schemes=list(SCHEMES.values()), use_mask_for_norm=[masked] * len(SCHEMES)
+    )
+    assert volume.shape == expected.shape
+    for ours, theirs in zip(volume, expected, strict=True):
+        assert np.abs(ours - theirs).max() < 1e-5 * max(np.abs(theirs).max(), 1)
+
+
+def test_values_that_are_no_rgb_are_refused() -> None:
+    card = replace(make_card(), channels=(Channel("red", "rgb01"),))
+    with pytest.raises(ScanError, match="channel red has values from -1 to 0: its network takes 0 to 255"):
+        prepared(Scan.of(-np.eye(9, dtype=np.int16)[None].repeat(3, 0), (4.0, 1.2, 1.2), "LPS"), card)
 
 
 def prepared(scan: Scan, card: Card) -> np.ndarray:

@@ -43,7 +43,7 @@ GONE = object()
 def test_labels_of_another_program_are_kept_if_it_gives_the_same(
     changes: dict[str, Any], fit: bool, tmp_path: Path
 ) -> None:
-    case = Case("x", tmp_path / "x_0000.nii.gz", (tmp_path / "x.nii.gz",))
+    case = Case("x", (tmp_path / "x_0000.nii.gz",), (tmp_path / "x.nii.gz",))
     case.scan.write_bytes(b"scan")
     case.labels.write_bytes(b"labels")
     (tmp_path / "card.json").write_text("{}")

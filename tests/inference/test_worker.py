@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def case(tmp_path: Path, blob: np.ndarray, save_scan: Callable[..., Path]) -> Case:
     scan = save_scan(tmp_path / "x_0000.nii.gz", blob, (3.0, 2.0, 2.0))
-    return Case("x", scan, (tmp_path / "x.nii.gz",))
+    return Case("x", (scan,), (tmp_path / "x.nii.gz",))
 
 
 def worker_of(weights: Path, case: Case, refuse: Callable[[bool], bool], wide: bool = True) -> Worker:

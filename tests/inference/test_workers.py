@@ -42,7 +42,9 @@ def test_two_workers_segment_side_by_side_and_one_may_be_lost(
     assert workers.free() is None
     assert all("ready" in message for message in answers(workers, 2).values())
     cases = [
-        Case(name, save_scan(tmp_path / f"{name}_0000.nii.gz", blob, (3.0, 2.0, 2.0)), (tmp_path / f"{name}.nii.gz",))
+        Case(
+            name, (save_scan(tmp_path / f"{name}_0000.nii.gz", blob, (3.0, 2.0, 2.0)),), (tmp_path / f"{name}.nii.gz",)
+        )
         for name in "ab"
     ]
     for number, case in enumerate(cases):
