@@ -20,6 +20,7 @@ READERS = {  # nnU-Net's reader -> orientation it turns scans to; None: as each 
     "SimpleITKIO": None,
     "NibabelIO": None,
     "NibabelIOWithReorient": "RAS",
+    "SimpleITKIOWithReorient": "RAS",
 }
 NORMALISE: dict[str | None, str] = {  # nnU-Net's scheme -> the card's
     "CTNormalization": "ct",

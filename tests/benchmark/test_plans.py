@@ -22,6 +22,7 @@ from inference.export.plan import NORMALISE  # noqa: E402
 from inference.export.write import save_card  # noqa: E402
 from inference.predictor import Predictor  # noqa: E402
 from inference.scan import Grid, Scan  # noqa: E402
+from inference.task import segment_file  # noqa: E402
 from tests.made.networks import write_model  # noqa: E402
 
 Both = Callable[..., tuple[np.ndarray, np.ndarray]]
@@ -46,11 +47,25 @@ PLANS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
+def both(exported: Callable[..., tuple[Path, Predictor]]) -> Both:
     """Labels of an image (c, z, y, x), of the exported network and of nnU-Net's predictor, for a changed plan."""
-    graphs: dict[tuple[int, ...], Path] = {}  # networks of one seed and size have the same weights
 
     def labels(image: np.ndarray, spacing: tuple[float, float, float], **plan: Any) -> tuple[np.ndarray, np.ndarray]:
+        model, predictor = exported(**plan)
+        scan = Scan(tuple(image), Grid.of(image.shape[1:], spacing, "LPS"))
+        ours, _ = predictor.segment(scan)
+        theirs = nnunets(model).predict_single_npy_array(image.astype(np.float32), {"spacing": list(spacing)})
+        return ours, np.asarray(theirs).astype(np.uint8)
+
+    return labels
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Path, Predictor]]:
+    """A result folder of a changed plan, and a predictor with the network that it becomes."""
+    graphs: dict[tuple[int, ...], Path] = {}  # networks of one seed and size have the same weights
+
+    def export(**plan: Any) -> tuple[Path, Predictor]:
         place = tmp_path_factory.mktemp("plan")
         model = write_model(place / "model", orientation=None, **plan)
         stored = read_result_folder(model, None, USUAL)
@@ -62,21 +77,18 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
             save_graphs(to_onnx(network, card["patch"], size[0]), graphs[size])
         folder = shutil.copytree(graphs[size], place / "weights" / "network")
         save_card(card, folder, {"f32": ["model.onnx"]})
-        predictor = Predictor(place / "weights", device="cpu", plan="dense", precision="f32")
-        scan = Scan(tuple(image), Grid.of(image.shape[1:], spacing, "LPS"))
-        ours, _ = predictor.segment(scan)
-        return ours, nnunets(model, image, spacing)
+        return model, Predictor(place / "weights", device="cpu", plan="dense", precision="f32")
 
-    return labels
+    return export
 
 
-def nnunets(model: Path, image: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
+def nnunets(model: Path) -> Any:
+    """nnU-Net's predictor."""
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
     theirs = nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
     theirs.initialize_from_trained_model_folder(str(model), (0,))
-    found = theirs.predict_single_npy_array(image.astype(np.float32), {"spacing": list(spacing)})
-    return np.asarray(found).astype(np.uint8)
+    return theirs
 
 
 @pytest.mark.slow
@@ -159,6 +171,47 @@ def test_other_ways_of_resampling(
         changes[f"resampling_fn_{name}_kwargs"] = given
     coarse = (slice(None, 1), *(slice(8, 20) if mm > 5 else slice(6, 38) for mm in spacing))
     check(*both(images[coarse], spacing, configuration=changes))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("reader", "ending"),
+    [
+        ("NibabelIO", ".nii.gz"),
+        ("NibabelIOWithReorient", ".nii.gz"),
+        ("SimpleITKIOWithReorient", ".nii.gz"),
+        ("SimpleITKIO", ".nrrd"),
+        ("SimpleITKIO", ".mha"),
+    ],
+)
+def test_files_of_several_channels_that_are_stored_otherwise(
+    reader: str,
+    ending: str,
+    exported: Callable[..., tuple[Path, Predictor]],
+    images: np.ndarray,
+    save_scan: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    import SimpleITK as sitk
+
+    changes = {"normalization_schemes": ["CTNormalization", "ZScoreNormalization"], "use_mask_for_norm": [False, False]}
+    model, predictor = exported(
+        channels=("CT", "PET"), seed=2, reader=reader, configuration=changes, dataset={"file_ending": ending}
+    )
+    files = []
+    for number, channel in enumerate(images):
+        files.append(save_scan(tmp_path / f"x_{number:04d}.nii.gz", channel.astype(np.int16), (2.0, 3.0, 2.5), "ASL"))
+        if ending != ".nii.gz":
+            image = sitk.ReadImage(files[-1])
+            files[-1] = files[-1].with_name(f"x_{number:04d}{ending}")
+            sitk.WriteImage(image, files[-1], True)
+    record = segment_file(predictor, files, tmp_path / "ours")
+    assert record.status == "done", record.error
+    theirs = nnunets(model)
+    data, properties = theirs.plans_manager.image_reader_writer_class().read_images([str(file) for file in files])
+    theirs.predict_single_npy_array(data, properties, None, str(tmp_path / "theirs"))
+    maps = (sitk.ReadImage(path) for path in (tmp_path / "ours" / "x.nii.gz", tmp_path / f"theirs{ending}"))
+    check(*(sitk.GetArrayFromImage(one).astype(np.uint8) for one in maps))
 
 
 @pytest.mark.slow

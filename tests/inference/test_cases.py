@@ -159,6 +159,35 @@ def test_two_files_of_one_name(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+PET_CT = ("CT", "PET")
+
+
+def channels_in(inputs: Path, *names: str) -> list[tuple[str, list[str], str | None]]:
+    found = find_cases(inputs, OUT, names, channels=PET_CT).cases
+    return [(case.name, [file.name for file in case.files], case.refused) for case in found]
+
+
+def test_a_case_of_several_channels_is_a_file_for_each(tmp_path: Path) -> None:
+    names(tmp_path, "a_0000.nii.gz", "a_0001.mha", "b_0000.nii.gz", "c_0000.nii", "c_0000.nii.gz", "c_0001.nii",
+          "a_0002.nii.gz", "a.nii.gz", "d.nii.gz")  # fmt: skip
+    whole = ("a", ["a_0000.nii.gz", "a_0001.mha"], None)
+    assert channels_in(tmp_path) == [
+        whole,
+        ("b", ["b_0000.nii.gz"], "channel 0001 (PET) of b is missing"),
+        ("c", ["c_0000.nii", "c_0000.nii.gz", "c_0001.nii"], "c_0000.nii and c_0000.nii.gz are the same channel"),
+    ]
+    found = find_cases(tmp_path, OUT, channels=PET_CT)
+    assert {one.name: one.is_scan for one in found.left_out} == {
+        "a.nii.gz": False, "a_0002.nii.gz": True, "d.nii.gz": True
+    }  # fmt: skip
+    assert any("X_0000 to X_0001 of each case" in warning for warning in found.warnings)
+    assert channels_in(tmp_path, "a") == [whole]
+    for file in whole[1]:  # each stands for its case
+        assert channels_in(tmp_path / file) == [whole]
+    with pytest.raises(NoInputError, match="holds no case"):
+        channels_in(tmp_path / "d.nii.gz")
+
+
 def test_a_reference_beside_its_scan_does_not_take_its_place(tmp_path: Path) -> None:
     names(tmp_path, "x.nii.gz", "x_0000.nii.gz", "a.nii.gz")
     cases = find_cases(tmp_path, OUT).cases

@@ -131,15 +131,15 @@ def test_what_inference_cannot_do_is_refused(tmp_path: Path) -> None:
     plans, dataset = model / "plans.json", model / "dataset.json"
     good_plans, good_dataset = plans.read_text(), dataset.read_text()
     change(dataset, channel_names={"0": "CT", "1": "PET"})
-    refused(tmp_path, "2 input channels")
+    refused(tmp_path, "not a list of 2")
     dataset.write_text(good_dataset)
     change(dataset, labels={"background": 0, "whole": [1, 2], "core": 2})
-    refused(tmp_path, "region-based labels")
+    refused(tmp_path, "regions_class_order is missing")
     dataset.write_text(good_dataset)
     fields = json.loads(good_plans)
-    fields["configurations"]["tiny"]["normalization_schemes"] = ["ZScoreNormalization"]
+    fields["configurations"]["tiny"]["normalization_schemes"] = ["MyNormalization"]
     plans.write_text(json.dumps(fields))
-    refused(tmp_path, "not CTNormalization")
+    refused(tmp_path, "MyNormalization")
     fields = json.loads(good_plans)
     fields["configurations"]["tiny"]["architecture"]["arch_kwargs"]["features_per_stage"] = [4, 8, 16]
     plans.write_text(json.dumps(fields))
