@@ -15,6 +15,8 @@ import numpy as np
 
 from ..anatomy.look import body
 from ..card import FILE_NAME, FORMS, Card, newest, read_card
+from ..cards import which_are_ct
+from ..errors import WeightsError
 from ..formats.reading import read_scan
 from ..grids.prepare import prepare
 from ..grids.view import View
@@ -41,11 +43,16 @@ _WITHIN = StatisticsCollectorParameters(
 
 
 def windows(scan: Path, card: Card) -> Iterator[np.ndarray]:
-    """Windows (1, 1, z, y, x) over the body, one above the other, in units of the network."""
-    stored = read_scan(scan)
-    volume = prepare(stored, View.of(stored, card), card, np)
-    _, box = body(volume, card, np)
-    volume = volume[0][box]
+    """Windows (1, 1, z, y, x) over the body, one above the other, in units of the network; over all that is no CT.
+
+    Raises WeightsError where the network takes several channels.
+    """
+    if len(card.channels) > 1:
+        raise WeightsError(f"network {card.name} takes {len(card.channels)} channels: int8 is for networks of one")
+    stored = read_scan(scan, ct=which_are_ct([card]))
+    volume = prepare(stored, View.of(stored, card), card, np)[0]
+    if card.channels[0].is_ct:
+        volume = volume[body(volume[None], card, np)[1]]
     depth, *plane = card.patch
     volume = np.pad(volume, padding(volume.shape, card.patch))
     for z in range(0, len(volume) - depth + 1, depth):

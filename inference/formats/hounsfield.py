@@ -69,7 +69,7 @@ def as_they_are(voxels: np.ndarray) -> tuple[np.ndarray, list[str]]:
     if not np.isfinite([low, high]).all():
         raise ScanError("holds infinite values")
     if low == high:
-        warnings.append(f"is a constant image: every voxel is {low:g}")
+        warnings.append(f"every voxel is {low:g}: a constant image")
     return voxels, warnings
 
 
