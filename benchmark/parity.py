@@ -2,9 +2,9 @@
 
     python -m benchmark parity MODEL_FOLDER SCANS... [--fold 0] [--engine openvino]
 
-MODEL_FOLDER is an nnU-Net v2 result folder. It is exported, and both programs segment every scan
-by their own command lines; nnU-Net (the extra `export`) with --disable_tta, since the
-paper uses no test-time augmentation. Exit code 1 where a scan falls below the thresholds.
+MODEL_FOLDER is an nnU-Net v2 result folder. It is exported, and both programs segment every scan by their own command
+lines; nnU-Net (the extra `export`) with --disable_tta, since the paper uses no test-time augmentation. Of a case of
+several channels SCANS has the first. Exit code 1 where a scan falls below the thresholds.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmark.peers.peer import turned
 from benchmark.process import start
-from inference.names import case_of
+from inference.names import CHANNEL, case_of
 
 SAME_VOXELS = 0.9995  # share of voxels with the same label
 SAME_LABEL = 0.995  # Dice of each label that either map holds
@@ -62,7 +62,7 @@ def compare(model_folder: Path, scans: Sequence[Path], *, fold: str, engine: str
         network = work / "weights" / "network"
         with redirect_stdout(sys.stderr):
             export(model_folder, network, fold=fold)
-        orientation = json.loads((network / "card.json").read_bytes())["orientation"]
+        card = json.loads((network / "card.json").read_bytes())
 
         # nnU-Net takes a scan as its file stores it. Where the network knows one orientation only,
         # both get the scan turned to it; else ours would be right and nnU-Net's upside down.
@@ -71,7 +71,9 @@ def compare(model_folder: Path, scans: Sequence[Path], *, fold: str, engine: str
         names = []
         for scan in scans:
             names.append(case_of(scan.name))
-            turned(scan, orientation, inputs / f"{names[-1]}_0000.nii.gz")
+            for number in range(len(card["channels"])):  # of several, the others lie beside the first
+                channel = scan.with_name(scan.name.replace(CHANNEL, f"_{number:04d}")) if number else scan
+                turned(channel, card["orientation"], inputs / f"{names[-1]}_{number:04d}.nii.gz")
         start(
             inputs, work / "ours", "--weights", work / "weights", "--networks", "network",
             "--device", "cpu", "--engine", engine, "--plan", "dense", "--precision", "f32",

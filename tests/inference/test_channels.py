@@ -86,14 +86,15 @@ def test_an_array_of_channels(blob: np.ndarray) -> None:
         checked_scan(scan_of(blob, SPACING, "LPS"), False, (True, False))
 
 
-def test_networks_of_one_run_take_the_same_channels(tiny_weights: Path) -> None:
-    path = tiny_weights / "tumor" / "card.json"
+def test_networks_of_one_run_take_the_same_channels(tiny_weights: Path, tmp_path: Path) -> None:
+    weights = shutil.copytree(tiny_weights, tmp_path / "weights")
+    path = weights / "tumor" / "card.json"
     card = json.loads(path.read_text())
     path.write_text(json.dumps(card | {"channels": [*card["channels"], {"name": "PET", "normalise": "zscore"}]}))
     with pytest.raises(WeightsError, match="organ 1, tumor 2"):
-        read_cards(tiny_weights, None)
+        read_cards(weights, None)
     path.write_text(json.dumps(card | {"channels": [{"name": "MR", "normalise": "zscore"}]}))
-    cards = read_cards(tiny_weights, None)
+    cards = read_cards(weights, None)
     assert which_are_ct(cards) == (True,)
     assert which_are_ct(cards[1:]) == (False,)
 
