@@ -17,7 +17,7 @@ MOST_CHANNELS = 4  # more files of one name, or numbers with gaps, are a data se
 EXAMPLES = 5  # names in a warning about many files
 
 
-ANOTHER_CHANNEL = f"treated as another channel, while a CT has only {CHANNEL[1:]}: if it is a scan, give it by itself"
+ANOTHER_CHANNEL = "treated as another channel, while a {image} has only {only}: if it is a scan, give it by itself"
 REFERENCE = f"treated as reference labels, since a scan of the same name with {CHANNEL} lies beside it"
 
 
@@ -97,7 +97,7 @@ def find_cases(
             add(name, files, refused)
     else:
         if _is_folder(inputs):
-            scans, left_out = _scans(inputs, outputs)
+            scans, left_out = _scans(inputs, outputs, channels[0])
         else:
             scans = {inputs: case_of(inputs.name)}
         for scan, name in sorted(scans.items(), key=lambda item: (item[1], item[0])):
@@ -115,11 +115,11 @@ def find_cases(
         also = f"; {'; '.join(reasons)}" if reasons else ""
         raise NoInputError(f"{shown(inputs)} holds no case: X{CHANNEL}.nii.gz was looked for{also}")
     chosen = [case for name in dict.fromkeys(names or cases) for case in cases[name]]
-    return Found(chosen, left_out, [*reasons, *(_doubts(chosen) if len(channels) == 1 else [])])
+    return Found(chosen, left_out, [*reasons, *(_doubts(chosen, channels[0]) if len(channels) == 1 else [])])
 
 
-def _doubts(cases: Sequence[Case]) -> list[str]:
-    """What may have been meant otherwise."""
+def _doubts(cases: Sequence[Case], image: str) -> list[str]:
+    """What may have been meant otherwise; `image` is what the networks take."""
     plain = [case.scan.name for case in cases if case.name == _stem(case.scan.name) and not os.path.isdir(case.scan)]
     stems = {_stem(name) for name in plain}
     numbered = [name for name in plain if _split(_stem(name))[0] + CHANNEL in stems]
@@ -132,7 +132,7 @@ def _doubts(cases: Sequence[Case]) -> list[str]:
     if numbered:
         doubts.append(f"{_listed(numbered)} are numbered scans, not channels of one: each is a case of its own")
     if others:
-        has, ct = ("has", "a CT") if len(others) == 1 else ("have", "CTs")
+        has, ct = ("has", f"a {image}") if len(others) == 1 else ("have", f"{image}s")
         doubts.append(f"{_listed(others)} {has} no {CHANNEL} in the name: taken as {ct} all the same")
     return doubts
 
@@ -149,14 +149,16 @@ def _is_folder(inputs: Path) -> bool:
         raise InputFolderError(f"{shown(inputs)} cannot be opened: {error.strerror}") from error
 
 
-def _scans(folder: Path, outputs: Path) -> tuple[dict[Path, str], list[LeftOut]]:
-    """Scan -> name of its case, and what is left out."""
+def _scans(folder: Path, outputs: Path, image: str) -> tuple[dict[Path, str], list[LeftOut]]:
+    """Scan -> name of its case, and what is left out; `image` is what the networks take."""
     looks = dict(look_at(folder, _listing(folder), outputs))
     left_out = [LeftOut(entry, look) for entry, look in looks.items() if look not in (SCAN, SLICE)]
     files = [entry for entry, look in looks.items() if look == SCAN]
     names, reasons = _case_names({_stem(file) for file in files})
     left_out += [
-        LeftOut(file, reasons[_stem(file)], is_scan=reasons[_stem(file)] != REFERENCE)
+        LeftOut(
+            file, reasons[_stem(file)].format(image=image, only=CHANNEL[1:]), is_scan=reasons[_stem(file)] != REFERENCE
+        )
         for file in files
         if _stem(file) in reasons
     ]

@@ -38,6 +38,18 @@ def test_doubling_places_samples_a_quarter_voxel_from_the_centres() -> None:
     assert weight.tolist() == [0, 0.25, 0.75, 1]
 
 
+def test_the_nearest_sample_is_pytorchs() -> None:
+    """Where the ratio of sizes is rounded to float32, other samples are nearest, of 2 to 49 for one."""
+    torch = pytest.importorskip("torch")
+    other = 0
+    for n_in, n_out in [(2, 49), (14, 71), (36, 33), (60, 81), (5, 3), (40, 23), (9, 9)]:
+        samples = torch.arange(float(n_in)).reshape(1, 1, n_in, 1, 1)
+        expected = torch.nn.functional.interpolate(samples, (n_out, 1, 1), mode="nearest-exact").flatten().tolist()
+        assert nearest_index(n_in, n_out, "torch").tolist() == expected
+        other += nearest_index(n_in, n_out).tolist() != expected
+    assert other
+
+
 def test_every_row_sums_to_one() -> None:
     for order in (0, 1, 2, 3):
         np.testing.assert_allclose(axis_matrix(97, 61, order).sum(axis=1), 1, atol=1e-6)

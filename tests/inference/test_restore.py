@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from scipy import ndimage
 
 from inference.boxes import whole
-from inference.card import Card
+from inference.card import Card, Resample, Resize
 from inference.grids.decode import Decode, last_region, winning_channel
 from inference.grids.resize import resampled_shape
 from inference.grids.restore import restore as restore_parts
@@ -60,6 +61,29 @@ def test_equal_to_nnunets_dense_restoring(
     labels = restore([(whole(view.shape), in_slabs(logits, planes))], view, make_card(at, channels=6), np)
     assert labels.dtype == np.uint8
     assert np.array_equal(labels, expected)
+
+
+@pytest.mark.usefixtures("nnunet")
+@pytest.mark.parametrize(("order", "order_z"), [(0, 0), (0, 1), (1, 1), (1, 2), (2, 0), (3, 0), (3, 3)])
+@pytest.mark.parametrize(("spacing", "at"), [((2.5, 0.78, 0.78), (4.0, 1.2, 1.2)), ((0.8, 0.8, 5.0), (2.5, 0.9, 0.9))])
+def test_splines_of_any_order_equal_nnunets(spacing: Spacing, at: Spacing, order: int, order_z: int) -> None:
+    resampling = pytest.importorskip("nnunetv2.preprocessing.resampling.default_resampling")
+    card = make_card(at, channels=6)
+    size = tuple(part.stop - part.start for part in BOX)
+    for force in (None, False):
+        card = replace(card, resample=Resample(image=Resize(3), logits=Resize(order, order_z, force)))
+        view = view_of(spacing, at)
+        logits = logits_of(view.shape)
+        args = (size, at, spacing, False, order, order_z, force)
+        expected = resampling.resample_data_or_seg_to_shape(logits, *args).argmax(0)
+        labels = restore([(whole(view.shape), in_slabs(logits, 5))], view, card, np)
+        assert (labels[BOX] == expected).mean() > 0.9999  # float32 against float64
+        assert labels.any()
+
+
+def test_a_network_that_saw_nothing_leaves_background() -> None:
+    card = replace(make_card(), resample=Resample(image=Resize(3), logits=Resize(3)))
+    assert not restore([], view_of((2.0, 1.0, 0.9), card.spacing), card, np).any()
 
 
 @pytest.mark.parametrize(("spacing", "at"), [((2.0, 1.0, 0.9), (1.5, 1.4, 1.3)), ((3.0, 0.8, 0.8), (4.0, 1.2, 1.2))])
