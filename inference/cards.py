@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .card import FILE_NAME, Card, read_card
-from .errors import WeightsError
+from .errors import DeviceError, WeightsError
 from .options import DENSE, WAYS, Way
 
 USUAL = ("organ", "tumor")  # rising priority: the paper lays the tumour over the organs
@@ -56,13 +56,13 @@ def digests(cards: Sequence[Card]) -> dict[str, str]:
 def way_of(cards: Sequence[Card], plan: str | None, step: float) -> Way:
     """The way of a run: as asked for by name, else the one that all networks were made for, else every window.
 
-    Raises WeightsError where it looks for the body, which it knows in CT only, and a network takes another image.
+    Raises DeviceError where it looks for the body, which it knows in CT only, and a network takes another image.
     """
     made_for = {card.way for card in cards}
     way = WAYS[plan or (made_for.pop() if len(made_for) == 1 else DENSE.name)]
     for card in cards:
         if way.in_body and not card.channels[0].is_ct:
-            raise WeightsError(
+            raise DeviceError(
                 f"plan {way.name} finds the body in CT, and the first channel of network {card.name} is "
                 f"{card.channels[0].name} without HU: plan {DENSE.name} takes it"
             )

@@ -69,9 +69,9 @@ class Grid:
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """A CT volume as its file stores it.
+    """A CT volume, or another image, as its files store it.
 
-    channels  (z, y, x) int16 or float32 each, HU, finite, all on one grid; none where only a header was read
+    channels  (z, y, x) int16 or float32 each, finite, all on one grid, CT in HU; none where only a header was read
     grid      where they lie
     origin    what the writer of this scan's format needs to write beside it, such as a NIfTI header
     warnings  one sentence each for what was odd but could be read

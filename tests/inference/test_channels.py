@@ -13,7 +13,7 @@ import pytest
 from inference.card import Channel
 from inference.cards import read_cards, way_of, which_are_ct
 from inference.command.cli import main
-from inference.errors import ScanError, WeightsError
+from inference.errors import DeviceError, ScanError, WeightsError
 from inference.formats.hounsfield import as_they_are
 from inference.formats.reading import read_scan
 from inference.given import checked_scan, scan_of
@@ -103,7 +103,7 @@ def test_a_body_is_not_looked_for_in_mr() -> None:
     card = make_card()
     object.__setattr__(card, "channels", (Channel("T1", "zscore"),))
     assert way_of([card], "dense", 0.5).name == "dense"
-    with pytest.raises(WeightsError, match="plan abdomen finds the body in CT, and the first channel of network organ"):
+    with pytest.raises(DeviceError, match="plan abdomen finds the body in CT, and the first channel of network organ"):
         way_of([card], "abdomen", 0.5)
 
 
