@@ -17,7 +17,8 @@ from zipfile import ZipFile
 import pytest
 from packaging.requirements import Requirement
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.conftest import ROOT
+
 SAMPLE = ROOT / "docs" / "sample" / "HCC_048_0000.nii.gz"
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PYTHON = """

@@ -23,9 +23,9 @@ from nibabel.nifti2 import Nifti2Header
 from inference import machine
 from inference.errors import CaseError
 from inference.formats.reading import read_scan
-from tests.inference.test_nifti import SHAPE, file_bytes, header
+from tests.conftest import ROOT
+from tests.inference.formats.test_nifti import SHAPE, file_bytes, header
 
-ROOT = Path(__file__).resolve().parents[2]
 SOAK = bool(os.environ.get("SOAK"))
 FLAGS = ("--device", "cpu", "--engine", "onnxruntime", "--threads", "1")
 

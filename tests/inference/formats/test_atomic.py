@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from inference.formats.atomic import remove_parts, write_atomically
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 WRITER = """
 import sys
 from pathlib import Path
