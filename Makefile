@@ -32,7 +32,7 @@ check: lint
 	$(BIN)/python -m pytest -m "not slow"
 
 test: lint
-	$(BIN)/python -m pytest --durations=10
+	$(BIN)/python -m pytest --durations=10 --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # About four minutes; what is packed already is kept. FROM=bn.pt adds weights to begin with.
 training-kit: .venv/dev

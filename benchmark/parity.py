@@ -58,10 +58,18 @@ def compare(model_folder: Path, scans: Sequence[Path], *, fold: str, engine: str
     from inference.export.convert import export  # PyTorch, of which nothing else here knows
 
     with tempfile.TemporaryDirectory(prefix="viscera-parity-") as temporary:
-        work = Path(temporary)
-        network = work / "weights" / "network"
+        network = Path(temporary) / "network"
         with redirect_stdout(sys.stderr):
             export(model_folder, network, fold=fold)
+        return compare_exported(network, model_folder, scans, fold=fold, engine=engine)
+
+
+def compare_exported(
+    network: Path, model_folder: Path, scans: Sequence[Path], *, fold: str, engine: str
+) -> dict[str, Agreement]:
+    """The same with the network that was exported from the result folder."""
+    with tempfile.TemporaryDirectory(prefix="viscera-parity-") as temporary:
+        work = Path(temporary)
         orientation = json.loads((network / "card.json").read_bytes())["orientation"]
 
         # nnU-Net takes a scan as its file stores it. Where the network knows one orientation only,
@@ -73,7 +81,7 @@ def compare(model_folder: Path, scans: Sequence[Path], *, fold: str, engine: str
             names.append(case_of(scan.name))
             turned(scan, orientation, inputs / f"{names[-1]}_0000.nii.gz")
         start(
-            inputs, work / "ours", "--weights", work / "weights", "--networks", "network",
+            inputs, work / "ours", "--weights", network.parent, "--networks", network.name,
             "--device", "cpu", "--engine", engine, "--plan", "dense", "--precision", "f32",
         )  # fmt: skip
         subprocess.run(
