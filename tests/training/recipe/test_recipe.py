@@ -66,7 +66,7 @@ def test_train_sh_goes_from_scans_to_exported_weights_and_on_after_a_kill(
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DEVICE": "cpu", "KINDS": "organ", "FOLDS": "1",
         "TEACHER": "3d_fullres", "STUDENT": "3d_fullres", "KEEP": "0", "VISCERA_EPOCHS": "1", "VISCERA_ITERATIONS": "1",
-        "nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "1",
+        "nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "1", "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
