@@ -4,7 +4,7 @@
 #   make training-kit DATA=dir          packed scans for a machine with a GPU: docs/training.md
 #   make gpu-kit SCANS="scan..."         what a machine with a GPU needs to measure: python -m benchmark gpu --help
 #   make check                          lint and the quick tests: 3 minutes on two cores, once .venv is set up
-#   make test                           lint and all tests: 12 to 17 minutes
+#   make test                           lint and all tests, in two processes: at most 15 minutes
 #   make soak | same | lint | image | lock
 PYTHON ?= python3
 BIN := .venv/bin
