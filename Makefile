@@ -4,7 +4,7 @@
 #   make training-kit DATA=dir          packed scans for a machine with a GPU: docs/training.md
 #   make gpu-kit SCANS="scan..."         what a machine with a GPU needs to measure: python -m benchmark gpu --help
 #   make check                          lint and the quick tests: 3 minutes on two cores, once .venv is set up
-#   make test                           lint and all tests: 12 to 17 minutes
+#   make test                           lint and all tests, in two processes: at most 15 minutes
 #   make soak | same | lint | image | lock
 PYTHON ?= python3
 BIN := .venv/bin
@@ -32,12 +32,12 @@ check: lint
 	$(BIN)/python -m pytest -m "not slow"
 
 test: lint
-	$(BIN)/python -m pytest --durations=10
+	$(BIN)/python -m pytest --durations=10 --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-# About four minutes; what is packed already is kept. START=bn.pt adds weights to begin with.
+# About four minutes; what is packed already is kept. FROM=bn.pt adds weights to begin with.
 training-kit: .venv/dev
 	@test -n "$(DATA)" || { echo "error: give DATA=dir" >&2; exit 2; }
-	$(BIN)/python -m training.pack .gpu --data "$(DATA)" --synthetic 24 --part $(PART) $(if $(START),--start "$(START)")
+	$(BIN)/python -m training.pack .gpu --data "$(DATA)" --synthetic 24 --part $(PART) $(if $(FROM),--from "$(FROM)")
 
 # What a bare machine with a GPU needs for benchmark gpu, whose help has the command to run there. It lacks these wheels.
 gpu-kit: .venv/dev

@@ -10,7 +10,6 @@ several channels SCANS has the first. Exit code 1 where a scan falls below the t
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import numpy as np
 
 from benchmark.peers.peer import turned
 from benchmark.process import start
+from inference.card import read_card
 from inference.names import CHANNEL, case_of
 
 SAME_VOXELS = 0.9995  # share of voxels with the same label
@@ -58,11 +58,19 @@ def compare(model_folder: Path, scans: Sequence[Path], *, fold: str, engine: str
     from inference.export.convert import export  # PyTorch, of which nothing else here knows
 
     with tempfile.TemporaryDirectory(prefix="viscera-parity-") as temporary:
-        work = Path(temporary)
-        network = work / "weights" / "network"
+        network = Path(temporary) / "network"
         with redirect_stdout(sys.stderr):
             export(model_folder, network, fold=fold)
-        card = json.loads((network / "card.json").read_bytes())
+        return compare_exported(network, model_folder, scans, fold=fold, engine=engine)
+
+
+def compare_exported(
+    network: Path, model_folder: Path, scans: Sequence[Path], *, fold: str, engine: str
+) -> dict[str, Agreement]:
+    """The same with the network that was exported from the result folder."""
+    with tempfile.TemporaryDirectory(prefix="viscera-parity-") as temporary:
+        work = Path(temporary)
+        card = read_card(network)
 
         # nnU-Net takes a scan as its file stores it. Where the network knows one orientation only,
         # both get the scan turned to it; else ours would be right and nnU-Net's upside down.
@@ -71,11 +79,11 @@ def compare(model_folder: Path, scans: Sequence[Path], *, fold: str, engine: str
         names = []
         for scan in scans:
             names.append(case_of(scan.name))
-            for number in range(len(card["channels"])):  # of several, the others lie beside the first
+            for number in range(len(card.channels)):  # of several, the others lie beside the first
                 channel = scan.with_name(scan.name.replace(CHANNEL, f"_{number:04d}")) if number else scan
-                turned(channel, card["orientation"], inputs / f"{names[-1]}_{number:04d}.nii.gz")
+                turned(channel, card.orientation, inputs / f"{names[-1]}_{number:04d}.nii.gz")
         start(
-            inputs, work / "ours", "--weights", work / "weights", "--networks", "network",
+            inputs, work / "ours", "--weights", network.parent, "--networks", network.name,
             "--device", "cpu", "--engine", engine, "--plan", "dense", "--precision", "f32",
         )  # fmt: skip
         subprocess.run(

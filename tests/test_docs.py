@@ -15,8 +15,8 @@ import inference
 from benchmark.__main__ import PROGRAMS
 from inference import errors
 from inference.labels import TABLE
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "weights").glob("*.md")]
 USAGE = (ROOT / "docs" / "usage.md").read_text()
 

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
+import nibabel as nib
 import pytest
 from packaging.requirements import Requirement
 
-ROOT = Path(__file__).resolve().parents[1]
-SAMPLE = ROOT / "docs" / "sample" / "HCC_048_0000.nii.gz"
+from tests.conftest import ROOT
+
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PYTHON = """
 import sys
@@ -27,7 +28,7 @@ from viscera import Predictor, read_scan, segment_file, write_labels
 
 predictor = Predictor(threads=1)
 assert segment_file(predictor, sys.argv[1], sys.argv[2]).status == "done"
-file = Path(sys.argv[2]) / "HCC_048.nii.gz"
+file = Path(sys.argv[2]) / "x.nii.gz"
 scan = read_scan(sys.argv[1])
 write_labels(Path(sys.argv[2]) / "again.nii.gz", predictor(scan.voxels, scan.grid.spacing, scan.grid.orientation), scan)
 assert file.read_bytes() == file.with_name("again.nii.gz").read_bytes()
@@ -90,13 +91,13 @@ class Environment:
     def program(self, name: str) -> Path:
         return self.folder / "venv" / "bin" / name
 
-    def segment(self, *command: str | Path) -> bytes:
-        """The label map of the sample, by a command that INPUTS and OUTPUTS are added to."""
+    def segment(self, scan: Path, *command: str | Path) -> bytes:
+        """The label map of a scan, by a command that INPUTS and OUTPUTS are added to."""
         out = self.folder / "out"
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir()
-        run(*command, SAMPLE, out, cwd=self.folder)
-        return (out / "HCC_048.nii.gz").read_bytes()
+        run(*command, scan, out, cwd=self.folder)
+        return (out / "x.nii.gz").read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -120,11 +121,19 @@ def sdist(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def labels(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """Of the sample, by the checkout."""
+def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A third of the sample."""
+    path = tmp_path_factory.mktemp("scan") / "x_0000.nii.gz"
+    nib.save(nib.load(ROOT / "docs" / "sample" / "HCC_048_0000.nii.gz").slicer[:, :, 30:62], path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def labels(scan: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Of the scan, by the checkout."""
     out = tmp_path_factory.mktemp("labels")
-    run(sys.executable, "-m", "inference", SAMPLE, out, "--threads", "1", cwd=ROOT)
-    return (out / "HCC_048.nii.gz").read_bytes()
+    run(sys.executable, "-m", "inference", scan, out, "--threads", "1", cwd=ROOT)
+    return (out / "x.nii.gz").read_bytes()
 
 
 def test_every_folder_of_the_program_and_every_network_is_a_package() -> None:
@@ -165,14 +174,14 @@ def contents(wheel: Path) -> dict[str, bytes]:
 
 
 @slow
-def test_the_wheel_in_an_empty_environment(wheel: Path, labels: bytes, tmp_path: Path) -> None:
+def test_the_wheel_in_an_empty_environment(wheel: Path, scan: Path, labels: bytes, tmp_path: Path) -> None:
     environment = Environment(tmp_path, wheel)
     python = environment.program("python")
     assert environment.landed == {"viscera", f"{wheel.name.split('-py3')[0]}.dist-info"}
     assert {path.name for path in environment.program("").iterdir() if "viscera" in path.name} == {"viscera"}
-    assert environment.segment(environment.program("viscera"), "--threads", "1") == labels
-    assert environment.segment(python, "-m", "viscera", "--threads", "1") == labels
-    assert environment.segment(python, "-c", PYTHON) == labels
+    assert environment.segment(scan, environment.program("viscera"), "--threads", "1") == labels
+    assert environment.segment(scan, python, "-m", "viscera", "--threads", "1") == labels
+    assert environment.segment(scan, python, "-c", PYTHON) == labels
     assert run(environment.program("viscera"), "--help", cwd=tmp_path).startswith("usage: viscera [-h]")
     assert run(python, "-m", "viscera", "--help", cwd=tmp_path).startswith("usage: python -m viscera [-h]")
     version = run(environment.program("viscera"), "--version", cwd=tmp_path)
@@ -180,10 +189,12 @@ def test_the_wheel_in_an_empty_environment(wheel: Path, labels: bytes, tmp_path:
 
 
 @slow
-def test_the_source_distribution_in_an_empty_environment(sdist: Path, labels: bytes, tmp_path: Path) -> None:
+def test_the_source_distribution_in_an_empty_environment(
+    sdist: Path, scan: Path, labels: bytes, tmp_path: Path
+) -> None:
     environment = Environment(tmp_path, sdist)
     assert environment.landed == {"viscera", f"{sdist.name.removesuffix('.tar.gz')}.dist-info"}
-    assert environment.segment(environment.program("viscera"), "--threads", "1") == labels
+    assert environment.segment(scan, environment.program("viscera"), "--threads", "1") == labels
 
 
 @slow

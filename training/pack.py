@@ -196,7 +196,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--synthetic", type=int, default=0, metavar="N", help="volumes to render (default: none)")
     parser.add_argument("--part", type=float, default=58.0, metavar="MB", help="most that one part may hold (58)")
-    parser.add_argument("--start", type=Path, metavar="BN.PT", help="weights to begin with, packed as well")
+    parser.add_argument("--from", dest="start", type=Path, metavar="BN.PT", help="weights to begin with, packed too")
     arguments = parser.parse_args()
     try:
         print(pack(arguments.out, arguments.data, arguments.synthetic, arguments.part, arguments.start))

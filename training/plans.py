@@ -1,19 +1,14 @@
 """The nnU-Net v2 plans of the paper's student and teacher, as pure edits of a plans.json.
 
-    python -m training.plans PLANS.json
-
-adds the teacher and every student of STUDENTS to a plans.json that nnU-Net's planner wrote. Shapes and spacings are
-(z, y, x), spacings in mm.
+training.recipe.plan adds them to the plans that nnU-Net's planner wrote. Shapes and spacings are (z, y, x), spacings
+in mm.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 Plans = dict[str, Any]
@@ -174,14 +169,3 @@ def bare_plans(dataset_name: str) -> Plans:
             "foreground_intensity_properties_per_channel": {"0": SOFT_TISSUE},
         }
     )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("plans", type=Path)
-    path: Path = parser.parse_args().plans
-    path.write_text(json.dumps(with_students_and_teacher(json.loads(path.read_text())), indent=4) + "\n")
-
-
-if __name__ == "__main__":
-    main()

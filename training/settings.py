@@ -44,7 +44,7 @@ class Settings:
     student: Student = STUDENTS["near_isotropic"]
     spacing: Spacing | None = None  # other than the student's: coarse voxels, for a start from nothing
     learning_rate: float = 1.5e-3  # the highest
-    agreement: float = 0.0  # share of the late steps that draw a part of each patch to what the patch says
+    consistency: float = 0.0  # share of the late steps that draw a part of each patch to what the patch says
     bfloat16: bool = False
     seed: int = 0
     sizes: tuple[Size, ...] = SIZES

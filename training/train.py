@@ -1,10 +1,10 @@
-"""Train a student: `python -m training.train PACKED OUT --minutes 9 --start bn.pt`
+"""Train a student: `python -m training.train PACKED OUT --minutes 9 --from bn.pt`
 
 PACKED is a folder that training.pack made. Volumes, augmentation and network all live on the device: a GPU if there
 is one, else the processor. Needs PyTorch and NumPy alone.
 
 OUT gets, every 100 s, `plain.pt` (the network without norms, for training.export), `bn.pt` (with batch norms, for
---start) and `last.pt` (all that a run needs to go on, so that the same command after a kill does), and at the end
+--from) and `last.pt` (all that a run needs to go on, so that the same command after a kill does), and at the end
 `val.json`, Dice of the validation scans at the network's own voxels.
 
 The norms are batch norms. After 0.55 of the run their statistics are taken anew and frozen, so that they fold exactly
@@ -129,7 +129,7 @@ class Trainer:
         with self._autocast():
             outputs = self.network(_laid(image), DEEP)
         loss = deep_loss(outputs, label, self.weight)
-        if self.frozen and chance.rng.random() < self.settings.agreement:
+        if self.frozen and chance.rng.random() < self.settings.consistency:
             loss = loss + self._disagreement(chance.rng, image, outputs[0])
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.rate(progress, self.steps)
@@ -305,7 +305,8 @@ def _arguments() -> argparse.Namespace:
     budget.add_argument("--minutes", type=float)
     budget.add_argument("--steps", type=int)
     parser.add_argument(
-        "--start",
+        "--from",
+        dest="start",
         type=Path,
         metavar="BN.PT",
         help="weights to begin with; plain.pt and checkpoints without norms do as well",
@@ -315,7 +316,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--student", choices=names, default="near_isotropic")
     parser.add_argument("--spacing", type=float, nargs=3, metavar=("Z", "Y", "X"), help="mm, other than the student's")
     parser.add_argument("--learning-rate", type=float, default=Settings.learning_rate, help="the highest (%(default)s)")
-    parser.add_argument("--agreement", type=float, default=0.0, metavar="SHARE",
+    parser.add_argument("--consistency", type=float, default=0.0, metavar="SHARE",
                         help="of the late steps that draw a part of each patch to the whole (%(default)s)")  # fmt: skip
     parser.add_argument("--precision", choices=("auto", "bf16", "f32"), default="auto",
                         help="auto: bfloat16 where the device computes in it")  # fmt: skip
@@ -344,7 +345,7 @@ def main() -> None:
             student=STUDENTS[arguments.student],
             spacing=arguments.spacing and tuple(arguments.spacing),
             learning_rate=arguments.learning_rate,
-            agreement=arguments.agreement,
+            consistency=arguments.consistency,
             bfloat16=bfloat16,
             seed=arguments.seed,
         )

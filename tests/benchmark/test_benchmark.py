@@ -20,8 +20,8 @@ from benchmark.efficiency import figures
 from benchmark.process import watch
 from benchmark.sampler import container_mb, resident_mb, tree
 from tests.benchmark.runs import run_of, runs_of
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 jsonschema = pytest.importorskip("jsonschema")
 SCHEMA = json.loads((ROOT / "benchmark" / "schema.json").read_text())
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import nibabel as nib
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.conftest import ROOT
+
 SAMPLE = ROOT / "docs" / "sample" / "HCC_048_0000.nii.gz"
 STAGES = ("labels", "start", "process")
 

@@ -1,19 +1,23 @@
-"""Agreement by hand, and the whole command beside nnU-Net's on a tiny network and on the real one."""
+"""Agreement by hand, and beside nnU-Net the whole command on a tiny network, and the shipped one."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from benchmark.parity import agreement
+from benchmark.parity import agreement, compare_exported
+from inference.card import read_card
 from tests.conftest import ROOT
 from tests.made.networks import write_model
+
+NETWORK = ROOT / "weights" / "unified"
 
 
 def test_agreement_by_hand() -> None:
@@ -52,16 +56,36 @@ def test_a_tiny_network_on_a_turned_scan(blob: np.ndarray, save_scan: Callable[.
         assert "1: 0.999" in line  # labels were found, so that there was something to compare
 
 
-@pytest.mark.slow
-def test_the_shipped_network_on_the_sample(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The shipped network as a result folder of nnU-Net, and exported from there once more."""
     pytest.importorskip("torch")
     pytest.importorskip("nnunetv2")
-    from inference.export.back import result_folder
+    from benchmark.peers.nnunet import write_models
+    from inference.export.convert import export
 
-    result_folder(ROOT / "weights" / "unified", tmp_path / "model")
+    folder = tmp_path_factory.mktemp("shipped")
+    (model,) = write_models([NETWORK], folder / "models")
+    export(model, folder / "weights" / "again")
+    return model, folder / "weights" / "again"
+
+
+@pytest.mark.slow
+def test_exported_weights_become_a_folder_for_nnunet(shipped: tuple[Path, Path]) -> None:
+    _, again = shipped
+    assert (again / "model.onnx").read_bytes() == (NETWORK / "model.onnx").read_bytes()
+    card, expected = (asdict(read_card(folder)) for folder in (again, NETWORK))
+    for of_the_export in ("name", "folder", "files", "forms", "trained_on", "digest"):
+        del card[of_the_export], expected[of_the_export]
+    assert card == expected
+
+
+@pytest.mark.slow
+def test_the_shipped_network_on_the_sample(shipped: tuple[Path, Path], tmp_path: Path) -> None:
+    model, again = shipped
     sample = nib.load(ROOT / "docs" / "sample" / "HCC_048_0000.nii.gz")
     scan = tmp_path / "x_0000.nii.gz"
     nib.save(sample.slicer[30:195, 25:160], scan)  # without its edges one window sees it; the tiny network has many
-    done = parity(tmp_path / "model", scan)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert all(f" {label}: " in done.stdout for label in range(1, 14))  # no tumour is found there
+    found = compare_exported(again, model, [scan], fold="0", engine="openvino")["x"]
+    assert found.enough, found
+    assert found.dice.keys() == set(range(1, 14))  # no tumour is found there

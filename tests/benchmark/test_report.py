@@ -17,8 +17,7 @@ import pytest
 from benchmark.report import CaseRuns, _table_5
 from benchmark.scaling import growth, make_sizes
 from tests.benchmark.runs import run_of, runs_of
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.conftest import ROOT
 
 
 def benchmark(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -14,8 +14,8 @@ pytest.importorskip("surface_distance")
 
 from benchmark.scoring import TOLERANCES, TUBES, Score, read_pair, score_case
 from inference.labels import BY_KEY
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 SPACING = (1.0, 1.0, 2.5)
 LIVER, AORTA, SPLEEN = 1, 5, 3
 

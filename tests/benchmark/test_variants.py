@@ -14,8 +14,7 @@ import pytest
 
 from benchmark.variants import table
 from inference.machine import computes
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.conftest import ROOT
 
 
 def test_a_table_tells_the_worst() -> None:

@@ -62,26 +62,6 @@ def test_a_peer_runs_the_same_networks(
     assert "times as fast" in done.stdout
 
 
-@pytest.mark.slow
-def test_exported_weights_become_a_folder_for_nnunet(tmp_path: Path) -> None:
-    pytest.importorskip("torch")
-    from benchmark.peers.nnunet import write_models
-    from inference.cards import read_cards
-    from inference.options import WEIGHTS
-
-    exported = [card.folder for card in read_cards(WEIGHTS, None)]
-    models = write_models(exported, tmp_path)
-    from inference.export.convert import export
-
-    export(models[0], tmp_path / "again")
-    assert (tmp_path / "again" / "model.onnx").read_bytes() == (exported[0] / "model.onnx").read_bytes()
-    cards = [json.loads((folder / "card.json").read_text()) for folder in (tmp_path / "again", exported[0])]
-    for card in cards:
-        for of_the_export in ("source", "files", "trained_on"):
-            del card[of_the_export]
-    assert cards[0] == cards[1]
-
-
 def test_a_peer_that_is_not_to_be_had_is_one_sentence(
     blob: np.ndarray, save_scan: Callable[..., Path], tiny_model: Path, tiny_weights: Path, tmp_path: Path
 ) -> None:

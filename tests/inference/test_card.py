@@ -17,8 +17,8 @@ import pytest
 from inference.card import read_card
 from inference.cards import read_cards
 from inference.errors import WeightsError
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 FIELDS: dict[str, Any] = {
     "format": 1,
     "files": {"model.onnx": hashlib.sha256(b"network").hexdigest()},

@@ -15,8 +15,8 @@ import pytest
 
 import inference
 from inference.options import ENGINES
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {*ENGINES, "numpy", "nibabel", "scipy", "SimpleITK", "cupy", "onnx", "nnunetv2", "training", "tqdm"}
 
 

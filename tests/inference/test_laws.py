@@ -28,7 +28,7 @@ from inference.windows.layout import grid, starts
 from inference.windows.patches import Plan, gaussian, slabs
 from inference.windows.planes import SHARED, Planes, wide_grid, wide_window
 from tests.inference.cards import make_card
-from tests.inference.test_nifti import header
+from tests.inference.formats.test_nifti import header
 
 
 def shapes(least: int, most: int) -> st.SearchStrategy[Shape]:

@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.conftest import ROOT
 from tests.inference.dicom import series
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture

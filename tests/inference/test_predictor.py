@@ -25,9 +25,9 @@ from inference.given import looks_turned, scan_of
 from inference.options import ENGINES
 from inference.predictor import Predictor
 from inference.segment import Quiet
+from tests.conftest import ROOT
 
 SPACING = (3.0, 2.0, 2.0)
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")

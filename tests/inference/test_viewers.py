@@ -11,8 +11,7 @@ import pytest
 
 from inference.labels import TABLE, Structure, structures
 from inference.viewers import itk_snap, slicer
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.conftest import ROOT
 
 
 def read_itk_snap(text: str) -> dict[int, tuple[str, tuple[int, ...]]]:

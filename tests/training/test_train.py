@@ -33,7 +33,7 @@ SETTINGS = Settings(
     student=TINY,
     sizes=SMALL,
     norm_batches=4,
-    agreement=1.0,
+    consistency=1.0,
     bfloat16=computes_bfloat16(CPU),
     save_seconds=0.0,
 )

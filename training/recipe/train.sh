@@ -30,14 +30,6 @@ stage() { # NAME COMMAND...
   touch "$run/done/$name"
 }
 
-plan() { # DATASET CONFIGURATION
-  nnUNetv2_extract_fingerprint -d "${1:7:3}" -np 1
-  nnUNetv2_plan_experiment -d "${1:7:3}"
-  python -m training.plans "$nnUNet_preprocessed/$1/nnUNetPlans.json"
-  if [ -e "$nnUNet_raw/$1/splits_final.json" ]; then cp "$nnUNet_raw/$1/splits_final.json" "$nnUNet_preprocessed/$1/"; fi
-  nnUNetv2_preprocess -d "${1:7:3}" -c "$2" -np 1
-}
-
 stage data python -m training.recipe.data "$nnUNet_raw" "$@"
 for kind in $kinds; do
   case $kind in
@@ -45,7 +37,7 @@ for kind in $kinds; do
     tumor) labelled=Dataset022_Tumor all=Dataset032_TumorStudent value=(--value tumor=14) ;;
     *) echo "error: no kind $kind: organ and tumor are known" >&2 && exit 2 ;;
   esac
-  stage "$kind-plan" plan "$labelled" "$teacher"
+  stage "$kind-plan" python -m training.recipe.plan "$labelled" "$teacher"
   teachers=()
   for ((fold = 0; fold < folds; fold++)); do
     stage "$kind-teacher-$fold" python -m training.recipe.fit "$labelled" "$teacher" "$fold" --trainer teacher --device "$device"
@@ -55,7 +47,7 @@ for kind in $kinds; do
   done
   stage "$kind-pseudo-labels" python -m training.recipe.pseudo_labels "${teachers[@]}" --keep "$keep" \
     --scans "$nnUNet_raw/unlabelled" --dataset "$nnUNet_raw/$labelled" --into "$nnUNet_raw/$all"
-  stage "$kind-student-plan" plan "$all" "$student"
+  stage "$kind-student-plan" python -m training.recipe.plan "$all" "$student"
   stage "$kind-student" python -m training.recipe.fit "$all" "$student" all --trainer student --device "$device"
   stage "$kind-export" python -m inference.export "$nnUNet_results/$all/StudentTrainer__nnUNetPlans__$student" \
     "$run/weights/$kind" --fold all "${value[@]}" --trained-on "${TRAINED_ON:-training/recipe/train.sh on data of your own}"

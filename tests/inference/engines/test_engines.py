@@ -13,8 +13,8 @@ import pytest
 from inference.engines import choose as engines
 from inference.errors import DeviceError, EngineError
 from inference.options import ENGINES
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 HAS_CUDA = engines._missing_for_cuda() is None
 
 

@@ -24,8 +24,8 @@ import pytest
 
 from inference import __version__
 from inference.command.cli import parse
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 F32 = ("--device", "cpu", "--engine", "onnxruntime")
 
 

@@ -20,8 +20,7 @@ from inference.formats.cases import Case
 from inference.formats.nifti.file import read
 from inference.options import ABDOMEN, Way
 from inference.predictor import Predictor
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.conftest import ROOT
 
 
 @pytest.fixture

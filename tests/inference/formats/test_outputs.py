@@ -28,8 +28,8 @@ from inference.formats.outputs import (
     make_writable,
     wrote,
 )
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 RECORD = {"case": "x", "status": "done", "error": None, "program": "0.1.0"}
 SUMMARY = {"program": "0.1.0", "started": "", "ended": "", "exit_code": 0, "cases": {}}
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from inference.formats.atomic import remove_parts, write_atomically
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 WRITER = """
 import sys
 from pathlib import Path
@@ -82,8 +82,9 @@ def test_a_folder_that_may_be_written_but_not_read(tmp_path: Path) -> None:
     inner.mkdir()
     os.chown(inner, 12345, 12345)
     inner.chmod(0o300)
-    for folder in (tmp_path, *tmp_path.parents[:2]):  # pytest's own folders are closed to others
-        folder.chmod(folder.stat().st_mode | 0o111)
+    for folder in (tmp_path, *tmp_path.parents):  # pytest's own folders are closed to others
+        if not folder.stat().st_mode & 0o001:
+            folder.chmod(folder.stat().st_mode | 0o111)
     as_user = "import os; os.setgid(12345); os.setuid(12345)\n"
     command: list[str | Path] = [sys.executable, "-c", PREPARED + as_user + "once()", inner / "x"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -21,8 +21,7 @@ from inference.formats.cases import find_cases
 from inference.formats.outputs import make_room, wrote
 from inference.names import FORMATS, SEGMENTATION, format_of, labels_file, record_file, siblings
 from inference.scan import Scan
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.conftest import ROOT
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -18,7 +18,7 @@ from inference.grids.restore import restore as restore_parts
 from inference.grids.view import View
 from inference.scan import Grid, Scan, Spacing
 from tests.inference.cards import make_card
-from tests.inference.test_prepare import SPACINGS
+from tests.inference.grids.test_prepare import SPACINGS
 
 STORED = (21, 47, 52)
 BOX = (slice(1, 20), slice(0, 45), slice(3, 52))
