@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 from dataclasses import fields as dataclass_fields
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .errors import WeightsError
 from .options import DENSE, WAYS
+
+T = TypeVar("T")
 
 FORMAT = 2  # of card.json as the exporter writes it
 OLD_FORMAT = 1  # read as well
@@ -81,10 +83,15 @@ class Resize:
 
 @dataclass(frozen=True)
 class Resample:
-    """How images come to the network's spacing, and logits back to the scan's."""
+    """How images come to the network's spacing, and logits back to the scan's.
+
+    version  of nnU-Net whose steps these are: 2 normalises an image before it is resampled, 1 after. They differ in the
+             coarse axis on the way back too
+    """
 
     image: Resize
     logits: Resize
+    version: int = 2
 
     @classmethod
     def of(cls, fields: dict[str, Any]) -> Resample:
@@ -98,7 +105,7 @@ class Resample:
             )
             for kind in ("image", "logit")
         )
-        return cls(image, logits)
+        return cls(image, logits, _one_of(fields.get("version", 2), VERSIONS))
 
 
 # "ct": of the training, clipped; "zscore", "rescale01": mean and deviation, or minimum and range, of the scan;
@@ -106,6 +113,7 @@ class Resample:
 NORMALISE = ("ct", "zscore", "rescale01", "rgb01", "none")
 # nnU-Net's resample_data_or_seg_to_shape, resample_torch_fornnunet and no_resampling_hack
 METHODS = ("spline", "torch", "none")
+VERSIONS = (1, 2)  # of nnU-Net
 DECODE = ("argmax", "regions")
 
 
@@ -257,10 +265,11 @@ def _channel(fields: dict[str, Any]) -> Channel:
     return replace(channel, clip=(low, high), mean=float(fields["mean"]), std=float(fields["std"]))
 
 
-def _one_of(value: Any, known: Collection[str]) -> str:
-    if value not in known:
-        raise ValueError(f"{value!r} is not one of {', '.join(known)}")
-    return str(value)
+def _one_of(value: Any, known: Collection[T]) -> T:
+    for one in known:
+        if type(value) is type(one) and value == one:
+            return one
+    raise ValueError(f"{value!r} is not one of {', '.join(map(str, known))}")
 
 
 def _three(values: Any, kind: Any) -> Any:

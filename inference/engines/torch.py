@@ -91,7 +91,7 @@ def _average_pool(x: Any, *, kernel_shape: Any, strides: Any = 1, pads: Any = No
     return F.avg_pool3d(x, kernel_shape, strides, _symmetric(pads), count_include_pad=not any(pads or []))
 
 
-# Every operator of an exported PlainConvUNet or ResidualEncoderUNet.
+# Every operator of an exported network.
 OPERATORS: dict[str, Callable[..., Any]] = {
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
@@ -101,4 +101,5 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "LeakyRelu": lambda x, alpha=0.01: F.leaky_relu(x, alpha),
     "Concat": lambda *xs, axis: torch.cat(xs, axis),
     "Add": torch.add,
+    "Softmax": lambda x, axis=-1: torch.softmax(x, axis),
 }

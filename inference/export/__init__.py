@@ -1,1 +1,1 @@
-"""A checkpoint of nnU-Net v2 -> a network that runs, and back. Needs PyTorch, ONNX and nnU-Net's architectures."""
+"""A checkpoint of nnU-Net -> a network that runs, and back. Needs PyTorch, ONNX and nnU-Net's architectures."""

@@ -1,4 +1,4 @@
-"""What a plan of nnU-Net v2 says of its network -> the module.
+"""What a plan of nnU-Net says of its network -> the module.
 
 nnU-Net imports and calls whatever a plan names. Here a name is only looked up in the tables below, and arguments are
 plain values within bounds that no network for a CT reaches.
@@ -13,6 +13,7 @@ import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from torch import nn
 
+from .generic_unet import NAME, GenericUNet
 from .plain import flag, mapping, need, number, one_of, several, shown, text, whole
 
 _UNETS = "dynamic_network_architectures.architectures"
@@ -20,6 +21,7 @@ NETWORKS: dict[str | None, type[nn.Module]] = {
     f"{_UNETS}.unet.PlainConvUNet": PlainConvUNet,
     f"{_UNETS}.unet.ResidualEncoderUNet": ResidualEncoderUNet,
     f"{_UNETS}.residual_unet.ResidualEncoderUNet": ResidualEncoderUNet,  # where nnU-Net 2.0 to 2.2 knew it
+    NAME: GenericUNet,
 }
 DEEPEST = 12  # stages; nnU-Net's planner stops at 8, and twelve halvings need a patch of 2048 voxels
 MOST_FEATURES = 2048  # nnU-Net's largest preset has 512
@@ -54,15 +56,21 @@ def network_of(architecture: Any, outputs: int, inputs: int = 1) -> nn.Module:
     name = text(need(fields, "network_class_name"), "network_class_name")
     if name not in NETWORKS:
         names = ", ".join(sorted({kind.__name__ for kind in NETWORKS.values()}))
-        raise ValueError(f"architecture {shown(name)} is not one of {names} of dynamic_network_architectures")
+        raise ValueError(f"architecture {shown(name)} is not one of {names}")
     network_class = NETWORKS[name]
     arguments = _arguments(mapping(need(fields, "arch_kwargs"), "arch_kwargs"), network_class)
     with torch.device("meta"):
-        network = network_class(input_channels=inputs, num_classes=outputs, deep_supervision=False, **arguments)
+        network = network_class(input_channels=inputs, num_classes=outputs, **arguments)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if parameters > MOST_PARAMETERS:
         raise ValueError(f"the network has {parameters:,} parameters, of which an ONNX file holds {MOST_PARAMETERS:,}")
     return network
+
+
+def strides_of(network: Any) -> list[list[int]]:
+    """The strides (z, y, x) of each stage of a network of `network_of`."""
+    strides = network.strides if isinstance(network, GenericUNet) else network.encoder.strides
+    return [list(stride) for stride in strides]
 
 
 def assign(network: nn.Module, state: dict[str, torch.Tensor]) -> None:
@@ -71,7 +79,7 @@ def assign(network: nn.Module, state: dict[str, torch.Tensor]) -> None:
     Raises ValueError, naming the first parameter that is missing, of another shape or not made of finite numbers.
     """
     own = network.state_dict()
-    misfit = "does not fit the architecture in plans.json"
+    misfit = "does not fit the architecture in its plan"
     if odd := sorted(own.keys() ^ state.keys()):
         raise ValueError(f"it {misfit}: {shown(odd[0])} is only in {'the plan' if odd[0] in own else 'the checkpoint'}")
     for name, tensor in state.items():
@@ -136,7 +144,10 @@ def _arguments(given: dict[str, Any], network_class: type[nn.Module]) -> dict[st
         "dropout_op_kwargs": _options(p=_share, inplace=flag),
         "nonlin_kwargs": _options(negative_slope=_share, inplace=flag),
     }
-    if network_class is PlainConvUNet:
+    if network_class is GenericUNet:  # nnU-Net v1 has no choice in the rest
+        required = {name: required[name] for name in ("n_stages", "features_per_stage", "kernel_sizes", "strides")}
+        required["convs_per_stage"], optional = lambda value, name: whole(value, name, 2, MOST_BLOCKS), {}
+    elif network_class is PlainConvUNet:
         required["n_conv_per_stage"] = _per_stage(stages, whole, 1, MOST_BLOCKS)
         optional["nonlin_first"] = flag
     else:
@@ -147,10 +158,13 @@ def _arguments(given: dict[str, Any], network_class: type[nn.Module]) -> dict[st
         raise ValueError(f"arch_kwargs has {shown(unknown[0])}, which is not an argument of {network_class.__name__}")
     for name in required:
         need(given, name)
-    arguments = {"dropout_op_kwargs": {}} | {name: readers[name](value, name) for name, value in given.items()}
+    arguments = {name: readers[name](value, name) for name, value in given.items()}
     if arguments["strides"][0] != [1, 1, 1]:
         raise ValueError(f"strides begin with {arguments['strides'][0]}: the labels would be coarser than the image")
-    return arguments
+    if network_class is GenericUNet:
+        del arguments["n_stages"]
+        return arguments
+    return {"dropout_op_kwargs": {}, "deep_supervision": False} | arguments
 
 
 def _per_stage(count: int, read: Callable[..., Any], *bounds: Any) -> Reader:

@@ -46,6 +46,8 @@ def result_folder(network: Path, out: Path) -> None:
         raise WeightsError(f"{network} was exported without {PLANS}: export it again")
     fields, plans, dataset = (read_json(network / name) for name in (FILE_NAME, PLANS, DATASET))
     try:
+        if card.resample.version == 1:
+            raise ValueError("nnU-Net v1 trained it, and its steps are not those of nnU-Net v2")
         configuration = text(need(mapping(need(fields, "source"), "source"), "configuration"), "configuration")
         planned = configuration_of(plans, configuration)
         said, expected = card_fields(plans, planned), {"axes": card.axes, "spacing": card.spacing, "patch": card.patch}

@@ -48,6 +48,18 @@ class Checkpoint:
     trainer: str
     state: State
 
+    @property
+    def plans_file(self) -> Path:
+        """What `plans` was read from; nnU-Net v1 keeps its own beside each checkpoint."""
+        beside = self.file.with_name(f"{self.file.name}.pkl")
+        return beside if beside.exists() else self.file.parent.parent / "plans.json"
+
+    @property
+    def dataset_file(self) -> Path:
+        """What `dataset` was read from: for nnU-Net v1 the plans, where there is no dataset.json."""
+        given = self.file.parent.parent / "dataset.json"
+        return given if given.exists() else self.plans_file
+
 
 def read_result_folder(folder: Path, fold: str | None, name: str) -> Checkpoint:
     """One fold of a result folder; the only one if `fold` is None. `name` is the checkpoint's.
@@ -60,7 +72,7 @@ def read_result_folder(folder: Path, fold: str | None, name: str) -> Checkpoint:
     if not planned and (not any(folder.glob("fold_*")) or _is_v1(folder)):
         raise WeightsError(what_it_is(folder))
     plans, dataset = (read_json(folder / file) for file in ("plans.json", "dataset.json"))
-    file = _fold_folder(folder, fold) / name
+    file = fold_folder(folder, fold) / name
     if not file.is_file():
         others = sorted(path.name for path in file.parent.glob("*.pth"))
         advice = f"{', '.join(others)}: --checkpoint {others[0]} takes it" if others else "no checkpoint"
@@ -75,7 +87,7 @@ def read_result_folder(folder: Path, fold: str | None, name: str) -> Checkpoint:
             dataset,
             text(need(settings, "configuration"), "the configuration in init_args"),
             text(need(stored, "trainer_name"), "trainer_name"),
-            _tensors(need(stored, "network_weights")),
+            tensors_of(need(stored, "network_weights")),
         )
     except ValueError as error:
         raise WeightsError(f"{file} is not a checkpoint of nnU-Net v2: {error}") from error
@@ -100,7 +112,7 @@ def read_torch(path: Path) -> Any:
     damaged, holds anything else, or would take much more memory than its own size.
     """
     try:
-        with _nothing_but(STAND_INS), _memory(2 * path.stat().st_size + SLACK):
+        with _nothing_but(STAND_INS), limited_memory(2 * path.stat().st_size + SLACK):
             stored = torch.load(path, map_location="cpu", weights_only=True)
         if zipfile.is_zipfile(path):  # of which PyTorch itself checks no digest
             with zipfile.ZipFile(path) as packed:
@@ -132,7 +144,7 @@ def refuse_no_parameters(file: Path) -> None:
     if isinstance(stored, dict) and "network_weights" in stored:
         raise WeightsError(_what_a_checkpoint_is(file))
     try:
-        _tensors(stored)
+        tensors_of(stored)
     except ValueError as error:
         raise WeightsError(f"{file} does not hold a network's parameters: {error}") from error
 
@@ -175,7 +187,7 @@ def _nothing_but(allowed: list[Any]) -> Iterator[None]:
 
 
 @contextmanager
-def _memory(more: int) -> Iterator[None]:
+def limited_memory(more: int) -> Iterator[None]:
     """Let this process take at most `more` bytes beyond what it has: a small file may claim, or unpack to, any size.
 
     Only Linux says what a process has; elsewhere there is no limit.
@@ -196,7 +208,7 @@ def _memory(more: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
-def _tensors(value: Any) -> State:
+def tensors_of(value: Any) -> State:
     """`value` after everything in it was found to be a named tensor of numbers that lie in the file."""
     state = {}
     for name, tensor in mapping(value, "the table of weights").items():
@@ -209,7 +221,7 @@ def _tensors(value: Any) -> State:
     return state
 
 
-def _fold_folder(model_folder: Path, fold: str | None) -> Path:
+def fold_folder(model_folder: Path, fold: str | None) -> Path:
     folds = sorted(path for path in model_folder.glob("fold_*") if path.is_dir())
     names = ", ".join(path.name for path in folds)
     if not folds:
@@ -229,7 +241,7 @@ def what_it_is(path: Path) -> str:
     if not path.exists():
         return f"{path} does not exist"
     if _is_v1(path):
-        return f"{path} is a model of nnU-Net v1: only networks that nnU-Net v2 trained can be exported"
+        return _what_v1_is(path)
     return _what_a_folder_is(path) if path.is_dir() else _what_a_file_is(path)
 
 
@@ -238,7 +250,20 @@ def _is_v1(path: Path) -> bool:
     patterns = ("plans.pkl", "*.model", "*.model.pkl")
     if not path.is_dir():
         return any(path.match(pattern) for pattern in patterns)
-    return any(found for pattern in patterns for place in ("", "fold_*/") for found in path.glob(place + pattern))
+    places = ("", "fold_*/", "all/")
+    return any(found for pattern in patterns for place in places for found in path.glob(place + pattern))
+
+
+def _what_v1_is(path: Path) -> str:
+    """Of a file of nnU-Net v1's, or a folder with some, that is not the folder of a model."""
+    parent = path.resolve().parent
+    if not path.is_dir():
+        model = parent if path.name == "plans.pkl" else parent.parent
+        return f"{path} is one file of a model of nnU-Net v1: give {model}"
+    if any(path.glob("*.model")):
+        fold = path.resolve().name.removeprefix("fold_")
+        return f"{path} is one fold of a model of nnU-Net v1: give {parent} with --fold {fold}"
+    return f"{path} is a model of nnU-Net v1 without checkpoints: fold_*/model_final_checkpoint.model was looked for"
 
 
 def _what_a_folder_is(folder: Path) -> str:
@@ -254,7 +279,7 @@ def _what_a_folder_is(folder: Path) -> str:
     if inside := models("*") or models("*/*"):
         return f"{folder} is not a model itself: give {' or '.join(inside[:4])}"
     if v1 := sorted(found.parent for pattern in ("*", "*/*", "*/*/*") for found in folder.glob(f"{pattern}/plans.pkl")):
-        return f"{folder} holds models of nnU-Net v1, such as {v1[0]}: only networks of nnU-Net v2 can be exported"
+        return f"{folder} is not a model itself: give {' or '.join(map(str, v1[:4]))}"
     if (folder / CARD).exists():
         return f"{folder} is a network that was exported already: it holds {CARD}"
     if any(folder.glob("nnUNet*lans*.json")):
@@ -263,14 +288,14 @@ def _what_a_folder_is(folder: Path) -> str:
         return f"{folder} is training data of nnU-Net: give a folder that training left in nnUNet_results"
     if archives := sorted(file for file in folder.iterdir() if _names_in_archive(file) is not None):
         return f"{folder} holds no plans.json, but the archive {archives[0].name}: unpack that first"
-    return f"{folder} is not a result folder of nnU-Net v2: plans.json, dataset.json and fold_*/{USUAL} were looked for"
+    return f"{folder} is not a result folder of nnU-Net: plans.json, dataset.json and fold_*/{USUAL} were looked for"
 
 
 def _what_a_file_is(file: Path) -> str:
     names = _names_in_archive(file)
     if names is not None:
         if any(name.endswith("plans.pkl") for name in names):
-            return f"{file} is an archive with a model of nnU-Net v1: only networks of nnU-Net v2 can be exported"
+            return f"{file} is an archive with a model of nnU-Net v1: unpack it and give the folder of plans.pkl"
         inside = sorted(str(Path(name).parent) for name in names if name.endswith("plans.json"))
         where = f"its folder {shown(inside[0])}" if inside else "the folder in it that holds plans.json"
         return f"{file} is an archive: unpack it and give {where}"
@@ -280,7 +305,7 @@ def _what_a_file_is(file: Path) -> str:
         return f"{file} is one file of a model: give the folder that holds it"
     if file.suffix == ".pth":
         return _what_a_checkpoint_is(file)
-    return f"{file} is a file, and not a result folder of nnU-Net v2"
+    return f"{file} is a file, and not a result folder of nnU-Net"
 
 
 def _what_a_checkpoint_is(file: Path) -> str:

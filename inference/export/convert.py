@@ -1,4 +1,4 @@
-"""A result folder of nnU-Net v2 -> model.onnx, model_f16.onnx and card.json.
+"""A result folder of nnU-Net -> model.onnx, model_f16.onnx and card.json.
 
 Takes any 3D PlainConvUNet or ResidualEncoderUNet with nnU-Net's default preprocessing. Every
 installed engine then runs one patch; a mismatch leaves nothing behind. If float16 holds every weight exactly, both
@@ -19,7 +19,8 @@ import torch
 
 from ..card import FILE_NAME, FORMAT, HEAD_FILE
 from ..errors import OutputError, VisceraError, WeightsError
-from .architecture import assign, network_of
+from . import v1
+from .architecture import assign, network_of, strides_of
 from .check import check_engines
 from .checkpoint import USUAL, Checkpoint, read_json, read_result_folder
 from .graph import save_graphs, to_onnx, without_head
@@ -47,7 +48,7 @@ def export(
     values: Mapping[str, int] | None = None,
     trained_on: str = "not stated",
 ) -> None:
-    """Export one fold of an nnU-Net v2 result folder to the folder `out`, replacing what it held.
+    """Export one fold of an nnU-Net result folder, of version 1 or 2, to the folder `out`, replacing what it held.
 
     orientation  of the training scans, such as "LPS"; default: what dataset.json or the reader
                  says, else scans are taken as their files store them, as nnU-Net does
@@ -59,7 +60,8 @@ def export(
         raise OutputError(f"{out} is not a folder")
     if (out / PLANS).exists() and any(out.glob("fold_*")):
         raise OutputError(f"{out} holds a model of nnU-Net, whose files would be written over")
-    stored = read_result_folder(model_folder, fold, checkpoint)
+    read = v1.read_result_folder if v1.is_v1(model_folder) else read_result_folder
+    stored = read(model_folder, fold, checkpoint)
     network, card = planned(stored, orientation, values or {})
     card["trained_on"] = trained_on
     with _naming(stored.file):
@@ -69,7 +71,7 @@ def export(
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
     }
     patch = np.random.default_rng(0).normal(size=(1, len(card["channels"]), *card["patch"])).astype(np.float32)
-    with _naming(model_folder / PLANS), torch.inference_mode():
+    with _naming(stored.plans_file), torch.inference_mode():
         expected = network(torch.from_numpy(patch)).numpy()
     model = to_onnx(network, card["patch"], len(card["channels"]))
     # A spline of an order above 1 is clipped to the range of each logit, which the last layer's inputs do not know.
@@ -95,17 +97,17 @@ def planned(
     Raises WeightsError, naming the file and the first thing in it that inference would do otherwise than nnU-Net.
     """
     folder, plans, dataset = stored.file.parent.parent, stored.plans, stored.dataset
-    with _naming(folder / "dataset.json"):
+    with _naming(stored.dataset_file):
         labels = labels_of(dataset, values)
         way = way_of(dataset)
-    with _naming(folder / PLANS):
+    with _naming(stored.plans_file):
         names = {key: text(plans.get(key, "not stated"), key) for key in ("dataset_name", "plans_name")}
         configuration = configuration_of(plans, stored.configuration)
         fields = card_fields(plans, configuration)
         channels = channels_of(plans, configuration, dataset)
         network: Any = network_of(need(configuration, "architecture"), len(labels), len(channels))
         normed = any(isinstance(module, torch.nn.InstanceNorm3d) for module in network.modules())
-        multiple = window_multiple(fields["patch"], network.encoder.strides, normed)
+        multiple = window_multiple(fields["patch"], strides_of(network), normed)
     with _naming(folder):
         oriented = orientation_of(plans, dataset, orientation)
     return network, {
@@ -143,10 +145,10 @@ def _value(text: str) -> tuple[str, int]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, help="folder with plans.json, dataset.json and fold_*/")
+    parser.add_argument("model", type=Path, help="folder with plans.json, dataset.json and fold_*/, or of nnU-Net v1")
     parser.add_argument("out", type=Path, help="folder of the exported network; its name is the network's")
     parser.add_argument("--fold", help="0..4 or all, where the folder has several")
-    parser.add_argument("--checkpoint", default=USUAL, help=f"default: {USUAL}")
+    parser.add_argument("--checkpoint", default=USUAL, help=f"default: {USUAL}, of nnU-Net v1 {v1.USUAL}")
     parser.add_argument("--orientation", help="of all training scans, such as LPS; scans are then turned to it")
     parser.add_argument("--value", type=_value, action="append", default=[], metavar="NAME=VALUE",
                         help="value of a label in the label map, such as tumor=14")  # fmt: skip
@@ -165,6 +167,8 @@ def run(options: argparse.Namespace) -> None:
         trained_on=options.trained_on,
     )
     print_card(options.out)
+    if v1.is_v1(options.model) and (note := v1.note(options.model)):
+        print(note)
 
 
 def print_card(out: Path) -> None:

@@ -17,8 +17,9 @@ from ..card import FORMS, WEIGHTS_FILE
 from ..errors import WeightsError
 
 OPSET = 18
-# Operators whose meaning does not depend on the size of a batch or window: all that both architectures become.
-SIZE_FREE = {"Conv", "ConvTranspose", "InstanceNormalization", "LeakyRelu", "Relu", "Concat", "Add", "AveragePool"}
+# Operators whose meaning does not depend on the size of a batch or window: all that the architectures become.
+SIZE_FREE = {"Conv", "ConvTranspose", "InstanceNormalization", "LeakyRelu", "Relu", "Concat", "Add", "AveragePool",
+             "Softmax"}  # fmt: skip
 
 
 def to_onnx(network: torch.nn.Module, patch: list[int], inputs: int = 1) -> onnx.ModelProto:

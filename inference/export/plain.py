@@ -13,6 +13,7 @@ T = TypeVar("T")
 _repr = Repr()
 _repr.maxstring = _repr.maxother = 100
 _repr.maxlist = _repr.maxdict = 12
+_repr.maxlevel = 3
 
 
 def shown(value: Any) -> str:

@@ -36,6 +36,8 @@ RESAMPLING: dict[str | None, str] = {
     "resample_torch_fornnunet": "torch",
     "no_resampling_hack": "none",
 }
+# What takes a scan to the network and back -> the version of nnU-Net whose steps it takes, as on a card.
+PREPROCESSORS = {"DefaultPreprocessor": 2, "GenericPreprocessor": 1}
 ALONG_COARSE: dict[str | None, int] = {"nearest-exact": 0, "linear": 1}  # aniso_axis_mode -> order of a spline
 HIGHEST_ORDER = 3  # of splines
 LARGEST_PATCH = 400**3  # voxels; nnU-Net's planner stops at a fifth of it with 24 GB of GPU memory
@@ -201,8 +203,10 @@ def _refuse_other_methods(plans: Mapping[str, Any], configuration: Mapping[str, 
     """What nnU-Net would import by its name must be the one that inference does the same as."""
     if configuration.get("previous_stage") is not None:
         raise ValueError("the plan has a cascade, which needs an earlier stage")
-    if (name := need(configuration, "preprocessor_name")) != "DefaultPreprocessor":
-        raise ValueError(f"preprocessor_name {shown(name)} is not DefaultPreprocessor: labels would differ")
+    preprocessor = text(need(configuration, "preprocessor_name"), "preprocessor_name")
+    if preprocessor not in PREPROCESSORS:
+        known = " or ".join(PREPROCESSORS)
+        raise ValueError(f"preprocessor_name {shown(preprocessor)} is not {known}: labels would differ")
     reader = text(need(plans, "image_reader_writer"), "image_reader_writer")
     if reader not in READERS:
         raise ValueError(f"reader {shown(reader)} is not one of {', '.join(READERS)}")
@@ -243,7 +247,8 @@ def _resampling(configuration: Mapping[str, Any]) -> dict[str, Any]:
     for kind, found in (("image", image), ("logit", logits)):
         usual = {"order_z": 0, "method": "spline", "force_separate_z": image["force_separate_z"]}
         fields |= {f"{kind}_{name}": found[name] for name, value in usual.items() if found[name] != value}
-    return fields
+    version = PREPROCESSORS[configuration["preprocessor_name"]]
+    return fields if version == 2 else fields | {"version": version}
 
 
 def _resize(configuration: Mapping[str, Any], kind: str) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Scan -> the volume that a network expects, equal to nnU-Net's DefaultPreprocessor.
+"""Scan -> the volume that a network expects, equal to nnU-Net's DefaultPreprocessor, or to version 1's.
 
-Its order is kept: transpose, crop to the non-zero box, normalise, resample. Slices go through in small chunks, so
-that the scan stays int16 and only the small result is float32. Where the scan's own mean or range is asked for, chunks
-go through once before.
+Its order is kept: transpose, crop to the non-zero box, normalise, resample; version 1 resamples first. Slices go
+through in small chunks, so that the scan stays int16 and only the small result is float32. Where the scan's own mean
+or range is asked for, chunks go through once before.
 """
 
 from __future__ import annotations
@@ -43,6 +43,11 @@ def prepare(scan: Scan, view: View, card: Card, xp: Any) -> Array:
     inside = filled(cropped) if any(channel.masked for channel in card.channels) else None
     volumes = []
     for voxels, channel in zip(cropped, card.channels, strict=True):
+        if card.resample.version == 1:
+            volume = _resample(voxels, None, view.shape, separate, resize, Channel(channel.name, "none"), xp)
+            _normalise(volume, channel, xp)
+            volumes.append(volume)
+            continue
         mask = inside if channel.masked else None
         volumes.append(_resample(voxels, mask, view.shape, separate, resize, fitted(channel, voxels, mask), xp))
     return volumes[0][None] if len(volumes) == 1 else xp.stack(volumes)
@@ -117,7 +122,8 @@ def _resample(
     low, high = xp.inf, -xp.inf
     for start in range(0, len(picked), CHUNK):
         chosen = picked[start : start + CHUNK]
-        chunk = _normalised(slices[chosen], channel, xp)
+        chunk = xp.asarray(np.ascontiguousarray(slices[chosen])).astype(xp.float32)
+        _normalise(chunk, channel, xp)
         if inside is not None:
             chunk *= xp.asarray(inside[chosen])
         part = apply_matrix(columns, apply_matrix(rows, chunk, 1, xp), 2, xp)
@@ -135,10 +141,8 @@ def _resample(
     return xp.ascontiguousarray(xp.moveaxis(volume, 0, lead))
 
 
-def _normalised(slices: np.ndarray, channel: Channel, xp: Any) -> Array:
-    """Clip, subtract and divide in float32, like nnU-Net's normalisation."""
-    array = xp.asarray(np.ascontiguousarray(slices)).astype(xp.float32)
+def _normalise(array: Array, channel: Channel, xp: Any) -> None:
+    """Clip, subtract and divide in place, in float32, like nnU-Net's normalisation."""
     xp.clip(array, channel.clip[0], channel.clip[1], out=array)
     array -= xp.float32(channel.mean)
     array /= xp.float32(max(channel.std, LEAST))
-    return array

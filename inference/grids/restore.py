@@ -19,7 +19,7 @@ from ..boxes import Shape, shape_of
 from ..card import Card
 from ..windows.layout import Part, Slab
 from .decode import Codes, Decode
-from .resize import apply_matrix, axis_matrix, linear_taps, nearest_index, separate_axis
+from .resize import ANISOTROPY, apply_matrix, axis_matrix, linear_taps, nearest_index, separate_axis
 from .view import View
 
 VOXELS = 1 << 13  # of the scan that are interpolated at a time: 15 channels of as many fit the cache
@@ -63,7 +63,7 @@ def restore(parts: Iterable[Part], view: View, card: Card, decode: Decode, xp: A
     labels = np.zeros(view.stored.shape, np.uint8)
     cropped = view.cropped(labels)
     resize = card.resample.logits
-    separate = separate_axis(card.spacing, view.own_spacing, resize.force_separate_z)
+    separate = _coarse_axis(view, card)
     sizes = tuple(zip(view.shape, shape_of(view.crop), strict=True))
     orders = [resize.order_z if axis == separate else resize.order for axis in range(3)]
     if max(orders) > 1:
@@ -75,6 +75,19 @@ def restore(parts: Iterable[Part], view: View, card: Card, decode: Decode, xp: A
         rows, inner = zip(*(within(along, part) for along, part in zip(axes, box, strict=True)), strict=True)
         _restore(slabs, cropped[rows], inner, decode, xp)
     return labels
+
+
+def _coarse_axis(view: View, card: Card) -> int | None:
+    """The axis that takes the nearest sample.
+
+    nnU-Net v2 asks the network's spacing first. Version 1 asks the scan's first, and takes the network's coarse axis
+    for the axis with the same number of the scan: a slip if the plan exchanges axes, but its labels are so.
+    """
+    own, force = view.own_spacing, card.resample.logits.force_separate_z
+    if card.resample.version == 2:
+        return separate_axis(card.spacing, own, force)
+    axis = separate_axis(own, card.spacing, force)
+    return axis if axis is None or max(own) / min(own) > ANISOTROPY else card.axes.index(axis)
 
 
 def _restore(slabs: Iterable[Slab], target: np.ndarray, axes: Sequence[Taps], decode: Decode, xp: Any) -> None:

@@ -27,6 +27,7 @@ from inference.errors import WeightsError  # noqa: E402
 from inference.export import architecture, plan  # noqa: E402
 from inference.export.checkpoint import USUAL, read_result_folder, read_torch  # noqa: E402
 from inference.export.convert import export, main, planned  # noqa: E402
+from inference.export.generic_unet import GenericUNet  # noqa: E402
 
 CHECKPOINT = "fold_0/checkpoint_final.pth"
 TINY = ("configurations", "tiny")
@@ -135,7 +136,8 @@ def test_a_name_that_nothing_needs_is_not_looked_at(model: Path, trap: Path) -> 
 
 def test_the_lists_hold_what_nnu_net_would_find_under_the_same_names() -> None:
     tables: list[dict[str | None, Any]] = [architecture.NETWORKS, *architecture.CLASSES.values()]
-    for name, kind in ((name, kind) for table in tables for name, kind in table.items() if name):
+    every = [(name, kind) for table in tables for name, kind in table.items() if name and kind is not GenericUNet]
+    for name, kind in every:
         # nnU-Net itself looks elsewhere for a module that has moved.
         assert pydoc.locate(name.replace(".residual_unet.", ".unet.")) is kind
 
@@ -506,7 +508,8 @@ def said_by_the_command(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
 def test_other_folders_and_files_get_a_sentence(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    v1 = put(tmp_path / "v1", "plans.pkl", "fold_0/model_final_checkpoint.model", "fold_0/model_best.model.pkl")
+    v1 = put(tmp_path / "v1", "plans.pkl", "fold_0/model_best.model.pkl")
+    fold = put(tmp_path / "v1_fold" / "fold_0", "model_final_checkpoint.model")
     results = tmp_path / "results" / "Dataset001_X"
     for trainer in ("A", "B"):
         shutil.copytree(tiny_model, results / f"{trainer}__nnUNetPlans__tiny")
@@ -522,12 +525,12 @@ def test_other_folders_and_files_get_a_sentence(
     torch.save({"a": torch.ones(2)}, tmp_path / "other.pt")
     said = {
         tmp_path / "nothing": "does not exist",
-        put(tmp_path / "empty", "notes.txt"): "is not a result folder of nnU-Net v2",
-        v1: "nnU-Net v1",
-        v1 / "fold_0": "nnU-Net v1",
-        v1 / "plans.pkl": "nnU-Net v1",
-        v1 / "fold_0" / "model_final_checkpoint.model": "nnU-Net v1",
-        put(tmp_path / "nnUNet", "3d_fullres/Task001_X/T/plans.pkl"): "nnU-Net v1",
+        put(tmp_path / "empty", "notes.txt"): "is not a result folder of nnU-Net",
+        v1: "a model of nnU-Net v1 without checkpoints",
+        v1 / "plans.pkl": f"one file of a model of nnU-Net v1: give {v1}",
+        fold: f"one fold of a model of nnU-Net v1: give {fold.parent} with --fold 0",
+        fold / "model_final_checkpoint.model": f"one file of a model of nnU-Net v1: give {fold.parent}",
+        put(tmp_path / "nnUNet", "3d_fullres/Task001_X/T/plans.pkl"): "give " + str(tmp_path / "nnUNet/3d_fullres"),
         tmp_path / "v1.zip": "nnU-Net v1",
         archive: "unpack it and give its folder 'Dataset001_X/A__nnUNetPlans__tiny'",
         Path(shutil.copy(archive, tmp_path / "without_ending")): "unpack it and give its folder",
@@ -543,7 +546,7 @@ def test_other_folders_and_files_get_a_sentence(
         put(tmp_path / "o", "net.onnx") / "net.onnx": "is an ONNX graph",
         put(tmp_path / "exported", "card.json", "model.onnx"): "exported already",
         put(tmp_path / "kept" / "organ", "card.json", "model.onnx", "plans.json", "dataset.json"): "exported already",
-        tmp_path / "kept": "is not a result folder of nnU-Net v2",
+        tmp_path / "kept": "is not a result folder of nnU-Net",
         put(tmp_path / "pre", "nnUNetPlans.json", "dataset.json"): "preprocessed data",
         put(tmp_path / "raw", "dataset.json", "imagesTr/a_0000.nii.gz"): "training data",
         tmp_path / "other.pt": "is a file, and not a result folder",

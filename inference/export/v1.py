@@ -1,0 +1,213 @@
+"""A result folder of nnU-Net v1, as if nnU-Net v2 had planned it.
+
+nnU-Net v1 reads the plans beside a checkpoint, in its .model.pkl, and so does this. They are turned into what a
+plans.json and a dataset.json say, so that all checks of the exporter hold for them too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+from ..errors import WeightsError
+from . import generic_unet
+from .checkpoint import USUAL as USUAL_OF_V2
+from .checkpoint import Checkpoint, fold_folder, read_json, read_torch, tensors_of
+from .plain import mapping, need, shown, text, whole
+from .v1_pickles import read_pickle
+
+USUAL = "model_final_checkpoint.model"
+PREPROCESSOR = "GenericPreprocessor"
+RESAMPLING = "resample_data_or_seg_to_shape"  # of nnU-Net v2: the same splines
+MOST_CLASSES = 1000
+MOST_CHANNELS = 100
+MOST_FEATURES = 320  # Generic_UNet.MAX_NUM_FILTERS_3D
+# Trainers of nnU-Net v1 whose networks have the parameters of the usual one, but compute something else with them.
+OTHERS = re.compile(r"ReLU|GeLU|Mish|_GN|Regions|Cascade", re.IGNORECASE)
+# nnU-Net v1's trainers have no argument for the stage of a configuration but its place among others; distributed ones
+# have one more before it, where the others have a flag.
+STAGE = (5, 6)
+
+
+def is_v1(folder: Path) -> bool:
+    """Whether this is a result folder of nnU-Net v1: folds with its checkpoints, and none of nnU-Net v2's plans."""
+    places = ("fold_*", "all")
+    return not (folder / "plans.json").exists() and any(any(folder.glob(f"{place}/*.model")) for place in places)
+
+
+def read_result_folder(folder: Path, fold: str | None, name: str) -> Checkpoint:
+    """One fold of a result folder; the only one if `fold` is None. `name` is the checkpoint's.
+
+    Raises WeightsError if a file is missing or damaged, holds more than tensors and plain values, or is of a network
+    that is not nnU-Net v1's usual one.
+    """
+    name = USUAL if name == USUAL_OF_V2 else name
+    every = folder / "all"  # as version 1 calls what version 2 calls fold_all
+    alone = every.is_dir() and (fold == "all" or not any(folder.glob("fold_*")))
+    file = (every if alone else fold_folder(folder, fold)) / name
+    if not file.is_file():
+        others = sorted(path.name for path in file.parent.glob("*.model"))
+        advice = f"{', '.join(others)}: --checkpoint {others[0]} takes it" if others else "no checkpoint"
+        raise WeightsError(f"{file} is missing, its folder holds {advice}")
+    pickled = file.with_name(f"{file.name}.pkl")
+    told, stored = read_pickle(pickled), read_torch(file)
+    try:
+        told = mapping(told, "what it holds")
+        trainer = text(need(told, "name"), "name")
+        if other := OTHERS.search(trainer):
+            raise ValueError(f"trainer {trainer} is not supported: {_why(other[0])}")
+        plans = mapping(need(told, "plans"), "plans")
+        stage = _stage(need(told, "init"), plans)
+        given = read_json(folder / "dataset.json") if (folder / "dataset.json").exists() else {}
+        configuration = f"stage_{stage}"
+        converted = _plans(plans, stage, configuration), _dataset(plans, given)
+    except ValueError as error:
+        raise WeightsError(f"{pickled}: {error}") from error
+    try:
+        state = tensors_of(need(mapping(stored, "what it holds"), "state_dict"))
+    except ValueError as error:
+        raise WeightsError(f"{file} is not a checkpoint of nnU-Net v1: {error}") from error
+    return Checkpoint(file, *converted, configuration, trainer, state)
+
+
+def note(folder: Path) -> str | None:
+    """A sentence on what nnU-Net v1's own command would do with the labels of a model afterwards; None if nothing."""
+    if not (folder / "postprocessing.json").exists():
+        return None
+    return (
+        "postprocessing.json is not applied: of the labels that it lists, if any, nnU-Net v1's own command then keeps "
+        "the largest piece only."
+    )
+
+
+def _why(word: str) -> str:
+    known = {"regions": "its labels are regions", "cascade": "it needs an earlier stage"}
+    return known.get(word.lower(), "its network has other layers")
+
+
+def _stage(init: Any, plans: Mapping[str, Any]) -> int:
+    """The stage that was trained, out of the arguments of the trainer; None is the only one."""
+    stages: dict[Any, Any] = mapping(need(plans, "plans_per_stage"), "plans_per_stage")
+    arguments = _list(init, "init")
+    place = STAGE[1] if len(arguments) > STAGE[0] and isinstance(arguments[STAGE[0]], bool) else STAGE[0]
+    stage = arguments[place] if len(arguments) > place else None
+    if stage is None and len(stages) == 1:
+        stage = next(iter(stages))
+    if not isinstance(stage, int) or stage not in stages:
+        raise ValueError(f"stage {shown(stage)} is not one of {shown(list(stages))}")
+    return stage
+
+
+def _plans(plans: Mapping[str, Any], stage: int, configuration: str) -> dict[str, Any]:
+    """What a plans.json would say of one stage."""
+    planned = mapping(plans["plans_per_stage"][stage], f"stage {stage}")
+    forward, backward = (plans.get(f"transpose_{way}") for way in ("forward", "backward"))
+    if forward is None or backward is None:  # of the first plans
+        forward = backward = [0, 1, 2]
+    every = need(mapping(need(plans, "dataset_properties"), "dataset_properties"), "intensityproperties")
+    told: dict[Any, Any] = mapping({} if every is None else every, "intensityproperties")
+    intensities = {}
+    for channel in range(_channels(plans)):
+        if channel in told:
+            own = mapping(told[channel], f"intensityproperties: {channel}")
+            same = {name: need(own, name) for name in ("mean", "percentile_00_5", "percentile_99_5")}
+            intensities[str(channel)] = same | {"std": need(own, "sd")}
+    export = mapping(plans.get("segmentation_export_params", {}), "segmentation_export_params")
+    usual = {"force_separate_z": None, "interpolation_order": 1, "interpolation_order_z": 0}
+    if export and export != usual:
+        raise ValueError(f"segmentation_export_params is {shown(export)}, only {usual} is supported")
+    as_answer = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
+    return {
+        "dataset_name": PurePath(text(plans.get("preprocessed_data_folder", ""), "preprocessed_data_folder")).name,
+        "plans_name": plans.get("data_identifier", "not stated"),
+        "transpose_forward": _list(forward, "transpose_forward"),
+        "transpose_backward": _list(backward, "transpose_backward"),
+        "image_reader_writer": "SimpleITKIO",
+        "foreground_intensity_properties_per_channel": intensities,
+        "configurations": {
+            configuration: {
+                "preprocessor_name": plans.get("preprocessor_name") or PREPROCESSOR,
+                "patch_size": _list(need(planned, "patch_size"), "patch_size"),
+                "spacing": _list(need(planned, "current_spacing"), "current_spacing"),
+                "normalization_schemes": _schemes(plans),
+                "use_mask_for_norm": _by_channel(plans, "use_mask_for_norm"),
+                "resampling_fn_data": RESAMPLING,
+                "resampling_fn_data_kwargs": as_answer | {"order": 3},
+                "resampling_fn_probabilities": RESAMPLING,
+                "resampling_fn_probabilities_kwargs": as_answer,
+                "architecture": _architecture(plans, planned),
+            }
+        },
+    }
+
+
+def _channels(plans: Mapping[str, Any]) -> int:
+    return whole(need(plans, "num_modalities"), "num_modalities", 1, MOST_CHANNELS)
+
+
+def _by_channel(plans: Mapping[str, Any], key: str) -> list[Any]:
+    """A table by number of channel as a list."""
+    told: dict[Any, Any] = mapping(need(plans, key), key)
+    channels = _channels(plans)
+    if set(told) != set(range(channels)):
+        raise ValueError(f"{key} is {shown(told)}, not one value for each of {channels} channels")
+    return [told[channel] for channel in range(channels)]
+
+
+def _schemes(plans: Mapping[str, Any]) -> list[str]:
+    """How the channels are normalised, in nnU-Net v2's words where these mean the same."""
+    schemes = _by_channel(plans, "normalization_schemes")
+    masks = _by_channel(plans, "use_mask_for_norm")
+    for scheme, mask in zip(schemes, masks, strict=True):
+        if scheme != "CT" or mask:
+            what = f"{shown(scheme)} within the mask of what is not 0" if mask else shown(scheme)
+            raise ValueError(f"normalization_schemes has {what}: only CT without a mask is supported of nnU-Net v1")
+    return ["CTNormalization" for _ in schemes]
+
+
+def _architecture(plans: Mapping[str, Any], planned: Mapping[str, Any]) -> dict[str, Any]:
+    """The network of a stage, in nnU-Net v2's form."""
+    pools, kernels = (
+        [_list(one, key) for one in _list(need(planned, key), key)]
+        for key in ("pool_op_kernel_sizes", "conv_kernel_sizes")
+    )
+    if odd := [kernel for kernel in kernels if any(side not in (1, 3) for side in kernel)]:
+        raise ValueError(f"conv_kernel_sizes has {shown(odd[0])}: nnU-Net v1 keeps the size of an image with 1 and 3")
+    stages = whole(len(pools) + 1, "the number of pool_op_kernel_sizes", 2, 12)
+    base = whole(need(plans, "base_num_features"), "base_num_features", 1, MOST_FEATURES)
+    return {
+        "network_class_name": generic_unet.NAME,
+        "arch_kwargs": {
+            "n_stages": stages,
+            "features_per_stage": [min(base * 2**stage, MOST_FEATURES) for stage in range(stages)],
+            "kernel_sizes": kernels,
+            "strides": [[1, 1, 1], *pools],
+            "convs_per_stage": plans.get("conv_per_stage", 2),
+        },
+    }
+
+
+def _dataset(plans: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a dataset.json would say. Labels have the names of one that is there, `given`, else label_1, label_2, ..."""
+    count = whole(need(plans, "num_classes"), "num_classes", 1, MOST_CLASSES)
+    names = {str(value): f"label_{value}" for value in range(1, count + 1)}
+    if "labels" in given:
+        told = {str(value): name for value, name in mapping(given["labels"], "labels of dataset.json").items()}
+        if told.keys() - {"0"} != names.keys():
+            raise ValueError(f"dataset.json has the labels {shown(list(told))}, the plans {count} beside background")
+        names = {value: text(told[value], f"label {value} of dataset.json") for value in names}
+    labels = {"background": 0, **{name: int(value) for value, name in names.items()}}
+    if len(labels) != count + 1:
+        raise ValueError(f"dataset.json gives one name to several labels: {shown(list(names.values()))}")
+    names_of_channels = _by_channel(plans, "modalities")
+    channels = {str(number): text(name, "modalities") for number, name in enumerate(names_of_channels)}
+    kept = {name: value for name, value in given.items() if name in ("orientation", "one_piece", "way", "numTraining")}
+    return {"channel_names": channels, "labels": labels, "numTraining": 0, "file_ending": ".nii.gz", **kept}
+
+
+def _list(value: Any, name: str) -> list[Any]:
+    if not isinstance(value, tuple | list):
+        raise ValueError(f"{name} is {shown(value)}, not a list")
+    return list(value)
