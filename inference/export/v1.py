@@ -21,6 +21,8 @@ from .v1_pickles import read_pickle
 USUAL = "model_final_checkpoint.model"
 PREPROCESSOR = "GenericPreprocessor"
 RESAMPLING = "resample_data_or_seg_to_shape"  # of nnU-Net v2: the same splines
+# How channels are normalised, in the words of version 2 for the same.
+SCHEMES = {"CT": "CTNormalization", "nonCT": "ZScoreNormalization", "noNorm": "NoNormalization"}
 MOST_CLASSES = 1000
 MOST_CHANNELS = 100
 MOST_FEATURES = 320  # Generic_UNet.MAX_NUM_FILTERS_3D
@@ -118,7 +120,7 @@ def _plans(plans: Mapping[str, Any], stage: int, configuration: str) -> dict[str
     usual = {"force_separate_z": None, "interpolation_order": 1, "interpolation_order_z": 0}
     if export and export != usual:
         raise ValueError(f"segmentation_export_params is {shown(export)}, only {usual} is supported")
-    as_answer = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
+    linear = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
     return {
         "dataset_name": PurePath(text(plans.get("preprocessed_data_folder", ""), "preprocessed_data_folder")).name,
         "plans_name": plans.get("data_identifier", "not stated"),
@@ -134,9 +136,9 @@ def _plans(plans: Mapping[str, Any], stage: int, configuration: str) -> dict[str
                 "normalization_schemes": _schemes(plans),
                 "use_mask_for_norm": _by_channel(plans, "use_mask_for_norm"),
                 "resampling_fn_data": RESAMPLING,
-                "resampling_fn_data_kwargs": as_answer | {"order": 3},
+                "resampling_fn_data_kwargs": linear | {"order": 3},
                 "resampling_fn_probabilities": RESAMPLING,
-                "resampling_fn_probabilities_kwargs": as_answer,
+                "resampling_fn_probabilities_kwargs": linear,
                 "architecture": _architecture(plans, planned),
             }
         },
@@ -161,10 +163,10 @@ def _schemes(plans: Mapping[str, Any]) -> list[str]:
     schemes = _by_channel(plans, "normalization_schemes")
     masks = _by_channel(plans, "use_mask_for_norm")
     for scheme, mask in zip(schemes, masks, strict=True):
-        if scheme != "CT" or mask:
+        if not isinstance(scheme, str) or scheme not in SCHEMES or mask:
             what = f"{shown(scheme)} within the mask of what is not 0" if mask else shown(scheme)
-            raise ValueError(f"normalization_schemes has {what}: only CT without a mask is supported of nnU-Net v1")
-    return ["CTNormalization" for _ in schemes]
+            raise ValueError(f"normalization_schemes has {what}, of nnU-Net v1 {', '.join(SCHEMES)} are supported")
+    return [SCHEMES[scheme] for scheme in schemes]
 
 
 def _architecture(plans: Mapping[str, Any], planned: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 import cc3d
 import numpy as np
 
-from ..arrays import Array
+from ..arrays import Array, to_host
 from ..boxes import Shape
 from ..card import Card, Channel, Resize
 from ..errors import ScanError
@@ -45,7 +45,7 @@ def prepare(scan: Scan, view: View, card: Card, xp: Any) -> Array:
     for voxels, channel in zip(cropped, card.channels, strict=True):
         if card.resample.version == 1:
             volume = _resample(voxels, None, view.shape, separate, resize, Channel(channel.name, "none"), xp)
-            _normalise(volume, channel, xp)
+            _normalise(volume, fitted(channel, to_host(volume), None), xp)
             volumes.append(volume)
             continue
         mask = inside if channel.masked else None

@@ -22,6 +22,7 @@ def write_v1_model(
     spacing: tuple[float, float, float] = (4.0, 3.0, 3.0),
     transpose: tuple[int, int, int] = (0, 1, 2),
     folds: tuple[str, ...] = ("fold_0",),
+    scheme: str = "CT",
     seed: int = 0,
 ) -> Path:
     """A result folder of nnU-Net v1, of the later of two stages. `spacing` is on transposed axes, as in its plans."""
@@ -29,6 +30,7 @@ def write_v1_model(
     from inference.export.generic_unet import GenericUNet
 
     plans = v1_plans(classes, spacing, transpose)
+    plans["normalization_schemes"][0] = scheme
     folder.mkdir(parents=True)
     (folder / "plans.pkl").write_bytes(pickle.dumps(plans))
     for number, name in enumerate(folds):

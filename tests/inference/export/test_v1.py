@@ -404,7 +404,11 @@ def labels_of_v1(model: Path, voxels: np.ndarray, spacing: Spacing) -> np.ndarra
     seen = np.transpose(cropped, forward)
     shape = tuple(round(n * a / b) for n, a, b in zip(seen.shape, own, target, strict=True))
     seen = resized(seen, shape, 3, (own, target), coarse(own, target))
-    seen = ((np.clip(seen, -160, 240) - 80) / 70).astype(np.float32)
+    if plans["normalization_schemes"][0] == "CT":
+        seen = (np.clip(seen, -160, 240) - 80) / 70
+    elif plans["normalization_schemes"][0] == "nonCT":
+        seen = (seen - seen.mean()) / (seen.std() + 1e-8)
+    seen = seen.astype(np.float32)
 
     short = [max(patch - n, 0) for n, patch in zip(shape, PATCH, strict=True)]
     padded = np.pad(seen, [(n // 2, n - n // 2) for n in short])
@@ -447,9 +451,12 @@ def labels_of_ours(model: Path, voxels: np.ndarray, spacing: Spacing, folder: Pa
         return segment(Scan.of(voxels, spacing, "LPS"), [run], DENSE, np, Record(), Quiet())
 
 
+@pytest.mark.parametrize("scheme", ["CT", "nonCT", "noNorm"])
 @pytest.mark.parametrize(("at", "transpose", "own"), CASES)
-def test_the_labels_are_those_of_nnu_net_v1(at: Spacing, transpose: Any, own: Spacing, tmp_path: Path) -> None:
-    model = write_v1_model(tmp_path / "m", spacing=at, transpose=transpose)
+def test_the_labels_are_those_of_nnu_net_v1(
+    at: Spacing, transpose: Any, own: Spacing, scheme: str, tmp_path: Path
+) -> None:
+    model = write_v1_model(tmp_path / "m", spacing=at, transpose=transpose, scheme=scheme)
     noise = ndimage.gaussian_filter(np.random.default_rng(3).normal(size=(14, 22, 26)), 2)
     voxels = np.rint(noise / noise.std() * 200 + 60).astype(np.int16)
     voxels[:2], voxels[:, :, -3:] = 0, 0  # cropped
