@@ -112,8 +112,9 @@ def run(options: argparse.Namespace) -> None:
         scan = read_scan(scan_path)
         voxels = operations = 0.0
         for card in read_cards(options.weights, None):
-            volume = prepare(scan, View.of(scan, card), card, np)
-            _, box = body(volume, card, np)
+            view = View.of(scan, card)
+            volume = prepare(scan, view, card, np)
+            _, box = body(volume, card, view.spacing, np)
             voxels = float(np.prod([part.stop - part.start for part in box]))
             operations += voxels * operations_a_voxel(card)
         moved = scan.voxels.nbytes + scan.voxels.size

@@ -1,15 +1,16 @@
 """Labels of `python -m inference --plan dense --precision f32` beside nnU-Net's own, from one checkpoint.
 
-    python -m benchmark parity MODEL_FOLDER SCANS... [--fold 0] [--engine openvino]
+    python -m benchmark parity MODEL_FOLDER SCANS... [--fold 0] [--tta] [--engine openvino]
 
 MODEL_FOLDER is an nnU-Net v2 result folder. It is exported, and both programs segment every scan by their own command
-lines; nnU-Net (the extra `export`) with --disable_tta, since the paper uses no test-time augmentation. Of a case of
-several channels SCANS has the first. Exit code 1 where a scan falls below the thresholds.
+lines; nnU-Net (the extra `export`) with --disable_tta unless --tta is given. Of a case of several channels
+SCANS has the first. Exit code 1 where a scan falls below the thresholds.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
@@ -53,7 +54,9 @@ def agreement(ours: np.ndarray, theirs: np.ndarray) -> Agreement:
     return Agreement(float(both.sum() / ours.size), dice)
 
 
-def compare(model_folder: Path, scans: Sequence[Path], *, fold: str, engine: str) -> dict[str, Agreement]:
+def compare(
+    model_folder: Path, scans: Sequence[Path], *, fold: str, engine: str, tta: bool = False
+) -> dict[str, Agreement]:
     """Agreement of each scan by case name. Raises as `export`, and CalledProcessError where a program fails."""
     from inference.export.convert import export  # PyTorch, of which nothing else here knows
 
@@ -61,11 +64,12 @@ def compare(model_folder: Path, scans: Sequence[Path], *, fold: str, engine: str
         network = Path(temporary) / "network"
         with redirect_stdout(sys.stderr):
             export(model_folder, network, fold=fold)
-        return compare_exported(network, model_folder, scans, fold=fold, engine=engine)
+        folds = json.loads((network / "card.json").read_bytes())["source"]["fold"].replace("fold_", "")
+        return compare_exported(network, model_folder, scans, fold=folds, engine=engine, tta=tta)
 
 
 def compare_exported(
-    network: Path, model_folder: Path, scans: Sequence[Path], *, fold: str, engine: str
+    network: Path, model_folder: Path, scans: Sequence[Path], *, fold: str, engine: str, tta: bool = False
 ) -> dict[str, Agreement]:
     """The same with the network that was exported from the result folder."""
     with tempfile.TemporaryDirectory(prefix="viscera-parity-") as temporary:
@@ -84,12 +88,12 @@ def compare_exported(
                 turned(channel, card.orientation, inputs / f"{names[-1]}_{number:04d}.nii.gz")
         start(
             inputs, work / "ours", "--weights", network.parent, "--networks", network.name,
-            "--device", "cpu", "--engine", engine, "--plan", "dense", "--precision", "f32",
+            "--device", "cpu", "--engine", engine, "--plan", "dense", "--precision", "f32", *["--tta"] * tta,
         )  # fmt: skip
         subprocess.run(
             [Path(sys.executable).with_name("nnUNetv2_predict_from_modelfolder"), "-i", inputs, "-o",
-             work / "theirs", "-m", model_folder, "-f", fold, "--disable_tta", "-device", "cpu",
-             "-npp", "1", "-nps", "1"],
+             work / "theirs", "-m", model_folder, "-f", *fold.split(","), *["--disable_tta"] * (not tta),
+             "-device", "cpu", "-npp", "1", "-nps", "1"],
             check=True, stdout=sys.stderr,
         )  # fmt: skip
         return {
@@ -105,13 +109,14 @@ def _voxels(path: Path) -> np.ndarray:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model_folder", type=Path, help="nnU-Net v2 result folder")
     parser.add_argument("scans", type=Path, nargs="+", metavar="SCAN")
-    parser.add_argument("--fold", default="0")
+    parser.add_argument("--fold", default="0", help="as of the exporter")
+    parser.add_argument("--tta", action="store_true", help="both with test-time mirroring")
     parser.add_argument("--engine", default="openvino", help="what runs our side")
 
 
 def run(options: argparse.Namespace) -> None:
     """Print the agreement of each scan. Ends the process with a sentence if one is below the thresholds."""
-    results = compare(options.model_folder, options.scans, fold=options.fold, engine=options.engine)
+    results = compare(options.model_folder, options.scans, fold=options.fold, engine=options.engine, tta=options.tta)
     for name, found in results.items():
         dice = "  ".join(f"{value}: {score:.5f}" for value, score in found.dice.items()) or "no label in either"
         print(f"{name}: {100 * found.voxels:.4f} % of voxels equal; Dice by label  {dice}")

@@ -24,6 +24,8 @@ OLD_FORMAT = 1  # read as well
 FILE_NAME = "card.json"
 HEAD_FILE = "head.npy"
 WEIGHTS_FILE = "weights.bin"  # what the graphs of a network share if float16 holds its weights exactly
+# Where the weights of one graph lie beside it, too large to be inside.
+OWN_WEIGHTS = {"model.onnx": "model.bin", "model_f16.onnx": "model_f16.bin"}
 # The files of a network for each precision of its arithmetic, the graph first; bf16 is made from f32.
 FORMS = {"f32": ("model.onnx",), "f16": ("model_f16.onnx",), "int8": ("model_int8.xml", "model_int8.bin")}
 
@@ -108,6 +110,23 @@ class Resample:
         return cls(image, logits, _one_of(fields.get("version", 2), VERSIONS))
 
 
+@dataclass(frozen=True)
+class Earlier:
+    """The network whose label map is an input of a later one, as in nnU-Net's cascade.
+
+    card              of the earlier network
+    values            of its label map: each is one more input channel, 1 where the map has it, after those of the image
+    order             how the map comes to the later one's spacing: 0, the nearest label; 1, the one with most weight
+                      among the neighbours
+    force_separate_z  the plan's rule for a coarse axis, which takes the nearest; None: by the ratio of spacings
+    """
+
+    card: Card
+    values: tuple[int, ...]
+    order: int
+    force_separate_z: bool | None
+
+
 # "ct": of the training, clipped; "zscore", "rescale01": mean and deviation, or minimum and range, of the scan;
 # "rgb01": 0 to 255 become 0 to 1; "none": voxels as they are
 NORMALISE = ("ct", "zscore", "rescale01", "rgb01", "none")
@@ -127,10 +146,12 @@ class Card:
     forms             precision -> the graph and what belongs to it, of `files`
     orientation       of the scans it was trained on, letters as in scan.Grid; None: as each file stores them
     axes              the plan's transpose_forward: network axis i is array axis axes[i]
-    spacing           mm, at which the network sees a scan
+    spacing           mm, at which the network sees a scan; the first is None for a network of single planes (2D), which
+                      sees them as far apart as they are
     patch             voxels of one window
     window_multiple   any multiple of it, in voxels, may be a window: the network has no instance norm, and what it
                       says of a voxel depends on its surroundings alone. None: every window is a patch
+    mirror_axes       of a window, 0 to 2, along which it may be mirrored (test-time augmentation); None: none is known
     channels          one an input channel
     resample          how images come to `spacing`, and logits back
     head              file of the last layer, where the graphs end before it: see grids.decode. None: they do not
@@ -138,6 +159,7 @@ class Card:
     labels            one an output channel; with argmax the first is background
     way               the name of the way of windows that it was made for: "dense" unless it says otherwise
     trained_on        a sentence for people: data, iterations, known weakness
+    after             the network that has to run before, if its label map is an input
     digest            sha256 of card.json, which holds those of the model files
     """
 
@@ -147,9 +169,10 @@ class Card:
     forms: dict[str, tuple[str, ...]]
     orientation: str | None
     axes: tuple[int, int, int]
-    spacing: tuple[float, float, float]
+    spacing: tuple[float | None, float, float]
     patch: tuple[int, int, int]
     window_multiple: tuple[int, int, int] | None
+    mirror_axes: tuple[int, ...] | None
     channels: tuple[Channel, ...]
     resample: Resample
     head: str | None
@@ -157,7 +180,17 @@ class Card:
     labels: tuple[Label, ...]
     way: str
     trained_on: str
+    after: Earlier | None
     digest: str
+
+    def spacing_for(self, own: tuple[float, float, float]) -> tuple[float, float, float]:
+        """`spacing` for a scan with voxels of its own spacing, both mm in the network's axes."""
+        return (own[0] if self.spacing[0] is None else self.spacing[0], *self.spacing[1:])
+
+    @property
+    def inputs(self) -> int:
+        """Input channels of the network: those of the image, and one for each label of an earlier network."""
+        return len(self.channels) + (len(self.after.values) if self.after else 0)
 
     @property
     def names(self) -> dict[int, str]:
@@ -241,9 +274,10 @@ def _card(folder: Path, fields: dict[str, Any], digest: str) -> Card:
         forms={form: tuple(names) for form, names in fields["forms"].items()},
         orientation=fields["orientation"],
         axes=_three(fields["axes"], int),
-        spacing=_three(fields["spacing"], float),
+        spacing=_spacing(fields["spacing"]),
         patch=_three(fields["patch"], int),
         window_multiple=_three(multiple, int) if (multiple := fields.get("window_multiple")) else None,
+        mirror_axes=_mirror_axes(fields.get("mirror_axes")),
         channels=tuple(_channel(channel) for channel in fields["channels"]),
         resample=Resample.of(fields["resample"]),
         head=None if (head := fields.get("head")) is None else str(head),
@@ -253,6 +287,7 @@ def _card(folder: Path, fields: dict[str, Any], digest: str) -> Card:
         ),
         way=_one_of(fields.get("way", DENSE.name), WAYS),
         trained_on=str(fields["trained_on"]),
+        after=_earlier(folder, fields["after"]) if fields.get("after") else None,
         digest=digest,
     )
 
@@ -270,6 +305,32 @@ def _one_of(value: Any, known: Collection[T]) -> T:
         if type(value) is type(one) and value == one:
             return one
     raise ValueError(f"{value!r} is not one of {', '.join(map(str, known))}")
+
+
+def _earlier(folder: Path, fields: dict[str, Any]) -> Earlier:
+    """Raises WeightsError where the card of the earlier network, beside this one, cannot be read."""
+    name = fields["network"]
+    if not isinstance(name, str) or name in ("", ".", "..", folder.name) or Path(name).name != name:
+        raise ValueError(f"after has the network {name!r}")
+    values = tuple(map(int, fields["values"]))
+    if int(fields["order"]) not in (0, 1):
+        raise ValueError(f"after has the order {fields['order']!r}")
+    card = read_card(folder.parent / name)
+    if card.after:
+        raise ValueError(f"network {name}, which it comes after, comes after another itself")
+    return Earlier(card, values, int(fields["order"]), fields["force_separate_z"])
+
+
+def _spacing(values: Any) -> tuple[float | None, float, float]:
+    first, second, third = values
+    return None if first is None else float(first), float(second), float(third)
+
+
+def _mirror_axes(values: Any) -> tuple[int, ...] | None:
+    axes = tuple(map(int, values or ()))
+    if len(set(axes)) != len(axes) or not set(axes) <= {0, 1, 2}:
+        raise ValueError(f"mirror_axes is {values!r}")
+    return axes or None
 
 
 def _three(values: Any, kind: Any) -> Any:

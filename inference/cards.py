@@ -15,14 +15,15 @@ USUAL = ("organ", "tumor")  # rising priority: the paper lays the tumour over th
 
 
 def read_cards(weights: Path, networks: Sequence[str] | None) -> list[Card]:
-    """The cards of the networks asked for, in that order.
+    """The cards of the networks asked for, in that order. One that is there only for a later one is not run for its own
+    labels unless it is named.
 
     Raises WeightsError where one is missing or cannot be read, where they take other numbers of channels, and where
     `networks` is empty, names one twice or holds something else than names.
     """
     if networks is None:
         present = _present(weights)
-        networks = [name for name in USUAL if name in present] or present
+        networks = [name for name in USUAL if name in present] or _last(weights, present)
         if not networks:
             raise WeightsError(f"{weights} holds no network: a folder with {FILE_NAME} was looked for")
     names = [networks] if isinstance(networks, str) else list(networks)
@@ -48,16 +49,24 @@ def which_are_ct(cards: Sequence[Card]) -> tuple[bool, ...]:
     )
 
 
+def with_earlier(cards: Sequence[Card]) -> list[Card]:
+    """The cards, and before each that of the network which has to run before it."""
+    return [one for card in cards for one in ((card.after.card, card) if card.after else (card,))]
+
+
 def digests(cards: Sequence[Card]) -> dict[str, str]:
     """Network -> sha256 of its card, which holds the sha256 of every model file."""
-    return {card.name: card.digest for card in cards}
+    return {card.name: card.digest for card in with_earlier(cards)}
 
 
-def way_of(cards: Sequence[Card], plan: str | None, step: float) -> Way:
+def way_of(cards: Sequence[Card], plan: str | None, step: float, tta: bool = False) -> Way:
     """The way of a run: as asked for by name, else the one that all networks were made for, else every window.
 
-    Raises DeviceError where it looks for the body, which it knows in CT only, and a network takes another image.
+    Raises DeviceError where it looks for the body, which it knows in CT only, and a network takes another image, and
+    WeightsError where `tta` is asked for and a network allows no axis to be mirrored.
     """
+    if tta and (without := [card.name for card in with_earlier(cards) if not card.mirror_axes]):
+        raise WeightsError(f"--tta was asked for, but network {without[0]} stores no axis that may be mirrored")
     made_for = {card.way for card in cards}
     way = WAYS[plan or (made_for.pop() if len(made_for) == 1 else DENSE.name)]
     for card in cards:
@@ -66,12 +75,18 @@ def way_of(cards: Sequence[Card], plan: str | None, step: float) -> Way:
                 f"plan {way.name} finds the body in CT, and the first channel of network {card.name} is "
                 f"{card.channels[0].name} without HU: plan {DENSE.name} takes it"
             )
-    return replace(way, step=step)
+    return replace(way, step=step, tta=tta)
 
 
 def smaller_way(cards: Sequence[Card], way: Way) -> Way | None:
     """A way that takes less memory than `way`, None if none does for these networks."""
-    return way.smaller() if any(card.window_multiple for card in cards) else None
+    return way.smaller() if any(card.window_multiple for card in with_earlier(cards)) else None
+
+
+def _last(weights: Path, names: Sequence[str]) -> list[str]:
+    """Of networks, those that no other comes after."""
+    earlier = {card.after.card.name for card in (read_card(weights / name) for name in names) if card.after}
+    return [name for name in names if name not in earlier]
 
 
 def _present(weights: Path) -> list[str]:

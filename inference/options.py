@@ -29,6 +29,7 @@ class Way:
     middle_first  windows in the middle of the grid come first, and those around them only if they found something
     follow        a later network looks only around what earlier ones found
     one_piece     what lies far from the rest of its organ is dropped
+    tta           a window is seen mirrored as well, along every combination of the card's mirror_axes
     most_voxels   of a wide window: 4 million take about 1.5 GB with what is computed on the way
     """
 
@@ -39,6 +40,7 @@ class Way:
     middle_first: bool = False
     follow: bool = False
     one_piece: bool = False
+    tta: bool = False
     most_voxels: int = 4_000_000
 
     def smaller(self) -> Way | None:
@@ -62,6 +64,7 @@ class Options:
     device              "cpu", "cuda" or "auto"; engine, precision: see docs/usage.md
     plan                the name of a Way; None: what the networks were made for
     step                distance of the windows as a share of the patch, above 0 and at most 1
+    tta                 logits are averaged over mirrored windows, as nnU-Net does unless it is told not to
     threads             processors to use; None: all that the process may
     accept_intensities  voxels that cannot be HU are a warning, not an error
 
@@ -75,6 +78,7 @@ class Options:
     precision: str = "auto"
     plan: str | None = None
     step: float = 0.5
+    tta: bool = False
     threads: int | None = None
     accept_intensities: bool = False
 
@@ -84,6 +88,7 @@ class Options:
         _one_of("precision", self.precision, PRECISIONS)
         if self.plan is not None:
             _one_of("plan", self.plan, tuple(WAYS))
+        _one_of("tta", self.tta, (False, True))
         _one_of("accept_intensities", self.accept_intensities, (False, True))
         if not _number(self.step, Real) or not 0 < self.step <= 1:
             raise ValueError(f"step {self.step!r} is not a number above 0 and at most 1")

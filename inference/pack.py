@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from .card import FILE_NAME, Card, read_card
-from .cards import read_cards
+from .cards import read_cards, with_earlier
 from .errors import OutputError, VisceraError, WeightsError, shown
 from .labels import structures
 
@@ -34,7 +34,7 @@ def pack(weights: Path, file: Path) -> list[Card]:
 
     Raises WeightsError where a network is damaged, OutputError where the file cannot be written.
     """
-    cards = read_cards(weights, None)
+    cards = list({card.name: card for card in with_earlier(read_cards(weights, None))}.values())
     part = file.with_name(f".{file.name}.part")
     try:
         with zipfile.ZipFile(part, "w") as archive:
@@ -91,6 +91,7 @@ def _unpack(file: Path, folder: Path) -> None:
                 raise WeightsError(f"{file} holds no network: NAME/{FILE_NAME} was looked for")
             for name in names:
                 _take(archive, folder, name, FILE_NAME)
+            for name in names:  # now, since the card of one may need that of another
                 wanted = [*read_card(folder / name).files, *(one for one in SOURCES if f"{name}/{one}" in every)]
                 for one in wanted:
                     _take(archive, folder, name, one)

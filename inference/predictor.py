@@ -15,7 +15,7 @@ import numpy as np
 
 from .arrays import array_library, free_blocks
 from .card import Card
-from .cards import read_cards, smaller_way, way_of, which_are_ct
+from .cards import read_cards, smaller_way, way_of, which_are_ct, with_earlier
 from .engines.choose import Choice, choose, load
 from .errors import ScanWarning, WeightsError
 from .given import checked_scan, scan_of
@@ -55,11 +55,16 @@ class Predictor:
         weakref.finalize(self, unpacking.close)
         self.cards = read_cards(unpacking.enter_context(unpacked(self.options.weights)), self.options.networks)
         self.ct = which_are_ct(self.cards)
-        self.way = way_of(self.cards, self.options.plan, self.options.step)
-        self.choice: Choice = choose(self.options.device, self.options.engine, self.options.precision, self.cards)
+        self.way = way_of(self.cards, self.options.plan, self.options.step, self.options.tta)
+        self.choice: Choice = choose(self.options.device, self.options.engine, self.options.precision,
+                                     with_earlier(self.cards))  # fmt: skip
         self._xp = array_library(self.choice.device)
-        self._models = [Model.of(card, load(self.choice, card, self.threads)) for card in self.cards]
+        self._models = [self._loaded(card) for card in self.cards]
         self._turn = threading.Lock()  # a network's answer may live in memory that its next call overwrites
+
+    def _loaded(self, card: Card) -> Model:
+        earlier = self._loaded(card.after.card) if card.after else None
+        return Model.of(card, load(self.choice, card, self.threads), earlier)
 
     def __reduce__(self) -> tuple[Any, ...]:
         named = {name: getattr(self.options, name) for name in self.options.to_json()}
@@ -132,4 +137,4 @@ def _load_again(kind: type[Predictor], named: dict[str, Any], cards: list[Card])
 
 def _anywhere(cards: Sequence[Card]) -> list[Card]:
     """Cards, which hold the digests of their networks' files, without the place where these lie."""
-    return [replace(card, folder=Path()) for card in cards]
+    return [replace(card, folder=Path(), after=None) for card in with_earlier(cards)]

@@ -22,7 +22,7 @@ class Record:
     seconds    by stage: load, read, prepare, network, restore (blending included), write; total
     program, labels_version   of the program that made the labels
     weights    network -> sha256 of its card
-    plan, step                of the way of windows
+    plan, step, tta           of the way of windows
     device, engine, precision, why    the choice, and one sentence why for each part of it that was left to "auto"
     fallback   steps taken because memory ran out, one sentence each
     shape, spacing   (z, y, x) of the scan, and mm
@@ -44,6 +44,7 @@ class Record:
     threads: int | None = None
     plan: str | None = None
     step: float | None = None
+    tta: bool = False
     device: str | None = None
     engine: str | None = None
     precision: str | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +15,7 @@ from .arrays import Array, Network
 from .boxes import Box, bounding
 from .card import Card
 from .grids.decode import Decode
+from .grids.earlier import one_hot
 from .grids.prepare import prepare
 from .grids.restore import restore
 from .grids.view import View
@@ -31,10 +33,12 @@ class Model:
     card: Card
     network: Network
     decode: Decode
+    earlier: Model | None = None
 
     @classmethod
-    def of(cls, card: Card, network: Network) -> Model:
-        return cls(card, network, Decode.of(card))
+    def of(cls, card: Card, network: Network, earlier: Model | None = None) -> Model:
+        """earlier  that of `card.after`"""
+        return cls(card, network, Decode.of(card), earlier)
 
 
 class Progress(Protocol):
@@ -94,6 +98,21 @@ def overlay(below: np.ndarray, above: np.ndarray) -> np.ndarray:
     return np.where(above > 0, above, below)
 
 
+def mirrored(network: Network, axes: Sequence[int], xp: Any) -> Network:
+    """The mean of a network's answers to a batch mirrored along every combination of `axes` (0 to 2: z, y, x), each
+    mirrored back: nnU-Net's test-time augmentation."""
+    turns = [turn for n in range(1, len(axes) + 1) for turn in combinations([axis + 2 for axis in axes], n)]
+
+    def run(batch: Array) -> Array:
+        total = network(batch).copy()  # since the next answer may overwrite this one
+        for turn in turns:
+            total += xp.flip(network(xp.ascontiguousarray(xp.flip(batch, turn))), turn)
+        total /= len(turns) + 1
+        return total
+
+    return run
+
+
 def one(
     scan: Scan,
     model: Model,
@@ -105,20 +124,25 @@ def one(
 ) -> np.ndarray:
     """Labels of one network on the scan's grid; `found` by earlier networks: where it has to look."""
     card = model.card
+    before = one(scan, model.earlier, way, found, xp, record, progress) if model.earlier else None
     with record.stage("prepare"):
         view = View.of(scan, card)
         volume = prepare(scan, view, card, xp)
+        if before is not None and card.after:
+            volume = xp.concatenate([volume, one_hot(before, view, card.after, xp)])
         around = view.box(found, AROUND_ORGANS) if found else None
-        look = where(volume, card, way, around, xp)
+        look = where(volume, card, view.spacing, way, around, xp)
     layout = lay(view.shape, card, way, look.box, look.middle_first, model.decode.codes)
     dense = Patches(view.shape, card.patch, way.step).most
     progress.network(card.name, dense)
     run = 0
 
+    see = mirrored(model.network, card.mirror_axes or (), xp) if way.tta else model.network
+
     def network(batch: Array) -> Array:
         nonlocal run
         with record.stage("network"):
-            logits = model.network(batch)
+            logits = see(batch)
         run += 1
         progress.window()
         return logits

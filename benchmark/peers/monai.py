@@ -62,6 +62,8 @@ def predict(folder: Path, scan: Path, out: Path, device: str, precision: str, th
     network = engine.load(card, precision=precision, device=device, threads=threads)
     network = with_logits(network, card, array_library(device))
     z, y, x = card.spacing
+    if z is None:
+        raise ValueError(f"network {card.name} is 2D, which this peer is not set up for")
     (ct,) = card.channels
     low, high = (ct.of(bound) for bound in ct.clip)
     prepare = Compose(

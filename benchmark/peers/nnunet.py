@@ -32,7 +32,8 @@ def _nnunet(networks: Networks, scan: Path, work: Path, flags: list[str]) -> Pee
     commands, outputs = [], []
     for number, model in enumerate(networks.models):
         out = work / f"network-{number}"
-        command = [program, "-i", str(inputs), "-o", str(out), "-m", str(model), "-f", "0"]
+        folds = sorted(path.name.removeprefix("fold_") for path in model.glob("fold_*"))
+        command = [program, "-i", str(inputs), "-o", str(out), "-m", str(model), "-f", *folds]
         commands.append([*command, "-device", networks.device, *flags])
         outputs.append(out / "case.nii.gz")
     settings = f"nnUNetv2_predict_from_modelfolder {' '.join(flags)} (nnU-Net {version('nnunetv2')}, float32)"

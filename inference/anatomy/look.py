@@ -11,6 +11,7 @@ from ..arrays import Array
 from ..boxes import Box
 from ..card import Card
 from ..options import Way
+from ..scan import Spacing
 from .body import body_mask, muscle_box
 
 BODY_HU = -300  # between lung (-900..-500 HU) and fat (-120..-80 HU)
@@ -34,21 +35,22 @@ class Look:
     middle_first: bool = False
 
 
-def where(volume: Array, card: Card, way: Way, around: Box | None, xp: Any) -> Look:
-    """Where to look in a prepared volume (c, z, y, x), whose first channel is CT.
+def where(volume: Array, card: Card, spacing: Spacing, way: Way, around: Box | None, xp: Any) -> Look:
+    """Where to look in a prepared volume (c, z, y, x; spacing in mm), whose first channel is CT.
 
     around  the box of what earlier networks found, None if that is not asked for
     """
     if not way.in_body:
         return Look(around)
-    inside, box = body(volume, card, xp)
+    inside, box = body(volume, card, spacing, xp)
     middle_first = way.middle_first and around is None and len(card.labels) > SEVERAL_ORGANS
     return Look(around or box, inside, middle_first)
 
 
-def body(volume: Array, card: Card, xp: Any) -> tuple[np.ndarray, Box]:
-    """Where a prepared volume (c, z, y, x) shows the body, bool on the host, and the box in which organs can be."""
+def body(volume: Array, card: Card, spacing: Spacing, xp: Any) -> tuple[np.ndarray, Box]:
+    """Where a prepared volume (c, z, y, x; spacing in mm) shows the body, bool on the host, and the box in which organs
+    can be."""
     ct = card.channels[0]
     skin, muscle = (ct.of(max(hu, ct.clip[0] + ABOVE_CLIP)) for hu in (BODY_HU, MUSCLE_HU))
-    inside = body_mask(volume[0], skin, card.spacing, xp)
-    return inside, muscle_box(volume[0], inside, muscle, card.spacing, xp)
+    inside = body_mask(volume[0], skin, spacing, xp)
+    return inside, muscle_box(volume[0], inside, muscle, spacing, xp)

@@ -190,6 +190,7 @@ class Attempts:
             "threads": self.request.options.threads,
             "plan": self.way.name,
             "step": self.way.step,
+            "tta": self.way.tta,
             "unwritten": unwritten,
             **self.taken,
         })  # fmt: skip

@@ -71,6 +71,11 @@ def parse(arguments: Sequence[str | Path] | None = None) -> Request:
     add("--plan", choices=tuple(WAYS), help="windows: only where the abdomen is, or all (default: as the networks say)")
     add("--step", type=_step, default=0.5, metavar="SHARE", help="distance of windows as a share of the patch (0.5)")
     add(
+        "--tta",
+        action="store_true",
+        help="mean over mirrored windows, as nnU-Net's default: 8 times as slow for 3 axes",
+    )
+    add(
         "--precision",
         choices=PRECISIONS,
         default="auto",

@@ -45,7 +45,7 @@ def fits(case: Case, cards: Sequence[Card], way: Way, precision: str) -> Record 
             and record["status"] == "done"
             and record["labels_version"] == LABELS
             and record["weights"] == digests(cards)
-            and (record["plan"], record["step"]) == (way.name, way.step)
+            and (record["plan"], record["step"], record.get("tta", False)) == (way.name, way.step, way.tta)
             and (record["precision"] == precision or _auto_gives(record["precision"], precision))
             and all(isinstance(warning, str) for warning in record["warnings"])  # said again
             and all(describes(record, path) for path in case.outputs)

@@ -53,7 +53,7 @@ class Run:
         """
         own = self._prepare()
         options = self.request.options
-        way = way_of(self.cards, options.plan, options.step)
+        way = way_of(self.cards, options.plan, options.step, options.tta)
         attempts = Attempts(self.request, self.workers, self.cards, way, self._add, self.said)
         ending = None
         try:

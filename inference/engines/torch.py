@@ -102,4 +102,5 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Concat": lambda *xs, axis: torch.cat(xs, axis),
     "Add": torch.add,
     "Softmax": lambda x, axis=-1: torch.softmax(x, axis),
+    "Mul": torch.mul,
 }

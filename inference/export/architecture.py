@@ -6,7 +6,7 @@ plain values within bounds that no network for a CT reaches.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -28,7 +28,9 @@ MOST_FEATURES = 2048  # nnU-Net's largest preset has 512
 MOST_BLOCKS = 32  # of a stage; nnU-Net's largest preset has 10
 WIDEST_KERNEL = 15
 LARGEST_STRIDE = 8
-MOST_PARAMETERS = 500_000_000  # 2 GB as float32, which is all that an ONNX file may hold
+MOST_PARAMETERS = 500_000_000  # of one network; a ResEncUNet L of nnU-Net has 100 million
+STATISTICS = "running_mean"  # how the names of what batch norms have learnt of their inputs end
+COUNTED = "num_batches_tracked"  # the one whole number in a state dict, which inference does not use
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 Reader = Callable[[Any, str], Any]
@@ -40,14 +42,25 @@ def _both_spellings(*classes: type[nn.Module]) -> dict[str | None, type[nn.Modul
 
 CLASSES: dict[str, dict[str | None, type[nn.Module] | None]] = {
     "conv_op": {**_both_spellings(nn.Conv3d)},
-    "norm_op": {None: None, **_both_spellings(nn.InstanceNorm3d)},
+    "norm_op": {None: None, **_both_spellings(nn.InstanceNorm3d, nn.BatchNorm3d)},
     "dropout_op": {None: None, **_both_spellings(nn.Dropout3d, nn.Dropout)},
     "nonlin": {**_both_spellings(nn.LeakyReLU, nn.ReLU)},
 }
+# Of a 2D network: it becomes one of planes in 3D, whose kernels and strides have one voxel along the first axis.
+PLANAR_CLASSES = {
+    kind: {name and name.replace("3d", "2d"): module for name, module in classes.items()}
+    for kind, classes in CLASSES.items()
+}
 
 
-def network_of(architecture: Any, outputs: int, inputs: int = 1) -> nn.Module:
+def network_of(
+    architecture: Any, outputs: int, inputs: int = 1, names: Collection[str] = (), planar: bool = False
+) -> nn.Module:
     """The network that `architecture` of a plan describes, for so many output and input channels.
+
+    names  in the state dict; where they have statistics of a training, norms are batch norms, as those of
+           nnUNetTrainerBN, whatever the plan says
+    planar the plan is of a 2D network
 
     It is on PyTorch's device "meta", where parameters take no memory, until a state dict is assigned to it.
     Raises ValueError, naming the first thing that is not on the lists or out of bounds.
@@ -58,12 +71,14 @@ def network_of(architecture: Any, outputs: int, inputs: int = 1) -> nn.Module:
         names = ", ".join(sorted({kind.__name__ for kind in NETWORKS.values()}))
         raise ValueError(f"architecture {shown(name)} is not one of {names}")
     network_class = NETWORKS[name]
-    arguments = _arguments(mapping(need(fields, "arch_kwargs"), "arch_kwargs"), network_class)
+    arguments = _arguments(mapping(need(fields, "arch_kwargs"), "arch_kwargs"), network_class, planar)
+    if any(name.endswith(STATISTICS) for name in names) and arguments.get("norm_op") is nn.InstanceNorm3d:
+        arguments["norm_op"] = nn.BatchNorm3d
     with torch.device("meta"):
         network = network_class(input_channels=inputs, num_classes=outputs, **arguments)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if parameters > MOST_PARAMETERS:
-        raise ValueError(f"the network has {parameters:,} parameters, of which an ONNX file holds {MOST_PARAMETERS:,}")
+        raise ValueError(f"the network has {parameters:,} parameters, more than {MOST_PARAMETERS:,}")
     return network
 
 
@@ -79,15 +94,19 @@ def assign(network: nn.Module, state: dict[str, torch.Tensor]) -> None:
     Raises ValueError, naming the first parameter that is missing, of another shape or not made of finite numbers.
     """
     own = network.state_dict()
+    state = {  # kernels of a 2D network
+        name: tensor.unsqueeze(2) if tensor.dim() == 4 and name in own and own[name].dim() == 5 else tensor
+        for name, tensor in state.items()
+    }
     misfit = "does not fit the architecture in its plan"
     if odd := sorted(own.keys() ^ state.keys()):
         raise ValueError(f"it {misfit}: {shown(odd[0])} is only in {'the plan' if odd[0] in own else 'the checkpoint'}")
     for name, tensor in state.items():
         if tensor.shape != own[name].shape:
             raise ValueError(f"it {misfit}: {name} has shape {[*tensor.shape]}, in the plan {[*own[name].shape]}")
-        if tensor.dtype not in FLOATS:
+        if tensor.dtype not in FLOATS and not name.endswith(COUNTED):
             raise ValueError(f"{name} is of type {tensor.dtype}")
-    numbers = {name: tensor.float() for name, tensor in state.items()}
+    numbers = {name: tensor if name.endswith(COUNTED) else tensor.float() for name, tensor in state.items()}
     for name, tensor in numbers.items():
         if not torch.isfinite(tensor).all():
             raise ValueError(f"{name} holds infinite numbers or NaN")
@@ -102,6 +121,7 @@ def from_old_plan(fields: dict[str, Any]) -> dict[str, Any]:
     encoder = need(fields, "n_conv_per_stage_encoder")
     stages = len(encoder) if isinstance(encoder, list) else 0
     whole(stages, "the length of n_conv_per_stage_encoder", 2, DEEPEST)
+    dimension = len(fields.get("patch_size", ()))
     base, most = (
         whole(need(fields, key), key, 1, MOST_FEATURES) for key in ("UNet_base_num_features", "unet_max_num_features")
     )
@@ -110,13 +130,13 @@ def from_old_plan(fields: dict[str, Any]) -> dict[str, Any]:
         "arch_kwargs": {
             "n_stages": stages,
             "features_per_stage": [min(base * 2**stage, most) for stage in range(stages)],
-            "conv_op": "torch.nn.Conv3d",
+            "conv_op": f"torch.nn.Conv{dimension}d",
             "kernel_sizes": need(fields, "conv_kernel_sizes"),
             "strides": need(fields, "pool_op_kernel_sizes"),
             blocks: encoder,
             "n_conv_per_stage_decoder": need(fields, "n_conv_per_stage_decoder"),
             "conv_bias": True,
-            "norm_op": "torch.nn.InstanceNorm3d",
+            "norm_op": f"torch.nn.InstanceNorm{dimension}d",
             "norm_op_kwargs": {"eps": 1e-5, "affine": True},
             "nonlin": "torch.nn.LeakyReLU",
             "nonlin_kwargs": {"inplace": True},
@@ -124,9 +144,18 @@ def from_old_plan(fields: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _arguments(given: dict[str, Any], network_class: type[nn.Module]) -> dict[str, Any]:
+def _arguments(given: dict[str, Any], network_class: type[nn.Module], planar: bool) -> dict[str, Any]:
     """`given` after every value was found plain and within bounds, with classes in place of their names."""
     stages = whole(need(given, "n_stages"), "n_stages", 2, DEEPEST)
+    classes = PLANAR_CLASSES if planar else CLASSES
+
+    def _class(value: Any, name: str) -> Any:
+        return one_of(value, name, classes[name])
+
+    def _per_axis(value: Any, name: str, read: Reader) -> list[int]:
+        count = 2 if planar else 3
+        return [1] * planar + several(value if isinstance(value, list) else [value] * count, name, count, read)
+
     required: dict[str, Reader] = {
         "n_stages": lambda value, name: value,
         "features_per_stage": _per_stage(stages, whole, 1, MOST_FEATURES),
@@ -176,10 +205,6 @@ def _per_stage(count: int, read: Callable[..., Any], *bounds: Any) -> Reader:
     return reader
 
 
-def _per_axis(value: Any, name: str, read: Reader) -> list[int]:
-    return several(value if isinstance(value, list) else [value] * 3, name, 3, read)
-
-
 def _odd(value: Any, name: str) -> int:
     if whole(value, name, 1, WIDEST_KERNEL) % 2 == 0:
         raise ValueError(f"{name} has {value}: an even kernel does not keep the size of its input")
@@ -188,10 +213,6 @@ def _odd(value: Any, name: str) -> int:
 
 def _stride(value: Any, name: str) -> int:
     return whole(value, name, 1, LARGEST_STRIDE)
-
-
-def _class(value: Any, name: str) -> Any:
-    return one_of(value, name, CLASSES[name])
 
 
 def _options(**readers: Reader) -> Reader:

@@ -2,8 +2,8 @@
 
     %(prog)s weights/organ OUT_FOLDER
 
-writes OUT_FOLDER/{plans.json, dataset.json, fold_0/checkpoint_final.pth}. The network's folder keeps the plans and the
-dataset that it was exported with. It does not keep the axes of test-time mirroring: the checkpoint allows none. If
+writes OUT_FOLDER/{plans.json, dataset.json, fold_0/checkpoint_final.pth}, and fold_1 and so on where the network is
+the mean of several folds. The network's folder keeps the plans and the dataset that it was exported with. If
 `orientation` is in dataset.json, the array must lie so, and nnU-Net's SimpleITK reader does not reorient: give it scans
 stored that way.
 """
@@ -28,12 +28,13 @@ from .architecture import assign, network_of
 from .checkpoint import State, read_json
 from .convert import or_exit
 from .plain import mapping, need, text
-from .plan import card_fields, configuration_of
+from .plan import card_fields, configuration_of, planar
 from .write import DATASET, PLANS, save_sources
 
 # What has parameters, as a layer of PyTorch and as an operator of ONNX.
 LAYERS = (nn.Conv3d, nn.ConvTranspose3d, nn.InstanceNorm3d)
-OPERATORS = ("Conv", "ConvTranspose", "InstanceNormalization")
+NORM = "InstanceNormalization"
+OPERATORS = ("Conv", "ConvTranspose", NORM)
 
 
 def result_folder(network: Path, out: Path) -> None:
@@ -53,31 +54,49 @@ def result_folder(network: Path, out: Path) -> None:
         said, expected = card_fields(plans, planned), {"axes": card.axes, "spacing": card.spacing, "patch": card.patch}
         if other := [name for name, value in expected.items() if said[name] != list(value)]:
             raise ValueError(f"{PLANS} is of another network: {other[0]} is {said[other[0]]} there")
-        module = network_of(need(planned, "architecture"), len(card.labels), len(card.channels))
-        window = (len(card.channels), *card.patch)
-        assign(module, _state(module, window, onnx.load(card.form("f32")).graph, read_head(card)))
+        graph = onnx.load(card.form("f32")).graph
+        arguments = mapping(need(need(planned, "architecture"), "arch_kwargs"), "arch_kwargs")
+        if arguments.get("norm_op") and not any(node.op_type == NORM for node in graph.node):  # batch norms were folded
+            arguments |= {"norm_op": None, "norm_op_kwargs": None, "conv_bias": True}
+            plans["configurations"][configuration] = planned
+        flat = planar(planned)
+        module = network_of(need(planned, "architecture"), len(card.labels), card.inputs, planar=flat)
+        states = _states(module, (card.inputs, *card.patch), graph, read_head(card))
+        for state in states:
+            assign(module, state)
+        if flat:
+            states = [{name: value.squeeze(2) if value.dim() == 5 else value for name, value in state.items()}
+                      for state in states]  # fmt: skip
     except ValueError as error:
         raise WeightsError(f"{network} cannot become a result folder: {error}") from error
-    write_result_folder(out, plans, dataset, configuration, module.state_dict())
+    write_result_folder(out, plans, dataset, configuration, *states,
+                        mirror_axes=card.mirror_axes and tuple(axis - flat for axis in card.mirror_axes))  # fmt: skip
 
 
 def write_result_folder(
-    out: Path, plans: Mapping[str, Any], dataset: Mapping[str, Any], configuration: str, state: State
+    out: Path,
+    plans: Mapping[str, Any],
+    dataset: Mapping[str, Any],
+    configuration: str,
+    *states: State,
+    mirror_axes: tuple[int, ...] | None = None,
 ) -> None:
-    """Write what nnU-Net's trainer leaves of one fold, as far as its predictor and the exporter read it."""
+    """Write what nnU-Net's trainer leaves of its folds, as far as its predictor and the exporter read it."""
     save_sources(plans, dataset, out)
-    checkpoint = {
-        "network_weights": state,
-        "trainer_name": "nnUNetTrainer",
-        "init_args": {"configuration": configuration, "fold": 0},
-        "inference_allowed_mirroring_axes": None,
-    }
-    (out / "fold_0").mkdir(exist_ok=True)
-    torch.save(checkpoint, out / "fold_0" / "checkpoint_final.pth")
+    for fold, state in enumerate(states):
+        checkpoint = {
+            "network_weights": state,
+            "trainer_name": "nnUNetTrainer",
+            "init_args": {"configuration": configuration, "fold": fold},
+            "inference_allowed_mirroring_axes": mirror_axes,
+        }
+        (out / f"fold_{fold}").mkdir(exist_ok=True)
+        torch.save(checkpoint, out / f"fold_{fold}" / "checkpoint_final.pth")
 
 
-def _state(network: nn.Module, window: Sequence[int], graph: onnx.GraphProto, head: np.ndarray | None = None) -> State:
-    """The parameters of a network of `network_of` out of its graph, under all the names that the network has for them.
+def _states(network: nn.Module, window: Sequence[int], graph: onnx.GraphProto, head: np.ndarray | None) -> list[State]:
+    """The parameters of a network of `network_of` out of its graph, under all the names that the network has for them;
+    of each fold where it is the mean of several.
 
     The graph has the layers in the order in which they run, but not all of their parameters: a bias that is 0 is left
     out, parameters with the same values are one, and layers that only deep supervision uses are missing. The latter
@@ -92,22 +111,29 @@ def _state(network: nn.Module, window: Sequence[int], graph: onnx.GraphProto, he
     values = {weight.name: numpy_helper.to_array(weight).astype(np.float32) for weight in graph.initializer}
     nodes = [node for node in graph.node if node.op_type in OPERATORS]
     own = dict(network.named_parameters(remove_duplicate=False))
-    found: dict[int, torch.Tensor] = {}
-    if head is not None:
+    ahead: dict[int, torch.Tensor] = {}
+    if head is not None:  # which no mean of several has
         last: Any = ran.pop()
-        found[id(last.weight)] = torch.from_numpy(head[:, :-1, None, None, None].copy())
-        found[id(last.bias)] = torch.from_numpy(head[:, -1].copy())
-    if len(nodes) != len(ran):
+        ahead[id(last.weight)] = torch.from_numpy(head[:, :-1, None, None, None].copy())
+        ahead[id(last.bias)] = torch.from_numpy(head[:, -1].copy())
+    if not nodes or len(nodes) % len(ran):
         raise ValueError(f"the graph has {len(nodes)} layers, the network in {PLANS} {len(ran)}")
-    for layer, node in zip(ran, nodes, strict=True):
-        names = [casts.get(name, name) for name in node.input[1:]]
-        if node.op_type != OPERATORS[-1] and own.get(names[0]) is not layer.weight:
-            raise ValueError(f"{names[0]} is another layer in {PLANS}")
-        for parameter, name in zip((layer.weight, layer.bias), (*names, None), strict=False):
-            if isinstance(parameter, nn.Parameter):
-                value = values[name] if name else np.zeros(parameter.shape, np.float32)
-                found[id(parameter)] = torch.from_numpy(value)
-    return {name: found.get(id(value), torch.zeros(value.shape)) for name, value in own.items()}
+    states = []
+    for first in range(0, len(nodes), len(ran)):  # folds follow each other
+        found = dict(ahead)
+        for layer, node in zip(ran, nodes[first : first + len(ran)], strict=True):
+            names = [casts.get(name, name) for name in node.input[1:]]
+            plain = names[0].removeprefix(f"networks.{first // len(ran)}.")
+            if node.op_type != NORM and own.get(plain) is not layer.weight:
+                raise ValueError(f"{names[0]} is another layer in {PLANS}")
+            if len(names) > 1 and layer.bias is None:  # as of a residual encoder's skips
+                raise ValueError(f"nnU-Net has no place for {names[1]}, into which a batch norm was folded")
+            for parameter, name in zip((layer.weight, layer.bias), (*names, None), strict=False):
+                if isinstance(parameter, nn.Parameter):
+                    value = values[name] if name else np.zeros(parameter.shape, np.float32)
+                    found[id(parameter)] = torch.from_numpy(value)
+        states.append({name: found.get(id(value), torch.zeros(value.shape)) for name, value in own.items()})
+    return states
 
 
 def main() -> None:

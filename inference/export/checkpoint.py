@@ -38,6 +38,7 @@ class Checkpoint:
     dataset        of dataset.json, unchecked
     configuration  name of the configuration in `plans` that was trained
     trainer        name of nnU-Net's trainer
+    mirror_axes    inference_allowed_mirroring_axes, unchecked; None where it has none
     state          name of a parameter or buffer -> its values, on the CPU
     """
 
@@ -46,6 +47,7 @@ class Checkpoint:
     dataset: dict[str, Any]
     configuration: str
     trainer: str
+    mirror_axes: Any
     state: State
 
     @property
@@ -61,8 +63,8 @@ class Checkpoint:
         return given if given.exists() else self.plans_file
 
 
-def read_result_folder(folder: Path, fold: str | None, name: str) -> Checkpoint:
-    """One fold of a result folder; the only one if `fold` is None. `name` is the checkpoint's.
+def read_result_folder(folder: Path, fold: str | None, name: str) -> list[Checkpoint]:
+    """The folds of a result folder that `fold` asks for, see `fold_folders`. `name` is the checkpoint's.
 
     Raises WeightsError if the folder is something else, saying what and what to do, or if a file of it is missing,
     damaged, or holds more than tensors and plain values.
@@ -72,7 +74,10 @@ def read_result_folder(folder: Path, fold: str | None, name: str) -> Checkpoint:
     if not planned and (not any(folder.glob("fold_*")) or _is_v1(folder)):
         raise WeightsError(what_it_is(folder))
     plans, dataset = (read_json(folder / file) for file in ("plans.json", "dataset.json"))
-    file = fold_folder(folder, fold) / name
+    return [_read_fold(place / name, plans, dataset) for place in fold_folders(folder, fold, name)]
+
+
+def _read_fold(file: Path, plans: dict[str, Any], dataset: dict[str, Any]) -> Checkpoint:
     if not file.is_file():
         others = sorted(path.name for path in file.parent.glob("*.pth"))
         advice = f"{', '.join(others)}: --checkpoint {others[0]} takes it" if others else "no checkpoint"
@@ -87,6 +92,7 @@ def read_result_folder(folder: Path, fold: str | None, name: str) -> Checkpoint:
             dataset,
             text(need(settings, "configuration"), "the configuration in init_args"),
             text(need(stored, "trainer_name"), "trainer_name"),
+            stored.get("inference_allowed_mirroring_axes"),
             tensors_of(need(stored, "network_weights")),
         )
     except ValueError as error:
@@ -217,22 +223,33 @@ def tensors_of(value: Any) -> State:
         dense = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
         if not dense or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise ValueError(f"{shown(name)} claims numbers that the file does not hold")
-        state[name.removeprefix("module.").removeprefix("_orig_mod.")] = tensor.detach()
+        # What torch.compile and training on several GPUs wrap around a network, in either order.
+        state[re.sub(r"^((module|_orig_mod)\.)+", "", name)] = tensor.detach()
     return state
 
 
-def fold_folder(model_folder: Path, fold: str | None) -> Path:
+def fold_folders(model_folder: Path, fold: str | None, name: str) -> list[Path]:
+    """The folders of the folds that are asked for, in their order and each once.
+
+    fold  numbers with commas between them; "all", which is fold_all where that is there, else every fold with a
+          checkpoint of this name; None, where there is one fold only
+    """
     folds = sorted(path for path in model_folder.glob("fold_*") if path.is_dir())
     names = ", ".join(path.name for path in folds)
     if not folds:
         raise WeightsError(f"{model_folder} has no fold_*: nothing was trained there")
     if fold is None:
         if len(folds) > 1:
-            raise WeightsError(f"{model_folder} has {names}: choose one with --fold")
-        return folds[0]
-    chosen = model_folder / f"fold_{fold.removeprefix('fold_')}"
-    if chosen not in folds:
-        raise WeightsError(f"{model_folder} has no {chosen.name}, only {names}")
+            numbered = [path.name.removeprefix("fold_") for path in folds if path.name != "fold_all"]
+            every = "all" if len(numbered) == len(folds) else ",".join(numbered)
+            raise WeightsError(f"{model_folder} has {names}: choose one with --fold, or their mean with --fold {every}")
+        return folds
+    trained = [path for path in folds if (path / name).is_file()]
+    if fold == "all" and model_folder / "fold_all" not in folds and trained:
+        return trained
+    chosen = sorted({model_folder / f"fold_{one.strip().removeprefix('fold_')}" for one in fold.split(",")})
+    if missing := [path.name for path in chosen if path not in folds]:
+        raise WeightsError(f"{model_folder} has no {missing[0]}, only {names}")
     return chosen
 
 

@@ -1,4 +1,5 @@
-"""A result folder of nnU-Net -> model.onnx, model_f16.onnx and card.json.
+"""A result folder of nnU-Net -> model.onnx, model_f16.onnx and card.json. Several folds become one network, whose
+logits are the mean of theirs.
 
 Takes any 3D PlainConvUNet or ResidualEncoderUNet with nnU-Net's default preprocessing. Every
 installed engine then runs one patch; a mismatch leaves nothing behind. If float16 holds every weight exactly, both
@@ -23,15 +24,19 @@ from . import v1
 from .architecture import assign, network_of, strides_of
 from .check import check_engines
 from .checkpoint import USUAL, Checkpoint, read_json, read_result_folder
-from .graph import save_graphs, to_onnx, without_head
-from .plain import need, text
+from .graph import Mean, save_graphs, to_onnx, without_head
+from .plain import need, shown, text
 from .plan import (
+    after_of,
     card_fields,
     channels_of,
     configuration_of,
     has_regions,
     labels_of,
+    mirror_axes,
     orientation_of,
+    planar,
+    previous_stage,
     way_of,
     window_multiple,
 )
@@ -47,12 +52,17 @@ def export(
     orientation: str | None = None,
     values: Mapping[str, int] | None = None,
     trained_on: str = "not stated",
+    previous: Path | None = None,
 ) -> None:
-    """Export one fold of an nnU-Net result folder, of version 1 or 2, to the folder `out`, replacing what it held.
+    """Export an nnU-Net result folder, of version 1 or 2, to the folder `out`, replacing what it held.
 
+    fold         "0", or several as "0,1,2", whose logits are averaged; "all": fold_all, and where that is not there
+                 every fold; default: the only one
     orientation  of the training scans, such as "LPS"; default: what dataset.json or the reader
                  says, else scans are taken as their files store them, as nnU-Net does
     values       label name -> value in the label map, where it differs from nnU-Net's
+    previous     the result folder of the earlier stage, where the network is the later stage of a cascade. It is
+                 exported as well, in the same way, to a folder beside `out`: `earlier_folder`
     Nothing in these files is run or imported. Raises WeightsError if the folder is something else, or its network is
     not one that inference can run as nnU-Net does, and OutputError if `out` cannot be written.
     """
@@ -61,19 +71,32 @@ def export(
     if (out / PLANS).exists() and any(out.glob("fold_*")):
         raise OutputError(f"{out} holds a model of nnU-Net, whose files would be written over")
     read = v1.read_result_folder if v1.is_v1(model_folder) else read_result_folder
-    stored = read(model_folder, fold, checkpoint)
-    network, card = planned(stored, orientation, values or {})
+    folds = read(model_folder, fold, checkpoint)
+    stored = folds[0]
+    if other := [one for one in folds if one.configuration != stored.configuration]:
+        raise WeightsError(f"{other[0].file} has the configuration {shown(other[0].configuration)}, "
+                           f"{stored.file} {shown(stored.configuration)}")  # fmt: skip
+    stage = _stage_before(stored, previous)
+    networks, (card, *_) = zip(*(planned(one, orientation, values or {}) for one in folds), strict=True)
+    for one, network in zip(folds, networks, strict=True):
+        with _naming(one.file):
+            assign(network, one.state)
+    network = networks[0] if len(networks) == 1 else Mean(networks)
+    if stage and previous:
+        how: dict[str, Any] = {"fold": fold, "checkpoint": checkpoint, "orientation": orientation, "values": values}
+        beside = earlier_folder(out, stage)
+        card["after"] = _export_earlier(stored, card, beside, stage, previous, **how, trained_on=trained_on)
     card["trained_on"] = trained_on
-    with _naming(stored.file):
-        assign(network, stored.state)
     card["source"] |= {
-        "checkpoint_sha256": sha256(stored.file),
+        "fold": ",".join(one.file.parent.name for one in folds),
+        "checkpoint_sha256": ",".join(sha256(one.file) for one in folds),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
     }
-    patch = np.random.default_rng(0).normal(size=(1, len(card["channels"]), *card["patch"])).astype(np.float32)
+    inputs = len(card["channels"]) + len(card["after"]["values"] if "after" in card else [])
+    patch = np.random.default_rng(0).normal(size=(1, inputs, *card["patch"])).astype(np.float32)
     with _naming(stored.plans_file), torch.inference_mode():
         expected = network(torch.from_numpy(patch)).numpy()
-    model = to_onnx(network, card["patch"], len(card["channels"]))
+    model = to_onnx(network, card["patch"], inputs)
     # A spline of an order above 1 is clipped to the range of each logit, which the last layer's inputs do not know.
     linear = max(card["resample"].get(f"logit_{name}", 0) for name in ("order", "order_z")) <= 1
     head = without_head(model) if linear and not card["window_multiple"] else None
@@ -87,6 +110,47 @@ def export(
         check_engines(made, patch, expected)
         move(made, out)
         remove_others(out, card["files"])
+
+
+def earlier_folder(out: Path, stage: str) -> Path:
+    """Where the earlier stage of a network in `out` goes."""
+    return out.with_name(f"{out.name}_{stage}")
+
+
+def _stage_before(later: Checkpoint, previous: Path | None) -> str | None:
+    """The configuration of a cascade's earlier stage; None where the network needs none.
+
+    Raises WeightsError where `previous`, the folder of it, is missing or given for nothing.
+    """
+    folder = later.file.parent.parent
+    with _naming(folder / PLANS):
+        stage = previous_stage(configuration_of(later.plans, later.configuration))
+    if stage and previous is None:
+        raise WeightsError(f"{folder} is the later stage of a cascade: give the folder of the earlier one, "
+                           f"configuration {stage}, with --previous")  # fmt: skip
+    if previous and stage is None:
+        raise WeightsError(f"{folder} is not a later stage of a cascade, and --previous gives an earlier one")
+    return stage
+
+
+def _export_earlier(
+    later: Checkpoint, card: Mapping[str, Any], beside: Path, stage: str, previous: Path, **how: Any
+) -> dict[str, Any]:
+    """Export the earlier stage of a cascade to `beside`; returns the field `after` of the later one's card.
+
+    Raises WeightsError where it is another network.
+    """
+    folder = later.file.parent.parent
+    first = read_result_folder(previous, how["fold"], how["checkpoint"])[0]
+    if first.configuration != stage:
+        raise WeightsError(f"{previous} has the configuration {shown(first.configuration)}, "
+                           f"the cascade in {folder} comes after {shown(stage)}")  # fmt: skip
+    if planned(first, how["orientation"], how["values"] or {})[1]["labels"] != card["labels"]:
+        raise WeightsError(f"{previous} has other labels than {folder}")
+    with _naming(folder / PLANS):
+        after = after_of(configuration_of(later.plans, later.configuration), beside.name, card["labels"])
+    export(previous, beside, **how)
+    return after
 
 
 def planned(
@@ -105,9 +169,16 @@ def planned(
         configuration = configuration_of(plans, stored.configuration)
         fields = card_fields(plans, configuration)
         channels = channels_of(plans, configuration, dataset)
-        network: Any = network_of(need(configuration, "architecture"), len(labels), len(channels))
+        flat = planar(configuration)
+        if has_regions(dataset) and previous_stage(configuration):
+            raise ValueError("the plan has a cascade and dataset.json regions, which is not supported")
+        # In a cascade the labels of the earlier stage are inputs as well.
+        inputs = len(channels) + (len(labels) - 1 if previous_stage(configuration) else 0)
+        network: Any = network_of(need(configuration, "architecture"), len(labels), inputs, stored.state, flat)
         normed = any(isinstance(module, torch.nn.InstanceNorm3d) for module in network.modules())
-        multiple = window_multiple(fields["patch"], strides_of(network), normed)
+        mirror = mirror_axes(stored.mirror_axes, flat)
+        # Planes one by one are patches: windows with several of them would be another network's.
+        multiple = window_multiple(fields["patch"], strides_of(network), normed or flat)
     with _naming(folder):
         oriented = orientation_of(plans, dataset, orientation)
     return network, {
@@ -117,6 +188,7 @@ def planned(
         "channels": channels,
         "window_multiple": multiple,
         "decode": "regions" if has_regions(dataset) else "argmax",
+        "mirror_axes": mirror,
         **way,
         "labels": labels,
         "trained_on": "not stated",
@@ -125,7 +197,6 @@ def planned(
             "plans": names["plans_name"],
             "configuration": stored.configuration,
             "trainer": stored.trainer,
-            "fold": stored.file.parent.name,
         },
     }
 
@@ -147,11 +218,14 @@ def _value(text: str) -> tuple[str, int]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="folder with plans.json, dataset.json and fold_*/, or of nnU-Net v1")
     parser.add_argument("out", type=Path, help="folder of the exported network; its name is the network's")
-    parser.add_argument("--fold", help="0..4 or all, where the folder has several")
+    parser.add_argument("--fold", help="where the folder has several: one, such as 0; several, such as 0,1,2,3,4, for "
+                        "the mean of their logits; all: fold_all, and where that is not there every fold")  # fmt: skip
     parser.add_argument("--checkpoint", default=USUAL, help=f"default: {USUAL}, of nnU-Net v1 {v1.USUAL}")
     parser.add_argument("--orientation", help="of all training scans, such as LPS; scans are then turned to it")
     parser.add_argument("--value", type=_value, action="append", default=[], metavar="NAME=VALUE",
                         help="value of a label in the label map, such as tumor=14")  # fmt: skip
+    parser.add_argument("--previous", type=Path, metavar="MODEL",
+                        help="of a cascade: folder of the earlier stage, which is exported as well")  # fmt: skip
     parser.add_argument("--trained-on", default="not stated", help="a sentence for the card")
 
 
@@ -165,6 +239,7 @@ def run(options: argparse.Namespace) -> None:
         orientation=options.orientation,
         values=dict(options.value),
         trained_on=options.trained_on,
+        previous=options.previous,
     )
     print_card(options.out)
     if v1.is_v1(options.model) and (note := v1.note(options.model)):

@@ -13,13 +13,34 @@ import onnx
 import torch
 from onnx import TensorProto, numpy_helper
 
-from ..card import FORMS, WEIGHTS_FILE
+from ..card import FORMS, OWN_WEIGHTS, WEIGHTS_FILE
 from ..errors import WeightsError
 
 OPSET = 18
-# Operators whose meaning does not depend on the size of a batch or window: all that the architectures become.
-SIZE_FREE = {"Conv", "ConvTranspose", "InstanceNormalization", "LeakyRelu", "Relu", "Concat", "Add", "AveragePool",
-             "Softmax"}  # fmt: skip
+MOST_INSIDE = 2**31 - 2**24  # bytes of weights that an ONNX file may hold itself: it ends at 2 GiB, graph included
+# Operators whose meaning does not depend on the size of a batch or window: all that the architectures become. Batch
+# norms are none of them: PyTorch's exporter folds each into the convolution before it.
+SIZE_FREE = {
+    "Conv", "ConvTranspose", "InstanceNormalization", "LeakyRelu", "Relu", "Concat", "Add", "AveragePool", "Mul",
+    "Softmax",
+}  # fmt: skip
+
+
+class Mean(torch.nn.Module):
+    """Networks side by side: the mean of their logits.
+
+    Engines run one after the other, so that activations take the memory of one, and the logits of all are held. For
+    OpenVINO that takes the activation of slope 1, which changes nothing: it fuses a bare sum into the last layers, and
+    runs these, with their inputs held, after everything else.
+    """
+
+    def __init__(self, networks: Sequence[torch.nn.Module]) -> None:
+        super().__init__()
+        self.networks = torch.nn.ModuleList(networks)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        logits: Any = sum(torch.nn.functional.leaky_relu(network(image), 1.0) for network in self.networks)
+        return logits * (1 / len(self.networks))
 
 
 def to_onnx(network: torch.nn.Module, patch: list[int], inputs: int = 1) -> onnx.ModelProto:
@@ -53,7 +74,6 @@ def to_onnx(network: torch.nn.Module, patch: list[int], inputs: int = 1) -> onnx
     for value in (*model.graph.input, *model.graph.output):
         for axis, name in ((0, "batch"), (2, "z"), (3, "y"), (4, "x")):
             value.type.tensor_type.shape.dim[axis].dim_param = name
-    onnx.checker.check_model(model, full_check=True)
     return model
 
 
@@ -89,24 +109,27 @@ def without_head(model: onnx.ModelProto) -> np.ndarray | None:
 def save_graphs(model: onnx.ModelProto, folder: Path) -> dict[str, list[str]]:
     """Write the float32 graph and the float16 one; returns precision -> the names of its files, the graph first.
 
-    If float16 holds the weights exactly, they lie once beside both graphs: 11 MB instead of 34.
+    If float16 holds the weights exactly, they lie once beside both graphs: 11 MB instead of 34. Other weights lie
+    beside their graph only where they are too large to be inside.
     """
     half = with_half_weights(model)
     for value in (*half.graph.input, *half.graph.output):
         value.type.tensor_type.elem_type = TensorProto.FLOAT16
-    onnx.checker.check_model(half, full_check=True)
     forms = {precision: list(FORMS[precision]) for precision in ("f32", "f16")}
     if exact := _same_weights(model, half):
         model = with_half_weights(model)
         _cast_weights(model)
-        onnx.checker.check_model(model, full_check=True)
-    for graph, (name, *_) in zip((model, half), forms.values(), strict=True):
-        # Without `exact` the weights stay inside. The second graph writes the same bytes to the same file.
-        (folder / WEIGHTS_FILE).unlink(missing_ok=True)
-        onnx.save(graph, folder / name, save_as_external_data=exact, location=WEIGHTS_FILE, size_threshold=0)
-    if exact:  # onnx lets only its owner read it
-        (folder / WEIGHTS_FILE).chmod((folder / FORMS["f32"][0]).stat().st_mode)
-    return {precision: names + [WEIGHTS_FILE] * exact for precision, names in forms.items()}
+    for graph, names in zip((model, half), forms.values(), strict=True):
+        beside = WEIGHTS_FILE if exact else OWN_WEIGHTS[names[0]]
+        outside = exact or sum(len(weight.raw_data) for weight in graph.graph.initializer) > MOST_INSIDE
+        # The second graph writes the same bytes to the same file.
+        (folder / beside).unlink(missing_ok=True)
+        onnx.save(graph, folder / names[0], save_as_external_data=outside, location=beside, size_threshold=0)
+        onnx.checker.check_model(folder / names[0], full_check=True)
+        if outside:
+            names.append(beside)
+            (folder / beside).chmod((folder / names[0]).stat().st_mode)  # onnx lets only its owner read it
+    return forms
 
 
 def with_half_weights(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -6,7 +6,8 @@ Nothing is imported or called by a name in these files. Errors are ValueErrors w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,10 +30,11 @@ NORMALISE: dict[str | None, str] = {  # nnU-Net's scheme -> the card's
     "RGBTo01Normalization": "rgb01",
     "NoNormalization": "none",
 }
+SPLINE = "resample_data_or_seg_to_shape"
 # nnU-Net's function -> the card's method. With its others, such as resample_torch_simple, nnU-Net's own preprocessor
 # fails: they take other arguments.
 RESAMPLING: dict[str | None, str] = {
-    "resample_data_or_seg_to_shape": "spline",
+    SPLINE: "spline",
     "resample_torch_fornnunet": "torch",
     "no_resampling_hack": "none",
 }
@@ -64,15 +66,19 @@ def configuration_of(plans: Mapping[str, Any], name: str) -> dict[str, Any]:
     return merged
 
 
+def planar(configuration: Mapping[str, Any]) -> bool:
+    """Whether a configuration is 2D: its network sees single planes across the first axis."""
+    patch = configuration.get("patch_size")
+    return isinstance(patch, list) and len(patch) == 2
+
+
 def card_fields(plans: Mapping[str, Any], configuration: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a card that follow from the plan.
 
     Raises ValueError, naming the first thing in the plan that inference would do otherwise.
     """
-    patch = need(configuration, "patch_size")
-    if isinstance(patch, list) and len(patch) == 2:
-        raise ValueError("the plan has a 2D configuration: 3D is supported")
-    patch = several(patch, "patch_size", 3, whole, 1, 2048)
+    flat = planar(configuration)
+    patch = [1] * flat + several(need(configuration, "patch_size"), "patch_size", 3 - flat, whole, 1, 2048)
     if np.prod(patch) > LARGEST_PATCH:
         raise ValueError(f"patch_size is {patch}, more than {LARGEST_PATCH:,} voxels")
     _refuse_other_methods(plans, configuration)
@@ -84,7 +90,7 @@ def card_fields(plans: Mapping[str, Any], configuration: Mapping[str, Any]) -> d
         raise ValueError(f"transpose_backward is {shown(plans['transpose_backward'])}, which does not undo {axes}")
     return {
         "axes": axes,
-        "spacing": several(need(configuration, "spacing"), "spacing", 3, number, 0.01, 100),
+        "spacing": [None] * flat + several(need(configuration, "spacing"), "spacing", 3 - flat, number, 0.01, 100),
         "patch": patch,
         "resample": _resampling(configuration),
     }
@@ -191,6 +197,47 @@ def _check_ignored(given: Mapping[str, Any], named: Mapping[str, Any]) -> None:
         raise ValueError(f"label 'ignore' is {shown(given['ignore'])}: nnU-Net takes only {most + 1}, the next value")
 
 
+def previous_stage(configuration: Mapping[str, Any]) -> str | None:
+    """The configuration whose label map is an input of this one, in a cascade."""
+    name = configuration.get("previous_stage")
+    if name is None:
+        return None
+    if not re.fullmatch(r"\w[\w.-]{0,80}", text(name, "previous_stage")):
+        raise ValueError(f"previous_stage is {shown(name)}, which is no name of a configuration")
+    return str(name)
+
+
+def after_of(configuration: Mapping[str, Any], network: str, labels: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The card's `after` for a network whose earlier one is called `network` and writes `labels`.
+
+    nnU-Net's input channels are its labels in order, so each needs a value of its own in the label map.
+    """
+    values = [label["value"] for label in labels if label["name"] != "background"]
+    if len(set(values)) != len(values):
+        raise ValueError("two labels have one value: the later stage of a cascade has to tell them apart")
+    key = "resampling_fn_seg"
+    if need(configuration, key) != SPLINE:
+        raise ValueError(f"{key} {shown(configuration[key])} is not {SPLINE}: labels would differ")
+    given = mapping(need(configuration, f"{key}_kwargs"), f"{key}_kwargs")
+    force = given.get("force_separate_z")
+    usual = {"is_seg": True, "order": given.get("order"), "order_z": 0, "force_separate_z": force}
+    if given != usual or given["order"] not in (0, 1) or force not in (None, False, True):
+        raise ValueError(f"{key}_kwargs is {shown(given)}: only labels of order 0 or 1 with order_z 0 are supported")
+    return {"network": network, "values": values, "order": given["order"], "force_separate_z": force}
+
+
+def mirror_axes(stored: Any, flat: bool) -> list[int] | None:
+    """The axes of a window along which a checkpoint allows test-time mirroring; None where it allows none. A `flat`
+    network's window is one plane."""
+    if stored is None:
+        return None
+    axes = list(stored) if isinstance(stored, tuple) else stored
+    if not isinstance(axes, list) or len(axes) > 3:
+        raise ValueError(f"inference_allowed_mirroring_axes is {shown(stored)}")
+    read = {whole(axis, "inference_allowed_mirroring_axes", 0, 2 - flat) for axis in axes}
+    return sorted(axis + flat for axis in read) or None
+
+
 def window_multiple(patch: list[int], strides: list[list[int]], normed: bool) -> list[int] | None:
     """What the sides of a window are multiples of; None for instance norms, with which every window is a patch."""
     multiple = [int(n) for n in np.prod(strides, axis=0)]
@@ -201,8 +248,6 @@ def window_multiple(patch: list[int], strides: list[list[int]], normed: bool) ->
 
 def _refuse_other_methods(plans: Mapping[str, Any], configuration: Mapping[str, Any]) -> None:
     """What nnU-Net would import by its name must be the one that inference does the same as."""
-    if configuration.get("previous_stage") is not None:
-        raise ValueError("the plan has a cascade, which needs an earlier stage")
     preprocessor = text(need(configuration, "preprocessor_name"), "preprocessor_name")
     if preprocessor not in PREPROCESSORS:
         known = " or ".join(PREPROCESSORS)

@@ -50,9 +50,10 @@ def windows(scan: Path, card: Card) -> Iterator[np.ndarray]:
     if len(card.channels) > 1:
         raise WeightsError(f"network {card.name} takes {len(card.channels)} channels: int8 is for networks of one")
     stored = read_scan(scan, ct=which_are_ct([card]))
-    volume = prepare(stored, View.of(stored, card), card, np)[0]
+    view = View.of(stored, card)
+    volume = prepare(stored, view, card, np)[0]
     if card.channels[0].is_ct:
-        volume = volume[body(volume[None], card, np)[1]]
+        volume = volume[body(volume[None], card, view.spacing, np)[1]]
     depth, *plane = card.patch
     volume = np.pad(volume, padding(volume.shape, card.patch))
     for z in range(0, len(volume) - depth + 1, depth):
@@ -65,6 +66,8 @@ def windows(scan: Path, card: Card) -> Iterator[np.ndarray]:
 def quantize(folder: Path, scans: list[Path]) -> None:
     """Write FILES to `folder` and enter them in its card."""
     card = read_card(folder)
+    if card.after:
+        raise WeightsError(f"network {card.name} is the later stage of a cascade: int8 is not supported")
     model = ov.Core().read_model(card.form("f32"))
     batches = [batch for scan in scans for batch in windows(scan, card)]
     small = nncf.quantize(

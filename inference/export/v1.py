@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import WeightsError
 from . import generic_unet
 from .checkpoint import USUAL as USUAL_OF_V2
-from .checkpoint import Checkpoint, fold_folder, read_json, read_torch, tensors_of
+from .checkpoint import Checkpoint, fold_folders, read_json, read_torch, tensors_of
 from .plain import mapping, need, shown, text, whole
 from .v1_pickles import read_pickle
 
@@ -39,8 +39,8 @@ def is_v1(folder: Path) -> bool:
     return not (folder / "plans.json").exists() and any(any(folder.glob(f"{place}/*.model")) for place in places)
 
 
-def read_result_folder(folder: Path, fold: str | None, name: str) -> Checkpoint:
-    """One fold of a result folder; the only one if `fold` is None. `name` is the checkpoint's.
+def read_result_folder(folder: Path, fold: str | None, name: str) -> list[Checkpoint]:
+    """The folds of a result folder that `fold` asks for, as of nnU-Net v2's. `name` is the checkpoint's.
 
     Raises WeightsError if a file is missing or damaged, holds more than tensors and plain values, or is of a network
     that is not nnU-Net v1's usual one.
@@ -48,7 +48,11 @@ def read_result_folder(folder: Path, fold: str | None, name: str) -> Checkpoint:
     name = USUAL if name == USUAL_OF_V2 else name
     every = folder / "all"  # as version 1 calls what version 2 calls fold_all
     alone = every.is_dir() and (fold == "all" or not any(folder.glob("fold_*")))
-    file = (every if alone else fold_folder(folder, fold)) / name
+    places = [every] if alone else fold_folders(folder, fold, name)
+    return [_read_fold(folder, place / name) for place in places]
+
+
+def _read_fold(folder: Path, file: Path) -> Checkpoint:
     if not file.is_file():
         others = sorted(path.name for path in file.parent.glob("*.model"))
         advice = f"{', '.join(others)}: --checkpoint {others[0]} takes it" if others else "no checkpoint"
@@ -71,7 +75,7 @@ def read_result_folder(folder: Path, fold: str | None, name: str) -> Checkpoint:
         state = tensors_of(need(mapping(stored, "what it holds"), "state_dict"))
     except ValueError as error:
         raise WeightsError(f"{file} is not a checkpoint of nnU-Net v1: {error}") from error
-    return Checkpoint(file, *converted, configuration, trainer, state)
+    return Checkpoint(file, *converted, configuration, trainer, None, state)
 
 
 def note(folder: Path) -> str | None:
@@ -105,6 +109,8 @@ def _stage(init: Any, plans: Mapping[str, Any]) -> int:
 def _plans(plans: Mapping[str, Any], stage: int, configuration: str) -> dict[str, Any]:
     """What a plans.json would say of one stage."""
     planned = mapping(plans["plans_per_stage"][stage], f"stage {stage}")
+    if len(_list(need(planned, "patch_size"), "patch_size")) == 2:
+        raise ValueError("the plan has a 2D configuration: of nnU-Net v1, 3D is supported")
     forward, backward = (plans.get(f"transpose_{way}") for way in ("forward", "backward"))
     if forward is None or backward is None:  # of the first plans
         forward = backward = [0, 1, 2]

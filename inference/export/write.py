@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..card import FILE_NAME, FORMS, HEAD_FILE, WEIGHTS_FILE
+from ..card import FILE_NAME, FORMS, HEAD_FILE, OWN_WEIGHTS, WEIGHTS_FILE
 from ..errors import OutputError
 
 PLANS, DATASET = "plans.json", "dataset.json"
@@ -59,7 +59,8 @@ def move(made: Path, out: Path) -> None:
 
 def remove_others(out: Path, files: Iterable[str]) -> None:
     """Remove model files of the network that was in `out` before."""
-    for name in {WEIGHTS_FILE, HEAD_FILE, *(name for form in FORMS.values() for name in form)} - set(files):
+    others = {WEIGHTS_FILE, HEAD_FILE, *OWN_WEIGHTS.values(), *(name for form in FORMS.values() for name in form)}
+    for name in others - set(files):
         (out / name).unlink(missing_ok=True)
 
 

@@ -38,7 +38,7 @@ def prepare(scan: Scan, view: View, card: Card, xp: Any) -> Array:
         wanted = ", ".join(channel.name for channel in card.channels)
         raise ScanError(f"the scan has {len(scan.channels)} channels, network {card.name} takes {wanted}")
     resize = card.resample.image
-    separate = separate_axis(view.own_spacing, card.spacing, resize.force_separate_z)
+    separate = separate_axis(view.own_spacing, card.spacing_for(view.own_spacing), resize.force_separate_z)
     cropped = [view.cropped(voxels) for voxels in scan.channels]
     inside = filled(cropped) if any(channel.masked for channel in card.channels) else None
     volumes = []

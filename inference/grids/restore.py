@@ -85,8 +85,8 @@ def _coarse_axis(view: View, card: Card) -> int | None:
     """
     own, force = view.own_spacing, card.resample.logits.force_separate_z
     if card.resample.version == 2:
-        return separate_axis(card.spacing, own, force)
-    axis = separate_axis(own, card.spacing, force)
+        return separate_axis(card.spacing_for(own), own, force)
+    axis = separate_axis(own, card.spacing_for(own), force)
     return axis if axis is None or max(own) / min(own) > ANISOTROPY else card.axes.index(axis)
 
 

@@ -41,7 +41,7 @@ class View:
         flips = (flips[card.axes[0]], flips[card.axes[1]], flips[card.axes[2]])
         crop = nonzero_box([turned(channel, axes, flips) for channel in scan.channels])
         own = (scan.grid.spacing[axes[0]], scan.grid.spacing[axes[1]], scan.grid.spacing[axes[2]])
-        seen = own if card.resample.image.method == "none" else card.spacing
+        seen = own if card.resample.image.method == "none" else card.spacing_for(own)
         z, y, x = (max(n, 1) for n in resampled_shape(shape_of(crop), own, seen))
         return cls(scan.grid, axes, flips, crop, seen, (z, y, x))
 

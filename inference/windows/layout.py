@@ -50,14 +50,14 @@ def cut(volume: Array, start: Sequence[int], shape: Sequence[int], xp: Any) -> A
 def starts(size: int, window: int, step: float) -> list[int]:
     """First voxels of the windows along one axis; nnU-Net's compute_steps_for_sliding_window.
 
-    Windows are at most step * window apart and evenly spread. Raises ValueError unless
+    Windows are at most step * window apart, but one voxel at least, and evenly spread. Raises ValueError unless
     0 < step <= 1 and size >= window.
     """
     if not 0 < step <= 1:
         raise ValueError(f"step {step} is not above 0 and at most 1")
     if size < window:
         raise ValueError(f"size {size} is smaller than the window {window}")
-    count = ceil((size - window) / (window * step)) + 1
+    count = ceil((size - window) / max(window * step, 1)) + 1
     apart = (size - window) / (count - 1) if count > 1 else 0
     return [int(np.round(apart * index)) for index in range(count)]
 

@@ -68,7 +68,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Pa
     def export(**plan: Any) -> tuple[Path, Predictor]:
         place = tmp_path_factory.mktemp("plan")
         model = write_model(place / "model", orientation=None, **plan)
-        stored = read_result_folder(model, None, USUAL)
+        (stored,) = read_result_folder(model, None, USUAL)
         network, card = planned(stored, None, {})
         size = len(card["channels"]), len(card["labels"]), plan.get("seed", 0)
         if size not in graphs:

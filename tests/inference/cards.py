@@ -19,6 +19,7 @@ def make_card(
     window_multiple: tuple[int, int, int] | None = None,
     inputs: int = 1,
     decode: str = "argmax",
+    mirror_axes: tuple[int, ...] | None = None,
 ) -> Card:
     """A card of a network whose channel i writes i, or values[i]."""
     labels = tuple(Label(value, f"label {value}") for value in values or range(channels))
@@ -33,11 +34,13 @@ def make_card(
         patch=patch,
         window_multiple=window_multiple,
         channels=(Channel("CT", "ct", clip=(-160.0, 240.0), mean=80.0, std=70.0),) * inputs,
+        mirror_axes=mirror_axes,
         resample=Resample(image=Resize(3), logits=Resize(1)),
         head=None,
         decode=decode,
         labels=labels,
         way="dense",
         trained_on="",
+        after=None,
         digest="",
     )

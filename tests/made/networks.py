@@ -20,46 +20,69 @@ import pytest
 TINY_PATCH = [8, 16, 24]
 
 
-def write_model(folder: Path, **changes: Any) -> Path:
-    """A result folder of nnU-Net v2 with a tiny network of random weights; see `tiny_plan` for the changes."""
+def write_model(
+    folder: Path,
+    *,
+    folds: Sequence[str] = ("0",),
+    trainer: str = "nnUNetTrainer",
+    mirror_axes: tuple[int, ...] | None = (0, 1, 2),
+    **changes: Any,
+) -> Path:
+    """A result folder of nnU-Net v2 with a tiny network of random weights; see `tiny_plan` for the changes.
+
+    trainer  with nnUNetTrainerBN the network has batch norms, whatever the plan says, and statistics of a training
+    """
     torch = pytest.importorskip("torch")
     pytest.importorskip("nnunetv2")
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     plans, dataset = tiny_plan(**changes)
-    torch.manual_seed(changes.get("seed", 0))
-    architecture = plans["configurations"]["tiny"]["architecture"]
-    network = get_network_from_plans(
-        architecture["network_class_name"],
-        architecture["arch_kwargs"],
-        architecture["_kw_requires_import"],
-        len(dataset["channel_names"]),
-        PlansManager(plans).get_label_manager(dataset).num_segmentation_heads,
-        deep_supervision=True,
-    )
-    with torch.no_grad():  # logits that differ enough between channels for a label map with structure
-        for layer in network.decoder.seg_layers:
-            layer.weight *= 8
-    checkpoint = {
-        "network_weights": network.state_dict(),
-        "trainer_name": "nnUNetTrainer",
-        "init_args": {"configuration": "tiny", "fold": 0},
-        "inference_allowed_mirroring_axes": (0, 1, 2),
-        "logging": {"train_losses": [np.float32(0.5)], "dice": [np.float64(0.25)]},  # nnU-Net's are NumPy scalars too
-    }
-    (folder / "fold_0").mkdir(parents=True)
+    folder.mkdir(parents=True)
     (folder / "plans.json").write_text(json.dumps(plans))
     (folder / "dataset.json").write_text(json.dumps(dataset))
-    torch.save(checkpoint, folder / "fold_0" / "checkpoint_final.pth")
+    torch.manual_seed(changes.get("seed", 0))
+    configuration = changes.get("name", "tiny")
+    architecture = plans["configurations"][configuration]["architecture"]
+    heads = PlansManager(plans).get_label_manager(dataset).num_segmentation_heads
+    inputs = len(dataset["channel_names"]) + (heads - 1 if changes.get("previous") else 0)
+    arguments = deepcopy(architecture["arch_kwargs"])
+    if trainer == "nnUNetTrainerBN":
+        arguments["norm_op"] = "torch.nn.BatchNorm" + arguments["norm_op"][-2:]
+        arguments |= {"norm_op_kwargs": {"eps": 1e-5, "affine": True}}
+    for fold in folds:
+        network = get_network_from_plans(
+            architecture["network_class_name"],
+            arguments,
+            architecture["_kw_requires_import"],
+            inputs,
+            heads,
+            deep_supervision=True,
+        )
+        with torch.no_grad():  # logits that differ enough between channels for a label map with structure
+            for layer in network.decoder.seg_layers:
+                layer.weight *= 8
+            for name, buffer in network.named_buffers():
+                if "running" in name:
+                    buffer.uniform_(0.5, 1.5)
+        checkpoint = {
+            "network_weights": network.state_dict(),
+            "trainer_name": trainer,
+            "init_args": {"configuration": configuration, "fold": fold if fold == "all" else int(fold)},
+            "inference_allowed_mirroring_axes": mirror_axes,
+            "logging": {"train_losses": [np.float32(0.5)], "dice": [np.float64(0.25)]},  # nnU-Net's are NumPy's too
+        }
+        (folder / f"fold_{fold}").mkdir()
+        torch.save(checkpoint, folder / f"fold_{fold}" / "checkpoint_final.pth")
     return folder
 
 
 def tiny_plan(
     *,
+    name: str = "tiny",
     architecture: str = "PlainConvUNet",
     labels: int = 5,
-    spacing: tuple[float, float, float] = (4.0, 3.0, 3.0),
+    spacing: tuple[float, ...] = (4.0, 3.0, 3.0),
     transpose: tuple[int, int, int] = (0, 1, 2),
     orientation: str | None = "LPS",
     seed: int = 0,
@@ -67,11 +90,13 @@ def tiny_plan(
     configuration: Mapping[str, Any] | None = None,
     dataset: Mapping[str, Any] | None = None,
     reader: str = "SimpleITKIO",
+    previous: str | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """plans.json and dataset.json of a U-Net with three stages of 4, 8 and 12 features.
+    """plans.json and dataset.json of a U-Net with three stages of 4, 8 and 12 features; a 2D one for two spacings.
 
     channels                names of the input channels
     configuration, dataset  fields of the plan's configuration and of dataset.json in place of the usual ones
+    previous  the configuration of the earlier stage, for the later one of a cascade
     """
     from training.plans import bare_plans
 
@@ -83,13 +108,19 @@ def tiny_plan(
     arch = tiny["architecture"]["arch_kwargs"]
     arch |= {"n_stages": 3, "features_per_stage": [4, 8, 12], "strides": [[1, 1, 1], [1, 2, 2], [2, 2, 2]]}
     arch |= {"kernel_sizes": [[1, 3, 3], [3, 3, 3], [3, 3, 3]], "n_conv_per_stage_decoder": [1, 1]}
+    if len(spacing) == 2:
+        tiny["patch_size"] = TINY_PATCH[1:]
+        arch |= {key: [axes[1:] for axes in arch[key]] for key in ("strides", "kernel_sizes")}
+        arch |= {"conv_op": "torch.nn.Conv2d", "norm_op": "torch.nn.modules.instancenorm.InstanceNorm2d"}
     if architecture == "ResidualEncoderUNet":
         arch["n_blocks_per_stage"] = [1, 2, 2]
         del arch["n_conv_per_stage"]
     else:
         arch["n_conv_per_stage"] = [2, 2, 2]
     tiny |= {"normalization_schemes": ["CTNormalization"] * len(channels), "use_mask_for_norm": [False] * len(channels)}
-    plans["configurations"]["tiny"] = tiny | dict(configuration or {})
+    if previous:
+        tiny["previous_stage"] = previous
+    plans["configurations"][name] = tiny | dict(configuration or {})
     plans["image_reader_writer"] = reader
     (usual,) = plans["foreground_intensity_properties_per_channel"].values()
     plans["foreground_intensity_properties_per_channel"] = {str(number): usual for number in range(len(channels))}

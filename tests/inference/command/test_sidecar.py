@@ -32,6 +32,8 @@ GONE = object()
         ({"labels_version": str(LABELS)}, False),
         ({"status": "failed"}, False),
         ({"plan": "dense"}, False),
+        ({"tta": True}, False),
+        ({"tta": False}, True),
         ({"output_sha256": "0"}, False),
         ({"input_sha256": "0"}, False),
         ({"program": GONE}, False),  # a record of somebody else's

@@ -1,0 +1,81 @@
+"""The label map of an earlier network as input of a later one: nnU-Net's cascade."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..arrays import Array
+from ..boxes import shape_of
+from ..card import Earlier
+from .resize import separate_axis
+from .restore import Taps, taps
+from .view import View
+
+
+def one_hot(labels: np.ndarray, view: View, earlier: Earlier, xp: Any) -> Array:
+    """Channels (c, z, y, x) float32 of what the view shows, 1 where a label map (z, y, x) of the scan has a value.
+
+    nnU-Net marks what lies outside the scan's non-zero box's mask with -1 before it resamples, which moves no label
+    unless one touches that; here it is background.
+    """
+    codes = np.zeros(256, np.uint8)  # as in nnU-Net, whose labels may have other values in a label map of ours
+    codes[list(earlier.values)] = np.arange(1, len(earlier.values) + 1)
+    found = resampled(codes[view.cropped(labels)], view, earlier)
+    channels = xp.empty((len(earlier.values), *view.shape), xp.float32)
+    for code, channel in enumerate(channels, 1):
+        channel[...] = xp.asarray(found == code)
+    return channels
+
+
+def resampled(labels: np.ndarray, view: View, earlier: Earlier) -> np.ndarray:
+    """Labels (z, y, x) of the view's crop at the network's spacing.
+
+    The label of a voxel is the one with the largest sum of linear weights among its eight neighbours; of equals the
+    nearest neighbour's, and where that is none of them the smallest: batchgenerators' resize_segmentation.
+    """
+    separate = separate_axis(view.own_spacing, view.spacing, earlier.force_separate_z)
+    sizes = list(zip(shape_of(view.crop), view.shape, strict=True))
+    axes = [taps(*n, 0 if axis == separate else earlier.order) for axis, n in enumerate(sizes)]
+    nearest = [np.asarray(taps(*n, 0).lower > along.lower) for n, along in zip(sizes, axes, strict=True)]
+    found = np.empty(view.shape, np.uint8)
+    for z in range(len(found)):
+        found[z] = _plane(labels, z, axes, nearest)
+    return found
+
+
+def _plane(labels: np.ndarray, z: int, axes: list[Taps], nearest: list[np.ndarray]) -> np.ndarray:
+    along_z, along_y, along_x = axes
+    planes = [labels[along_z.lower[z]], labels[along_z.upper[z]]]
+    corners = [
+        plane[rows][:, columns]
+        for plane in planes
+        for rows in (along_y.lower, along_y.upper)
+        for columns in (along_x.lower, along_x.upper)
+    ]
+    found = corners[0]
+    mixed = np.zeros(found.shape, bool)
+    for other in corners[1:]:
+        mixed |= other != found
+    y, x = np.nonzero(mixed)
+    around = np.stack([corner[y, x] for corner in corners])
+    weights = np.stack([
+        part_z * part_y * part_x
+        for part_z in _parts(along_z.weight[z : z + 1])
+        for part_y in _parts(along_y.weight[y])
+        for part_x in _parts(along_x.weight[x])
+    ])  # fmt: skip
+    scores = np.stack([(weights * (around == one)).sum(axis=0) for one in around])
+    best = scores == scores.max(axis=0)
+    smallest = np.where(best, around, 255).min(axis=0)
+    near = nearest[0][z] * 4 + nearest[1][y] * 2 + nearest[2][x]  # the corner's place in `corners`
+    every = np.arange(len(y))
+    found[y, x] = np.where(best[near, every], around[near, every], smallest)
+    return found
+
+
+def _parts(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The shares of the lower and of the upper neighbour."""
+    upper = weight.astype(np.float64)
+    return 1 - upper, upper

@@ -1,0 +1,183 @@
+"""Our labels beside those of nnU-Net's own predictor, for result folders of all kinds. One process for all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("nnunetv2")
+
+from benchmark.parity import agreement  # noqa: E402
+from inference.card import read_card  # noqa: E402
+from inference.cards import digests  # noqa: E402
+from inference.errors import WeightsError  # noqa: E402
+from inference.export import convert, graph  # noqa: E402
+from inference.export.back import result_folder  # noqa: E402
+from inference.export.convert import export  # noqa: E402
+from inference.given import scan_of  # noqa: E402
+from inference.pack import pack  # noqa: E402
+from inference.predictor import Predictor  # noqa: E402
+from tests.made.networks import write_model  # noqa: E402
+
+SPACING = (3.0, 2.0, 2.0)
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests export with the check of every engine, which takes a process each."""
+    monkeypatch.setattr(convert, "check_engines", lambda *_: None)
+
+
+def theirs(model: Path, voxels: np.ndarray, folds: Any = (0,), *, tta: bool = False, **more: Any) -> np.ndarray:
+    """nnU-Net's labels of a scan, in this process."""
+    from nnunetv2.inference import predict_from_raw_data
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+    from nnunetv2.training.nnUNetTrainer.variants.network_architecture.nnUNetTrainerBN import nnUNetTrainerBN
+
+    # Its own search imports every trainer, and with them packages that need not be installed.
+    trainers = {trainer.__name__: trainer for trainer in (nnUNetTrainer, nnUNetTrainerBN)}
+    predict_from_raw_data.recursive_find_trainer_class_by_name = trainers.get
+    predictor = nnUNetPredictor(use_mirroring=tta, device=torch.device("cpu"), allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(str(model), folds)
+    image = voxels[None].astype(np.float32)
+    labels: np.ndarray = predictor.predict_single_npy_array(image, {"spacing": list(SPACING)}, **more)
+    return labels
+
+
+def ours(weights: Path, voxels: np.ndarray, **options: Any) -> np.ndarray:
+    return Predictor(weights=weights, plan="dense", precision="f32", device="cpu", **options)(voxels, SPACING, "LPS")
+
+
+def same(mine: np.ndarray, other: np.ndarray) -> None:
+    """Random weights leave near-ties, which nnU-Net decides in float16: they count for much in small labels."""
+    found = agreement(mine, np.asarray(other, np.uint8))
+    large = [value for value in found.dice if (mine == value).sum() > mine.size / 100]
+    assert large and len(found.dice) >= 2, "something was found, so that there is something to compare"
+    assert found.voxels >= 0.9995 and all(found.dice[value] >= 0.995 for value in large), found
+
+
+@pytest.mark.parametrize(("fold", "folds"), [("0,2", (0, 2)), ("all", (0, 1, 2))])
+def test_folds_are_averaged(fold: str, folds: tuple[int, ...], blob: np.ndarray, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "m", folds="012")
+    export(model, tmp_path / "w" / "net", fold=fold)
+    expected = theirs(model, blob, folds)
+    same(ours(tmp_path / "w", blob), expected)
+    assert agreement(np.asarray(theirs(model, blob), np.uint8), np.asarray(expected, np.uint8)).voxels < 0.99
+
+
+def test_weights_too_large_for_one_file_lie_beside_the_graph(
+    blob: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = write_model(tmp_path / "m", folds="01")
+    export(model, tmp_path / "inside" / "net", fold="all")
+    monkeypatch.setattr(graph, "MOST_INSIDE", 1000)
+    export(model, tmp_path / "beside" / "net", fold="all")
+    assert (tmp_path / "beside" / "net" / "model.onnx").stat().st_size < 30_000
+    for engine in ("openvino", "onnxruntime", "torch"):
+        inside, beside = (ours(tmp_path / name, blob, engine=engine) for name in ("inside", "beside"))
+        assert np.array_equal(inside, beside)
+
+
+@pytest.mark.parametrize("architecture", ["PlainConvUNet", "ResidualEncoderUNet"])
+def test_batch_norms_that_only_the_trainer_knows_of(architecture: str, blob: np.ndarray, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "m", trainer="nnUNetTrainerBN", architecture=architecture)
+    export(model, tmp_path / "w" / "net")
+    assert read_card(tmp_path / "w" / "net").window_multiple == (2, 4, 4)  # folded into convolutions
+    same(ours(tmp_path / "w", blob), theirs(model, blob))
+    if architecture == "PlainConvUNet":
+        result_folder(tmp_path / "w" / "net", tmp_path / "back")
+        same(ours(tmp_path / "w", blob), theirs(tmp_path / "back", blob))
+    else:
+        with pytest.raises(WeightsError, match="into which a batch norm was folded"):
+            result_folder(tmp_path / "w" / "net", tmp_path / "back")
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (1,)])
+def test_mirroring(axes: tuple[int, ...], blob: np.ndarray, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "m", mirror_axes=axes, transpose=(1, 0, 2), seed=4)
+    export(model, tmp_path / "w" / "net")
+    blob = blob[:, 8:-8, 8:-8]
+    expected = theirs(model, blob, tta=True)
+    same(ours(tmp_path / "w", blob, tta=True), expected)
+    assert agreement(ours(tmp_path / "w", blob), np.asarray(expected, np.uint8)).voxels < 0.99
+
+
+def test_mirroring_that_no_axis_is_stored_for_is_refused(tmp_path: Path, blob: np.ndarray) -> None:
+    export(write_model(tmp_path / "m", mirror_axes=None, trainer="nnUNetTrainerNoMirroring"), tmp_path / "w" / "net")
+    with pytest.raises(WeightsError, match="--tta was asked for, but network net stores no axis"):
+        Predictor(weights=tmp_path / "w", tta=True)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "transpose", "spacing"),
+    [
+        ("PlainConvUNet", (0, 1, 2), (3.0, 3.0)),
+        ("PlainConvUNet", (2, 0, 1), (1.5, 2.5)),
+        ("ResidualEncoderUNet", (0, 1, 2), (2.5, 2.0)),
+    ],
+)
+def test_2d(architecture: str, transpose: Any, spacing: Any, blob: np.ndarray, tmp_path: Path) -> None:
+    model = write_model(
+        tmp_path / "m", architecture=architecture, transpose=transpose, spacing=spacing, mirror_axes=(0, 1)
+    )
+    export(model, tmp_path / "w" / "net")
+    card = read_card(tmp_path / "w" / "net")
+    assert card.spacing[0] is None and card.patch[0] == 1 and card.mirror_axes == (1, 2)
+    tta = architecture == "ResidualEncoderUNet"
+    expected = theirs(model, blob, tta=tta)
+    same(ours(tmp_path / "w", blob, tta=tta), expected)
+    result_folder(tmp_path / "w" / "net", tmp_path / "back")
+    again = theirs(tmp_path / "back", blob, tta=tta)
+    assert np.array_equal(again, expected)
+
+
+@pytest.mark.parametrize(
+    ("coarse", "fine", "transpose"),
+    [((6.0, 5.0, 5.0), (4.0, 3.0, 3.0), (0, 1, 2)), ((5.0, 4.0, 4.0), (6.0, 1.7, 1.9), (2, 1, 0))],
+)
+def test_a_cascade(coarse: Any, fine: Any, transpose: Any, blob: np.ndarray, tmp_path: Path) -> None:
+    blob = blob[:, 8:-8, 8:-8]
+    first = write_model(tmp_path / "first", name="3d_lowres", spacing=coarse, transpose=transpose, seed=4)
+    model = write_model(tmp_path / "m", spacing=fine, transpose=transpose, previous="3d_lowres", seed=2)
+    export(model, tmp_path / "w" / "net", previous=first, values={"organ_2": 9})
+    predictor = Predictor(weights=tmp_path / "w", plan="dense", precision="f32", device="cpu")
+    assert [card.name for card in predictor.cards] == ["net"]  # the earlier one is not run for its own labels
+    labels, record = predictor.segment(scan_of(blob, SPACING, "LPS", None))
+    assert list(record.windows) == ["net_3d_lowres", "net"]
+    assert digests(predictor.cards).keys() == {"net_3d_lowres", "net"}
+
+    pack(tmp_path / "w", tmp_path / "w.zip")
+    assert digests(Predictor(weights=tmp_path / "w.zip").cards) == digests(predictor.cards)
+
+    # Both get our earlier labels: a network of random weights makes much of the few voxels in which they differ.
+    before = ours(tmp_path / "w", blob, networks="net_3d_lowres").astype(np.int16)
+    before[before == 9] = 2
+    same(before, theirs(first, blob))
+    with_labels, without = (
+        np.asarray(theirs(model, blob, segmentation_previous_stage=given[None]))
+        for given in (before, np.zeros_like(before))
+    )
+    same(np.where(labels == 9, 2, labels), with_labels)
+    assert (with_labels != without).mean() > 0.01
+
+
+def test_a_cascade_without_its_earlier_stage_is_refused(tmp_path: Path) -> None:
+    plain, other = write_model(tmp_path / "plain"), write_model(tmp_path / "other", name="3d_lowres", labels=3)
+    model = write_model(tmp_path / "m", previous="3d_lowres")
+    for previous, cause in (
+        (None, "is the later stage of a cascade: give the folder of the earlier one, configuration 3d_lowres, with --"),
+        (plain, "plain has the configuration 'tiny', the cascade in .*m comes after '3d_lowres'"),
+        (other, "other has other labels than .*m"),
+    ):
+        with pytest.raises(WeightsError, match=cause):
+            export(model, tmp_path / "w" / "net", previous=previous)
+    with pytest.raises(WeightsError, match="is not a later stage of a cascade"):
+        export(plain, tmp_path / "w" / "net", previous=other)
+    assert not (tmp_path / "w").exists()
