@@ -158,6 +158,7 @@ class Card:
     decode            what logits mean, of DECODE: "argmax", one of all labels; "regions", later labels over earlier
     labels            one an output channel; with argmax the first is background
     way               the name of the way of windows that it was made for: "dense" unless it says otherwise
+    step              distance of windows as a share of the patch
     trained_on        a sentence for people: data, iterations, known weakness
     after             the network that has to run before, if its label map is an input
     digest            sha256 of card.json, which holds those of the model files
@@ -179,6 +180,7 @@ class Card:
     decode: str
     labels: tuple[Label, ...]
     way: str
+    step: float
     trained_on: str
     after: Earlier | None
     digest: str
@@ -286,6 +288,7 @@ def _card(folder: Path, fields: dict[str, Any], digest: str) -> Card:
             Label(int(label["value"]), str(label["name"]), bool(label.get("one_piece"))) for label in fields["labels"]
         ),
         way=_one_of(fields.get("way", DENSE.name), WAYS),
+        step=_share(fields.get("step", DENSE.step)),
         trained_on=str(fields["trained_on"]),
         after=_earlier(folder, fields["after"]) if fields.get("after") else None,
         digest=digest,
@@ -298,6 +301,12 @@ def _channel(fields: dict[str, Any]) -> Channel:
         return channel
     low, high = (float(bound) for bound in fields["clip"])
     return replace(channel, clip=(low, high), mean=float(fields["mean"]), std=float(fields["std"]))
+
+
+def _share(value: Any) -> float:
+    if not 0 < value <= 1:
+        raise ValueError(f"step {value!r} is not above 0 and at most 1")
+    return float(value)
 
 
 def _one_of(value: Any, known: Collection[T]) -> T:

@@ -59,7 +59,7 @@ def digests(cards: Sequence[Card]) -> dict[str, str]:
     return {card.name: card.digest for card in with_earlier(cards)}
 
 
-def way_of(cards: Sequence[Card], plan: str | None, step: float, tta: bool = False) -> Way:
+def way_of(cards: Sequence[Card], plan: str | None, step: float | None, tta: bool = False) -> Way:
     """The way of a run: as asked for by name, else the one that all networks were made for, else every window.
 
     Raises DeviceError where it looks for the body, which it knows in CT only, and a network takes another image, and
@@ -75,7 +75,8 @@ def way_of(cards: Sequence[Card], plan: str | None, step: float, tta: bool = Fal
                 f"plan {way.name} finds the body in CT, and the first channel of network {card.name} is "
                 f"{card.channels[0].name} without HU: plan {DENSE.name} takes it"
             )
-    return replace(way, step=step, tta=tta)
+    tuned = min(card.step for card in cards) if plan is None else way.step
+    return replace(way, step=step or tuned, tta=tta)
 
 
 def smaller_way(cards: Sequence[Card], way: Way) -> Way | None:

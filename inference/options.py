@@ -25,6 +25,7 @@ class Way:
     name          as --plan names it
     step          distance of windows, as a share of one; along z wide windows share planes as planes.wide_grid says
     in_body       labels stand in the body only, and windows where its muscle is
+    boxed         windows lie over the body's box as if that were the whole scan: fewer, but none where nnU-Net has it
     wide          a network that takes any window sees planes as wide as the part that is looked at
     middle_first  windows in the middle of the grid come first, and those around them only if they found something
     follow        a later network looks only around what earlier ones found
@@ -36,6 +37,7 @@ class Way:
     name: str
     step: float = 0.5
     in_body: bool = False
+    boxed: bool = False
     wide: bool = False
     middle_first: bool = False
     follow: bool = False
@@ -52,7 +54,8 @@ class Way:
 
 DENSE = Way("dense")  # every window, as nnU-Net
 ABDOMEN = Way("abdomen", in_body=True, wide=True, middle_first=True, follow=True, one_piece=True)
-WAYS = {way.name: way for way in (ABDOMEN, DENSE)}
+BODY = Way("body", in_body=True, boxed=True, wide=True)
+WAYS = {way.name: way for way in (ABDOMEN, BODY, DENSE)}
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ class Options:
     networks            names in rising priority; None: organ and tumor, those of them that are there, else all
     device              "cpu", "cuda" or "auto"; engine, precision: see docs/usage.md
     plan                the name of a Way; None: what the networks were made for
-    step                distance of the windows as a share of the patch, above 0 and at most 1
+    step                distance of the windows as a share of the patch, above 0 and at most 1; None: 0.5, or what the
+                        networks were tuned to if `plan` is None too
     tta                 logits are averaged over mirrored windows, as nnU-Net does unless it is told not to
     threads             processors to use; None: all that the process may
     accept_intensities  voxels that cannot be HU are a warning, not an error
@@ -77,7 +81,7 @@ class Options:
     engine: str = "auto"
     precision: str = "auto"
     plan: str | None = None
-    step: float = 0.5
+    step: float | None = None
     tta: bool = False
     threads: int | None = None
     accept_intensities: bool = False
@@ -90,7 +94,7 @@ class Options:
             _one_of("plan", self.plan, tuple(WAYS))
         _one_of("tta", self.tta, (False, True))
         _one_of("accept_intensities", self.accept_intensities, (False, True))
-        if not _number(self.step, Real) or not 0 < self.step <= 1:
+        if self.step is not None and (not _number(self.step, Real) or not 0 < self.step <= 1):
             raise ValueError(f"step {self.step!r} is not a number above 0 and at most 1")
         if self.threads is not None and not (_number(self.threads, Integral) and self.threads >= 1):
             raise ValueError(f"threads {self.threads!r} is not a whole number of at least 1")
@@ -99,7 +103,7 @@ class Options:
         for name, value in (
             ("weights", Path(self.weights).absolute()),
             ("networks", _names(self.networks)),
-            ("step", float(self.step)),
+            ("step", None if self.step is None else float(self.step)),
             ("threads", None if self.threads is None else int(self.threads)),
         ):
             object.__setattr__(self, name, value)

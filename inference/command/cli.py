@@ -68,8 +68,8 @@ def parse(arguments: Sequence[str | Path] | None = None) -> Request:
     add("outputs", metavar="OUTPUTS", type=_path, help="folder for the label maps X.nii.gz")
     add("--device", choices=DEVICES, default="auto", help="default: cuda if available")
     add("--engine", choices=("auto", *ENGINES), default="auto", help="what runs the networks")
-    add("--plan", choices=tuple(WAYS), help="windows: only where the abdomen is, or all (default: as the networks say)")
-    add("--step", type=_step, default=0.5, metavar="SHARE", help="distance of windows as a share of the patch (0.5)")
+    add("--plan", choices=tuple(WAYS), help="where windows lie (default: as the networks say)")
+    add("--step", type=_step, metavar="SHARE", help="distance of windows as a share of the patch (0.5, or as tuned)")
     add(
         "--tta",
         action="store_true",

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from ..boxes import Box, Shape, shape_of, whole
+from ..boxes import Box, Shape, grown, shape_of, whole
 from ..card import Card
 from ..options import Way
-from .patches import Codes, Patches
+from .patches import Boxed, Codes, Patches
 from .planes import Planes, wide_window
 
 
-def lay(shape: Shape, card: Card, way: Way, box: Box | None, middle_first: bool, codes: Codes) -> Patches | Planes:
+def lay(
+    shape: Shape, card: Card, way: Way, box: Box | None, middle_first: bool, codes: Codes
+) -> Patches | Boxed | Planes:
     """The windows of a network over a box of a volume of this shape; None: over all of it.
 
     middle_first, codes  as in Patches
     """
-    if not way.wide or card.window_multiple is None:
-        return Patches(shape, card.patch, way.step, box, middle_first, codes, ones=card.head is not None)
-    box = box or whole(shape)
-    window = wide_window(shape_of(box), card.window_multiple, card.patch[0], way.step, way.most_voxels)
-    return Planes.over(box, shape, window, way.step)
+    if way.wide and card.window_multiple:
+        box = box or whole(shape)
+        window = wide_window(shape_of(box), card.window_multiple, card.patch[0], way.step, way.most_voxels)
+        return Planes.over(box, shape, window, way.step)
+    ones = card.head is not None
+    if way.boxed and box:
+        box = grown(box, card.patch, shape)
+        return Boxed(box, Patches(shape_of(box), card.patch, way.step, None, middle_first, codes, ones))
+    return Patches(shape, card.patch, way.step, box, middle_first, codes, ones)

@@ -72,6 +72,24 @@ class Patches:
         yield whole(self.shape), slabs(volume, network, self.plan(), self.window, xp, inside, self.codes, self.ones)
 
 
+@dataclass(frozen=True)
+class Boxed:
+    """Patches over a box of a volume, laid as if that were the whole: fewer than of the volume's own meet it."""
+
+    box: Box
+    patches: Patches
+
+    @property
+    def window(self) -> Shape:
+        return self.patches.window
+
+    def parts(self, volume: Array, network: Network, inside: np.ndarray | None, xp: Any) -> Iterator[Part]:
+        """As of Patches, with nothing beyond the box."""
+        inside = None if inside is None else inside[self.box]
+        for _, found in self.patches.parts(volume[(slice(None), *self.box)], network, inside, xp):
+            yield self.box, found
+
+
 def gaussian(patch: Shape) -> np.ndarray:
     """Importance of each voxel of a window, float32: nnU-Net's compute_gaussian, its float16 rounding included."""
     weights = np.ones(patch)

@@ -40,6 +40,7 @@ def make_card(
         decode=decode,
         labels=labels,
         way="dense",
+        step=0.5,
         trained_on="",
         after=None,
         digest="",

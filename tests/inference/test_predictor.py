@@ -273,7 +273,7 @@ def test_where_voxels_lie_is_said_once(predictor: Predictor, blob: np.ndarray) -
 @pytest.mark.parametrize(
     ("argument", "value"),
     [("threads", value) for value in (0, -1, 1.5, 2.0, True, "2", [2], np.nan)]
-    + [("step", value) for value in (0, -0.5, 1.1, "0.5", None, True, np.nan, [0.5])]
+    + [("step", value) for value in (0, -0.5, 1.1, "0.5", True, np.nan, [0.5])]
     + [("networks", value) for value in ([], (), "", [""], [None], 3, b"organ", {"organ"}, [b"organ"])]
     + [("device", value) for value in ("gpu", None, 0, "CPU", ["cpu"])]
     + [("engine", value) for value in ("tensorflow", None, "", ["torch"])]

@@ -472,7 +472,7 @@ def test_a_key_that_is_missing_is_named(key: str, model: Path) -> None:
         ("one_piece", "organ_1", "one_piece is 'organ_1'"),
         ("orientation", "XYZ", "orientation 'XYZ'"),
         ("orientation", 5, "orientation is 5"),
-        ("way", "thorax", "way 'thorax' is not one of abdomen, dense"),
+        ("way", "thorax", "way 'thorax' is not one of abdomen, body, dense"),
         ("way", ["dense"], "way ['dense'] is not one of"),
     ],
 )

@@ -7,10 +7,10 @@ from itertools import product
 import numpy as np
 import pytest
 
-from inference.boxes import Box, Shape, whole
+from inference.boxes import Box, Shape, shape_of, whole
 from inference.windows import patches
 from inference.windows.layout import cut, grid, padding, starts
-from inference.windows.patches import Patches, Plan, dense_plan, gaussian, slabs
+from inference.windows.patches import Boxed, Patches, Plan, dense_plan, gaussian, slabs
 from inference.windows.planes import Planes
 
 PATCH = (6, 8, 10)
@@ -159,6 +159,19 @@ def test_columns_of_wide_windows_together_are_the_box(shape: Shape, box: Box | N
         inner = list(layout.box)
         inner[axis] = slice(layout.box[axis].start, layout.box[axis].stop - 1)
         assert (pairs[tuple(inner)] > 0).all()
+
+
+def test_over_a_box_windows_lie_as_if_that_were_all(volume: np.ndarray) -> None:
+    box = (slice(2, 11), slice(3, 19), slice(0, 14))
+    inside = np.random.default_rng(5).random(SHAPE) < 0.9
+    layout = Boxed(box, Patches(shape_of(box), PATCH, 0.5))
+    ((covers, found),) = layout.parts(volume[None], network, inside, np)
+    assert covers == box and layout.window == PATCH
+    ((_, expected),) = Patches(shape_of(box), PATCH, 0.5).parts(
+        volume[None][(slice(None), *box)], network, inside[box], np
+    )
+    for (start, slab), (own, other) in zip(found, expected, strict=True):
+        assert start == own and np.array_equal(slab, other)
 
 
 @pytest.mark.parametrize("shape", [(3, 30, 9), (17, 5, 26), (2, 3, 4)])

@@ -1,0 +1,128 @@
+"""The fastest way of windows that leaves a network its labels, found on a few scans: `%(prog)s weights/liver SCANS...`
+
+Every way segments every scan beside nnU-Net's own, all windows half a patch apart in float32. Of those whose labels
+keep a mean Dice of --least with that on each scan, the fastest is written on the card, and is what a run takes unless
+--plan or --step say otherwise. How far labels move depends on the network: one that is sure of itself hardly notices.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from ..card import FILE_NAME, Card, newest, read_card
+from ..cards import which_are_ct
+from ..errors import ScanError, WeightsError
+from ..formats.reading import read_scan
+from ..options import BODY, DENSE, Options, Way
+from ..predictor import Predictor
+from .checkpoint import read_json
+from .convert import or_exit
+from .write import move, save_json, workshop
+
+STEPS = (0.5, 0.6, 0.7, 0.8)
+LEAST = 0.98
+SEEN = 500  # voxels that a label must have for its Dice to count
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A way on all scans.
+
+    seconds  of all scans together, reading and writing left out
+    dice     the mean over labels with nnU-Net's own way, of the scan where it is lowest
+    """
+
+    way: Way
+    seconds: float
+    dice: float
+
+
+def ways(card: Card) -> Iterator[Way]:
+    """What is tried: the dense way first. The body is known in CT only."""
+    plans = (DENSE, BODY) if card.channels[0].is_ct else (DENSE,)
+    for way, step in product(plans, STEPS):
+        yield replace(way, step=step)
+
+
+def tune(folder: Path, scans: Sequence[Path], least: float = LEAST) -> list[Trial]:
+    """Try all ways, and enter the one to take in the card of a network. Returns the trials, that one first.
+
+    scans  such as the network is for
+    Raises WeightsError, and ScanError where nothing was found on a scan, so that it says nothing.
+    """
+    card = read_card(folder)
+    own = Options(weights=folder.parent, networks=(folder.name,), device="cpu")
+    exact, usual = Predictor(replace(own, precision="f32")), Predictor(own)
+    if len(card.channels) > 1:
+        raise WeightsError(f"{folder} takes {len(card.channels)} channels: networks of one are tuned")
+    trials = {way: Trial(way, 0.0, 1.0) for way in ways(card)}
+    for path in scans:
+        scan = read_scan((path,), own.accept_intensities, which_are_ct([card]))
+        expected, _ = exact.segment(scan, way=DENSE)
+        if not expected.any():
+            raise ScanError(f"{path}: nothing was found, so that ways cannot be compared on it")
+        usual.segment(scan, way=list(trials)[-1])  # else the first way would pay for what is compiled once
+        for way, trial in trials.items():
+            start = perf_counter()
+            labels, _ = usual.segment(scan, way=way)
+            seconds = perf_counter() - start
+            found = mean_dice(labels, expected)
+            print(f"{path.name}: {_called(way)}: {seconds:.1f} s, mean Dice {found:.4f}", flush=True)
+            trials[way] = Trial(way, trial.seconds + seconds, min(trial.dice, found))
+    good = [trial for trial in trials.values() if trial.dice >= least] or [trials[DENSE]]
+    chosen = min(good, key=lambda trial: trial.seconds)
+    _enter(folder, chosen, trials[DENSE], len(scans))
+    return [chosen, *(trial for trial in trials.values() if trial is not chosen)]
+
+
+def mean_dice(labels: np.ndarray, expected: np.ndarray) -> float:
+    """The mean over the labels that have SEEN voxels in `expected`, or over all if none has."""
+    sizes = np.bincount(expected.ravel(), minlength=256)
+    values = [value for value in np.flatnonzero(sizes) if value and sizes[value] >= SEEN]
+    values = values or [value for value in np.flatnonzero(sizes) if value]
+    found = np.bincount(labels.ravel(), minlength=256)
+    both = np.bincount(labels[labels == expected].ravel(), minlength=256)
+    return float(np.mean([2 * both[value] / (found[value] + sizes[value]) for value in values]))
+
+
+def _enter(folder: Path, chosen: Trial, dense: Trial, scans: int) -> None:
+    fields = newest(read_json(folder / FILE_NAME))
+    fields |= {"way": chosen.way.name, "step": chosen.way.step}
+    share = round(chosen.seconds / dense.seconds, 3)
+    tuned = {"scans": scans, "mean_dice": round(chosen.dice, 4), "share_of_time": share}
+    fields["source"] = fields.get("source", {}) | {"tuned": tuned}
+    with workshop(folder) as made:
+        save_json(fields, made / FILE_NAME)
+        move(made, folder)
+
+
+def _called(way: Way) -> str:
+    return f"--plan {way.name} --step {way.step:g}"
+
+
+def run(options: argparse.Namespace) -> None:
+    chosen, *rest = tune(options.folder, options.scans, options.least)
+    dense = next(trial for trial in (chosen, *rest) if trial.way == DENSE)
+    faster = dense.seconds / chosen.seconds
+    print(f"{options.folder}: {_called(chosen.way)} from now on, {faster:.1f} times as fast as all windows")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {__package__}.tune", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="an exported network")
+    parser.add_argument("scans", type=Path, nargs="+", metavar="SCAN")
+    parser.add_argument("--least", type=float, default=LEAST, help=f"mean Dice to keep ({LEAST})")
+    or_exit(run, parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Ways of windows tried on scans, and the one that is taken."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("dynamic_network_architectures")
+
+from inference.cards import read_cards, way_of
+from inference.errors import ScanError
+from inference.export.tune import STEPS, mean_dice, tune
+from inference.options import BODY, DENSE
+from inference.predictor import Predictor
+
+
+@pytest.fixture
+def organ(tiny_weights: Path, tmp_path: Path) -> Path:
+    """A copy of a network that may be changed."""
+    return shutil.copytree(tiny_weights / "organ", tmp_path / "weights" / "organ")
+
+
+@pytest.fixture
+def scan(blob: np.ndarray, save_scan: Callable[..., Path], tmp_path: Path) -> Path:
+    return save_scan(tmp_path / "x_0000.nii.gz", blob, (3.0, 2.0, 2.0))
+
+
+def test_mean_dice_by_hand() -> None:
+    expected = np.repeat(np.array([0, 1, 2], np.uint8), (1000, 600, 10))
+    labels = expected.copy()
+    labels[1000:1300] = 0
+    assert mean_dice(labels, expected) == pytest.approx(2 * 300 / 900)  # label 2 is too small to count
+    assert mean_dice(expected[-10:], expected[-10:]) == 1  # unless there is nothing else
+
+
+def test_the_fastest_way_that_keeps_the_labels_is_what_a_run_takes(organ: Path, scan: Path) -> None:
+    chosen, *rest = tune(organ, [scan], least=0.5)
+    trials = [chosen, *rest]
+    assert {(trial.way.name, trial.way.step) for trial in trials} == {
+        (plan, step) for plan in ("dense", "body") for step in STEPS
+    }
+    assert chosen.seconds == min(trial.seconds for trial in trials if trial.dice >= 0.5)
+    card = json.loads((organ / "card.json").read_text())
+    assert (card["way"], card["step"]) == (chosen.way.name, chosen.way.step)
+    assert card["source"]["tuned"]["scans"] == 1
+    cards = read_cards(organ.parent, None)
+    assert way_of(cards, None, None) == chosen.way
+    assert way_of(cards, "dense", None) == DENSE  # whoever asks for nnU-Net's windows gets its step as well
+    assert way_of(cards, None, 0.9).step == 0.9
+    assert Predictor(organ.parent, device="cpu").way == chosen.way
+
+
+def test_where_every_other_way_moves_labels_all_windows_stay(organ: Path, scan: Path) -> None:
+    chosen, *rest = tune(organ, [scan], least=1.0)
+    assert chosen.way == DENSE or chosen.dice == 1
+    assert {trial.way.name for trial in rest} == {DENSE.name, BODY.name}
+
+
+def test_a_scan_on_which_nothing_is_found_says_nothing(organ: Path, save_scan: Callable[..., Path]) -> None:
+    hu = np.random.default_rng(0).normal(40, 10, (20, 40, 40))
+    scan = save_scan(organ.parent / "x_0000.nii.gz", hu, (3.0, 2.0, 2.0))
+    before = (organ / "card.json").read_bytes()
+    card = json.loads(before)
+    for label in card["labels"]:
+        label["value"] = 0
+    (organ / "card.json").write_text(json.dumps(card))
+    with pytest.raises(ScanError, match="nothing was found"):
+        tune(organ, [scan])
