@@ -73,13 +73,13 @@ def _fetch_one(asked: Entry, part: Part, folder: Path, values: Mapping[str, int]
                 download(remote, file, print)
             try:
                 check(remote, file, print)
+                if remote.place is None:
+                    unpack(file, made)
             except WeightsError:
                 if given is None:
                     file.unlink()  # or a second call would find it again
                 raise
-            if remote.place is None:
-                unpack(file, made)
-            else:
+            if remote.place is not None:
                 (made / remote.place).parent.mkdir(exist_ok=True)
                 shutil.copyfile(file, made / remote.place)
         try:
