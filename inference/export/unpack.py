@@ -54,7 +54,7 @@ def _checked(members: list[zipfile.ZipInfo]) -> dict[PurePosixPath, zipfile.ZipI
         kind = stat.S_IFMT(member.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise ValueError(f"{shown(name)} is a link or a special file")
-        if member.is_dir() or path.name.startswith("._") or "__MACOSX" in path.parts:
+        if member.is_dir() or "__MACOSX" in path.parts:
             continue
         if path in found:
             raise ValueError(f"{shown(name)} is in it twice")

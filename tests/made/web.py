@@ -22,6 +22,7 @@ class Web:
     statuses    of each answer in turn, instead of a file; none left: the file
     etag        version of every file, None: the server names none
     ranges      whether parts are given
+    shift       by how many bytes a part begins later than it was asked for
     moved       path -> address that it sends to
     lengthless  whether the size is left unsaid
     asked       (path, Range) of every request
@@ -33,6 +34,7 @@ class Web:
     statuses: list[int] = field(default_factory=list)
     etag: str | None = '"1"'
     ranges: bool = True
+    shift: int = 0
     moved: dict[str, str] = field(default_factory=dict)
     lengthless: bool = False
     asked: list[tuple[str, str | None]] = field(default_factory=list)
@@ -62,7 +64,7 @@ def served() -> Iterator[Web]:
             if wanted and web.ranges and self.headers.get("If-Range") == web.etag:
                 found = re.fullmatch(r"bytes=(\d+)-", wanted)
                 assert found
-                start = int(found[1])
+                start = int(found[1]) + web.shift
             if start and start >= size:
                 self.send_response(416)
                 self.send_header("Content-Range", f"bytes */{size}")

@@ -57,6 +57,18 @@ def test_a_cut_connection_is_resumed_where_it_ended(web: Web, tmp_path: Path) ->
     assert [wanted for _, wanted in web.asked] == [None, "bytes=3000-", "bytes=5000-"]
 
 
+def test_a_connection_may_be_cut_often_while_it_brings_something(web: Web, tmp_path: Path) -> None:
+    web.cuts = [1000] * (TRIES + 2)
+    fetched(web, tmp_path / "a.zip")
+    assert (tmp_path / "a.zip").read_bytes() == CONTENT
+
+
+def test_a_server_that_sends_another_part_is_not_believed(web: Web, tmp_path: Path) -> None:
+    web.cuts, web.shift = [3000], 1
+    with pytest.raises(WeightsError, match="the server sent another part than it was asked for"):
+        fetched(web, tmp_path / "a.zip")
+
+
 def test_a_later_call_goes_on(web: Web, tmp_path: Path) -> None:
     web.cuts = [3000] + [0] * TRIES
     with pytest.raises(WeightsError, match="cut off after 3,000 of 10,240 bytes; what has come is kept"):

@@ -86,6 +86,13 @@ def test_archives_that_hold_no_network_or_several(tmp_path: Path) -> None:
         refused(archive(tmp_path / f"{index}.zip", members), tmp_path / str(index), message)
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_member_that_is_there_twice(tmp_path: Path) -> None:
+    with zipfile.ZipFile(archive(tmp_path / "a.zip", USUAL), "a") as opened:
+        opened.writestr(f"{FOLDER}/plans.json", b"another plan")
+    refused(tmp_path / "a.zip", tmp_path, "is in it twice")
+
+
 def declared(file: Path, size: int) -> Path:
     """The archive whose directory says that its checkpoint, the last member, has so many bytes."""
     content = bytearray(file.read_bytes())
