@@ -26,7 +26,7 @@ from inference.export.registry import FLARE, Entry, Part, Remote, entries, entry
 from inference.given import scan_of
 from inference.predictor import Predictor
 from tests.conftest import ROOT
-from tests.made.networks import write_model
+from tests.made.networks import old_plans, write_model
 from tests.made.web import Web, served
 
 # As if the whole had two parts. With FLARE's values labels are in another order, and the lobe is background.
@@ -53,6 +53,8 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     made = {}
     for seed, (name, labels) in enumerate(PARTS.items()):
         model = write_model(folder / name, labels=len(labels) + 1, seed=seed, orientation=None)
+        reader = {"image_reader_writer": "NibabelIOWithReorient"}
+        (model / "plans.json").write_text(json.dumps(old_plans(model) | reader))
         made[name] = zipped(model, f"Dataset29{seed}_{name}/nnUNetTrainerNoMirroring__nnUNetPlans__3d_fullres")
     return made
 
