@@ -84,7 +84,7 @@ def _fetch_one(asked: Entry, part: Part, folder: Path, values: Mapping[str, int]
                 shutil.copyfile(file, made / remote.place)
         try:
             _name_labels(made / DATASET, part)
-            export(made, folder, fold="0", orientation=asked.orientation, values=values, trained_on=_origin(asked))
+            export(made, folder, fold="all", orientation=asked.orientation, values=values, trained_on=_origin(asked))
         except WeightsError as error:  # names a folder that is gone by now
             origin = file if remote.place is None else given or downloads
             raise WeightsError(str(error).replace(str(made), str(origin))) from error

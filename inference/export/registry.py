@@ -46,7 +46,7 @@ class Part:
     """One network of an entry.
 
     first   value of its first label in a label map; the others follow
-    files   one archive, or plans.json, dataset.json and fold_0/checkpoint_final.pth
+    files   one archive, or plans.json, dataset.json and fold_X/checkpoint_final.pth of one fold or more
     labels  names, in the order of the channels after the background
     """
 

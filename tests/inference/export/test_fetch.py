@@ -182,13 +182,15 @@ def test_files_that_somebody_else_brought(archives: dict[str, bytes], tmp_path: 
 @pytest.mark.slow
 def test_a_network_of_single_files(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model", labels=2)
-    places = ("plans.json", "dataset.json", "fold_0/checkpoint_final.pth")
+    shutil.copytree(model / "fold_0", model / "fold_1")
+    places = ("plans.json", "dataset.json", "fold_0/checkpoint_final.pth", "fold_1/checkpoint_final.pth")
     with served() as web:
         web.files |= {f"/main/{place}": (model / place).read_bytes() for place in places}
         files = tuple(Remote(f"{web.address}/main/{place}", place) for place in places)
         one = Entry("", "", "", "", "", "", None, {"lesions": Part(1, files, ("tumor",))})
         fetch(one, tmp_path / "out", labels=FLARE)
     card = read_card(tmp_path / "out" / "lesions")
+    assert json.loads((card.folder / "card.json").read_text())["source"]["fold"] == "fold_0,fold_1"
     assert card.names == {14: "tumor"} and card.orientation == "LPS"  # as its dataset.json says
     (model / "plans.json").write_text("{")
     with pytest.raises(WeightsError, match=rf"{model}/plans.json cannot be read"):
