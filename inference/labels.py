@@ -87,10 +87,14 @@ def structures(names: Mapping[int, str]) -> tuple[Structure, ...]:
     return tuple(_named(value, names[value]) for value in sorted(names))
 
 
+def known(name: str) -> Structure | None:
+    """The label of the table that a name stands for, in the table's words or TotalSegmentator's, however written."""
+    return _BY_NAME.get("_".join(name.lower().replace("_", " ").replace("-", " ").split()))
+
+
 def _named(value: int, name: str) -> Structure:
-    known = _BY_NAME.get("_".join(name.lower().replace("_", " ").replace("-", " ").split()))
-    if known:
-        return replace(known, value=value, key=name)
+    if one := known(name):
+        return replace(one, value=value, key=name)
     return Structure(value, name, name.replace("_", " "), distinct_colour(value))
 
 

@@ -137,6 +137,29 @@ def tiny_plan(
     return plans, described | dict(dataset or {})
 
 
+OLD = {  # what nnU-Net 2.0 to 2.2 said of the tiny network
+    "UNet_class_name": "PlainConvUNet",
+    "UNet_base_num_features": 4,
+    "unet_max_num_features": 12,
+    "n_conv_per_stage_encoder": [2, 2, 2],
+    "n_conv_per_stage_decoder": [1, 1],
+    "num_pool_per_axis": [1, 2, 2],
+    "pool_op_kernel_sizes": [[1, 1, 1], [1, 2, 2], [2, 2, 2]],
+    "conv_kernel_sizes": [[1, 3, 3], [3, 3, 3], [3, 3, 3]],
+}
+
+
+def old_plans(model: Path) -> dict[str, Any]:
+    """The plans.json of a tiny model as nnU-Net 2.0 to 2.2 wrote it, TotalSegmentator's among others."""
+    plans: dict[str, Any] = json.loads((model / "plans.json").read_text())
+    tiny = plans["configurations"].pop("tiny")
+    del tiny["architecture"]
+    plans["configurations"]["base"] = tiny | {"spacing": [9.0, 9.0, 9.0]}
+    plans["configurations"]["tiny"] = {"inherits_from": "base", "spacing": tiny["spacing"], **OLD}
+    properties = plans.pop("foreground_intensity_properties_per_channel")
+    return plans | {"foreground_intensity_properties_by_modality": properties}
+
+
 def export_pair(weights: Path) -> None:
     """Make `weights` a weights folder of two exported networks: organ (values 1..4) and tumor (14)."""
     from inference.export.convert import export

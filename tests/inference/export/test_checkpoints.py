@@ -28,6 +28,7 @@ from inference.export import architecture, plan  # noqa: E402
 from inference.export.checkpoint import USUAL, read_result_folder, read_torch  # noqa: E402
 from inference.export.convert import export, main, planned  # noqa: E402
 from inference.export.generic_unet import GenericUNet  # noqa: E402
+from tests.made.networks import old_plans  # noqa: E402
 
 CHECKPOINT = "fold_0/checkpoint_final.pth"
 TINY = ("configurations", "tiny")
@@ -306,28 +307,6 @@ def test_numbers_of_numpy_are_plain_values_under_both_its_names(model: Path) -> 
         rename(model / CHECKPOINT)
         state = read_torch(model / CHECKPOINT)["network_weights"]
         assert all(torch.equal(state[name], tensor) for name, tensor in stored["network_weights"].items())
-
-
-OLD = {  # what nnU-Net 2.0 to 2.2 said of the tiny network
-    "UNet_class_name": "PlainConvUNet",
-    "UNet_base_num_features": 4,
-    "unet_max_num_features": 12,
-    "n_conv_per_stage_encoder": [2, 2, 2],
-    "n_conv_per_stage_decoder": [1, 1],
-    "num_pool_per_axis": [1, 2, 2],
-    "pool_op_kernel_sizes": [[1, 1, 1], [1, 2, 2], [2, 2, 2]],
-    "conv_kernel_sizes": [[1, 3, 3], [3, 3, 3], [3, 3, 3]],
-}
-
-
-def old_plans(model: Path) -> dict[str, Any]:
-    plans: dict[str, Any] = json.loads((model / "plans.json").read_text())
-    tiny = plans["configurations"].pop("tiny")
-    del tiny["architecture"]
-    plans["configurations"]["base"] = tiny | {"spacing": [9.0, 9.0, 9.0]}
-    plans["configurations"]["tiny"] = {"inherits_from": "base", "spacing": tiny["spacing"], **OLD}
-    properties = plans.pop("foreground_intensity_properties_per_channel")
-    return plans | {"foreground_intensity_properties_by_modality": properties}
 
 
 @pytest.mark.filterwarnings("ignore:Detected old nnU-Net plans")

@@ -1,0 +1,155 @@
+"""Open checkpoints by name: `%(prog)s` lists them, `%(prog)s NAME OUT` fetches one and exports it for `--weights OUT`.
+
+This is the only program here that opens a network connection, and it opens one to the addresses listed alone. Nothing
+in what it fetches is run. What has come is kept if the connection ends: call again to go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..card import FILE_NAME
+from ..errors import VisceraError, WeightsError
+from .download import check, download
+from .registry import FLARE, OWN, Entry, Part, entries, entry
+from .write import DATASET, workshop
+
+DOWNLOADS = ".downloads"  # in OUT, gone when a network is exported
+
+
+def fetch(asked: Entry, out: Path, *, labels: str = OWN, given: Path | None = None) -> list[Path]:
+    """Fetch the networks of an entry and export them to folders in `out`. Returns these.
+
+    labels  OWN: values as its authors have them; FLARE: those of FLARE, and background where it has none. Networks
+            without any label then are left out
+    given   a folder that has the files already; nothing is fetched then
+    Networks that were exported before are kept. Raises WeightsError where a file cannot be had, is another than the one
+    known or is not a network that inference can run, OutputError where something cannot be written.
+    """
+    wanted = asked.wanted(labels)
+    if not wanted:
+        raise WeightsError(f"no label of {', '.join(asked.networks)} is one of FLARE's")
+    for name, part in wanted.items():
+        folder = out / name
+        values = part.values(labels)
+        if _is_there(folder, asked, values):
+            print(f"{folder}: is there already")
+        else:
+            _fetch_one(asked, part, folder, values, given)
+    return [out / name for name in wanted]
+
+
+def _is_there(folder: Path, asked: Entry, values: Mapping[str, int]) -> bool:
+    """Whether a folder holds this network, exported with these values."""
+    try:
+        card = json.loads((folder / FILE_NAME).read_bytes())
+        found = {label["name"]: label["value"] for label in card["labels"][1:]}
+        return found == values and card["trained_on"] == _origin(asked)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _origin(asked: Entry) -> str:
+    return f"{asked.trained_on}. {asked.licence}, {asked.page}"
+
+
+def _fetch_one(asked: Entry, part: Part, folder: Path, values: Mapping[str, int], given: Path | None) -> None:
+    try:
+        from .convert import export, print_card  # PyTorch: a list needs none
+        from .unpack import unpack
+    except ModuleNotFoundError as error:
+        raise VisceraError(f"{error.name} is missing, and exporting needs it: install the extra export") from error
+    downloads = folder.parent / DOWNLOADS / folder.name
+    with workshop(folder) as made:
+        for remote in part.files:
+            file = downloads / remote.name if given is None else _given(given, remote.name)
+            if given is None:
+                print(f"{remote.url} -> {file}")
+                download(remote, file, print)
+            try:
+                check(remote, file, print)
+                if remote.place is None:
+                    unpack(file, made)
+            except WeightsError:
+                if given is None:
+                    file.unlink()  # or a second call would find it again
+                raise
+            if remote.place is not None:
+                (made / remote.place).parent.mkdir(exist_ok=True)
+                shutil.copyfile(file, made / remote.place)
+        try:
+            _name_labels(made / DATASET, part)
+            export(made, folder, fold="all", orientation=asked.orientation, values=values, trained_on=_origin(asked))
+        except WeightsError as error:  # names a folder that is gone by now
+            origin = file if remote.place is None else given or downloads
+            raise WeightsError(str(error).replace(str(made), str(origin))) from error
+    print_card(folder)
+    shutil.rmtree(downloads, ignore_errors=True)
+    if given is None and not any(downloads.parent.iterdir()):
+        downloads.parent.rmdir()
+
+
+def _given(folder: Path, name: str) -> Path:
+    if not (folder / name).is_file():
+        raise WeightsError(f"{folder / name} is missing")
+    return folder / name
+
+
+def _name_labels(dataset: Path, part: Part) -> None:
+    """Give the channels the names that the registry has. Raises WeightsError where there are more or fewer of them."""
+    from .checkpoint import read_json
+
+    fields = read_json(dataset)
+    found = fields.get("labels")
+    if not isinstance(found, dict) or sorted(map(str, found.values())) != sorted(map(str, range(len(part.labels) + 1))):
+        raise WeightsError(f"{dataset} has other labels than the {len(part.labels)} known here: it is another network")
+    named = {name: index for index, name in enumerate(("background", *part.labels))}
+    dataset.write_text(json.dumps(fields | {"labels": named}))
+
+
+def _list() -> None:
+    for name, one in entries().items():
+        print(f"{name}\n    {one.segments}\n    {one.size}, {one.licence}, {one.page}\n    cite: {one.cite}")
+        for network, part in one.networks.items():
+            labels = "1 label" if len(part.labels) == 1 else f"{len(part.labels)} labels"
+            print(f"    network {network}, {labels}:")
+            for remote in part.files:
+                print(f"        {remote.url}")
+
+
+def main() -> None:
+    package = (__package__ or "").partition(".")[0]
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {package}.export.fetch",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME", help="of the list")
+    parser.add_argument("out", nargs="?", type=Path, metavar="OUT", help="folder of networks, made if need be")
+    parser.add_argument("--list", action="store_true", help="list what there is, which is done without NAME as well")
+    parser.add_argument(
+        "--labels", choices=(OWN, FLARE), default=OWN, help="whose values: its own (default) or FLARE's"
+    )
+    parser.add_argument("--from", dest="given", type=Path, metavar="FOLDER", help="take the files from here")
+    options = parser.parse_args()
+    if options.list or options.name is None:
+        _list()
+        return
+    if options.out is None:
+        parser.error("give the folder OUT as well")
+    try:
+        asked = entry(options.name)
+        fetch(asked, options.out, labels=options.labels, given=options.given)
+    except VisceraError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    print(f"Licence {asked.licence}; please cite {asked.cite}")
+
+
+if __name__ == "__main__":
+    main()
