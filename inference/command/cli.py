@@ -19,6 +19,7 @@ from ..options import DEVICES, ENGINES, PRECISIONS, WAYS, WEIGHTS, Options
 from ..pack import unpacked
 from ..version import __version__
 from .console import forgiving_streams, say_error
+from .part import Part, read_part
 from .request import Request
 from .run import Run
 from .stopping import Stopped, Stopping
@@ -90,6 +91,7 @@ def parse(arguments: Sequence[str | Path] | None = None) -> Request:
     )
     add("--networks", type=_names, metavar="NAMES", help="in increasing priority (default: organ,tumor, else all)")
     add("--case", type=_name, action="append", default=[], metavar="NAME", help="only this case; may be repeated")
+    add("--part", type=_part, metavar="I/N", help="the I-th of N parts of the cases; auto: as the job array says")
     add("--format", type=_formats, default=FORMATS[:1], metavar="NAMES", help="nii.gz (default), seg.nrrd or both")
     add("--resume", action="store_true", help="skip cases whose label map was made from the same scan in the same way")
     add("--accept-intensities", action="store_true", help="segment even what cannot be CT in HU, with a warning")
@@ -112,6 +114,7 @@ def parse(arguments: Sequence[str | Path] | None = None) -> Request:
         outputs=given.outputs,
         options=Options(**{one.name: getattr(given, one.name) for one in fields(Options)}),
         names=tuple(given.case),
+        part=given.part,
         formats=given.format,
         resume=given.resume,
         empty=given.on_error == "empty",
@@ -137,6 +140,13 @@ def _name(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError("the name is empty: a variable that is not set, in a script?")
     return text
+
+
+def _part(text: str) -> Part:
+    try:
+        return read_part(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _step(text: str) -> float:

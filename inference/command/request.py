@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..names import FORMATS
 from ..options import Options
+from .part import Part
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,7 @@ class Request:
     """One call of the command.
 
     names       of cases: only these
+    part        of those, the cases of this part; None: all
     formats     of the label maps, of names.FORMATS
     resume      keep labels that fit
     empty       a failed case gets an empty label map
@@ -27,6 +29,7 @@ class Request:
     outputs: Path
     options: Options
     names: tuple[str, ...] = ()
+    part: Part | None = None
     formats: tuple[str, ...] = FORMATS[:1]
     resume: bool = False
     empty: bool = False

@@ -87,6 +87,10 @@ class Run:
         self.cards = read_cards(request.options.weights, request.options.networks)
         channels = [channel.name for channel in self.cards[0].channels]
         self.found = find_cases(request.inputs, request.outputs, request.names, request.formats, channels)
+        if part := request.part:
+            # What is left out is one part's to tell, or each would fail for it.
+            rest = (self.found.left_out, self.found.warnings) if part.index == 1 else ([], [])
+            self.found = Found(part.of(self.found.cases), *rest)
         for warning in self.found.warnings:
             say_warning(warning)
         inputs = input_files(request.inputs, request.options.weights)
@@ -95,7 +99,7 @@ class Run:
                 check_labels(path, inputs)
         self._make_writable(request.outputs)
         own = [path for case in self.found.cases for path in (*case.outputs, record_file(case.labels))]
-        own.append(request.outputs / "summary.json")
+        own.append(self._summary_file())
         remove_parts(own)
         if request.json:
             self._make_writable(request.json.parent)
@@ -119,7 +123,7 @@ class Run:
         failed, cases = self.summary.counts["failed"], self.summary.cases
         if failed:
             say_error(f"{failed} of {cases} cases failed")
-        if failed == cases:
+        if failed and failed == cases:
             return OutputError.exit_code if self.summary.unwritten else ALL_FAILED
         return SOME_FAILED if failed or any(one.is_scan for one in self.found.left_out) else 0
 
@@ -138,8 +142,12 @@ class Run:
         return code
 
     def _summarise(self, code: int, taken: Message) -> None:
-        """Write OUTPUTS/summary.json, unless a case of that name has its record there. Raises OutputError."""
-        path, cases = self.request.outputs / "summary.json", self.found.cases
+        """Write the summary, unless a case of that name has its record there. Raises OutputError."""
+        path, cases = self._summary_file(), self.found.cases
         if self.request.sidecar and not any(record_file(case.labels) == path for case in cases):
             more: dict[str, Any] = {"weights": digests(self.cards), **taken}
             self.summary.write(path, code, len(cases), self.found.left_out, more)
+
+    def _summary_file(self) -> Path:
+        part = self.request.part
+        return self.request.outputs / (part.summary if part else "summary.json")

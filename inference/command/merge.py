@@ -1,0 +1,111 @@
+"""The summaries of the parts of a run as one: `%(prog)s OUTPUTS`
+
+Writes OUTPUTS/summary.json from the files summary.I-of-N.json that `--part I/N` left there, says which parts are
+missing, and ends with the exit code that one run over all cases would have had.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputFolderError, NoInputError, OutputError, VisceraError, shown
+from ..formats.outputs import in_the_way, is_summary
+from ..version import __version__
+from .part import Part, part_of_summary
+from .run import ALL_FAILED, SOME_FAILED
+from .summary import save
+
+LISTED = 20  # missing parts that are named
+
+
+def merge(outputs: Path) -> dict[str, Any]:
+    """Write OUTPUTS/summary.json, and return it. `parts` says how many there are, and which are missing.
+
+    Raises InputFolderError, NoInputError if no part left a summary, OutputError, and VisceraError if parts are of runs
+    that were split differently or a summary is damaged.
+    """
+    parts = _parts(outputs)
+    if not parts:
+        raise NoInputError(f"{shown(outputs)} holds no summary of a part: summary.1-of-N.json was looked for")
+    counts = {part.count for part in parts}
+    if len(counts) > 1:
+        raise VisceraError(f"{shown(outputs)} holds parts of runs in {' and in '.join(map(str, sorted(counts)))} parts")
+    (count,) = counts
+    missing = sorted(set(range(1, count + 1)) - {part.index for part in parts})
+    summaries = list(parts.values())
+    first = summaries[0]
+    if any(one.get("weights") != first.get("weights") for one in summaries):
+        raise VisceraError(f"{shown(outputs)} holds parts that were made with different networks")
+    document: dict[str, Any] = {
+        "program": __version__,
+        "started": min(one["started"] for one in summaries),
+        "ended": max(one["ended"] for one in summaries),
+        "exit_code": 0,
+        "cases": {name: sum(one["cases"][name] for one in summaries) for name in first["cases"]},
+        **{name: [item for one in summaries for item in one[name]] for name in ("failed", "left_out", "warnings")},
+        "weights": first.get("weights"),
+        "parts": {"count": count, "missing": missing},
+    }
+    document["exit_code"] = _exit_code(document)
+    path = outputs / "summary.json"
+    if why := in_the_way(path, is_summary):
+        raise OutputError(f"{shown(path)} {why}")
+    save(path, document)
+    return document
+
+
+def _parts(outputs: Path) -> dict[Part, dict[str, Any]]:
+    """The summaries of parts, in the order of these."""
+    try:
+        files = {part: path for path in outputs.iterdir() if (part := part_of_summary(path.name))}
+    except OSError as error:
+        raise InputFolderError(f"{shown(outputs)} cannot be opened: {error.strerror}") from error
+    found = {}
+    for part in sorted(files, key=lambda one: one.index):
+        try:
+            document = json.loads(files[part].read_bytes())
+        except (OSError, ValueError, RecursionError):
+            document = None
+        if not is_summary(document):
+            raise VisceraError(f"{shown(files[part])} cannot be read as the summary of a part")
+        found[part] = document
+    return found
+
+
+def _exit_code(document: dict[str, Any]) -> int:
+    cases = document["cases"]
+    rest = cases["done"] + cases["kept"]
+    if cases["failed"] and not rest and not cases["not_begun"] and not document["parts"]["missing"]:
+        return ALL_FAILED
+    incomplete = cases["failed"] or cases["not_begun"] or document["left_out"] or document["parts"]["missing"]
+    return SOME_FAILED if incomplete else 0
+
+
+def main() -> None:
+    package = __name__.partition(".")[0]
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {package}.command.merge",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("outputs", type=Path, metavar="OUTPUTS", help="the folder that all parts wrote to")
+    arguments = parser.parse_args()
+    try:
+        document = merge(arguments.outputs)
+    except VisceraError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    parts, cases = document["parts"], document["cases"]
+    print(", ".join(f"{number} {name.replace('_', ' ')}" for name, number in cases.items()))
+    if missing := parts["missing"]:
+        named = ", ".join(map(str, missing[:LISTED])) + (", ..." if len(missing) > LISTED else "")
+        print(f"{len(missing)} of {parts['count']} parts are missing: {named}")
+    sys.exit(document["exit_code"])
+
+
+if __name__ == "__main__":
+    main()
