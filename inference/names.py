@@ -9,6 +9,7 @@ METAIMAGE = (".mha", ".mhd")
 NRRD = (".nrrd", ".nhdr")
 SEGMENTATION = ".seg.nrrd"  # 3D Slicer's: never a scan
 FORMATS = ("nii.gz", "seg.nrrd")  # that label maps are written in, the usual one first; files end in a dot and these
+PROBABILITIES = "probabilities"  # ending of the folder that holds those of a case, one file a label
 CHANNEL = "_0000"  # nnU-Net's and FLARE's suffix of the first, here the only, image channel
 
 
@@ -27,18 +28,19 @@ def case_of(name: str) -> str:
 
 
 def labels_file(outputs: Path, case: str, kind: str = FORMATS[0]) -> Path:
-    """OUTPUTS/X.nii.gz, or with the ending of another of FORMATS."""
+    """OUTPUTS/X.nii.gz, or with the ending of another of FORMATS or of PROBABILITIES."""
     return outputs / f"{case}.{kind}"
 
 
 def format_of(labels: Path) -> str | None:
-    """Which of FORMATS a file is in by its name, if in any."""
-    return next((kind for kind in FORMATS if labels.name.endswith(f".{kind}")), None)
+    """Which of FORMATS a file is in by its name, or PROBABILITIES, if any."""
+    return next((kind for kind in (*FORMATS, PROBABILITIES) if labels.name.endswith(f".{kind}")), None)
 
 
 def siblings(labels: Path) -> list[Path]:
-    """The names of a label map in each of FORMATS."""
-    return [labels_file(labels.parent, labels.name.removesuffix(f".{format_of(labels)}"), kind) for kind in FORMATS]
+    """The names of a label map in each of FORMATS, and of its probabilities."""
+    case = labels.name.removesuffix(f".{format_of(labels)}")
+    return [labels_file(labels.parent, case, kind) for kind in (*FORMATS, PROBABILITIES)]
 
 
 def record_file(labels: Path) -> Path:

@@ -18,6 +18,7 @@ from .card import Card
 from .cards import read_cards, smaller_way, way_of, which_are_ct, with_earlier
 from .engines.choose import Choice, choose, load
 from .errors import ScanWarning, WeightsError
+from .formats.probabilities import Probabilities
 from .given import checked_scan, scan_of
 from .machine import usable_cpus
 from .options import WEIGHTS, Options, Way
@@ -103,11 +104,16 @@ class Predictor:
         return labels
 
     def segment(
-        self, scan: Scan, progress: Progress | None = None, way: Way | None = None
+        self,
+        scan: Scan,
+        progress: Progress | None = None,
+        way: Way | None = None,
+        probabilities: Probabilities | None = None,
     ) -> tuple[np.ndarray, Record]:
         """Labels, and a record of what happened on the way.
 
-        way  how windows are laid; default: the predictor's own
+        way            how windows are laid; default: the predictor's own
+        probabilities  gets those of the labels
 
         A scan that no reader has checked is checked as by `__call__`, with the same errors, and the record has what is
         odd about it. Raises MemoryError where memory, the machine's or the GPU's, is too small.
@@ -120,7 +126,8 @@ class Predictor:
             record.warnings += scan.warnings
         with self._turn:
             try:
-                labels = segment(scan, self._models, way or self.way, self._xp, record, progress or Quiet())
+                way, progress = way or self.way, progress or Quiet()
+                labels = segment(scan, self._models, way, self._xp, record, progress, probabilities)
             except MemoryError:
                 free_blocks(self._xp)
                 raise

@@ -29,7 +29,8 @@ class Record:
     dropped    name of a label -> voxels that lay far from the rest of their organ and were taken out
     windows    network -> windows run, windows of the dense plan that were not, and voxels (z, y, x) of one
     labels     value in the label map -> name, voxels, ml
-    outputs    format -> sha256 of each file that holds the labels
+    outputs    format -> sha256 of each file that holds the labels, and of the folder of probabilities
+    probabilities   file in that folder -> network, value and name of the label
     unwritten  the labels could not be written
     """
 
@@ -57,6 +58,7 @@ class Record:
     windows: dict[str, dict[str, Any]] = field(default_factory=dict)
     labels: dict[str, dict[str, Any]] | None = None
     outputs: dict[str, str] = field(default_factory=dict)
+    probabilities: dict[str, dict[str, Any]] | None = None
     peak_memory_mb: float | None = None
     unwritten: bool = False
     _inner: float = field(default=0.0, repr=False, compare=False)  # s of stages that ended inside the one that runs

@@ -14,6 +14,7 @@ from .anatomy.pieces import drop_far_pieces
 from .arrays import Array, Network
 from .boxes import Box, bounding
 from .card import Card
+from .formats.probabilities import Probabilities
 from .grids.decode import Decode
 from .grids.earlier import one_hot
 from .grids.prepare import prepare
@@ -68,11 +69,13 @@ def segment(
     xp: Any,
     record: Record,
     progress: Progress,
+    probabilities: Probabilities | None = None,
 ) -> np.ndarray:
     """Labels of a scan, (z, y, x) uint8 on its own grid.
 
-    models  in rising priority: a later network's label wins where it is not 0
-    record  gets seconds, windows, dropped and warnings
+    models         in rising priority: a later network's label wins where it is not 0
+    record         gets seconds, windows, dropped and warnings
+    probabilities  gets those of each network's labels
     """
     labels: np.ndarray | None = None
     for model in models:
@@ -84,7 +87,7 @@ def segment(
                 record.windows[model.card.name] = {"run": 0, "skipped": 0}
                 record.warnings.append(f"no organ was found, so the network {model.card.name} was not run")
                 continue
-        above = one(scan, model, way, found, xp, record, progress)
+        above = one(scan, model, way, found, xp, record, progress, probabilities)
         labels = above if labels is None else overlay(labels, above)
     if labels is None:
         raise ValueError("no network was given")
@@ -121,6 +124,7 @@ def one(
     xp: Any,
     record: Record,
     progress: Progress,
+    probabilities: Probabilities | None = None,
 ) -> np.ndarray:
     """Labels of one network on the scan's grid; `found` by earlier networks: where it has to look."""
     card = model.card
@@ -148,7 +152,8 @@ def one(
         return logits
 
     with record.stage("restore"):
-        labels = restore(layout.parts(volume, network, look.inside, xp), view, card, model.decode, xp)
+        keep = probabilities.of(card, view.cropped) if probabilities else None
+        labels = restore(layout.parts(volume, network, look.inside, xp), view, card, model.decode, xp, keep)
         if way.one_piece:
             names = {label.value: label.name for label in card.labels if label.one_piece}
             lost = drop_far_pieces(labels, scan.grid.spacing, names)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -15,11 +15,12 @@ from . import errors, machine
 from .cards import digests
 from .errors import CaseError, ScanError, UnwrittenError, one_line, shown
 from .formats.cases import Case
+from .formats.probabilities import Probabilities
 from .formats.reading import read_scan
 from .formats.sources import case_digest
 from .formats.writing import write
 from .formats.written import Written
-from .names import FORMATS, case_of, format_of, labels_file
+from .names import FORMATS, PROBABILITIES, case_of, format_of, labels_file
 from .options import Way
 from .predictor import Predictor
 from .record import Record
@@ -32,18 +33,21 @@ def segment_file(
     scan: str | Path | Sequence[str | Path],
     outputs: str | Path,
     formats: Sequence[str] = FORMATS[:1],
+    *,
+    probabilities: bool = False,
 ) -> Record:
     """Segment a file, or the folder of a DICOM series, to OUTPUTS/X.nii.gz; where the networks take several channels, a
     file for each. Nothing is raised: the record says how it
     went. No record is written beside the labels. The folder is made if it is missing.
 
-    formats  of the label map: "nii.gz", "seg.nrrd" or both
+    formats        of the label map: "nii.gz", "seg.nrrd" or both
+    probabilities  are written to the folder OUTPUTS/X.probabilities
     """
     with suppress(OSError):  # if it cannot be made, writing says so
         Path(outputs).mkdir(parents=True, exist_ok=True)
     channels = (Path(scan),) if isinstance(scan, str | Path) else tuple(map(Path, scan))
     name = case_of(channels[0].name)
-    files = tuple(labels_file(Path(outputs), name, kind) for kind in formats)
+    files = tuple(labels_file(Path(outputs), name, kind) for kind in (*formats, *[PROBABILITIES] * probabilities))
     return run_case(predictor, Case(name, channels, files))
 
 
@@ -86,16 +90,26 @@ def _run(predictor: Predictor, case: Case, record: Record, way: Way, progress: P
         record.input_sha256 = case_digest(case.files)
     record.shape, record.spacing = list(scan.grid.shape), list(scan.grid.spacing)
     record.warnings += scan.warnings
-    labels = _labels(predictor, scan, record, way, progress)
-    record.warnings += record.fallback
-    record.labels = _found(labels, scan.grid, predictor.labels)
-    with record.stage("write"):  # last of all: once a label map is there, nothing may fail any more
-        written = write(labels, scan, case.outputs, predictor.labels)
-    record.outputs = digests_of(case, written)
+    asked_for = case.label_maps != case.outputs
+    with closing(Probabilities(predictor.cards, case.labels.parent)) if asked_for else nullcontext() as probabilities:
+        labels = _labels(predictor, scan, record, way, progress, probabilities)
+        record.warnings += record.fallback
+        record.labels = _found(labels, scan.grid, predictor.labels)
+        with record.stage("write"):  # last of all: once a label map is there, nothing may fail any more
+            written = write(labels, scan, case.outputs, predictor.labels, probabilities)
+        record.probabilities = probabilities.listed() if probabilities else None
+    record.outputs = digests_of(case.outputs, written)
     record.warnings += dict.fromkeys(one.doubt for one in written if one.doubt)
 
 
-def _labels(predictor: Predictor, scan: Scan, record: Record, way: Way, progress: Progress) -> np.ndarray:
+def _labels(
+    predictor: Predictor,
+    scan: Scan,
+    record: Record,
+    way: Way,
+    progress: Progress,
+    probabilities: Probabilities | None,
+) -> np.ndarray:
     """Segment; where memory runs out, again in smaller windows if a network takes them, and from a GPU at last on
     the CPU.
     """
@@ -104,22 +118,31 @@ def _labels(predictor: Predictor, scan: Scan, record: Record, way: Way, progress
     smaller = None if record.fallback else predictor.smaller_way
     # A try that failed has to be left before the next: its exception holds all that it had allocated.
     with suppress(MemoryError):
-        return _segmented(predictor, scan, record, way, progress)
+        return _segmented(predictor, scan, record, way, progress, probabilities)
     if smaller:
         record.fallback.append(_smaller(smaller))
         way = smaller
         with suppress(MemoryError):
-            return _segmented(predictor, scan, record, way, progress)
+            return _segmented(predictor, scan, record, way, progress, probabilities)
     if predictor.choice.device == "cpu":
         raise MemoryError
     record.fallback.append("there was too little memory on the GPU: on the CPU")
     predictor = Predictor(replace(predictor.options, device="cpu", engine="auto", precision="auto"))
     record.device, record.engine, record.precision = "cpu", predictor.choice.engine, predictor.choice.precision
-    return _segmented(predictor, scan, record, way, progress)
+    return _segmented(predictor, scan, record, way, progress, probabilities)
 
 
-def _segmented(predictor: Predictor, scan: Scan, record: Record, way: Way, progress: Progress) -> np.ndarray:
-    labels, found = predictor.segment(scan, progress, way)
+def _segmented(
+    predictor: Predictor,
+    scan: Scan,
+    record: Record,
+    way: Way,
+    progress: Progress,
+    probabilities: Probabilities | None,
+) -> np.ndarray:
+    if probabilities:
+        probabilities.clear()
+    labels, found = predictor.segment(scan, progress, way, probabilities)
     record.add(found)
     return labels
 
@@ -142,9 +165,9 @@ def _found(labels: np.ndarray, grid: Grid, names: dict[int, str]) -> dict[str, d
     }
 
 
-def digests_of(case: Case, written: Sequence[Written]) -> dict[str, str]:
-    """Format -> sha256 of the files of a case."""
-    return {str(format_of(path)): one.sha256 for path, one in zip(case.outputs, written, strict=True)}
+def digests_of(outputs: Sequence[Path], written: Sequence[Written]) -> dict[str, str]:
+    """Format -> sha256 of the outputs of a case."""
+    return {str(format_of(path)): one.sha256 for path, one in zip(outputs, written, strict=True)}
 
 
 def cause(error: Exception) -> str:

@@ -11,6 +11,7 @@ from time import perf_counter
 from ..card import Card
 from ..cards import digests, smaller_way
 from ..errors import UnwrittenError, VisceraError, retold, shown
+from ..formats.atomic import remove
 from ..formats.cases import Case
 from ..formats.outputs import Identity, forget_copy, identities, make_room
 from ..names import format_of
@@ -161,7 +162,7 @@ class Attempts:
             if record.status == "failed":
                 for path in case.outputs:
                     with suppress(OSError):  # a worker may be killed after it has written them
-                        path.unlink()
+                        remove(path)
                 if self.request.empty and not record.unwritten:
                     attempt.failed, attempt.way = record, None
                     self._again(attempt)

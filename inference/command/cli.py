@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .. import errors
 from ..errors import VisceraError
-from ..names import FORMATS
+from ..names import FORMATS, PROBABILITIES
 from ..options import DEVICES, ENGINES, PRECISIONS, WAYS, WEIGHTS, Options
 from ..pack import unpacked
 from ..version import __version__
@@ -93,6 +93,7 @@ def parse(arguments: Sequence[str | Path] | None = None) -> Request:
     add("--case", type=_name, action="append", default=[], metavar="NAME", help="only this case; may be repeated")
     add("--part", type=_part, metavar="I/N", help="the I-th of N parts of the cases; auto: as the job array says")
     add("--format", type=_formats, default=FORMATS[:1], metavar="NAMES", help="nii.gz (default), seg.nrrd or both")
+    add("--save-probabilities", action="store_true", help="write the folder X.probabilities, with one file per label")
     add("--resume", action="store_true", help="skip cases whose label map was made from the same scan in the same way")
     add("--accept-intensities", action="store_true", help="segment even what cannot be CT in HU, with a warning")
     add("--on-error", choices=("skip", "empty"), default="skip", help="a failed case: no label map, or an empty one")
@@ -115,7 +116,7 @@ def parse(arguments: Sequence[str | Path] | None = None) -> Request:
         options=Options(**{one.name: getattr(given, one.name) for one in fields(Options)}),
         names=tuple(given.case),
         part=given.part,
-        formats=given.format,
+        formats=given.format + (PROBABILITIES,) * given.save_probabilities,
         resume=given.resume,
         empty=given.on_error == "empty",
         timeout=given.timeout,

@@ -16,7 +16,7 @@ class Request:
 
     names       of cases: only these
     part        of those, the cases of this part; None: all
-    formats     of the label maps, of names.FORMATS
+    formats     of the label maps, of names.FORMATS, and PROBABILITIES
     resume      keep labels that fit
     empty       a failed case gets an empty label map
     timeout     s without progress after which a case fails

@@ -109,10 +109,10 @@ class Worker:
         from ..task import cause, digests_of
 
         try:
-            written = reading.write_empty(case.scan, case.outputs, self.predictor.labels)
+            written = reading.write_empty(case.scan, case.label_maps, self.predictor.labels)
         except Exception as error:
             return Record(error=cause(error))
-        return Record(status="done", outputs=digests_of(case, written))
+        return Record(status="done", outputs=digests_of(case.label_maps, written))
 
     def network(self, name: str, most: int) -> None:
         self.send({"network": name, "most": most})

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Files and folders that are either whole or not there."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import errno
 import json
 import os
 import re
-from collections.abc import Iterable
-from contextlib import suppress
+import shutil
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def write_atomically(path: Path, data: bytes) -> str | None:
     would not promise that it survives a power cut.
     """
     doubt: OSError | None = None
-    part = path.with_name(f"{_prefix(path)}{os.getpid()}.part")
+    part = _part(path)
     descriptor = os.open(part, NEW, 0o666)
     try:
         with open(descriptor, "wb", buffering=0) as file:
@@ -52,6 +53,32 @@ def write_atomically(path: Path, data: bytes) -> str | None:
     if doubt is None:
         return None
     return f"files are written, but may not survive a power cut: the file system cannot sync them ({doubt.strerror})"
+
+
+@contextmanager
+def new_folder(path: Path, files: Collection[str]) -> Iterator[Path]:
+    """A folder to put files in, under a hidden name; afterwards it is `path`. Raises OSError.
+
+    One that is there is replaced if it holds nothing but files of these names. After an error there is no new one.
+    """
+    part = _part(path)
+    part.mkdir()
+    try:
+        yield part
+        if os.path.isdir(path) and not os.path.islink(path) and set(os.listdir(path)) <= set(files):
+            remove(path)
+        part.rename(path)
+    except BaseException:
+        remove(part)
+        raise
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it, if it is there. Raises OSError."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, document: Any) -> None:
@@ -80,7 +107,11 @@ def remove_parts(paths: Iterable[Path]) -> None:
             for entry in os.listdir(folder):
                 found = re.fullmatch(r"(\..*\.)\d+\.part", entry, re.DOTALL)
                 if found and found[1] in prefixes:
-                    (folder / entry).unlink(missing_ok=True)
+                    remove(folder / entry)
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f"{_prefix(path)}{os.getpid()}.part")
 
 
 def _prefix(path: Path) -> str:

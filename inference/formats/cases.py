@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputFolderError, NoInputError, shown
-from ..names import CHANNEL, FORMATS, case_of, labels_file, stem
+from ..names import CHANNEL, FORMATS, PROBABILITIES, case_of, format_of, labels_file, stem
 from .entries import SCAN, SLICE, look_at
 
 MOST_CHANNELS = 4  # more files of one name, or numbers with gaps, are a data set that numbers its scans
@@ -27,7 +27,8 @@ class Case:
 
     name     of the case: the file's name without channel and format
     files    the file of each channel, or the folder of a DICOM series, which has one
-    outputs  the files to write, with the same labels in one format each
+    outputs  the files to write, with the same labels in one format each, the label map first; after them the folder of
+             probabilities, if it is asked for
     refused  why it is not segmented but fails, a sentence, such as that another scan has this name already
     """
 
@@ -45,6 +46,11 @@ class Case:
     def labels(self) -> Path:
         """The first of the outputs, beside which the record lies."""
         return self.outputs[0]
+
+    @property
+    def label_maps(self) -> tuple[Path, ...]:
+        """The outputs but for the probabilities."""
+        return tuple(path for path in self.outputs if format_of(path) != PROBABILITIES)
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,7 @@ def find_cases(
     """The cases of a file, of a folder of scans or of the folder of one DICOM series.
 
     names     keeps only these; each must be there, and nothing is said about other files
-    formats   of the label maps
+    formats   of the outputs: of the label maps, and PROBABILITIES
     channels  names of those that a case has; of several, a file is one channel and stands for its case
     Raises InputFolderError if `inputs` cannot be opened, NoInputError if it holds no case.
     """

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from ..names import CHANNEL, SEGMENTATION, stem
+from ..names import CHANNEL, PROBABILITIES, SEGMENTATION, format_of, stem
 from .layout import detached
 from .opening import READ
 from .outputs import wrote
@@ -48,7 +48,7 @@ def look_at(folder: Path, entries: Collection[str], outputs: Path) -> Iterator[t
         if os.path.islink(path) and not os.path.exists(path):
             look: str | None = SCAN if stem(entry) else None  # a broken link: a case that will fail by name
         elif os.path.isdir(path):
-            look = _look_into(path, outputs)
+            look = None if format_of(path) == PROBABILITIES and wrote(path) else _look_into(path, outputs)
         elif name.endswith(SEGMENTATION):
             look = None
         elif whole := stem(entry):

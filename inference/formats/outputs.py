@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OutputError, UnwrittenError, shown
-from ..names import format_of, record_file, siblings
-from .atomic import remove_parts, write_atomically
+from ..names import PROBABILITIES, format_of, record_file, siblings
+from .atomic import remove, remove_parts, write_atomically
 from .opening import READ
 
 Identity = tuple[int, int]  # device and inode: the same however a path is spelled, linked or mounted
@@ -163,7 +163,8 @@ def make_room(outputs: Sequence[Path]) -> dict[Path, Path]:
     """Take away what lies where the labels of one case will be written, so that a failed case leaves none of an
     earlier run.
 
-    A label map that is just as this program wrote it is removed, in whatever format: its labels are the earlier run's.
+    A label map that is just as this program wrote it is removed, in whatever format, and its probabilities: its labels
+    are the earlier run's.
     Anything else may be somebody's work: it is renamed. Returns the new paths of what was renamed, by their old ones.
     Raises UnwrittenError.
     """
@@ -171,14 +172,14 @@ def make_room(outputs: Sequence[Path]) -> dict[Path, Path]:
     file = outputs[0]
     try:
         for file in outputs:
-            if os.path.isdir(file) and not os.path.islink(file):
+            if os.path.isdir(file) and not os.path.islink(file) and format_of(file) != PROBABILITIES:
                 raise UnwrittenError(f"{shown(file.name)} cannot be written: a folder has that name")
         record = read_record(outputs[0])
         if record is not None:
             ours = [file for file in siblings(outputs[0]) if describes(record, file)]
             record_file(outputs[0]).unlink()  # it describes labels that go
             for file in ours:
-                file.unlink()
+                remove(file)
         for file in outputs:
             if os.path.lexists(file):
                 renamed[file] = file.rename(_free(file))
@@ -224,7 +225,14 @@ def _json(path: Path) -> Any:
 
 
 def digest(path: Path) -> str:
-    """sha256 of a regular file. Raises OSError."""
+    """sha256 of a regular file, or of the names and digests of those in a folder. Raises OSError."""
+    if os.path.isdir(path):
+        lines = [b"%b  %b\n" % (_sha256(path / name).encode(), os.fsencode(name)) for name in sorted(os.listdir(path))]
+        return hashlib.sha256(b"".join(lines)).hexdigest()
+    return _sha256(path)
+
+
+def _sha256(path: Path) -> str:
     with _open(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

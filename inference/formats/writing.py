@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from ..labels import structures
-from ..names import format_of
+from ..names import PROBABILITIES, format_of
 from ..scan import Scan
 from . import seg_nrrd
+from .atomic import remove
 from .nifti import file as nifti
+from .probabilities import Probabilities
 from .written import Written
 
 Names = Mapping[int, str]  # value in the label map -> name, background left out
@@ -32,17 +34,27 @@ WRITERS: dict[str | None, Callable[[np.ndarray, Scan, Path, Names], Written]] = 
 }
 
 
-def write(labels: np.ndarray, scan: Scan, outputs: Sequence[Path], names: Names) -> list[Written]:
-    """Write labels (z, y, x) uint8 on the grid of a scan to files whose endings say the format.
+def write(
+    labels: np.ndarray,
+    scan: Scan,
+    outputs: Sequence[Path],
+    names: Names,
+    probabilities: Probabilities | None = None,
+) -> list[Written]:
+    """Write labels (z, y, x) uint8 on the grid of a scan to files whose endings say the format, and probabilities to a
+    folder, if one of the outputs is that.
 
     Raises UnwrittenError if one cannot be written; then the others are not there either.
     """
-    done: list[Written] = []
+    done: dict[Path, Written] = {}
     try:
-        for path in outputs:
-            done.append(WRITERS[format_of(path)](labels, scan, path, names))
+        for path in reversed(outputs):  # the label map is the last to be there
+            if probabilities and format_of(path) == PROBABILITIES:
+                done[path] = probabilities.write(path, scan)
+            else:
+                done[path] = WRITERS[format_of(path)](labels, scan, path, names)
     except BaseException:
-        for path, _ in zip(outputs, done, strict=False):
-            path.unlink(missing_ok=True)
+        for path in done:
+            remove(path)
         raise
-    return done
+    return [done[path] for path in outputs]

@@ -24,26 +24,39 @@ from ..arrays import Array, Network
 from ..card import Card
 
 Codes = Callable[[Array, Any], Array]  # logits (k, ...), array library -> (...) uint8
+Shares = Callable[[Array, Any], Array]  # logits (k, ...), array library -> probabilities (k, ...) float32
 VOXELS = 1 << 13  # whose logits are held at a time: 118 of each are 4 MB
 
 
 @dataclass(frozen=True, eq=False)
 class Decode:
-    """`codes` of logits, or of features where the card has a head, and for each code the value that it has in a label
-    map (uint8)."""
+    """What logits mean, or features where the card has a head.
+
+    codes          of logits
+    values         that each code has in a label map (uint8)
+    probabilities  of logits, one for each label of the card
+    foreground     which of these are not the background
+    has_share      whether the last channel of what it takes is 1 where the network looked, as that of features is
+    """
 
     codes: Codes
     values: np.ndarray
+    probabilities: Shares
+    foreground: np.ndarray
+    has_share: bool
 
     @classmethod
     def of(cls, card: Card) -> Decode:
         """Raises WeightsError where the head's file is damaged."""
         values = [label.value for label in card.labels]
-        codes = CODES[card.decode]
+        codes, probabilities = CODES[card.decode], PROBABILITIES[card.decode]
+        if card.resample.version == 1:
+            probabilities = unchanged
         head = read_head(card)
         if head is not None:
-            codes = after(head, codes)
-        return cls(codes, np.array([0, *values] if card.decode == "regions" else values, np.uint8))
+            codes, probabilities = after(head, codes), _all_after(head, probabilities)
+        coded = np.array([0, *values] if card.decode == "regions" else values, np.uint8)
+        return cls(codes, coded, probabilities, np.flatnonzero(values), head is not None)
 
 
 def read_head(card: Card) -> np.ndarray | None:
@@ -88,6 +101,15 @@ def after(head: np.ndarray, codes: Codes) -> Codes:
     return of
 
 
+def _all_after(head: np.ndarray, probabilities: Shares) -> Shares:
+    """Probabilities of features (c + 1, ...). The caller bounds how many: the logits of all of them are held."""
+
+    def of(features: Array, xp: Any) -> Array:
+        return probabilities(xp.tensordot(xp.asarray(head), features, (1, 0)), xp)
+
+    return of
+
+
 def winning_channel(logits: Array, xp: Any) -> Array:
     """The index of the largest of the k channels, the first of equals.
 
@@ -116,4 +138,23 @@ def last_region(logits: Array, xp: Any) -> Array:
     return region
 
 
+def softmax(logits: Array, xp: Any) -> Array:
+    """Probabilities of k labels of which one holds."""
+    shares = logits - logits.max(axis=0)
+    xp.exp(shares, out=shares)
+    shares /= shares.sum(axis=0)
+    return shares
+
+
+def sigmoid(logits: Array, xp: Any) -> Array:
+    """Probabilities of k regions, each by itself."""
+    return (xp.tanh(logits / 2) + 1) / 2  # 1 / (1 + exp(-x)) overflows
+
+
+def unchanged(probabilities: Array, xp: Any) -> Array:
+    """Of nnU-Net v1, whose networks end in the softmax."""
+    return probabilities
+
+
 CODES: dict[str, Codes] = {"argmax": winning_channel, "regions": last_region}
+PROBABILITIES: dict[str, Shares] = {"argmax": softmax, "regions": sigmoid}

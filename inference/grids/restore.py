@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array, to_host
-from ..boxes import Shape, shape_of
+from ..boxes import Box, Shape, shape_of, shifted, whole
 from ..card import Card
 from ..windows.layout import Part, Slab
 from .decode import Codes, Decode
+from .probabilities import Keep, PlaneInterpolator, in_bytes, looked
 from .resize import ANISOTROPY, apply_matrix, axis_matrix, linear_taps, nearest_index, separate_axis
 from .view import View
 
@@ -37,6 +38,14 @@ class Taps:
     upper: np.ndarray
     weight: np.ndarray
 
+    def matrix(self, n_in: int) -> np.ndarray:
+        """(n_out, n_in) float32: the weight of every sample."""
+        matrix = np.zeros((len(self.lower), n_in), np.float32)
+        rows = np.arange(len(matrix))
+        matrix[rows, self.lower] = 1 - self.weight
+        matrix[rows, self.upper] += self.weight
+        return matrix
+
 
 def taps(n_in: int, n_out: int, order: int, method: str = "spline") -> Taps:
     """The taps of an axis for order 0 (nearest) or 1 (linear); `method` as of nearest_index."""
@@ -54,9 +63,12 @@ def within(along: Taps, part: slice) -> tuple[slice, Taps]:
     return rows, Taps(along.lower[rows] - part.start, along.upper[rows] - part.start, along.weight[rows])
 
 
-def restore(parts: Iterable[Part], view: View, card: Card, decode: Decode, xp: Any) -> np.ndarray:
+def restore(
+    parts: Iterable[Part], view: View, card: Card, decode: Decode, xp: Any, keep: Keep | None = None
+) -> np.ndarray:
     """Labels (z, y, x) uint8 on the grid and in the axis order of the scan's file.
 
+    keep   is given their probabilities, part by part; beyond what it is given they are 0
     parts  of what the network saw: a box, and its logits (k, z, y, x) in slabs that ascend in z. What lies between two
            voxels of a part is restored; beyond all parts is background
     """
@@ -67,13 +79,13 @@ def restore(parts: Iterable[Part], view: View, card: Card, decode: Decode, xp: A
     sizes = tuple(zip(view.shape, shape_of(view.crop), strict=True))
     orders = [resize.order_z if axis == separate else resize.order for axis in range(3)]
     if max(orders) > 1:
-        if (logits := _gathered(parts, view.shape, xp)) is not None:
-            _restore_densely(logits, cropped, separate, orders, resize.method, decode, xp)
+        if (logits := _gathered(parts, view.shape, keep is not None and not decode.has_share, xp)) is not None:
+            _restore_densely(logits, cropped, separate, orders, resize.method, decode, xp, keep)
         return labels
     axes = [taps(*size, order, resize.method) for size, order in zip(sizes, orders, strict=True)]
     for box, slabs in parts:
         rows, inner = zip(*(within(along, part) for along, part in zip(axes, box, strict=True)), strict=True)
-        _restore(slabs, cropped[rows], inner, decode, xp)
+        _restore(slabs, cropped[rows], inner, box, decode, xp, keep and _within(keep, rows))
     return labels
 
 
@@ -90,10 +102,27 @@ def _coarse_axis(view: View, card: Card) -> int | None:
     return axis if axis is None or max(own) / min(own) > ANISOTROPY else card.axes.index(axis)
 
 
-def _restore(slabs: Iterable[Slab], target: np.ndarray, axes: Sequence[Taps], decode: Decode, xp: Any) -> None:
-    """Write the labels of a part into `target` (z, y, x); its taps are counted from its own corner."""
+def _within(keep: Keep, part: Sequence[slice]) -> Keep:
+    """Takes what lies in a box of a part of the cropped scan."""
+    z, y, x = (along.start for along in part)
+    return lambda box, probabilities: keep(shifted(box, (z, y, x)), probabilities)
+
+
+def _restore(
+    slabs: Iterable[Slab],
+    target: np.ndarray,
+    axes: Sequence[Taps],
+    box: Box,
+    decode: Decode,
+    xp: Any,
+    keep: Keep | None,
+) -> None:
+    """Write the labels of a part into `target` (z, y, x); its taps, and what `keep` takes, are counted from its own
+    corner, and `box` is of the volume."""
     along_z, along_y, along_x = axes
     plane = _PlaneRestorer(along_y, along_x, decode.codes, xp)
+    rows, columns = (along.matrix(n) for along, n in zip(axes[1:], shape_of(box)[1:], strict=True))
+    interpolator = PlaneInterpolator(rows, columns, decode, xp)
     done = 0
     held: Array | None = None  # the last plane of the slab before: rows between two slabs need it
     for start, logits in slabs:
@@ -106,19 +135,27 @@ def _restore(slabs: Iterable[Slab], target: np.ndarray, axes: Sequence[Taps], de
             lower, upper = along_z.lower[done] - first, along_z.upper[done] - first
             found = plane.restore(logits, codes, lower, upper, along_z.weight[done])
             target[done] = decode.values[to_host(found)]
+            if keep and target.size:
+                probabilities = interpolator.between(logits[:, lower], logits[:, upper], along_z.weight[done])
+                keep((slice(done, done + 1), *whole(target.shape)[1:]), probabilities[:, None])
             done += 1
         held = logits[:, -1:].copy()
 
 
-def _gathered(parts: Iterable[Part], shape: Shape, xp: Any) -> Array:
-    """The logits (k, z, y, x) of all parts of a volume, 0 elsewhere; None where there is no part."""
+def _gathered(parts: Iterable[Part], shape: Shape, share: bool, xp: Any) -> Array:
+    """The logits (k, z, y, x) of all parts of a volume, 0 elsewhere; None where there is no part.
+
+    share  a last channel is 1 where the network looked
+    """
     gathered: Array = None
     for box, slabs in parts:
         for start, logits in slabs:
             if gathered is None:
-                gathered = xp.zeros((len(logits), *shape), xp.float32)
+                gathered = xp.zeros((len(logits) + share, *shape), xp.float32)
             planes = slice(box[0].start + start, box[0].start + start + logits.shape[1])
-            gathered[(slice(None), planes, *box[1:])] = logits
+            gathered[(slice(len(logits)), planes, *box[1:])] = logits
+            if share:
+                gathered[(-1, planes, *box[1:])] = looked(logits)
     return gathered
 
 
@@ -130,8 +167,11 @@ def _restore_densely(
     method: str,
     decode: Decode,
     xp: Any,
+    keep: Keep | None,
 ) -> None:
     """Write the labels of logits (k, z, y, x) into `target` (z, y, x) by splines of any order.
+
+    Where there is a `keep` the last channel is their share.
 
     A spline of an order above 1 may leave the range between its neighbours, so that every voxel is interpolated, and
     each depends on logits far away: they are held for the whole volume, and this takes several times as long.
@@ -144,6 +184,7 @@ def _restore_densely(
     if nearest:
         along = np.eye(slices.shape[1], dtype=np.float32)[nearest_index(slices.shape[1], len(out), method)]
     rows, columns = (axis_matrix(logits.shape[axis + 1], target.shape[axis], orders[axis]) for axis in rest)
+    box = list(whole(target.shape))
     ranges = [(channel.min(), channel.max()) for channel in slices]
     for start in range(0, len(out), DENSE):
         weights = along[start : start + DENSE]
@@ -157,7 +198,13 @@ def _restore_densely(
                 part = xp.clip(part, given.min(axis=(1, 2), keepdims=True), given.max(axis=(1, 2), keepdims=True))
             part = apply_matrix(weights[:, near], part.reshape(1, len(given), -1), 1, xp).reshape(block.shape[1:])
             block[number] = part if separate is not None else xp.clip(part, *ranges[number])
-        out[start : start + DENSE] = decode.values[to_host(decode.codes(block, xp))]
+        codes = decode.codes(block if keep is None or decode.has_share else block[:-1], xp)
+        out[start : start + DENSE] = decode.values[to_host(codes)]
+        if keep is None:
+            continue
+        for at in range(len(weights)):
+            box[lead] = slice(start + at, start + at + 1)
+            keep((box[0], box[1], box[2]), np.expand_dims(to_host(in_bytes(block[:, at], decode, xp)), lead + 1))
 
 
 class _PlaneRestorer:

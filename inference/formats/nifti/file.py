@@ -35,14 +35,15 @@ def peek(path: Path) -> Scan:
     return Scan((), header.grid, header, header.warnings)
 
 
-def write_labels(path: str | Path, labels: np.ndarray, scan: Scan) -> Written:
+def write_labels(path: str | Path, labels: np.ndarray, scan: Scan, slope: float = 1) -> Written:
     """Write labels (z, y, x) uint8 as .nii.gz on the grid of a scan.
 
+    slope  what a stored 1 means
     Raises UnwrittenError if the file cannot be written.
 
     The file is the same for the same labels: no time, no name, no text of the scan's is in it.
     """
-    return written.write(Path(path), b"", label_header(scan.grid, scan.origin), labels, scan)
+    return written.write(Path(path), b"", label_header(scan.grid, scan.origin, slope), labels, scan)
 
 
 def _read(stream: Stream) -> tuple[Header, np.ndarray, list[str]]:

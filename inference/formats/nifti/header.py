@@ -63,17 +63,18 @@ class Header:
         return prod(self.grid.shape) * self.dtype.itemsize
 
 
-def label_header(grid: Grid, origin: Any) -> bytes:
+def label_header(grid: Grid, origin: Any, slope: float = 1) -> bytes:
     """The header of a label map up to its first voxel: geometry as it stands, uint8, no texts.
 
     origin  the Header of a scan that was read from NIfTI; anything else: a header is made from the grid
+    slope   what a stored 1 means
     """
     fields = origin.fields.copy() if isinstance(origin, Header) else _made(grid)
     for name in TEXTS:
         if name in fields.structarr.dtype.names:
             fields[name] = b""
     fields["datatype"], fields["bitpix"] = 2, 8
-    fields["scl_slope"], fields["scl_inter"] = 1, 0
+    fields["scl_slope"], fields["scl_inter"] = slope, 0
     fields["cal_min"] = fields["cal_max"] = 0
     size = int(fields["sizeof_hdr"])
     fields["vox_offset"] = size + EXTENDER

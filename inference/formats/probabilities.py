@@ -1,0 +1,141 @@
+"""Probabilities of labels: kept on disk while a scan is segmented, then written as a folder of NIfTI files.
+
+They come part by part and in a network's own axes, and a file needs them plane by plane in the scan's. In between they
+lie in a file without a name, which is gone with the process. What is 0 is not in it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+import numpy as np
+
+from ..boxes import Box, bounding, shape_of, shifted
+from ..card import Card
+from ..errors import UnwrittenError, shown
+from ..scan import Scan
+from .atomic import new_folder
+from .nifti import file as nifti
+from .outputs import digest
+from .written import Written
+
+SLOPE = 1 / 255  # what a stored 1 means
+LONGEST = 60  # characters of a file's name without its ending, of which each may take four bytes
+
+Cropped = Callable[[np.ndarray], np.ndarray]  # as grids.view.View.cropped
+Keep = Callable[[Box, np.ndarray], None]
+
+
+@dataclass(frozen=True)
+class _Label:
+    """A label of a network, its file, and where its probabilities are: boxes of the cropped scan, with the place of
+    the first byte of each."""
+
+    network: str
+    value: int
+    name: str
+    file: str
+    parts: list[tuple[Box, int]] = field(default_factory=list)
+
+
+class Probabilities:
+    """Those of all labels of some networks, for one scan; the background has none.
+
+    cards   of the networks
+    folder  with room for a byte for each voxel and label, as far as they are not 0
+
+    Raises UnwrittenError.
+    """
+
+    def __init__(self, cards: Sequence[Card], folder: Path) -> None:
+        self._labels = list(_labels(cards))
+        self._cropped: dict[str, Cropped] = {}
+        with _unwritten():
+            self._file = TemporaryFile(dir=folder)  # noqa: SIM115  # closed by `close`
+
+    def close(self) -> None:
+        self._file.close()
+
+    def clear(self) -> None:
+        """Forget what is kept, before another try."""
+        self._file.seek(0)
+        for label in self._labels:
+            label.parts.clear()
+
+    def of(self, card: Card, cropped: Cropped) -> Keep:
+        """What takes those of a network: a box of the cropped scan, and (k, z, y, x) uint8, 255 for 1. It raises
+        UnwrittenError.
+
+        cropped  gives a view of an array on the scan's grid: what the network sees of it, in its own axes
+        """
+        labels = [label for label in self._labels if label.network == card.name]
+        self._cropped[card.name] = cropped
+
+        def keep(box: Box, probabilities: np.ndarray) -> None:
+            for label, own in zip(labels, probabilities, strict=True):
+                if (part := bounding(own)) is not None:
+                    label.parts.append((shifted(part, [along.start for along in box]), self._file.tell()))
+                    with _unwritten():
+                        self._file.write(np.ascontiguousarray(own[part]).data)
+
+        return keep
+
+    def write(self, path: Path, scan: Scan) -> Written:
+        """Write a folder with a file for each label, on the grid of the scan: whole or not at all.
+
+        One that is there is replaced if it holds nothing but files of these names. Raises UnwrittenError.
+        """
+        volume = np.empty(scan.grid.shape, np.uint8)
+        with _unwritten(path), new_folder(path, {label.file for label in self._labels}) as part:
+            doubts = []
+            for label in self._labels:
+                self._fill(volume, label)
+                doubts.append(nifti.write_labels(part / label.file, volume, scan, SLOPE).doubt)
+            sha256 = digest(part)
+        return Written(sha256, next(filter(None, doubts), None))
+
+    def _fill(self, volume: np.ndarray, label: _Label) -> None:
+        """The probabilities of a label on the scan's grid (z, y, x)."""
+        volume.fill(0)
+        for box, place in label.parts:
+            values = np.empty(shape_of(box), np.uint8)
+            self._file.seek(place)
+            self._file.readinto(values.data)
+            self._cropped[label.network](volume)[box] = values
+
+    def listed(self) -> dict[str, dict[str, Any]]:
+        """File -> the network and the label whose probabilities it holds."""
+        return {
+            label.file: {"network": label.network, "value": label.value, "name": label.name} for label in self._labels
+        }
+
+
+def _labels(cards: Sequence[Card]) -> Iterator[_Label]:
+    """In the order of the cards and of their channels."""
+    taken: set[str] = set()
+    for card in cards:
+        for label in card.labels:
+            if label.value:
+                name = label.name if len(cards) == 1 else f"{card.name}.{label.name}"
+                stem = re.sub(r"[^\w.-]+", "_", name)[:LONGEST].lstrip(".") or "label"
+                number = 1
+                while (file := f"{stem}{f'_{number}' if number > 1 else ''}.nii.gz").casefold() in taken:
+                    number += 1
+                taken.add(file.casefold())
+                yield _Label(card.name, label.value, label.name, file)
+
+
+@contextmanager
+def _unwritten(path: Path | None = None) -> Iterator[None]:
+    """OSError is UnwrittenError."""
+    try:
+        yield
+    except OSError as error:
+        what = shown(path.name) if path else "a file of probabilities"
+        raise UnwrittenError(f"{what} cannot be written: {error.strerror or error}") from error
