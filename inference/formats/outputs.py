@@ -192,7 +192,7 @@ def forget_copy(before: Path, sha256: str) -> bool:
     """Remove what `make_room` renamed if it holds the very bytes that were written again; whether it stays."""
     with suppress(OSError):
         if digest(before) == sha256:
-            before.unlink()
+            remove(before)
             return False
     return True
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -60,11 +60,13 @@ class Probabilities:
             self._file = TemporaryFile(dir=folder)  # noqa: SIM115  # closed by `close`
 
     def close(self) -> None:
-        self._file.close()
+        with suppress(OSError):  # what it could not write is not wanted any more
+            self._file.close()
 
     def clear(self) -> None:
-        """Forget what is kept, before another try."""
-        self._file.seek(0)
+        """Forget what is kept, before another try. Raises UnwrittenError."""
+        with _unwritten():
+            self._file.seek(0)
         for label in self._labels:
             label.parts.clear()
 

@@ -335,6 +335,43 @@ def resumed(inputs: Path, out: Path, *flags: str | Path) -> list[str]:
     return [one["status"] for one in json.loads(record.read_text())]
 
 
+def test_probabilities_lie_beside_the_labels(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
+    out, flags = tmp_path / "out", ("--weights", tiny_weights, "--save-probabilities")
+    assert resumed(inputs, out, *flags[:2]) == ["done", "done"]
+    plain = listing(out)
+    assert resumed(inputs, out, *flags) == ["done", "done"]  # labels without them do not fit
+    assert (out / "a.nii.gz").read_bytes() == plain["a.nii.gz"]
+    record = json.loads((out / "a.json").read_text())
+    files = {f"organ.organ_{value}.nii.gz" for value in range(1, 5)} | {"tumor.organ_1.nii.gz"}
+    assert set(os.listdir(out / "a.probabilities")) == files == set(record["probabilities"])
+    assert record["probabilities"]["tumor.organ_1.nii.gz"] == {"network": "tumor", "value": 14, "name": "organ_1"}
+    for name in files:  # of one patient, stored in two ways
+        a, b = (labels(out / f"{case}.probabilities" / name) for case in "ab")
+        assert np.abs(a - b[::-1, ::-1]).max() < 0.03
+    (out / "a.probabilities" / "organ.organ_1.nii.gz").unlink()
+    assert resumed(inputs, out, *flags) == ["done", "kept"]
+    assert sorted(os.listdir(out / "a.probabilities.before")) == sorted(files - {"organ.organ_1.nii.gz"})
+    assert set(os.listdir(out / "a.probabilities")) == files
+    scan = inputs / "a_0000.nii.gz"
+    scan.write_bytes(scan.read_bytes()[:-2000])
+    assert run(inputs, out, *flags, "--resume", "--on-error", "empty", *F32).returncode == 8
+    names = {"a.json", "a.nii.gz", "a.probabilities.before", "b.json", "b.nii.gz", "b.probabilities", "summary.json"}
+    assert set(os.listdir(out)) == names and not labels(out / "a.nii.gz").any()
+    assert run(inputs, out, *flags[:2], "--case", "b", *F32).returncode == 0
+    assert set(os.listdir(out)) == names - {"b.probabilities"}  # those of labels that went
+
+
+def test_probabilities_in_the_folder_of_the_scans(inputs: Path, tiny_weights: Path) -> None:
+    flags = ("--weights", tiny_weights, "--networks", "organ", "--save-probabilities", *F32)
+    for _ in range(2):
+        done = run(inputs, inputs, *flags)
+        assert done.returncode == 0 and "left out" not in done.stderr, done.stderr
+    (inputs / "a.probabilities" / "notes.txt").write_text("by hand")
+    done = run(inputs, inputs, *flags)
+    assert done.returncode == 7 and "a.probabilities is a file of the inputs" in done.stderr
+    assert (inputs / "a.probabilities" / "notes.txt").exists()
+
+
 @pytest.mark.slow
 def test_resume_keeps_what_fits_and_redoes_the_rest(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
     out, weights = tmp_path / "out", tmp_path / "weights"

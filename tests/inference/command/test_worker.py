@@ -40,10 +40,10 @@ def worker_of(weights: Path, case: Case, refuse: Callable[[bool], bool], wide: b
         worker.predictor.cards = [replace(card, window_multiple=(2, 4, 4)) for card in worker.predictor.cards]
     able = worker.predictor.segment
 
-    def segment(scan: Any, begin: Any, way: Way) -> Any:
+    def segment(scan: Any, begin: Any, way: Way, probabilities: Any) -> Any:
         if refuse(way.most_voxels < ABDOMEN.most_voxels):
             raise MemoryError
-        return able(scan, begin, way)
+        return able(scan, begin, way, probabilities)
 
     worker.predictor.segment = segment  # type: ignore[method-assign,assignment]
     return worker
