@@ -19,7 +19,7 @@ from inference.errors import UnwrittenError
 from inference.formats import writing
 from inference.formats.cases import find_cases
 from inference.formats.outputs import make_room, wrote
-from inference.names import FORMATS, SEGMENTATION, format_of, labels_file, record_file, siblings
+from inference.names import FORMATS, PROBABILITIES, SEGMENTATION, format_of, labels_file, record_file, siblings
 from inference.scan import Scan
 from tests.conftest import ROOT
 
@@ -50,7 +50,7 @@ def test_names_of_each_format() -> None:
         labels = labels_file(Path("out"), "x.1", kind)
         assert labels == Path("out") / f"x.1.{kind}" and format_of(labels) == kind
         assert record_file(labels) == Path("out/x.1.json")
-        assert siblings(labels) == [Path("out/x.1.nii.gz"), Path("out/x.1.seg.nrrd")]
+        assert siblings(labels) == [Path(f"out/x.1.{one}") for one in (*FORMATS, PROBABILITIES)]
     assert format_of(Path("x.nrrd")) is None
     assert writing.WRITERS.keys() == set(FORMATS) and SEGMENTATION.removeprefix(".") in FORMATS
 
