@@ -11,7 +11,7 @@ from time import perf_counter
 from ..card import Card
 from ..cards import digests, smaller_way
 from ..errors import UnwrittenError, VisceraError, retold, shown
-from ..formats.atomic import remove
+from ..formats.atomic import remove, remove_parts
 from ..formats.cases import Case
 from ..formats.outputs import Identity, forget_copy, identities, make_room
 from ..names import format_of
@@ -163,6 +163,7 @@ class Attempts:
                 for path in case.outputs:
                     with suppress(OSError):  # a worker may be killed after it has written them
                         remove(path)
+                remove_parts(case.outputs)
                 if self.request.empty and not record.unwritten:
                     attempt.failed, attempt.way = record, None
                     self._again(attempt)
