@@ -44,7 +44,7 @@ def restored(parts: Sequence[Part], view: View, card: Card) -> tuple[np.ndarray,
 def dense(logits: np.ndarray, view: View, card: Card) -> np.ndarray:
     """Logits (k, z, y, x) on the grid of BOX."""
     resize = card.resample.logits
-    separate = separate_axis(card.spacing, view.own_spacing, resize.force_separate_z)
+    separate = separate_axis(card.spacing_for(view.own_spacing), view.own_spacing, resize.force_separate_z)
     for axis, part in enumerate(BOX):
         order = resize.order_z if axis == separate else resize.order
         matrix = axis_matrix(logits.shape[axis + 1], part.stop - part.start, order)
