@@ -51,7 +51,7 @@ class PlaneInterpolator:
 
     def __init__(self, rows: np.ndarray, columns: np.ndarray, decode: Decode, xp: Any) -> None:
         self.rows, self.columns, self.decode, self.xp = rows, columns, decode, xp
-        self.at_once = max(NUMBERS // (len(decode.foreground) * len(columns)), 1)  # rows
+        self.at_once = max(NUMBERS // max(len(decode.foreground) * len(columns), 1), 1)  # rows
 
     def between(self, lower: Array, upper: Array, weight: np.float32) -> np.ndarray:
         """Probabilities (k, y, x) uint8 between two planes (k, y, x) of logits, of which `upper` has a weight."""

@@ -121,8 +121,10 @@ def _restore(
     corner, and `box` is of the volume."""
     along_z, along_y, along_x = axes
     plane = _PlaneRestorer(along_y, along_x, decode.codes, xp)
-    rows, columns = (along.matrix(n) for along, n in zip(axes[1:], shape_of(box)[1:], strict=True))
-    interpolator = PlaneInterpolator(rows, columns, decode, xp)
+    interpolator = None
+    if keep and target.size:
+        rows, columns = (along.matrix(n) for along, n in zip(axes[1:], shape_of(box)[1:], strict=True))
+        interpolator = PlaneInterpolator(rows, columns, decode, xp)
     done = 0
     held: Array | None = None  # the last plane of the slab before: rows between two slabs need it
     for start, logits in slabs:
@@ -135,7 +137,7 @@ def _restore(
             lower, upper = along_z.lower[done] - first, along_z.upper[done] - first
             found = plane.restore(logits, codes, lower, upper, along_z.weight[done])
             target[done] = decode.values[to_host(found)]
-            if keep and target.size:
+            if keep and interpolator:
                 probabilities = interpolator.between(logits[:, lower], logits[:, upper], along_z.weight[done])
                 keep((slice(done, done + 1), *whole(target.shape)[1:]), probabilities[:, None])
             done += 1
