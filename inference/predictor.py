@@ -94,18 +94,23 @@ class Predictor:
         limit = self.options.max_memory or container_budget() + held_memory()
         return limit if limit < ENDLESS and self.choice.device == "cpu" else None
 
-    def fitting(self, scan: Scan, way: Way | None, record: Record) -> Way:
+    def fitting(self, scan: Scan, way: Way | None, record: Record, probabilities: bool = False) -> Way:
         """A way that the limit on memory allows: `way` (default: the predictor's own), or one of smaller windows. The
         record gets the limit, if there is one, and what was decided.
 
-        scan  may lack its voxels, as of `formats.reading.peek`
+        scan           may lack its voxels, as of `formats.reading.peek`
+        probabilities  are asked for as well
         Raises MemoryBudgetError, whose text goes on from the scan's name.
         """
         way, limit = way or self.way, self.memory_limit()
         if limit is None:
             return way
         record.memory_limit_mb = limit / 1e6
-        fits, need = fitting(scan, self.cards, way, self.choice, self._base, limit)
+        base = self._base
+        if probabilities:  # those of a plane in several forms, and then of one label at a time
+            z, y, x = sorted(scan.grid.shape)
+            base += 16 * max(len(card.labels) for card in self.cards) * y * x + z * y * x
+        fits, need = fitting(scan, self.cards, way, self.choice, base, limit)
         record.memory_estimate_mb = need / 1e6
         if fits is None:
             raise MemoryBudgetError(
@@ -160,7 +165,7 @@ class Predictor:
         if not scan.checked:
             scan = checked_scan(scan, self.options.accept_intensities, self.ct)
             record.warnings += scan.warnings
-        way = way or self.fitting(scan, None, record)
+        way = way or self.fitting(scan, None, record, probabilities is not None)
         with self._turn:
             try:
                 progress = progress or Quiet()

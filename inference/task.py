@@ -110,7 +110,7 @@ def _fitting(predictor: Predictor, case: Case, record: Record, way: Way) -> Way:
     if predictor.memory_limit() is None:
         return way
     try:
-        return predictor.fitting(peek(case.scan), way, record)
+        return predictor.fitting(peek(case.scan), way, record, case.label_maps != case.outputs)
     except MemoryBudgetError as error:
         raise MemoryBudgetError(f"{shown(case.scan.name)} {error}") from error
 

@@ -125,8 +125,8 @@ def _restore(
     interpolator = PlaneInterpolator(rows, columns, decode, xp)
     done = 0
 
-    def rows(logits: Array, codes: Array, first: int) -> None:
-        """Those that lie between planes of these logits, the first of which is plane `first` of the part."""
+    def between(logits: Array, codes: Array, first: int) -> None:
+        """Restore what lies between planes of these logits, the first of which is plane `first` of the part."""
         nonlocal done
         while done < len(along_z.upper) and along_z.upper[done] < first + logits.shape[1]:
             lower, upper = along_z.lower[done] - first, along_z.upper[done] - first
@@ -143,8 +143,8 @@ def _restore(
         if held is not None:  # these two planes alone: a slab may be all that a window has
             planes, of_planes = held
             planes = xp.concatenate([planes, logits[:, :1]], axis=1)
-            rows(planes, xp.concatenate([of_planes, codes[:1]]), start - 1)
-        rows(logits, codes, start)
+            between(planes, xp.concatenate([of_planes, codes[:1]]), start - 1)
+        between(logits, codes, start)
         held = logits[:, -1:].copy(), codes[-1:].copy()
 
 
