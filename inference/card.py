@@ -159,6 +159,8 @@ class Card:
     labels            one an output channel; with argmax the first is background
     way               the name of the way of windows that it was made for: "dense" unless it says otherwise
     step              distance of windows as a share of the patch
+    activations       numbers that the network holds at once for a voxel of a window, at most, counted in its graph;
+                      None: nobody has counted
     trained_on        a sentence for people: data, iterations, known weakness
     after             the network that has to run before, if its label map is an input
     digest            sha256 of card.json, which holds those of the model files
@@ -181,6 +183,7 @@ class Card:
     labels: tuple[Label, ...]
     way: str
     step: float
+    activations: float | None
     trained_on: str
     after: Earlier | None
     digest: str
@@ -254,7 +257,7 @@ def newest(fields: dict[str, Any]) -> dict[str, Any]:
     resample = {name: fields[name] for name in ("image_order", "logit_order", "force_separate_z")}
     channel = {name: fields[name] for name in ("clip", "mean", "std")}
     shared = [WEIGHTS_FILE] if WEIGHTS_FILE in fields["files"] else []
-    kept = ("files", "orientation", "axes", "spacing", "patch", "window_multiple", "labels", "way")
+    kept = ("files", "orientation", "axes", "spacing", "patch", "window_multiple", "labels", "way", "activations")
     return {name: fields[name] for name in (*kept, "trained_on", "source") if name in fields} | {
         "format": FORMAT,
         "forms": {form: [*names, *shared] for form, names in FORMS.items() if names[0] in fields["files"]},
@@ -289,6 +292,7 @@ def _card(folder: Path, fields: dict[str, Any], digest: str) -> Card:
         ),
         way=_one_of(fields.get("way", DENSE.name), WAYS),
         step=_share(fields.get("step", DENSE.step)),
+        activations=None if (activations := fields.get("activations")) is None else float(activations),
         trained_on=str(fields["trained_on"]),
         after=_earlier(folder, fields["after"]) if fields.get("after") else None,
         digest=digest,

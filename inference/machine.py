@@ -18,6 +18,7 @@ except ImportError:  # Windows
     resource = None
 
 PEAK_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes, of getrusage's ru_maxrss
+USUAL_MB = 300.0  # of a process with its networks loaded: the largest of our engines, PyTorch
 CGROUP = Path("/sys/fs/cgroup")
 MOST_THREADS = 16  # more gain little on one patch, and a container with a pids limit of 64 must hold four pools
 
@@ -97,7 +98,17 @@ def memory_budget() -> int:
 
     Where the system does not say, all that the machine has, or more than any has.
     """
-    budgets = [_field("/proc/meminfo", "MemAvailable:") * 1024 or _all_memory()]
+    budgets = [_field("/proc/meminfo", "MemAvailable:") * 1024 or _all_memory(), container_budget()]
+    for name, taken_as in (("RLIMIT_AS", "VmSize:"), ("RLIMIT_DATA", "VmData:")) if resource else ():  # ulimit -v, -d
+        soft, _ = resource.getrlimit(getattr(resource, name))
+        if soft != resource.RLIM_INFINITY:
+            budgets.append(soft - _field("/proc/self/status", taken_as) * 1024)
+    return max(min(budgets), 0)
+
+
+def container_budget() -> int:
+    """Bytes that the cgroup leaves; more than any machine has where it sets no limit. Who takes more is killed."""
+    budgets = [sys.maxsize]
     for limit, used, reclaimable in (
         ("memory.max", "memory.current", "inactive_file"),  # cgroup v2
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),  # v1
@@ -109,11 +120,12 @@ def memory_budget() -> int:
             continue
         cache = _field(str((CGROUP / limit).with_name("memory.stat")), reclaimable)
         budgets.append(most - taken + cache)
-    for name, taken_as in (("RLIMIT_AS", "VmSize:"), ("RLIMIT_DATA", "VmData:")) if resource else ():  # ulimit -v, -d
-        soft, _ = resource.getrlimit(getattr(resource, name))
-        if soft != resource.RLIM_INFINITY:
-            budgets.append(soft - _field("/proc/self/status", taken_as) * 1024)
-    return max(min(budgets), 0)
+    return min(budgets)
+
+
+def held_memory() -> int:
+    """Bytes that this process holds now; where the system does not say, the most that it held, or what is usual."""
+    return _field("/proc/self/status", "VmRSS:") * 1024 or round((peak_memory_mb() or USUAL_MB) * 1e6)
 
 
 def _all_memory() -> int:

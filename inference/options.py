@@ -71,6 +71,8 @@ class Options:
     tta                 logits are averaged over mirrored windows, as nnU-Net does unless it is told not to
     threads             processors to use; None: all that the process may
     accept_intensities  voxels that cannot be HU are a warning, not an error
+    max_memory          bytes that the process may hold, on the CPU: windows are smaller if that helps, else a scan is
+                        refused before it is read. None: what its container leaves
 
     Raises ValueError where a value is of another kind.
     """
@@ -85,6 +87,7 @@ class Options:
     tta: bool = False
     threads: int | None = None
     accept_intensities: bool = False
+    max_memory: int | None = None
 
     def __post_init__(self) -> None:
         _one_of("device", self.device, DEVICES)
@@ -96,8 +99,10 @@ class Options:
         _one_of("accept_intensities", self.accept_intensities, (False, True))
         if self.step is not None and (not _number(self.step, Real) or not 0 < self.step <= 1):
             raise ValueError(f"step {self.step!r} is not a number above 0 and at most 1")
-        if self.threads is not None and not (_number(self.threads, Integral) and self.threads >= 1):
-            raise ValueError(f"threads {self.threads!r} is not a whole number of at least 1")
+        for name in ("threads", "max_memory"):
+            value = getattr(self, name)
+            if value is not None and not (_number(value, Integral) and value >= 1):
+                raise ValueError(f"{name} {value!r} is not a whole number of at least 1")
         if not isinstance(self.weights, str | os.PathLike) or not os.fspath(self.weights):
             raise ValueError(f"weights {self.weights!r} is not the path of a folder")
         for name, value in (
@@ -105,6 +110,7 @@ class Options:
             ("networks", _names(self.networks)),
             ("step", None if self.step is None else float(self.step)),
             ("threads", None if self.threads is None else int(self.threads)),
+            ("max_memory", None if self.max_memory is None else int(self.max_memory)),
         ):
             object.__setattr__(self, name, value)
 

@@ -17,10 +17,11 @@ from .arrays import array_library, free_blocks
 from .card import Card
 from .cards import read_cards, smaller_way, way_of, which_are_ct, with_earlier
 from .engines.choose import Choice, choose, load
-from .errors import ScanWarning, WeightsError
+from .errors import DeviceError, MemoryBudgetError, ScanWarning, WeightsError
+from .estimate import fitting
 from .formats.probabilities import Probabilities
 from .given import checked_scan, scan_of
-from .machine import usable_cpus
+from .machine import container_budget, held_memory, usable_cpus
 from .options import WEIGHTS, Options, Way
 from .pack import unpacked
 from .record import Record
@@ -29,6 +30,8 @@ from .segment import Model, Progress, Quiet, segment
 
 # Python shows a warning of the same words once; every scan's count. Filters that a program sets come before this one.
 warnings.simplefilter("always", ScanWarning, append=True)
+
+ENDLESS = 1 << 60  # bytes: cgroup 1 has a number, not a word, for no limit
 
 
 class Predictor:
@@ -61,6 +64,9 @@ class Predictor:
                                      with_earlier(self.cards))  # fmt: skip
         self._xp = array_library(self.choice.device)
         self._models = [self._loaded(card) for card in self.cards]
+        if self.options.max_memory and self.choice.device != "cpu":
+            raise DeviceError("a limit on memory is held on the CPU only: --device cpu")
+        self._base = held_memory()
         self._turn = threading.Lock()  # a network's answer may live in memory that its next call overwrites
 
     def _loaded(self, card: Card) -> Model:
@@ -82,6 +88,40 @@ class Predictor:
     def smaller_way(self) -> Way | None:
         """A way that takes less memory than the predictor's own; None if there is none for its networks."""
         return smaller_way(self.cards, self.way)
+
+    def memory_limit(self) -> int | None:
+        """Bytes that this process may hold: as asked for, else what its container leaves; None where nobody says."""
+        limit = self.options.max_memory or container_budget() + held_memory()
+        return limit if limit < ENDLESS and self.choice.device == "cpu" else None
+
+    def fitting(self, scan: Scan, way: Way | None, record: Record, probabilities: bool = False) -> Way:
+        """A way that the limit on memory allows: `way` (default: the predictor's own), or one of smaller windows. The
+        record gets the limit, if there is one, and what was decided.
+
+        scan           may lack its voxels, as of `formats.reading.peek`
+        probabilities  are asked for as well
+        Raises MemoryBudgetError, whose text goes on from the scan's name.
+        """
+        way, limit = way or self.way, self.memory_limit()
+        if limit is None:
+            return way
+        record.memory_limit_mb = limit / 1e6
+        base = self._base
+        if probabilities:  # those of a plane in several forms, and then of one label at a time
+            z, y, x = sorted(scan.grid.shape)
+            base += 16 * max(len(card.labels) for card in self.cards) * y * x + z * y * x
+        fits, need = fitting(scan, self.cards, way, self.choice, base, limit)
+        record.memory_estimate_mb = need / 1e6
+        if fits is None:
+            raise MemoryBudgetError(
+                f"is too large for these networks: up to {need / 1e9:.2f} GB are needed, and the limit is "
+                f"{limit / 1e9:.2f} GB"
+            )
+        if fits != way:
+            record.fallback.append(
+                f"memory is limited to {limit / 1e9:.2f} GB: in windows of {fits.most_voxels:,} voxels at most"
+            )
+        return fits
 
     def __call__(
         self, voxels: Any, spacing: Any = None, orientation: str | None = None, *, affine: Any = None
@@ -116,7 +156,8 @@ class Predictor:
         probabilities  gets those of the labels
 
         A scan that no reader has checked is checked as by `__call__`, with the same errors, and the record has what is
-        odd about it. Raises MemoryError where memory, the machine's or the GPU's, is too small.
+        odd about it. Raises MemoryBudgetError where the limit on memory is too low, and MemoryError where memory, the
+        machine's or the GPU's, runs out all the same.
         """
         record = Record()
         if not isinstance(scan, Scan):
@@ -124,9 +165,10 @@ class Predictor:
         if not scan.checked:
             scan = checked_scan(scan, self.options.accept_intensities, self.ct)
             record.warnings += scan.warnings
+        way = way or self.fitting(scan, None, record, probabilities is not None)
         with self._turn:
             try:
-                way, progress = way or self.way, progress or Quiet()
+                progress = progress or Quiet()
                 labels = segment(scan, self._models, way, self._xp, record, progress, probabilities)
             except MemoryError:
                 free_blocks(self._xp)

@@ -31,6 +31,7 @@ class Record:
     labels     value in the label map -> name, voxels, ml
     outputs    format -> sha256 of each file that holds the labels, and of the folder of probabilities
     probabilities   file in that folder -> network, value and name of the label
+    memory_estimate_mb, memory_limit_mb    MB (10^6 bytes) that the case was expected to take at most, and that it might
     unwritten  the labels could not be written
     """
 
@@ -60,6 +61,8 @@ class Record:
     outputs: dict[str, str] = field(default_factory=dict)
     probabilities: dict[str, dict[str, Any]] | None = None
     peak_memory_mb: float | None = None
+    memory_estimate_mb: float | None = None
+    memory_limit_mb: float | None = None
     unwritten: bool = False
     _inner: float = field(default=0.0, repr=False, compare=False)  # s of stages that ended inside the one that runs
 

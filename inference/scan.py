@@ -76,6 +76,9 @@ class Scan:
     origin    what the writer of this scan's format needs to write beside it, such as a NIfTI header
     warnings  one sentence each for what was odd but could be read
     checked   whether hounsfield.checked has seen the voxels
+    once      whether its voxels are needed once only, so that `free` lets go of them
+    voxel_bytes  of a scan whose header alone was read: bytes that a voxel of a channel will take, and at most while
+                 it is read
     """
 
     channels: tuple[np.ndarray, ...]
@@ -83,11 +86,18 @@ class Scan:
     origin: Any = None
     warnings: tuple[str, ...] = field(default=())
     checked: bool = False
+    once: bool = False
+    voxel_bytes: tuple[int, int] = (4, 9)
 
     @classmethod
     def of(cls, voxels: np.ndarray, spacing: Sequence[float], orientation: str) -> Scan:
         """One channel (z, y, x) on a grid as of `Grid.of`."""
         return cls((voxels,), Grid.of(voxels.shape, spacing, orientation))
+
+    def free(self) -> None:
+        """Let go of the voxels if nobody needs them again: those of a long scan are a fifth of what it takes."""
+        if self.once:
+            object.__setattr__(self, "channels", ())
 
     @property
     def voxels(self) -> np.ndarray:

@@ -76,6 +76,8 @@ def segment(
     models         in rising priority: a later network's label wins where it is not 0
     record         gets seconds, windows, dropped and warnings
     probabilities  gets those of each network's labels
+
+    The scan's voxels are freed, if it allows that, once the last network has seen them.
     """
     labels: np.ndarray | None = None
     for model in models:
@@ -87,7 +89,8 @@ def segment(
                 record.windows[model.card.name] = {"run": 0, "skipped": 0}
                 record.warnings.append(f"no organ was found, so the network {model.card.name} was not run")
                 continue
-        above = one(scan, model, way, found, xp, record, progress, probabilities)
+        last = model is models[-1]
+        above = one(scan, model, way, found, xp, record, progress, probabilities, last)
         labels = above if labels is None else overlay(labels, above)
     if labels is None:
         raise ValueError("no network was given")
@@ -125,8 +128,10 @@ def one(
     record: Record,
     progress: Progress,
     probabilities: Probabilities | None = None,
+    last: bool = False,
 ) -> np.ndarray:
-    """Labels of one network on the scan's grid; `found` by earlier networks: where it has to look."""
+    """Labels of one network on the scan's grid; `found` by earlier networks: where it has to look. `last`: no other
+    will see the scan."""
     card = model.card
     before = one(scan, model.earlier, way, found, xp, record, progress) if model.earlier else None
     with record.stage("prepare"):
@@ -134,6 +139,8 @@ def one(
         volume = prepare(scan, view, card, xp)
         if before is not None and card.after:
             volume = xp.concatenate([volume, one_hot(before, view, card.after, xp)])
+        if last:
+            scan.free()
         around = view.box(found, AROUND_ORGANS) if found else None
         look = where(volume, card, view.spacing, way, around, xp)
     layout = lay(view.shape, card, way, look.box, look.middle_first, model.decode.codes)

@@ -12,11 +12,11 @@ from time import perf_counter
 import numpy as np
 
 from . import errors, machine
-from .cards import digests
-from .errors import CaseError, ScanError, UnwrittenError, one_line, shown
+from .cards import digests, smaller_way
+from .errors import CaseError, MemoryBudgetError, ScanError, UnwrittenError, one_line, shown
 from .formats.cases import Case
 from .formats.probabilities import Probabilities
-from .formats.reading import read_scan
+from .formats.reading import peek, read_scan
 from .formats.sources import case_digest
 from .formats.writing import write
 from .formats.written import Written
@@ -83,16 +83,19 @@ def run_case(predictor: Predictor, case: Case, progress: Progress | None = None,
 
 
 def _run(predictor: Predictor, case: Case, record: Record, way: Way, progress: Progress) -> None:
+    if way.most_voxels < predictor.way.most_voxels:  # a process before this one was lost
+        record.fallback.append(_smaller(way))
     with record.stage("read"):
         if len(case.files) != len(predictor.ct):
             raise ScanError(f"{len(case.files)} files are given, and the networks take {len(predictor.ct)} channels")
-        scan = read_scan(case.files, predictor.options.accept_intensities, predictor.ct)
+        way = _fitting(predictor, case, record, way)
+        scan = _read(predictor, case)
         record.input_sha256 = case_digest(case.files)
     record.shape, record.spacing = list(scan.grid.shape), list(scan.grid.spacing)
     record.warnings += scan.warnings
     asked_for = case.label_maps != case.outputs
     with closing(Probabilities(predictor.cards, case.labels.parent)) if asked_for else nullcontext() as probabilities:
-        labels = _labels(predictor, scan, record, way, progress, probabilities)
+        labels = _labels(predictor, case, scan, record, way, progress, probabilities)
         record.warnings += record.fallback
         record.labels = _found(labels, scan.grid, predictor.labels)
         with record.stage("write"):  # last of all: once a label map is there, nothing may fail any more
@@ -102,8 +105,23 @@ def _run(predictor: Predictor, case: Case, record: Record, way: Way, progress: P
     record.warnings += dict.fromkeys(one.doubt for one in written if one.doubt)
 
 
+def _fitting(predictor: Predictor, case: Case, record: Record, way: Way) -> Way:
+    """The way that the limit on memory allows, if there is one: before the first voxel is read."""
+    if predictor.memory_limit() is None:
+        return way
+    try:
+        return predictor.fitting(peek(case.scan), way, record, case.label_maps != case.outputs)
+    except MemoryBudgetError as error:
+        raise MemoryBudgetError(f"{shown(case.scan.name)} {error}") from error
+
+
+def _read(predictor: Predictor, case: Case) -> Scan:
+    return replace(read_scan(case.files, predictor.options.accept_intensities, predictor.ct), once=True)
+
+
 def _labels(
     predictor: Predictor,
+    case: Case,
     scan: Scan,
     record: Record,
     way: Way,
@@ -111,40 +129,32 @@ def _labels(
     probabilities: Probabilities | None,
 ) -> np.ndarray:
     """Segment; where memory runs out, again in smaller windows if a network takes them, and from a GPU at last on
-    the CPU.
+    the CPU. What an attempt has freed is read again.
     """
-    if way.most_voxels < predictor.way.most_voxels:  # a process before this one was lost
-        record.fallback.append(_smaller(way))
-    smaller = None if record.fallback else predictor.smaller_way
+
+    def attempt() -> np.ndarray:
+        if probabilities:
+            probabilities.clear()
+        given = scan if scan.channels else _read(predictor, case)
+        labels, found = predictor.segment(given, progress, way, probabilities)
+        record.add(found)
+        return labels
+
+    smaller = smaller_way(predictor.cards, way)
     # A try that failed has to be left before the next: its exception holds all that it had allocated.
     with suppress(MemoryError):
-        return _segmented(predictor, scan, record, way, progress, probabilities)
+        return attempt()
     if smaller:
         record.fallback.append(_smaller(smaller))
         way = smaller
         with suppress(MemoryError):
-            return _segmented(predictor, scan, record, way, progress, probabilities)
+            return attempt()
     if predictor.choice.device == "cpu":
         raise MemoryError
     record.fallback.append("there was too little memory on the GPU: on the CPU")
     predictor = Predictor(replace(predictor.options, device="cpu", engine="auto", precision="auto"))
     record.device, record.engine, record.precision = "cpu", predictor.choice.engine, predictor.choice.precision
-    return _segmented(predictor, scan, record, way, progress, probabilities)
-
-
-def _segmented(
-    predictor: Predictor,
-    scan: Scan,
-    record: Record,
-    way: Way,
-    progress: Progress,
-    probabilities: Probabilities | None,
-) -> np.ndarray:
-    if probabilities:
-        probabilities.clear()
-    labels, found = predictor.segment(scan, progress, way, probabilities)
-    record.add(found)
-    return labels
+    return attempt()
 
 
 def _smaller(way: Way) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -25,6 +26,7 @@ from .run import Run
 from .stopping import Stopped, Stopping
 
 PROGRAM = "viscera"
+UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}  # bytes
 DESCRIPTION = "Segment abdominal organs and tumours in CT scans. Research use only."
 
 
@@ -105,6 +107,12 @@ def parse(arguments: Sequence[str | Path] | None = None) -> Request:
         help="seconds without progress after which a case fails (600)",
     )
     add("--threads", type=_count, metavar="N", help="processors to use (default: all that this process may)")
+    add(
+        "--max-memory",
+        type=_bytes,
+        metavar="SIZE",
+        help="such as 2G or 1500M: smaller windows, or no scan that needs more",
+    )
     add("--json", type=_path, metavar="FILE", help="write one record per case: times, memory, windows, warnings")
     add("--no-sidecar", dest="sidecar", action="store_false", help="write no X.json and no summary.json")
     add("--hash-names", action="store_true", help="write file names as hashes in logs and records")
@@ -169,6 +177,14 @@ def _count(text: str) -> int:
     if count < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")
     return count
+
+
+def _bytes(text: str) -> int:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kMG]?)B?", text)
+    size = int(float(match[1]) * UNITS[match[2]]) if match else 0
+    if size < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 2G, 1500M or 2000000000")
+    return size
 
 
 def _formats(text: str) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from . import v1
 from .architecture import assign, network_of, strides_of
 from .check import check_engines
 from .checkpoint import USUAL, Checkpoint, read_json, read_result_folder
-from .graph import Mean, save_graphs, to_onnx, without_head
+from .graph import Mean, activations, save_graphs, to_onnx, without_head
 from .plain import need, shown, text
 from .plan import (
     after_of,
@@ -100,6 +100,7 @@ def export(
     # A spline of an order above 1 is clipped to the range of each logit, which the last layer's inputs do not know.
     linear = max(card["resample"].get(f"logit_{name}", 0) for name in ("order", "order_z")) <= 1
     head = without_head(model) if linear and not card["window_multiple"] else None
+    card["activations"] = activations(model, card["patch"])
     with workshop(out) as made:
         forms = save_graphs(model, made)
         if head is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,28 @@ def without_head(model: onnx.ModelProto) -> np.ndarray | None:
     graph.output[0].type.tensor_type.shape.dim[1].dim_value = features
     onnx.checker.check_model(model, full_check=True)
     return np.column_stack([weights.reshape(labels, features), biases]).astype(np.float32)
+
+
+def activations(model: onnx.ModelProto, patch: Sequence[int]) -> float:
+    """Numbers that a graph holds at once for each voxel of a window, where nothing is held longer than until its last
+    reader is done: at the step at which they are most."""
+    sized = onnx.ModelProto()
+    sized.CopyFrom(model)
+    for value in (*sized.graph.input, *sized.graph.output):
+        for axis, size in zip((0, 2, 3, 4), (1, *patch), strict=True):
+            value.type.tensor_type.shape.dim[axis].dim_value = size
+    graph = onnx.shape_inference.infer_shapes(sized).graph
+    sizes = {
+        value.name: prod(axis.dim_value for axis in value.type.tensor_type.shape.dim)
+        for value in (*graph.input, *graph.value_info, *graph.output)
+    }
+    last = {name: step for step, node in enumerate(graph.node) for name in node.input}
+    held, most = {graph.input[0].name}, 0
+    for step, node in enumerate(graph.node):
+        held |= set(node.output)
+        most = max(most, sum(sizes[name] for name in held))
+        held = {name for name in held if last.get(name, len(graph.node)) > step}
+    return round(most / prod(patch), 1)
 
 
 def save_graphs(model: onnx.ModelProto, folder: Path) -> dict[str, list[str]]:

@@ -35,6 +35,15 @@ def real_numbers(array: np.ndarray) -> np.ndarray:
         return array.astype(np.int16 if np.can_cast(array.dtype, np.int16) else np.float32, copy=False)
 
 
+def voxel_bytes(stored: np.dtype, scaled: bool = False) -> tuple[int, int]:
+    """Bytes of a voxel once it is read, and at most while it is: as stored, beside what it becomes, or as float32
+    beside a copy without what is no number, and where that was."""
+    whole = not scaled and np.can_cast(stored, np.int16)
+    held = 2 if whole else 4
+    same = stored == (np.int16 if whole else np.float32)
+    return held, max(stored.itemsize + held * (not same), 0 if whole else 9)
+
+
 def checked(voxels: np.ndarray, accept: bool = False) -> tuple[np.ndarray, list[str]]:
     """The voxels (z, y, x), finite, and what was odd about them. NaN becomes air; infinities the ends of the CT scale.
 

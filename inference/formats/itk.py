@@ -19,7 +19,7 @@ from ..errors import ScanError, shown
 from ..names import METAIMAGE
 from ..scan import Grid, Scan
 from .geometry import check_memory, lps_grid
-from .hounsfield import real_numbers
+from .hounsfield import real_numbers, voxel_bytes
 from .layout import Layout, layout
 from .opening import open_file
 from .stream import open_stream
@@ -38,8 +38,8 @@ def read(path: Path) -> Scan:
 
 def peek(path: Path) -> Scan:
     """The scan without its voxels, which may be damaged. Raises ScanError."""
-    grid, odd, _ = _understood(path, layout(path))
-    return Scan((), grid, warnings=tuple(odd))
+    grid, odd, dtype = _understood(path, layout(path))
+    return Scan((), grid, warnings=tuple(odd), voxel_bytes=voxel_bytes(dtype))
 
 
 def library() -> Any:

@@ -126,14 +126,11 @@ def _restore(
         rows, columns = (along.matrix(n) for along, n in zip(axes[1:], shape_of(box)[1:], strict=True))
         interpolator = PlaneInterpolator(rows, columns, decode, xp)
     done = 0
-    held: Array | None = None  # the last plane of the slab before: rows between two slabs need it
-    for start, logits in slabs:
-        first = start
-        if held is not None:
-            logits, first = xp.concatenate([held, logits], axis=1), start - 1
-        codes = decode.codes(logits, xp)
-        last = first + logits.shape[1] - 1
-        while done < len(along_z.upper) and along_z.upper[done] <= last:
+
+    def between(logits: Array, codes: Array, first: int) -> None:
+        """Restore what lies between planes of these logits, the first of which is plane `first` of the part."""
+        nonlocal done
+        while done < len(along_z.upper) and along_z.upper[done] < first + logits.shape[1]:
             lower, upper = along_z.lower[done] - first, along_z.upper[done] - first
             found = plane.restore(logits, codes, lower, upper, along_z.weight[done])
             target[done] = decode.values[to_host(found)]
@@ -141,7 +138,16 @@ def _restore(
                 probabilities = interpolator.between(logits[:, lower], logits[:, upper], along_z.weight[done])
                 keep((slice(done, done + 1), *whole(target.shape)[1:]), probabilities[:, None])
             done += 1
-        held = logits[:, -1:].copy()
+
+    held: tuple[Array, Array] | None = None  # the last plane of the slab before: rows between two slabs need it
+    for start, logits in slabs:
+        codes = decode.codes(logits, xp)
+        if held is not None:  # these two planes alone: a slab may be all that a window has
+            planes, of_planes = held
+            planes = xp.concatenate([planes, logits[:, :1]], axis=1)
+            between(planes, xp.concatenate([of_planes, codes[:1]]), start - 1)
+        between(logits, codes, start)
+        held = logits[:, -1:].copy(), codes[-1:].copy()
 
 
 def _gathered(parts: Iterable[Part], shape: Shape, share: bool, xp: Any) -> Array:

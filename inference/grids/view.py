@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, floor
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from ..boxes import Box, Shape, clipped, shape_of, whole
 from ..card import Card
 from ..scan import Grid, Scan, Spacing, turn, turned
 from .resize import resampled_shape
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,14 +39,9 @@ class View:
     @classmethod
     def of(cls, scan: Scan, card: Card) -> View:
         """How the network of a card sees a scan."""
-        axes, flips = turn(scan.grid.orientation, card.orientation or scan.grid.orientation)
-        axes = (axes[card.axes[0]], axes[card.axes[1]], axes[card.axes[2]])
-        flips = (flips[card.axes[0]], flips[card.axes[1]], flips[card.axes[2]])
+        axes, flips = _turned(scan.grid, card)
         crop = nonzero_box([turned(channel, axes, flips) for channel in scan.channels])
-        own = (scan.grid.spacing[axes[0]], scan.grid.spacing[axes[1]], scan.grid.spacing[axes[2]])
-        seen = own if card.resample.image.method == "none" else card.spacing_for(own)
-        z, y, x = (max(n, 1) for n in resampled_shape(shape_of(crop), own, seen))
-        return cls(scan.grid, axes, flips, crop, seen, (z, y, x))
+        return cls(scan.grid, axes, flips, crop, *_seen(scan.grid, axes, shape_of(crop), card))
 
     @property
     def own_spacing(self) -> Spacing:
@@ -70,6 +68,32 @@ class View:
             high = ceil((part.stop - crop.start) * n / own + margin / mm)
             box.append(slice(max(low, 0), min(high, n)))
         return box[0], box[1], box[2]
+
+
+def most_seen(grid: Grid, card: Card) -> tuple[Shape, Spacing, Shape]:
+    """Of a scan whose voxels are not known: its shape and spacing as the network has its axes, and the shape of what
+    the network sees at most, which is all of it."""
+    axes, _ = _turned(grid, card)
+    own = _along(grid.shape, axes)
+    return own, _along(grid.spacing, axes), _seen(grid, axes, own, card)[1]
+
+
+def _turned(grid: Grid, card: Card) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
+    """`axes` and `flips` of a view."""
+    axes, flips = turn(grid.orientation, card.orientation or grid.orientation)
+    return _along(axes, card.axes), _along(flips, card.axes)
+
+
+def _seen(grid: Grid, axes: tuple[int, int, int], crop: Shape, card: Card) -> tuple[Spacing, Shape]:
+    """`spacing` and `shape` of a view whose crop has so many voxels."""
+    own = _along(grid.spacing, axes)
+    seen = own if card.resample.image.method == "none" else card.spacing_for(own)
+    z, y, x = (max(n, 1) for n in resampled_shape(crop, own, seen))
+    return seen, (z, y, x)
+
+
+def _along(values: tuple[T, T, T], axes: tuple[int, int, int]) -> tuple[T, T, T]:
+    return values[axes[0]], values[axes[1]], values[axes[2]]
 
 
 def nonzero_box(channels: Sequence[np.ndarray]) -> Box:

@@ -69,7 +69,8 @@ class Patches:
 
     def parts(self, volume: Array, network: Network, inside: np.ndarray | None, xp: Any) -> Iterator[Part]:
         """One part, the whole volume (c, z, y, x): logits, 0 where no window was and outside the mask `inside`."""
-        yield whole(self.shape), slabs(volume, network, self.plan(), self.window, xp, inside, self.codes, self.ones)
+        codes = self.codes if self.middle_first else None
+        yield whole(self.shape), slabs(volume, network, self.plan(), self.window, xp, inside, codes, self.ones)
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def slabs(
     patch: Shape,
     xp: Any,
     inside: np.ndarray | None = None,
-    codes: Codes = winners,
+    codes: Codes | None = winners,
     ones: bool = False,
 ) -> Iterator[Slab]:
     """Blended logits of `volume` (c, z, y, x) in slabs that ascend in z and together cover it; each is the caller's.
@@ -151,8 +152,9 @@ def slabs(
     no window was placed, and outside the mask `inside` (z, y, x), all channels are 0, so that
     channel 0, background, wins.
 
-    plan  of the volume padded to a patch at least
-    ones  as in Patches
+    plan   of the volume padded to a patch at least
+    codes  what the plan is shown: as in Patches; None: nothing, as it does not look
+    ones   as in Patches
     """
     shape: Shape = volume.shape[1:]
     before = [n for n, _ in padding(shape, patch)]
@@ -162,10 +164,9 @@ def slabs(
     base = 0  # the plane of the padded volume that is plane 0 of it
 
     def finished(planes: int) -> Iterator[Slab]:
-        """The first planes of what is blended, without the padding, divided by their weights."""
-        columns = tuple(slice(a, a + n) for a, n in zip(before[1:], shape[1:], strict=True))
+        """The first planes of what is blended, divided by their weights."""
         for start, end in portions(base, base + planes):
-            part = blended[(slice(None), slice(start - base + before[0], end - base + before[0]), *columns)]
+            part = blended[:, start - base : end - base]  # where planes are padded, `base` is 0
             known = part[-1] > 0
             if inside is not None:
                 known &= xp.asarray(inside[start:end])
@@ -191,19 +192,22 @@ def slabs(
             start = [at - n for at, n in zip((z, y, x), before, strict=True)]
             logits = network(cut(volume, start, patch, xp)[None])[0]
             if blended is None:
-                blended = xp.zeros((len(logits) + 1, patch[0], *size[1:]), xp.float32)
+                blended = xp.zeros((len(logits) + 1, min(patch[0], shape[0]), *shape[1:]), xp.float32)
                 channels = len(logits) + ones
             if z > base:
                 yield from finished(min(z - base, patch[0]))
                 yield from skipped(base + patch[0], z)
                 _advance(blended, min(z - base, patch[0]))
                 base = z
-            few = logits[:, :: THIN[0], :: THIN[1], :: THIN[2]]
-            seen.append(codes(xp.concatenate([few, xp.ones_like(few[:1])]) if ones else few, xp))
+            if codes is not None:
+                few = logits[:, :: THIN[0], :: THIN[1], :: THIN[2]]
+                seen.append(codes(xp.concatenate([few, xp.ones_like(few[:1])]) if ones else few, xp))
             xp.multiply(logits, weights, out=logits)
-            window = (slice(y, y + patch[1]), slice(x, x + patch[2]))
-            blended[(slice(-1), slice(None), *window)] += logits
-            blended[(-1, slice(None), *window)] += weights
+            # Without the padding: `there` of the volume, `own` of the window; along z that is all that is blended.
+            there = [slice(max(at, 0), min(at + n, m)) for at, n, m in zip(start, patch, shape, strict=True)]
+            own = tuple(slice(part.start - at, part.stop - at) for part, at in zip(there, start, strict=True))
+            blended[(slice(-1), slice(None), *there[1:])] += logits[(slice(None), *own)]
+            blended[(-1, slice(None), *there[1:])] += weights[own]
         try:
             group = plan.send(seen)
         except StopIteration:

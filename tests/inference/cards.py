@@ -41,6 +41,7 @@ def make_card(
         labels=labels,
         way="dense",
         step=0.5,
+        activations=None,
         trained_on="",
         after=None,
         digest="",

@@ -234,3 +234,14 @@ def test_overlay_and_bounds_by_hand() -> None:
     assert bounding(labels) is None
     labels[1, 2, 3] = labels[2, 2, 1] = 1
     assert bounding(labels) == (slice(1, 3), slice(2, 3), slice(1, 4))
+
+
+def test_voxels_are_freed_only_if_they_are_needed_once() -> None:
+    scan, _ = organ_scan()
+    networks = [model("organ", 60, ORGANS), model("tumor", 150, (0, 14))]
+    expected, _ = segment(scan, networks, DENSE, np)
+    assert scan.channels
+    once = replace(scan, once=True)
+    labels, _ = segment(once, networks, DENSE, np)
+    assert not once.channels and scan.channels
+    assert np.array_equal(labels, expected)

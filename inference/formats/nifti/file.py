@@ -10,7 +10,7 @@ from ...errors import ScanError
 from ...scan import Scan
 from .. import written
 from ..geometry import check_memory
-from ..hounsfield import real_numbers
+from ..hounsfield import real_numbers, voxel_bytes
 from ..stream import Stream, open_stream
 from ..written import Written
 from .header import LONGEST, Header, label_header, parse
@@ -32,7 +32,8 @@ def peek(path: Path) -> Scan:
     with open_stream(path) as stream:
         head = bytearray(LONGEST)
         header = parse(bytes(head[: stream.read_into(memoryview(head))]))
-    return Scan((), header.grid, header, header.warnings)
+    takes = voxel_bytes(header.dtype, header.scaling is not None)
+    return Scan((), header.grid, header, header.warnings, voxel_bytes=takes)
 
 
 def write_labels(path: str | Path, labels: np.ndarray, scan: Scan, slope: float = 1) -> Written:

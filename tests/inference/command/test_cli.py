@@ -681,7 +681,22 @@ def test_names_of_networks_that_are_none(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("wrong", [["--step", "0"], ["--step", "1.5"], ["--threads", "0"], ["--plan", "none"]])
+@pytest.mark.parametrize(("text", "size"), [("2G", 2 * 10**9), ("1.5GB", 15 * 10**8), ("800M", 8 * 10**8), ("9", 9)])
+def test_sizes_of_memory(text: str, size: int) -> None:
+    assert parse(["in", "out", "--max-memory", text]).options.max_memory == size
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--step", "0"],
+        ["--step", "1.5"],
+        ["--threads", "0"],
+        ["--plan", "none"],
+        ["--max-memory", "0"],
+        ["--max-memory", "2 bags"],
+    ],
+)
 def test_flags_out_of_range(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         parse(["in", "out", *wrong])

@@ -61,6 +61,24 @@ def test_small_windows_come_first(case: Case, tiny_weights: Path) -> None:
     assert "in windows of 500,000 voxels at most" in step and step in record.warnings
 
 
+def test_voxels_that_were_freed_are_read_again(case: Case, tiny_weights: Path) -> None:
+    expected = worker_of(tiny_weights, case, lambda small: False).segment(case, ABDOMEN)
+    worker = worker_of(tiny_weights, case, lambda small: False)
+    model = worker.predictor._models[-1]
+    failed: list[bool] = []
+
+    def network(batch: np.ndarray) -> Any:
+        if not failed:
+            failed.append(True)
+            raise MemoryError
+        return model.network(batch)
+
+    worker.predictor._models[-1] = replace(model, network=network)
+    record = worker.segment(case, ABDOMEN)
+    assert failed and len(record.fallback) == 1
+    assert (record.status, record.outputs) == ("done", expected.outputs)
+
+
 def test_a_gpu_without_memory_leaves_it_to_the_cpu(case: Case, tiny_weights: Path) -> None:
     worker = worker_of(tiny_weights, case, lambda small: True)
     worker.predictor.choice = replace(worker.predictor.choice, device="cuda")

@@ -68,6 +68,7 @@ def test_what_the_card_says(exported: Path) -> None:
     (channel,) = card.channels
     assert channel == Channel("CT", "ct", clip=(-160.0, 240.0), mean=80.0, std=70.0)
     assert [(label.value, label.name) for label in card.labels] == [(0, "background"), (14, "organ_1")]
+    assert card.activations and card.activations >= 2 * 4  # the skip connection at full size, and what it joins
     assert card.trained_on == "random weights"
     assert set(card.files) == {"model.onnx", "model_f16.onnx"}
     for name in card.files:

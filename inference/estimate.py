@@ -1,0 +1,136 @@
+"""What a scan will take of memory on the CPU, told before its voxels are read: from its grid and from the cards.
+
+The answer is a bound, not a mean: `--max-memory` refuses by it, and holds what it accepts. Where a number depends on
+voxels (how much of the scan is not 0, how large the body is), the most that it can be is taken. The factors of the
+engines were measured: docs/decisions.md says how, and how far the bound lies above the peaks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import ceil, prod
+
+from .card import WEIGHTS_FILE, Card
+from .cards import smaller_way, with_earlier
+from .engines.choose import Choice
+from .grids.decode import read_head
+from .grids.prepare import CHUNK
+from .grids.resize import separate_axis
+from .grids.restore import DENSE
+from .grids.view import most_seen
+from .options import LEAST_VOXELS, Way
+from .scan import Scan
+from .windows.patches import AT_ONCE
+from .windows.planes import BLENDED, SHALLOW, SHARED
+
+NUMBER = 4  # bytes of a float32
+USUAL = 128  # numbers a voxel: a U-Net of 32 features, where all of nnU-Net's plans begin, joins two halves of them
+COMMAND = 20e6  # bytes: the process that starts the worker
+# Of each engine and precision: bytes for each number that the network holds at once, and copies of its weights.
+ENGINES = {
+    ("openvino", "f32"): (5.0, 2.0),
+    ("openvino", "bf16"): (3.0, 1.5),
+    ("openvino", "f16"): (3.0, 1.5),
+    ("openvino", "int8"): (3.0, 1.5),
+    ("onnxruntime", "f32"): (9.0, 2.0),
+    ("torch", "f32"): (6.0, 2.0),
+    ("torch", "bf16"): (2.5, 2.0),
+}
+START = 30e6  # bytes: what an engine takes to compile, and what allocators keep
+
+
+def fitting(
+    scan: Scan, cards: Sequence[Card], way: Way, choice: Choice, base: int, limit: int
+) -> tuple[Way | None, int]:
+    """The first of `way` and of ways with smaller and smaller windows that a limit (bytes) allows, None if none is,
+    and the estimate of the last that was tried.
+
+    scan, base  as of `estimate`
+    """
+    need = estimate(scan, cards, way, choice, base)
+    while need > limit:
+        if smaller_way(cards, way) is None:
+            return None, need
+        way = replace(way, most_voxels=max(way.most_voxels // 2, LEAST_VOXELS))
+        need = estimate(scan, cards, way, choice, base)
+    return way, need
+
+
+def estimate(scan: Scan, cards: Sequence[Card], way: Way, choice: Choice, base: int) -> int:
+    """Bytes that the process takes at most.
+
+    scan  whose voxels need not be there: its grid, and `voxel_bytes`
+    base  bytes that the process held once its networks were loaded
+    """
+    voxels, (held, most) = prod(scan.grid.shape), scan.voxel_bytes
+    channels = len(cards[0].channels)
+    stored = voxels * held * channels
+    reading = stored + voxels * (most - held)
+    everyone = with_earlier(cards)
+    engines = sum(_engine(scan, card, way, choice) for card in everyone)  # each keeps its own
+    preparing, running = (max(step) for step in zip(*(_steps(scan, card, way) for card in everyone), strict=True))
+    if len(everyone) > 1:
+        labels = 4 * voxels  # those below, above, joined, and where
+        steps = stored + labels + max(preparing, running)
+    else:  # a scan that is read for this is freed once it is prepared
+        steps = max(stored + preparing, voxels + running + (stored if scan.channels else 0))
+    return round(base + COMMAND + START + engines + max(reading, steps))
+
+
+def _engine(scan: Scan, card: Card, way: Way, choice: Choice) -> float:
+    """Bytes that an engine holds: weights, activations of a window, and the answer about it."""
+    each, copies = ENGINES[choice.engine, choice.precision]
+    names = card.forms["f32"]
+    weights = sum((card.folder / name).stat().st_size for name in names) * (2 if WEIGHTS_FILE in names else 1)
+    numbers = each * (card.activations or USUAL) + NUMBER * (_outputs(card) + card.inputs)
+    return copies * weights + numbers * _window(scan, card, way)
+
+
+def _window(scan: Scan, card: Card, way: Way) -> int:
+    """Voxels of a window, at most."""
+    if not _is_wide(card, way):
+        return prod(card.patch)
+    assert card.window_multiple is not None
+    _, _, shape = most_seen(scan.grid, card)
+    sizes = (max(shape[0], SHALLOW), *shape[1:])
+    all_of_it = prod(ceil(n / m) * m for n, m in zip(sizes, card.window_multiple, strict=True))
+    return max(min(all_of_it, way.most_voxels), SHALLOW * prod(card.window_multiple[1:]))
+
+
+def _is_wide(card: Card, way: Way) -> bool:
+    return way.wide and card.window_multiple is not None
+
+
+def _outputs(card: Card) -> int:
+    head = read_head(card)
+    return len(card.labels) if head is None else head.shape[1] - 1
+
+
+def _steps(scan: Scan, card: Card, way: Way) -> tuple[int, int]:
+    """Bytes beside voxels, labels and engine: while the scan is prepared, and while windows run and are restored."""
+    own, spacing, seen = most_seen(scan.grid, card)
+    volume = NUMBER * card.inputs * prod(seen) * (2 if card.after else 1)  # once more where label maps join the image
+    lead = separate_axis(spacing, card.spacing_for(spacing), card.resample.image.force_separate_z) or 0
+    rows, columns = (max(own[axis], seen[axis]) for axis in range(3) if axis != lead)
+    preparing = NUMBER * (own[lead] * prod(seen) // seen[lead] + prod(seen) + 5 * CHUNK * rows * columns)
+    if any(channel.masked for channel in card.channels):
+        preparing += 6 * prod(own)  # the mask, and its pieces
+    if way.in_body:
+        preparing = max(preparing, 4 * prod(seen))
+    mask = prod(seen) if way.in_body else 0
+    numbers = _outputs(card) + (card.head is not None)
+    plane = seen[1] * seen[2]
+    logits = card.resample.logits
+    if max(logits.order, logits.order_z) > 1:
+        restoring = numbers * (prod(seen) + 2 * DENSE * own[1] * own[2])
+    else:
+        restoring = 4 * numbers * plane + 8 * own[1] * own[2]
+    window = _window(scan, card, way)
+    if _is_wide(card, way):
+        shared = (SHARED + BLENDED) * min(plane, window // SHALLOW) if window < prod(seen) else 0
+        windows = numbers * shared
+    else:
+        windows = (_outputs(card) + 1) * min(card.patch[0], seen[0]) * plane + 3 * max(AT_ONCE, numbers * plane)
+    windows += window * (card.inputs + way.tta * (numbers + card.inputs))  # one cut out; mirrored, and what they add to
+    return volume + mask + preparing, volume + mask + NUMBER * (windows + restoring)

@@ -1,0 +1,166 @@
+"""What a scan is said to take of memory is what it may take, where the kernel kills who takes more."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inference import Predictor
+from inference.cards import read_cards, way_of
+from inference.engines.choose import Choice
+from inference.errors import DeviceError, MemoryBudgetError
+from inference.estimate import estimate, fitting
+from inference.formats.reading import peek, read_scan
+from inference.options import DENSE, LEAST_VOXELS
+from inference.record import Record
+from inference.scan import Grid, Scan
+from tests.conftest import ROOT
+
+CHOICE = Choice("cpu", "openvino", "f32", ())
+SAMPLE = ROOT / "docs" / "sample" / "HCC_048_0000.nii.gz"
+MB = 10**6
+
+
+def header(planes: int, voxel_bytes: tuple[int, int] = (2, 2)) -> Scan:
+    return Scan((), Grid.of((planes, 512, 512), (1.0, 0.8, 0.8), "LPS"), voxel_bytes=voxel_bytes)
+
+
+def test_more_planes_wider_voxels_and_more_networks_take_more(tiny_weights: Path) -> None:
+    cards = read_cards(tiny_weights, None)
+
+    def of(scan: Scan, networks: int = 2) -> int:
+        return estimate(scan, cards[:networks], DENSE, CHOICE, 100 * MB)
+
+    voxels = 100 * 512 * 512
+    assert of(header(200)) > of(header(100)) > 100 * MB
+    assert of(header(100, (4, 8))) - of(header(100)) >= 2 * voxels  # held as float32
+    assert of(header(100)) - of(header(100), 1) >= 3 * voxels  # labels of both networks, and of both together
+
+
+def test_windows_get_smaller_until_they_fit_and_then_the_scan_is_refused() -> None:
+    cards = read_cards(ROOT / "weights", None)
+    scan, way = header(300), way_of(cards, None, 0.5)
+    most = estimate(scan, cards, way, CHOICE, 0)
+    assert fitting(scan, cards, way, CHOICE, 0, most) == (way, most)
+    half, need = fitting(scan, cards, way, CHOICE, 0, most - 1)
+    assert half and half.most_voxels == way.most_voxels // 2 and need < most
+    least = estimate(scan, cards, replace(way, most_voxels=LEAST_VOXELS), CHOICE, 0)
+    assert fitting(scan, cards, way, CHOICE, 0, least) == (replace(way, most_voxels=LEAST_VOXELS), least)
+    assert fitting(scan, cards, way, CHOICE, 0, least - 1) == (None, least)
+    patches = [replace(card, window_multiple=None) for card in cards]
+    need = estimate(scan, patches, way, CHOICE, 0)
+    assert fitting(scan, patches, way, CHOICE, 0, need - 1) == (None, need)  # nothing is smaller than a patch
+
+
+@pytest.mark.parametrize("dtype", ["<i2", ">i2", "u1", "<u2", "<f4", "<f8"])
+def test_what_a_voxel_takes_is_in_the_header(dtype: str, tmp_path: Path, blob: np.ndarray) -> None:
+    import nibabel as nib
+
+    image = nib.Nifti1Image(blob.clip(0, 255).transpose(2, 1, 0).astype(dtype), np.diag([2.0, 2, 3, 1]))
+    nib.save(image, tmp_path / "x.nii")
+    held, most = peek(tmp_path / "x.nii").voxel_bytes
+    assert held == read_scan(tmp_path / "x.nii", accept=True).voxels.itemsize
+    assert most >= max(held, np.dtype(dtype).itemsize)
+
+
+def test_arrays_are_held_to_the_limit_too(tiny_weights: Path, blob: np.ndarray) -> None:
+    scan = Scan.of(blob, (3.0, 2.0, 2.0), "LPS")
+    with pytest.raises(MemoryBudgetError, match=r"up to 0\.\d\d GB are needed, and the limit is 0\.01 GB"):
+        Predictor(tiny_weights, device="cpu", threads=1, max_memory=10 * MB).segment(scan)
+    _, record = Predictor(tiny_weights, device="cpu", threads=1, max_memory=10**12).segment(scan)
+    assert record.memory_limit_mb == 10**6 and record.memory_estimate_mb
+
+
+def test_without_a_limit_nothing_is_estimated_and_a_container_sets_one(
+    tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from inference import predictor as module
+
+    predictor, scan = Predictor(tiny_weights, device="cpu", threads=1), header(10)
+    monkeypatch.setattr(module, "container_budget", lambda: sys.maxsize)
+    assert predictor.fitting(scan, None, record := Record()) == predictor.way and record.memory_limit_mb is None
+    monkeypatch.setattr(module, "container_budget", lambda: 1)
+    with pytest.raises(MemoryBudgetError):
+        predictor.fitting(header(2000), None, Record())
+
+
+def test_a_limit_is_of_the_cpu(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from inference import predictor as module
+
+    monkeypatch.setattr(module, "choose", lambda *_: replace(CHOICE, device="cuda"))
+    monkeypatch.setattr(module, "array_library", lambda _: np)
+    monkeypatch.setattr(module, "load", lambda *_: None)
+    with pytest.raises(DeviceError, match="--device cpu"):
+        Predictor(tiny_weights, max_memory=10**9)
+
+
+@pytest.fixture
+def cgroup() -> Iterator[Callable[[int], Path]]:
+    """Makes a cgroup with a limit (bytes), or skips."""
+    made: list[Path] = []
+
+    def make(limit: int) -> Path:
+        root = Path("/sys/fs/cgroup")
+        second = (root / "cgroup.controllers").exists()
+        folder = root / ("" if second else "memory") / f"viscera-test-{os.getpid()}-{len(made)}"
+        try:
+            if second:
+                (root / "cgroup.subtree_control").write_text("+memory")
+            folder.mkdir()
+            made.append(folder)
+            (folder / ("memory.max" if second else "memory.limit_in_bytes")).write_text(str(limit))
+        except OSError as error:
+            pytest.skip(f"no cgroup can be made here: {error}")
+        return folder
+
+    yield make
+    for folder in made:
+        folder.rmdir()
+
+
+def run(out: Path, limit: int, group: Path | None, *arguments: Any) -> tuple[int, dict[str, Any], str]:
+    """The command with --max-memory, in a cgroup: exit code, the record of its only case, stderr."""
+    enter = f"echo $$ > {group}/cgroup.procs; " if group else ""
+    command = [sys.executable, "-m", "inference", *map(str, (*arguments, out, "--json", out.with_suffix(".json")))]
+    done = subprocess.run(
+        ["bash", "-c", f'{enter}exec "$@"', "bash", *command, "--max-memory", str(limit), "--threads", "1"],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    (record,) = json.loads(out.with_suffix(".json").read_text())
+    return done.returncode, record, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("networks", ["tiny", "shipped"])
+def test_what_is_accepted_stays_below_the_limit_that_the_kernel_holds_it_to(
+    networks: str, tmp_path: Path, tiny_weights: Path, cgroup: Callable[[int], Path]
+) -> None:
+    weights = tiny_weights if networks == "tiny" else ROOT / "weights"
+    arguments = SAMPLE, "--weights", weights, "--engine", "openvino", "--precision", "f32", "--device", "cpu"
+    code, free, _ = run(tmp_path / "free", 10**12, None, *arguments)
+    need = round(free["memory_estimate_mb"] * MB) + MB  # one run's base is not quite another's
+    assert code == 0 and free["fallback"] == [] and free["peak_memory_mb"] < free["memory_estimate_mb"]
+
+    code, record, said = run(tmp_path / "held", need, cgroup(need), *arguments)
+    assert (code, record["fallback"], record["output_sha256"]) == (0, [], free["output_sha256"]), said
+
+    less = need - 30 * MB
+    code, record, said = run(tmp_path / "less", less, cgroup(less), *arguments)
+    if networks == "tiny":
+        assert code == 4 and less < record["memory_estimate_mb"] * MB
+        assert f"HCC_048_0000.nii.gz is too large for these networks: up to {need / 1e9:.2f} GB" in said
+        assert f"the limit is {less / 1e9:.2f} GB" in said
+    else:
+        assert code == 0 and record["memory_estimate_mb"] * MB <= less, said
+        assert record["fallback"] == [
+            f"memory is limited to {less / 1e9:.2f} GB: in windows of 2,000,000 voxels at most"
+        ]
