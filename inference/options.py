@@ -73,6 +73,7 @@ class Options:
     accept_intensities  voxels that cannot be HU are a warning, not an error
     max_memory          bytes that the process may hold, on the CPU: windows are smaller if that helps, else a scan is
                         refused before it is read. None: what its container leaves
+    fix_orientation     a scan that certainly lies otherwise than its header says is segmented as it lies
 
     Raises ValueError where a value is of another kind.
     """
@@ -88,6 +89,7 @@ class Options:
     threads: int | None = None
     accept_intensities: bool = False
     max_memory: int | None = None
+    fix_orientation: bool = False
 
     def __post_init__(self) -> None:
         _one_of("device", self.device, DEVICES)
@@ -97,6 +99,7 @@ class Options:
             _one_of("plan", self.plan, tuple(WAYS))
         _one_of("tta", self.tta, (False, True))
         _one_of("accept_intensities", self.accept_intensities, (False, True))
+        _one_of("fix_orientation", self.fix_orientation, (False, True))
         if self.step is not None and (not _number(self.step, Real) or not 0 < self.step <= 1):
             raise ValueError(f"step {self.step!r} is not a number above 0 and at most 1")
         for name in ("threads", "max_memory"):

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,8 @@ class Predictor:
         if probabilities:  # those of a plane in several forms, and then of one label at a time
             z, y, x = sorted(scan.grid.shape)
             base += 16 * max(len(card.labels) for card in self.cards) * y * x + z * y * x
+        if self.options.fix_orientation:  # voxels and labels are kept for another look
+            base += (scan.voxel_bytes[0] * len(self.ct) + 1) * prod(scan.grid.shape)
         fits, need = fitting(scan, self.cards, way, self.choice, base, limit)
         record.memory_estimate_mb = need / 1e6
         if fits is None:
@@ -169,7 +172,9 @@ class Predictor:
         with self._turn:
             try:
                 progress = progress or Quiet()
-                labels = segment(scan, self._models, way, self._xp, record, progress, probabilities)
+                labels = segment(
+                    scan, self._models, way, self._xp, record, progress, probabilities, self.options.fix_orientation
+                )
             except MemoryError:
                 free_blocks(self._xp)
                 raise

@@ -26,6 +26,9 @@ class Record:
     device, engine, precision, why    the choice, and one sentence why for each part of it that was left to "auto"
     fallback   steps taken because memory ran out, one sentence each
     shape, spacing   (z, y, x) of the scan, and mm
+    orientation  None, or how the scan seems to lie against its header: the axes that are turned, whether that is
+               certain, why, and what became of the fix
+    doubts     organ -> why it should be looked at: "missing", "look" or "cut", and a phrase
     dropped    name of a label -> voxels that lay far from the rest of their organ and were taken out
     windows    network -> windows run, windows of the dense plan that were not, and voxels (z, y, x) of one
     labels     value in the label map -> name, voxels, ml
@@ -55,6 +58,8 @@ class Record:
     input_sha256: str | None = None
     shape: list[int] | None = None
     spacing: list[float] | None = None
+    orientation: dict[str, Any] | None = None
+    doubts: dict[str, dict[str, str]] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
     windows: dict[str, dict[str, Any]] = field(default_factory=dict)
     labels: dict[str, dict[str, Any]] | None = None
@@ -84,6 +89,8 @@ class Record:
         self.warnings += found.warnings
         self.windows |= found.windows
         self.dropped |= found.dropped
+        self.orientation = found.orientation
+        self.doubts |= found.doubts
 
     def to_json(self) -> dict[str, Any]:
         """What json.dumps takes; what is not known is left out, but for the error."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, Protocol
 
 import numpy as np
 
+from .anatomy import doubts
 from .anatomy.look import AROUND_ORGANS, where
+from .anatomy.orientation import Thin, Verdict, judge, rightly, speaks_for_its_header, thinned
 from .anatomy.pieces import drop_far_pieces
 from .arrays import Array, Network
 from .boxes import Box, bounding
@@ -22,7 +24,7 @@ from .grids.restore import restore
 from .grids.view import View
 from .options import Way
 from .record import Record
-from .scan import Scan
+from .scan import Grid, Scan
 from .windows.lay import lay
 from .windows.patches import Patches
 
@@ -70,15 +72,98 @@ def segment(
     record: Record,
     progress: Progress,
     probabilities: Probabilities | None = None,
+    fix_orientation: bool = False,
 ) -> np.ndarray:
     """Labels of a scan, (z, y, x) uint8 on its own grid.
 
-    models         in rising priority: a later network's label wins where it is not 0
-    record         gets seconds, windows, dropped and warnings
-    probabilities  gets those of each network's labels
+    models           in rising priority: a later network's label wins where it is not 0
+    record           gets seconds, windows, dropped, orientation, doubts and warnings
+    probabilities    gets those of each network's labels
+    fix_orientation  a scan that surely lies otherwise than its header says is segmented again as it lies
 
     The scan's voxels are freed, if it allows that, once the last network has seen them.
     """
+
+    def labelled(scan: Scan, record: Record, probabilities: Probabilities | None) -> np.ndarray:
+        return _overlaid(scan, models, way, xp, record, progress, probabilities)
+
+    if not models[0].card.channels[0].is_ct:
+        return labelled(scan, record, probabilities)
+    names = {value: name for model in models for value, name in model.card.names.items()}
+    hu = thinned(scan.voxels, scan.grid)  # since the scan may be freed
+
+    def judged(grid: Grid, labels: np.ndarray, record: Record) -> tuple[Thin, Verdict | None]:
+        with record.stage("check"):
+            thin = Thin.of(hu, labels, grid, names)
+            return thin, judge(thin)
+
+    fix = fix_orientation and all(map(_reads_headers, models))
+    own = Record()
+    labels = labelled(replace(scan, once=False) if fix else scan, own, probabilities)
+    thin, verdict = judged(scan.grid, labels, own)
+    if verdict:
+        again = Record(seconds=own.seconds)
+        fixed = _as_it_lies(scan, verdict, labelled, judged, again, probabilities) if fix else None
+        if fixed:
+            own = again
+            labels, thin, verdict = fixed
+        own.orientation = {
+            "turned": list(verdict.turned), "certain": verdict.certain, "why": verdict.why,
+            "fix": "done" if fixed else "refused" if fix_orientation else "not asked for",
+        }  # fmt: skip
+        own.warnings.append(verdict.text + ("; it was segmented as it seems to lie" if fixed else ""))
+    with own.stage("check"):
+        found = doubts.find(thin)
+    own.doubts = {key: {"doubt": doubt.kind, "why": doubt.why} for key, doubt in found.items()}
+    if text := doubts.summary(found):
+        own.warnings.append(text)
+    record.add(own)
+    return labels
+
+
+def _reads_headers(model: Model) -> bool:
+    """Whether a scan is turned for a network: one that takes it as stored sees the same whatever its header says."""
+    return bool(model.card.orientation) and (model.earlier is None or _reads_headers(model.earlier))
+
+
+def _as_it_lies(
+    scan: Scan,
+    verdict: Verdict,
+    labelled: Callable[[Scan, Record, Probabilities | None], np.ndarray],
+    judged: Callable[[Grid, np.ndarray, Record], tuple[Thin, Verdict | None]],
+    record: Record,
+    probabilities: Probabilities | None,
+) -> tuple[np.ndarray, Thin, Verdict] | None:
+    """Labels of a scan turned as a verdict says, and what was wrong in all; None where it is not surely right then.
+
+    One axis may hide another, since labels of a turned scan are poor, so each is turned as it is found.
+    """
+    so_far: Verdict | None = None
+    doubt: Verdict | None = verdict
+    scan = replace(scan, once=False)
+    while doubt and doubt.sure and not (so_far and set(so_far.turned) & set(doubt.sure)):
+        so_far = doubt.surely(so_far)
+        scan = replace(scan, grid=rightly(scan.grid, doubt.surely()))
+        record.warnings, record.dropped = [], {}
+        labels = labelled(scan, record, None)
+        thin, doubt = judged(scan.grid, labels, record)
+    if so_far is None or doubt or not labels.any() or not speaks_for_its_header(thin):
+        return None
+    if probabilities:  # they are kept of one way through only
+        probabilities.clear()
+        labels = labelled(scan, Record(seconds=record.seconds), probabilities)
+    return labels, thin, so_far
+
+
+def _overlaid(
+    scan: Scan,
+    models: Sequence[Model],
+    way: Way,
+    xp: Any,
+    record: Record,
+    progress: Progress,
+    probabilities: Probabilities | None,
+) -> np.ndarray:
     labels: np.ndarray | None = None
     for model in models:
         found = None

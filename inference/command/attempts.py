@@ -72,7 +72,7 @@ class Attempts:
             self._done(case, title, start, self._failure(case, taken), labels=False)
             return
         options = self.request.options
-        if self.request.resume and (kept := resume.fits(case, self.cards, self.way, options.precision)):
+        if self.request.resume and (kept := resume.fits(case, self.cards, self.way, options)):
             say(f"{title}: kept, {shown(case.labels.name)} was made from this scan by these networks")
             self.written |= _files(case)
             warnings = [retold(warning, case.name) for warning in kept.warnings]

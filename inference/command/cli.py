@@ -98,6 +98,11 @@ def parse(arguments: Sequence[str | Path] | None = None) -> Request:
     add("--save-probabilities", action="store_true", help="write the folder X.probabilities, with one file per label")
     add("--resume", action="store_true", help="skip cases whose label map was made from the same scan in the same way")
     add("--accept-intensities", action="store_true", help="segment even what cannot be CT in HU, with a warning")
+    add(
+        "--fix-orientation",
+        action="store_true",
+        help="segment a scan that is surely turned against its header as it lies",
+    )
     add("--on-error", choices=("skip", "empty"), default="skip", help="a failed case: no label map, or an empty one")
     add(
         "--timeout",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..card import Card
 from ..cards import digests
@@ -13,7 +14,7 @@ from ..formats.cases import Case
 from ..formats.outputs import describes, in_the_way, is_record, read_record
 from ..formats.sources import case_digest
 from ..names import record_file
-from ..options import Way
+from ..options import Options, Way
 from ..record import Record
 from ..version import LABELS
 
@@ -31,7 +32,7 @@ def write(labels: Path, record: Record) -> str | None:
     return f"the record of this case is not beside its labels: {shown(path.name)} {why}"
 
 
-def fits(case: Case, cards: Sequence[Card], way: Way, precision: str) -> Record | None:
+def fits(case: Case, cards: Sequence[Card], way: Way, options: Options) -> Record | None:
     """The record of a label map that was made from this scan, by these networks and options; None where none was.
 
     One that another version of this program made fits as well if that gives the same labels (LABELS).
@@ -46,7 +47,8 @@ def fits(case: Case, cards: Sequence[Card], way: Way, precision: str) -> Record 
             and record["labels_version"] == LABELS
             and record["weights"] == digests(cards)
             and (record["plan"], record["step"], record.get("tta", False)) == (way.name, way.step, way.tta)
-            and (record["precision"] == precision or _auto_gives(record["precision"], precision))
+            and (record["precision"] == options.precision or _auto_gives(record["precision"], options.precision))
+            and _lay_as_asked(record.get("orientation"), options.fix_orientation)
             and all(isinstance(warning, str) for warning in record["warnings"])  # said again
             and all(describes(record, path) for path in case.outputs)
             and record["input_sha256"] == case_digest(case.files)
@@ -54,6 +56,11 @@ def fits(case: Case, cards: Sequence[Card], way: Way, precision: str) -> Record 
     except (OSError, ScanError, ValueError, KeyError, TypeError):
         return None
     return Record.from_json(record) if record is not None and same else None
+
+
+def _lay_as_asked(orientation: dict[str, Any] | None, fix: bool) -> bool:
+    """Whether a scan that lies otherwise than its header says was taken as is now asked for."""
+    return orientation is None or (orientation["fix"] != "not asked for") == fix
 
 
 def _auto_gives(precision: str, asked: str) -> bool:

@@ -11,13 +11,16 @@ import pytest
 
 from inference.anatomy.look import AROUND_ORGANS
 from inference.boxes import bounding
+from inference.card import Label
 from inference.cards import smaller_way, way_of
 from inference.errors import ScanError
+from inference.labels import TABLE
 from inference.options import ABDOMEN, DENSE, WAYS, Way
 from inference.record import Record
 from inference.scan import Scan
 from inference.segment import Model, Quiet, overlay
 from inference.segment import segment as segment_into
+from tests.inference.anatomy.made import SPACING, trunk
 from tests.inference.cards import make_card
 
 
@@ -77,7 +80,7 @@ def test_the_tumour_lies_over_the_organ(plan: str, multiple: tuple[int, int, int
     expected[10:14, 26:34, 28:36] = 14
     assert np.array_equal(labels, expected)
     assert report.warnings == []
-    assert set(report.seconds) == {"prepare", "network", "restore"}
+    assert set(report.seconds) == {"prepare", "network", "restore", "check"}
 
 
 def test_one_network_may_hold_organs_and_tumour() -> None:
@@ -245,3 +248,45 @@ def test_voxels_are_freed_only_if_they_are_needed_once() -> None:
     labels, _ = segment(once, networks, DENSE, np)
     assert not once.channels and scan.channels
     assert np.array_equal(labels, expected)
+
+
+def one_that_tells_kidneys_by_their_side(orientation: str | None) -> Model:
+    """Knows each organ of the trunk by a brightness of its own, and both kidneys by one."""
+
+    def network(batch: np.ndarray) -> np.ndarray:
+        values = np.rint((batch[:, 0] * 70 + 80 - 20) / 10)
+        values[(values < 1) | (values > 13)] = 0
+        right = np.arange(batch.shape[-1]) < batch.shape[-1] / 2  # in a scan stored as LPS
+        kidneys = values == 2
+        values[kidneys & ~right] = 13
+        return np.stack([values == value for value in range(14)], axis=1).astype(np.float32)
+
+    card = make_card(SPACING, patch=(50, 50, 70), orientation=orientation)
+    names = [Label(0, "background"), *(Label(one.value, one.key) for one in TABLE[:13])]
+    return Model.of(replace(card, labels=tuple(names)), network)
+
+
+@pytest.mark.parametrize("orientation", ["LPS", None])
+@pytest.mark.parametrize("fix", [False, True])
+def test_a_scan_that_is_mirrored_against_its_header_is_segmented_as_it_lies_if_asked_for(
+    fix: bool, orientation: str | None
+) -> None:
+    hu, drawn = (array[:, ::-1, ::-1] for array in trunk())  # stored as LPS
+    hu = np.where(drawn > 0, 20 + 10 * np.where(drawn == 13, 2, drawn), hu).astype(np.int16)
+    record = Record()
+    scan = Scan.of(np.ascontiguousarray(hu[:, :, ::-1]), SPACING, "LPS")
+    labels = segment_into(
+        scan, [one_that_tells_kidneys_by_their_side(orientation)], DENSE, np, record, Quiet(), fix_orientation=fix
+    )
+    fixed = fix and orientation is not None  # a network that takes scans as stored reads no header
+    assert record.orientation is not None
+    assert (record.orientation["turned"], record.orientation["certain"]) == (["left-right"], True)
+    assert record.orientation["fix"] == ("done" if fixed else "refused" if fix else "not asked for")
+    assert record.warnings[0].startswith("the scan seems to lie mirrored left to right, against its header: ")
+    assert record.warnings[0].endswith("as it seems to lie") == fixed
+    swapped = np.where(drawn == 2, 13, np.where(drawn == 13, 2, drawn))[:, :, ::-1]
+    assert np.array_equal(labels, drawn[:, :, ::-1] if fixed else swapped)
+    assert np.array_equal(labels == 1, (drawn == 1)[:, :, ::-1])
+    assert record.windows["organ"]["run"] == 1
+    assert record.doubts["esophagus"]["doubt"] == "missing"
+    assert record.warnings[-1].startswith("organs to look at twice: ")

@@ -14,7 +14,7 @@ from inference.cards import digests
 from inference.command.resume import fits
 from inference.formats.cases import Case
 from inference.formats.outputs import digest
-from inference.options import ABDOMEN
+from inference.options import ABDOMEN, Options
 from inference.version import LABELS
 from tests.inference.cards import make_card
 
@@ -40,6 +40,9 @@ GONE = object()
         ({"warnings": ["odd"]}, True),
         ({"warnings": 3}, False),  # what cannot be said again
         ({"warnings": [None]}, False),
+        ({"orientation": {"fix": "not asked for"}}, True),
+        ({"orientation": {"fix": "refused"}}, False),
+        ({"orientation": {"fix": "done"}}, False),  # which this run does not ask for
     ],
 )
 def test_labels_of_another_program_are_kept_if_it_gives_the_same(
@@ -56,4 +59,4 @@ def test_labels_of_another_program_are_kept_if_it_gives_the_same(
         "output_sha256": digest(case.labels), "warnings": [],
     } | changes  # fmt: skip
     (tmp_path / "x.json").write_text(json.dumps({name: value for name, value in record.items() if value is not GONE}))
-    assert (fits(case, cards, ABDOMEN, "auto") is not None) == fit
+    assert (fits(case, cards, ABDOMEN, Options()) is not None) == fit

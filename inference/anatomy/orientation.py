@@ -1,0 +1,330 @@
+"""Whether a scan lies as its header says, told from its voxels and from the organs that were found.
+
+A network looks for an organ where it lies in people: of a mirrored scan it calls the liver spleen. So labels that lie
+where they should say little, and the signs that decide are taken from the voxels; labels count where they contradict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ..boxes import Box, bounding, shape_of
+from ..labels import BY_KEY, known
+from ..scan import Grid, turn, turned
+from .body import body_mask
+
+CELL = 5.0  # mm: one voxel in so many is looked at
+FEWEST_ORGANS = 5  # a network that knows fewer of them does not show an abdomen
+SHORTEST = 100.0  # mm from feet to head: a slab shows too little, a liver's end beside a large spleen
+SOLID = ("liver", "spleen", "right_kidney", "left_kidney")
+LEAST_ML = 50.0  # of these together; of less nobody can tell where they are
+BODY_HU, LUNG_HU, BONE_HU = -300, -400, 200
+SOFT_HU = (10, 250)  # organs, with contrast agent or without
+DEEP = 3  # cells: what is left of the soft parts when so much is taken off all around is liver, mostly
+LUNG = 0.1  # of a plane of the body filled with air; the colon's fills less
+OPEN = 0.15  # of a plane of the body filled with air: lungs, and with them the heart, which lies on the left
+WARN, CERTAIN = 2, 3  # votes against the header
+
+AXES = ("head-feet", "front-back", "left-right")  # of an array turned to RAS
+EXCHANGED = "exchanged"
+TURNED = {
+    "head-feet": "upside down (head and feet exchanged)",
+    "front-back": "mirrored front to back",
+    "left-right": "mirrored left to right",
+    EXCHANGED: "with its axes exchanged, or on its side",
+}
+SIDES = {"head-feet": "below", "front-back": "behind", "left-right": "left of"}
+BEYOND = 10.0  # mm between centres
+# Of an axis, the organ that lies further towards head, front or right, and the other.
+PLACES = (
+    ("left-right", "liver", "spleen"),
+    ("left-right", "liver", "stomach"),
+    ("left-right", "right_kidney", "left_kidney"),
+    ("front-back", "stomach", "right_kidney"),
+    ("front-back", "pancreas", "left_kidney"),
+    ("front-back", "liver", "right_kidney"),
+    ("head-feet", "liver", "right_kidney"),
+    ("head-feet", "spleen", "left_kidney"),
+    ("head-feet", "esophagus", "pancreas"),
+)
+ROD, ROD_MORE = 0.75, 0.2  # of the body's length that bone goes on for along the spine; and how much less across it
+
+
+def thinned(array: np.ndarray, grid: Grid) -> np.ndarray:
+    """One voxel in every CELL or so of an array (z, y, x) on a grid: a copy, which does not hold the whole."""
+    within = (slice(min(step, n) // 2, None, step) for step, n in zip(_steps(grid), grid.shape, strict=True))
+    return array[tuple(within)].copy()
+
+
+def _steps(grid: Grid) -> list[int]:
+    return [max(1, int(CELL / mm)) for mm in grid.spacing]
+
+
+@dataclass(frozen=True, eq=False)
+class Thin:
+    """One voxel in every CELL or so of a CT and its labels; axes (z, y, x) grow towards head, front and right.
+
+    hu       (z, y, x)
+    labels   (z, y, x)
+    spacing  mm
+    values   key of an organ of the table -> its value; those that the networks know
+    """
+
+    hu: np.ndarray
+    labels: np.ndarray
+    spacing: tuple[float, float, float]
+    values: Mapping[str, int]
+
+    @classmethod
+    def of(cls, hu: np.ndarray, labels: np.ndarray, grid: Grid, names: Mapping[int, str]) -> Thin:
+        """Of a thinned CT and its labels.
+
+        hu      (z, y, x), as of `thinned`
+        labels  (z, y, x) on the grid
+        names   value -> name on the networks' cards
+        """
+        axes, flips = turn(grid.orientation, "RAS")
+        z, y, x = (grid.spacing[axis] * _steps(grid)[axis] for axis in axes)
+        values = {one.key: value for value, name in names.items() if (one := known(name))}
+        return cls(turned(hu, axes, flips), turned(thinned(labels, grid), axes, flips), (z, y, x), values)
+
+    @property
+    def voxel_ml(self) -> float:
+        return float(np.prod(self.spacing)) / 1000
+
+    def mask(self, key: str) -> np.ndarray:
+        """Where an organ is; nowhere where no network knows it."""
+        value = self.values.get(key)
+        return np.zeros(self.labels.shape, bool) if value is None else self.labels == value
+
+    @cached_property
+    def ml(self) -> dict[str, float]:
+        """Organ -> ml, of those that were found."""
+        counts = np.bincount(self.labels.reshape(-1), minlength=256)
+        return {key: float(counts[value]) * self.voxel_ml for key, value in self.values.items() if counts[value]}
+
+    @cached_property
+    def centre(self) -> dict[str, tuple[float, float, float]]:
+        """Organ -> mm (z, y, x) of its centre, of those that were found."""
+        return {key: _centre(self.mask(key), self.spacing) for key in self.ml}
+
+    @cached_property
+    def solid(self) -> np.ndarray:
+        """Where the large organs of the abdomen are."""
+        return np.isin(self.labels, [self.values[key] for key in SOLID if key in self.values])
+
+    @cached_property
+    def inside(self) -> np.ndarray:
+        """The body, with its lungs."""
+        return body_mask(self.hu, BODY_HU, self.spacing, np)
+
+    @cached_property
+    def air(self) -> np.ndarray:
+        """The share of air in the body, of each plane from feet to head."""
+        area = self.inside.sum(axis=(1, 2))
+        return (self.inside & (self.hu < LUNG_HU)).sum(axis=(1, 2)) / np.maximum(area, 1)
+
+    @cached_property
+    def box(self) -> Box:
+        """That of the body."""
+        box = bounding(self.inside)
+        assert box is not None, "a body mask is never empty"
+        return box
+
+    @cached_property
+    def bone(self) -> np.ndarray:
+        """Bright voxels in the body's box: bone, and what is full of contrast agent."""
+        return (self.inside & (self.hu > BONE_HU))[self.box]
+
+    @cached_property
+    def spine(self) -> float:
+        """Where bone goes on along the planes, in the middle third of the body: 0 at its back, 1 at its front.
+
+        0.5 where there is none.
+        """
+        column = self.bone.mean(axis=0)
+        rows, columns = column.shape
+        band = column[:, columns // 3 : columns - columns // 3]
+        most = np.where(band >= 0.6 * band.max(), band, 0).sum(axis=1)
+        return float(np.average(np.arange(rows), weights=most)) / max(rows - 1, 1) if most.any() else 0.5
+
+    @cached_property
+    def sideways(self) -> float:
+        """The share of bone that goes on along the planes, which lies nearer to a side of the body than to its back or
+        front."""
+        column = self.bone.mean(axis=0) ** 2
+        y, x = (np.abs(np.linspace(-1, 1, n)) for n in column.shape)
+        return float(column[x[None] > y[:, None]].sum() / max(float(column.sum()), 1e-9))
+
+    @cached_property
+    def runs(self) -> tuple[float, float, float]:
+        """How far bone goes on along each axis (z, y, x): its share of the line on which it is most."""
+        bone = self.bone
+        for axis in range(3):  # vertebrae do not lie on one line
+            bone = bone | _moved(bone, axis, 1) | _moved(bone, axis, -1)
+        z, y, x = (float(bone.mean(axis=axis).max()) for axis in range(3))
+        return z, y, x
+
+    @cached_property
+    def deep_ml(self) -> tuple[float, float]:
+        """Soft parts deep in others, below the lungs, to the right and to the left of the body's middle: ml."""
+        smooth = self.hu.astype(np.float32)
+        for axis in range(3):  # noise of single voxels would be holes
+            smooth = (smooth + _moved(smooth, axis, 1)) / 2
+        deep = self.inside & (smooth > SOFT_HU[0]) & (smooth < SOFT_HU[1])
+        for _ in range(DEEP):
+            for axis in range(3):
+                deep = deep & _moved(deep, axis, 1) & _moved(deep, axis, -1)
+        middle = (self.box[2].start + self.box[2].stop) // 2
+        deep = deep[self.air < OPEN]
+        return float(deep[:, :, middle + 1 :].sum()) * self.voxel_ml, float(deep[:, :, :middle].sum()) * self.voxel_ml
+
+
+@dataclass(frozen=True)
+class Sign:
+    """What speaks for or against an axis of the header: so many votes for it, or against it where negative."""
+
+    axis: str
+    votes: int
+    why: str
+
+
+def _lungs(scan: Thin) -> Iterator[Sign]:
+    planes = np.arange(len(scan.air))
+    lung = np.where(scan.air > LUNG, scan.air, 0)
+    solid = scan.solid.sum(axis=(1, 2))
+    if not lung.any() or not solid.any():
+        return
+    ends = max(len(planes) // 5, 1)
+    more = float(scan.air[-ends:].mean() - scan.air[:ends].mean())  # above than below
+    middle = float(np.average(planes, weights=lung))
+    above = middle - float(np.average(planes, weights=solid))  # the organs: of a chest alone, one end has less air too
+    if above * (middle - planes.mean()) > 0:
+        votes = 3 if abs(more) > 0.1 and more * above > 0 else 2 if abs(above) > len(planes) / 4 else 0
+        yield Sign("head-feet", _signed(votes, above), "the lungs are below the organs")
+
+
+def _spine(scan: Thin) -> Iterator[Sign]:
+    votes = 3 if abs(scan.spine - 0.5) > 0.1 else 1 if abs(scan.spine - 0.5) > 0.05 else 0
+    yield Sign("front-back", _signed(votes, 0.5 - scan.spine), "the spine is in front")
+
+
+def _liver_side(scan: Thin) -> Iterator[Sign]:
+    right, left = scan.deep_ml
+    share = (right - left) / max(right + left, 1.0)
+    votes = 0 if right + left < LEAST_ML else 2 if abs(share) > 0.5 else 1 if abs(share) > 0.25 else 0
+    yield Sign("left-right", _signed(votes, share), "most of what is solid below the lungs lies left, as a liver would")
+
+
+def _liver_and_spleen(scan: Thin) -> Iterator[Sign]:
+    liver, spleen = scan.ml.get("liver", 0.0), scan.ml.get("spleen", 0.0)
+    if spleen > liver:
+        yield Sign("left-right", -1, f"the spleen ({spleen:.0f} ml) is larger than the liver ({liver:.0f} ml)")
+    elif liver > 4 * spleen > 0:  # of a mirrored liver the spleen gets more
+        yield Sign("left-right", 1, "")
+
+
+def _places(scan: Thin) -> Iterator[Sign]:
+    for axis, one, other in PLACES:
+        if one in scan.centre and other in scan.centre:
+            along = AXES.index(axis)
+            if scan.centre[one][along] - scan.centre[other][along] < -BEYOND:
+                yield Sign(axis, -1, f"the {_title(one)} is {SIDES[axis]} the {_title(other)}")
+
+
+SIGNS: tuple[Callable[[Thin], Iterator[Sign]], ...] = (_lungs, _spine, _liver_side, _liver_and_spleen, _places)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a scan lies against its header.
+
+    reasons  axes of AXES along which it runs the other way, or EXCHANGED alone -> the signs, a phrase each
+    sure     those of them with CERTAIN votes or more, after those for the header
+    """
+
+    reasons: Mapping[str, tuple[str, ...]]
+    sure: tuple[str, ...] = ()
+
+    @property
+    def turned(self) -> tuple[str, ...]:
+        return tuple(self.reasons)
+
+    @property
+    def certain(self) -> bool:
+        return self.sure == self.turned
+
+    @property
+    def why(self) -> list[str]:
+        return [why for reasons in self.reasons.values() for why in reasons]
+
+    @property
+    def text(self) -> str:
+        """One sentence."""
+        how = " and ".join(TURNED[axis] for axis in self.turned)
+        return f"the scan seems to lie {how}, against its header: {'; '.join(self.why)}"
+
+    def surely(self, before: Verdict | None = None) -> Verdict:
+        """What is sure of it; with `before`, of the scan before that was turned as `before` says."""
+        reasons = {axis: self.reasons[axis] for axis in self.sure} | dict(before.reasons if before else {})
+        sure = tuple(axis for axis in AXES if axis in reasons)
+        return Verdict({axis: reasons[axis] for axis in sure}, sure)
+
+
+def judge(scan: Thin) -> Verdict | None:
+    """What is wrong with the header of a CT of an abdomen; None where nothing seems to be, or nobody can tell."""
+    height = len(scan.hu) * scan.spacing[0]
+    if len(scan.values) < FEWEST_ORGANS or height < SHORTEST or scan.solid.sum() * scan.voxel_ml < LEAST_ML:
+        return None
+    depth, width = (n * mm for n, mm in zip(shape_of(scan.box)[1:], scan.spacing[1:], strict=True))
+    lengthwise, *across = scan.runs
+    if max(across) > ROD and max(across) > lengthwise + ROD_MORE:
+        return Verdict({EXCHANGED: ("bone goes on across the body and not along it",)})
+    if depth > width and scan.sideways > 0.4:
+        return Verdict({EXCHANGED: ("the body is deeper than wide, and the spine is at its side",)})
+    signs = _signs(scan)
+    votes = {axis: sum(sign.votes for sign in signs[axis]) for axis in AXES}
+    reasons = {axis: tuple(sign.why for sign in signs[axis] if sign.votes < 0) for axis in AXES if votes[axis] <= -WARN}
+    return Verdict(reasons, tuple(axis for axis in reasons if votes[axis] <= -CERTAIN)) if reasons else None
+
+
+def speaks_for_its_header(scan: Thin) -> bool:
+    """Whether the signs of each axis, taken together, are for the header: more than that none is against it."""
+    return all(sum(sign.votes for sign in signs) > 0 for signs in _signs(scan).values())
+
+
+def _signs(scan: Thin) -> dict[str, list[Sign]]:
+    found = [sign for find in SIGNS for sign in find(scan)]
+    return {axis: [sign for sign in found if sign.axis == axis] for axis in AXES}
+
+
+def rightly(grid: Grid, verdict: Verdict) -> Grid:
+    """The grid of a scan that lies as a verdict says: its voxels are the same, and what its header says is turned."""
+    signs = [-1.0 if axis in verdict.turned else 1.0 for axis in reversed(AXES)]
+    return Grid(grid.shape, np.diag([*signs, 1.0]) @ grid.affine)
+
+
+def _signed(votes: int, side: float) -> int:
+    return votes if side > 0 else -votes
+
+
+def _title(key: str) -> str:
+    return BY_KEY[key].title
+
+
+def _moved(array: np.ndarray, axis: int, by: int) -> np.ndarray:
+    """An array moved by one voxel along an axis; what is on the edge stays there as well."""
+    index = np.clip(np.arange(array.shape[axis]) - by, 0, array.shape[axis] - 1)
+    return array.take(index, axis)
+
+
+def _centre(mask: np.ndarray, spacing: tuple[float, float, float]) -> tuple[float, float, float]:
+    z, y, x = (
+        float(np.average(np.arange(n), weights=mask.sum(axis=tuple({0, 1, 2} - {axis}))) * mm)
+        for axis, (n, mm) in enumerate(zip(mask.shape, spacing, strict=True))
+    )
+    return z, y, x
