@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from inference.boxes import bounding
 from inference.card import Label
 from inference.cards import smaller_way, way_of
 from inference.errors import ScanError
+from inference.formats.probabilities import Probabilities
 from inference.labels import TABLE
 from inference.options import ABDOMEN, DENSE, WAYS, Way
 from inference.record import Record
@@ -290,3 +293,18 @@ def test_a_scan_that_is_mirrored_against_its_header_is_segmented_as_it_lies_if_a
     assert record.windows["organ"]["run"] == 1
     assert record.doubts["esophagus"]["doubt"] == "missing"
     assert record.warnings[-1].startswith("organs to look at twice: ")
+
+
+def test_probabilities_of_a_scan_that_was_turned_are_those_of_its_labels(tmp_path: Path) -> None:
+    hu, drawn = (array[:, ::-1, ::-1] for array in trunk())
+    hu = np.where(drawn > 0, 20 + 10 * np.where(drawn == 13, 2, drawn), hu).astype(np.int16)
+    scan = Scan.of(np.ascontiguousarray(hu[:, :, ::-1]), SPACING, "LPS")
+    network = one_that_tells_kidneys_by_their_side("LPS")
+    kept, record = Probabilities([network.card], tmp_path), Record()
+    labels = segment_into(scan, [network], DENSE, np, record, Quiet(), kept, fix_orientation=True)
+    assert record.orientation is not None and record.orientation["fix"] == "done"
+    kept.write(tmp_path / "x.probabilities", scan)
+    kept.close()
+    for key, value in (("right_kidney", 2), ("left_kidney", 13)):
+        values = nib.load(tmp_path / "x.probabilities" / f"{key}.nii.gz").get_fdata().transpose(2, 1, 0)
+        assert np.array_equal(values > 0.15, labels == value)  # one winner among 14: e / (e + 13)
