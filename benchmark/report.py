@@ -25,7 +25,7 @@ matplotlib.use("Agg")  # no screen is needed
 from matplotlib import pyplot as plt
 
 Table = list[list[str]]  # rows; the first is the head
-STAGES = ("read", "load", "prepare", "network", "restore", "check", "write")
+STAGES = ("read", "load", "prepare", "network", "restore", "check", "measure", "write")
 OURS, PAPER = "#1f6f8b", "#c8553d"
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222; }

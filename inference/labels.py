@@ -6,6 +6,7 @@ The values are those of FLARE 2023, the codes those of SNOMED CT that DICOM name
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from colorsys import hsv_to_rgb
 from dataclasses import dataclass, replace
@@ -75,6 +76,7 @@ TABLE: tuple[Structure, ...] = (*ORGANS, TUMOR)
 
 BY_VALUE: dict[int, Structure] = {one.value: one for one in TABLE}
 BY_KEY: dict[str, Structure] = {one.key: one for one in TABLE}
+TUMORS = ("tumor", "tumour", "lesion", "cancer", "carcinoma", "metastasi", "metastase", "neoplasm")  # without an "s"
 _BY_NAME = {one.totalsegmentator: one for one in ORGANS} | BY_KEY
 
 
@@ -90,6 +92,11 @@ def structures(names: Mapping[int, str]) -> tuple[Structure, ...]:
 def known(name: str) -> Structure | None:
     """The label of the table that a name stands for, in the table's words or TotalSegmentator's, however written."""
     return _BY_NAME.get("_".join(name.lower().replace("_", " ").replace("-", " ").split()))
+
+
+def is_tumor(name: str) -> bool:
+    """Whether a label is of tumours, by a word in its name: "tumor", "Liver tumours", "lung-lesion"."""
+    return any(word.removesuffix("s") in TUMORS for word in re.split(r"[\W_]+", name.lower()))
 
 
 def _named(value: int, name: str) -> Structure:

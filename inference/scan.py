@@ -64,7 +64,7 @@ class Grid:
 
     @property
     def voxel_ml(self) -> float:
-        return float(np.prod(self.spacing)) / 1000
+        return abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000  # axes need not be at right angles
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,8 +23,9 @@ from .formats.written import Written
 from .names import FORMATS, PROBABILITIES, case_of, format_of, labels_file
 from .options import Way
 from .predictor import Predictor
+from .quantities import quantities
 from .record import Record
-from .scan import Grid, Scan
+from .scan import Scan
 from .segment import Progress, Quiet
 
 
@@ -97,7 +98,9 @@ def _run(predictor: Predictor, case: Case, record: Record, way: Way, progress: P
     with closing(Probabilities(predictor.cards, case.labels.parent)) if asked_for else nullcontext() as probabilities:
         labels = _labels(predictor, case, scan, record, way, progress, probabilities)
         record.warnings += record.fallback
-        record.labels = _found(labels, scan.grid, predictor.labels)
+        with record.stage("measure"):
+            ct = {channel: scan.channels[channel] for channel, is_ct in enumerate(predictor.ct) if is_ct}
+            record.labels = quantities(labels, scan.grid, predictor.labels, ct)
         with record.stage("write"):  # last of all: once a label map is there, nothing may fail any more
             written = write(labels, scan, case.outputs, predictor.labels, probabilities)
         record.probabilities = probabilities.listed() if probabilities else None
@@ -159,20 +162,6 @@ def _labels(
 
 def _smaller(way: Way) -> str:
     return f"there was too little memory at first: in windows of {way.most_voxels:,} voxels at most"
-
-
-def _found(labels: np.ndarray, grid: Grid, names: dict[int, str]) -> dict[str, dict[str, object]]:
-    # Plane by plane: of a whole volume NumPy would make a copy of eight bytes a voxel.
-    counts = np.sum([np.bincount(plane.reshape(-1), minlength=256) for plane in labels], axis=0)
-    return {
-        str(value): {
-            "name": name,
-            "voxels": int(counts[value]),
-            "ml": round(float(counts[value]) * grid.voxel_ml, 3),
-        }
-        for value, name in sorted(names.items())
-        if counts[value]
-    }
 
 
 def digests_of(outputs: Sequence[Path], written: Sequence[Written]) -> dict[str, str]:

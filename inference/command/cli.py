@@ -119,7 +119,7 @@ def parse(arguments: Sequence[str | Path] | None = None) -> Request:
         help="such as 2G or 1500M: smaller windows, or no scan that needs more",
     )
     add("--json", type=_path, metavar="FILE", help="write one record per case: times, memory, windows, warnings")
-    add("--no-sidecar", dest="sidecar", action="store_false", help="write no X.json and no summary.json")
+    add("--no-sidecar", dest="sidecar", action="store_false", help="write no X.json, summary.json, measurements.csv")
     add("--hash-names", action="store_true", help="write file names as hashes in logs and records")
     add("--version", action="version", version=f"{PROGRAM} {__version__}")
     given = parser.parse_args(None if arguments is None else [os.fspath(one) for one in arguments])

@@ -1,7 +1,7 @@
 """The summaries of the parts of a run as one: `%(prog)s OUTPUTS`
 
-Writes OUTPUTS/summary.json from the files summary.I-of-N.json that `--part I/N` left there, says which parts are
-missing, and ends with the exit code that one run over all cases would have had.
+Writes OUTPUTS/summary.json from the files summary.I-of-N.json that `--part I/N` left there and OUTPUTS/measurements.csv
+from the records, says which parts are missing, and ends with the exit code that one run over all cases would have had.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from ..formats.outputs import in_the_way, is_summary
 from ..version import __version__
 from .part import Part, part_of_summary
 from .run import ALL_FAILED, SOME_FAILED
-from .summary import save
+from .summary import save, write_measurements
 
 LISTED = 20  # missing parts that are named
 
 
 def merge(outputs: Path) -> dict[str, Any]:
-    """Write OUTPUTS/summary.json, and return it. `parts` says how many there are, and which are missing.
+    """Write OUTPUTS/measurements.csv and OUTPUTS/summary.json, and return the latter. `parts` says how many there are,
+    and which are missing.
 
     Raises InputFolderError, NoInputError if no part left a summary, OutputError, and VisceraError if parts are of runs
     that were split differently or a summary is damaged.
@@ -55,6 +56,7 @@ def merge(outputs: Path) -> dict[str, Any]:
     if why := in_the_way(path, is_summary):
         raise OutputError(f"{shown(path)} {why}")
     save(path, document)
+    write_measurements(outputs)
     return document
 
 

@@ -21,7 +21,7 @@ class Request:
     empty       a failed case gets an empty label map
     timeout     s without progress after which a case fails
     json        file of all records
-    sidecar     write records beside the labels, and summary.json
+    sidecar     write records beside the labels, summary.json and measurements.csv
     hash_names  in logs and records
     """
 

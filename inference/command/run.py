@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,13 +20,14 @@ from ..formats.outputs import (
     input_files,
     make_writable,
 )
+from ..measurements import FILE_NAME
 from ..names import record_file
 from ..record import Record
 from .attempts import Attempts
 from .console import say_error, say_warning
 from .request import Request
 from .stopping import Stopped, Stopping
-from .summary import Records, Summary
+from .summary import Records, Summary, write_measurements
 from .workers import Message, Workers
 
 SOME_FAILED, ALL_FAILED = 8, 4
@@ -99,7 +101,7 @@ class Run:
                 check_labels(path, inputs)
         self._make_writable(request.outputs)
         own = [path for case in self.found.cases for path in (*case.outputs, record_file(case.labels))]
-        own.append(self._summary_file())
+        own += [self._summary_file(), request.outputs / FILE_NAME]
         remove_parts(own)
         if request.json:
             self._make_writable(request.json.parent)
@@ -129,17 +131,14 @@ class Run:
 
     def _finish(self, code: int, taken: Message) -> int:
         """Write what is written once, at the end; returns the exit code."""
-        try:
-            self.records.save()
-        except OutputError as error:
-            say_error(str(error))
-            code = code or error.exit_code
-        try:
-            self._summarise(code, taken)
-        except OutputError as error:
-            say_error(str(error))
-            code = code or error.exit_code
-        return code
+        code = _tried(self.records.save, code)
+        code = _tried(lambda: self._summarise(code, taken), code)
+        return _tried(self._measurements, code)
+
+    def _measurements(self) -> None:
+        """Raises OutputError."""
+        if self.request.sidecar and not self.request.part:  # merge writes them: each part would read all records
+            write_measurements(self.request.outputs)
 
     def _summarise(self, code: int, taken: Message) -> None:
         """Write the summary, unless a case of that name has its record there. Raises OutputError."""
@@ -151,3 +150,13 @@ class Run:
     def _summary_file(self) -> Path:
         part = self.request.part
         return self.request.outputs / (part.summary if part else "summary.json")
+
+
+def _tried(write: Callable[[], None], code: int) -> int:
+    """The exit code after something was written, or could not be."""
+    try:
+        write()
+    except OutputError as error:
+        say_error(str(error))
+        return code or error.exit_code
+    return code

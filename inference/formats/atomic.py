@@ -19,8 +19,8 @@ NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | geta
 CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # as CIFS and some of FUSE answer
 
 
-def write_atomically(path: Path, data: bytes) -> str | None:
-    """Write `data` under a hidden name in the same folder, then rename it to `path`. Raises OSError.
+def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> str | None:
+    """Write `data`, or its parts, under a hidden name in the same folder, then rename it to `path`. Raises OSError.
 
     Killed at any moment, this leaves the old file or the new one, and at worst a hidden part of this
     process, which `remove_parts` takes away. Returns None, or a sentence if the file is in place but the file system
@@ -31,9 +31,10 @@ def write_atomically(path: Path, data: bytes) -> str | None:
     descriptor = os.open(part, NEW, 0o666)
     try:
         with open(descriptor, "wb", buffering=0) as file:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[file.write(rest) :]
+            for part_of_it in [data] if isinstance(data, bytes) else data:
+                rest = memoryview(part_of_it)
+                while rest:
+                    rest = rest[file.write(rest) :]
             doubt = _sync(descriptor)
             if doubt and doubt.errno not in CANNOT_SYNC:
                 raise doubt

@@ -16,13 +16,15 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from ..errors import OutputError, UnwrittenError, shown
-from ..names import PROBABILITIES, format_of, record_file, siblings
+from ..errors import OutputError, UnwrittenError, names_are_hidden, shown
+from ..measurements import is_table
+from ..names import FORMATS, PROBABILITIES, format_of, labels_file, record_file, siblings
 from .atomic import remove, remove_parts, write_atomically
 from .opening import READ
 
 Identity = tuple[int, int]  # device and inode: the same however a path is spelled, linked or mounted
 PROBES = 100  # runs that may begin in one folder within a few milliseconds
+HEAD_BYTES = 256  # that tell a table
 MOST_JSON = 256 << 20  # bytes: 50,000 records have 140 MB
 
 
@@ -86,15 +88,40 @@ def check_records(path: Path, others: Iterable[Path], inputs: set[Identity]) -> 
 
 def in_the_way(path: Path, is_ours: Callable[[Any], bool]) -> str | None:
     """Why JSON must not be written to `path`; None if nothing is there, or JSON that this program wrote."""
+    return _in_the_way(path, lambda: is_ours(_json(path)))
+
+
+def table_in_the_way(path: Path) -> str | None:
+    """Why measurements must not be written to `path`; None if nothing is there, or a table of such."""
+    return _in_the_way(path, lambda: is_table(_head(path)))
+
+
+def _in_the_way(path: Path, is_ours: Callable[[], bool]) -> str | None:
     if not os.path.lexists(path):
         return None
     try:
-        ours = is_ours(_json(path))
+        ours = is_ours()
     except OSError as error:
         return error.strerror
     except (ValueError, RecursionError):  # not JSON, or brackets nested too deeply
         ours = False
     return None if ours else "is there already and was not written by this program"
+
+
+def measured(outputs: Path) -> Iterator[tuple[Any, Any]]:
+    """Case, as it may be shown, and what was measured of every label map in a folder that is as its record says.
+
+    Raises OSError if the folder cannot be listed.
+    """
+    entries = set(os.listdir(outputs))
+    for entry in sorted(entries):
+        case = entry.removesuffix(".json")
+        files = [path for kind in FORMATS if (path := labels_file(outputs, case, kind)).name in entries]
+        if case == entry or not files:  # another file may be large
+            continue
+        record = read_record(files[0])
+        if record and record["status"] == "done" and any(describes(record, path) for path in files):
+            yield shown(case) if names_are_hidden() else record["case"], record.get("labels")
 
 
 def read_record(labels: Path) -> dict[str, Any] | None:
@@ -235,6 +262,12 @@ def digest(path: Path) -> str:
 def _sha256(path: Path) -> str:
     with _open(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _head(path: Path) -> bytes:
+    """The first bytes of a regular file. Raises OSError."""
+    with _open(path) as file:
+        return file.read(HEAD_BYTES)
 
 
 @contextmanager

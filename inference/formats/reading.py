@@ -37,7 +37,7 @@ def read_scan(path: str | Path | Sequence[str | Path], accept: bool = False, ct:
     if len(scans) == 1:
         return scans[0]
     for one, scan in zip(paths[1:], scans[1:], strict=True):
-        if other := _elsewhere(scans[0].grid, scan.grid):
+        if other := elsewhere(scans[0].grid, scan.grid):
             raise ScanError(f"{shown(paths[0].name)} and {shown(one.name)} do not lie on one grid: {other}")
     warnings = [f"{shown(one.name)}: {text}" for one, scan in zip(paths, scans, strict=True) for text in scan.warnings]
     return replace(scans[0], channels=tuple(scan.voxels for scan in scans), warnings=tuple(warnings))
@@ -50,7 +50,7 @@ def _read(path: Path, accept: bool, hu: bool) -> Scan:
     return replace(scan, channels=(voxels,), warnings=(*scan.warnings, *odd), checked=True)
 
 
-def _elsewhere(one: Grid, other: Grid) -> str | None:
+def elsewhere(one: Grid, other: Grid) -> str | None:
     """What differs between two grids, None if they are one."""
     if one.shape != other.shape:
         return f"{times(one.shape[::-1])} and {times(other.shape[::-1])} voxels"

@@ -238,7 +238,14 @@ def test_what_is_hidden_in_a_scan_stays_in_it(tmp_path: Path, blob: np.ndarray, 
     done = subprocess.run([*command, "--json", tmp_path / "r.json"], cwd=ROOT, capture_output=True, check=False)
     assert done.returncode == 8, done.stderr
     files = [tmp_path / "r.json", *out.iterdir()]
-    assert {path.name for path in files} == {"r.json", "x.nii.gz", "x.json", "y.json", "summary.json"}
+    assert {path.name for path in files} == {
+        "r.json",
+        "x.nii.gz",
+        "x.json",
+        "y.json",
+        "summary.json",
+        "measurements.csv",
+    }
     for content in (done.stdout, done.stderr, *(path.read_bytes() for path in files)):
         assert canary not in content and b"JANE" not in content
     assert canary not in igzip.decompress((out / "x.nii.gz").read_bytes())

@@ -46,7 +46,11 @@ def label_maps(folder: Path) -> list[str]:
     """Names of the label maps in a folder that holds nothing else but their sidecars and a summary."""
     names = {path.name for path in folder.iterdir()}
     maps = sorted(name for name in names if name.endswith(".nii.gz"))
-    assert names - set(maps) <= {"summary.json", *(name.replace(".nii.gz", ".json") for name in names)}
+    assert names - set(maps) <= {
+        "summary.json",
+        "measurements.csv",
+        *(name.replace(".nii.gz", ".json") for name in names),
+    }
     return maps
 
 
@@ -206,7 +210,7 @@ def test_a_folder_that_is_its_own_output(inputs: Path, tmp_path: Path, tiny_weig
     for _ in range(2):
         done = run(inputs, inputs, "--weights", tiny_weights, "--case", "a", *F32)
         assert done.returncode == 0, done.stderr
-    names = {"a.json", "a.nii.gz", "a_0000.nii.gz", "b_0000.nii.gz", "summary.json"}
+    names = {"a.json", "a.nii.gz", "a_0000.nii.gz", "b_0000.nii.gz", "measurements.csv", "summary.json"}
     assert set(os.listdir(inputs)) == names and (inputs / "a_0000.nii.gz").read_bytes() == scan
     (inputs / "a.nii.gz").write_bytes(b"by hand")
     assert run(inputs, inputs, "--weights", tiny_weights, *F32).returncode == 7
@@ -281,7 +285,7 @@ def test_a_failed_case_leaves_no_labels_of_an_earlier_run(inputs: Path, tmp_path
         scan.write_bytes(scan.read_bytes()[:-2000])
     done = run(inputs, out, *flags)
     assert done.returncode == 4
-    assert sorted(os.listdir(out)) == ["a.json", "b.json", "b.nii.gz.before", "summary.json"]
+    assert sorted(os.listdir(out)) == ["a.json", "b.json", "b.nii.gz.before", "measurements.csv", "summary.json"]
     assert (out / "b.nii.gz.before").read_bytes() == b"corrected by hand"
     assert "b.nii.gz that was there is not known to be this program's: it now ends in .before" in done.stderr
     assert json.loads((out / "a.json").read_text())["status"] == "failed"

@@ -39,7 +39,7 @@ def shell(line: str, inputs: Path, weights: Path, **environment: str) -> subproc
 
 def assert_all_done(inputs: Path) -> None:
     out = inputs.parent / "out"
-    expected = {"a.nii.gz", "a.json", "ü.nii.gz", "ü.json", "b.json", "summary.json"}
+    expected = {"a.nii.gz", "a.json", "ü.nii.gz", "ü.json", "b.json", "measurements.csv", "summary.json"}
     assert set(os.listdir(out)) == expected
     assert np.array_equal(nib.load(out / "a.nii.gz").dataobj, nib.load(out / "ü.nii.gz").dataobj)
 

@@ -70,7 +70,16 @@ def test_both_formats_are_written_and_resumed_together(inputs: Path, tmp_path: P
     both = (*every, "--format", "nii.gz,seg.nrrd")
     done = run(inputs, out, *both)
     assert done.returncode == 0, done.stderr
-    written = ["a.json", "a.nii.gz", "a.seg.nrrd", "b.json", "b.nii.gz", "b.seg.nrrd", "summary.json"]
+    written = [
+        "a.json",
+        "a.nii.gz",
+        "a.seg.nrrd",
+        "b.json",
+        "b.nii.gz",
+        "b.seg.nrrd",
+        "measurements.csv",
+        "summary.json",
+    ]
     assert sorted(os.listdir(out)) == written
     record: dict[str, Any] = json.loads((out / "a.json").read_text())
     assert record["outputs"] == {kind: sha256(out / f"a.{kind}") for kind in FORMATS}
@@ -115,7 +124,8 @@ def test_a_segmentation_alone_and_an_empty_one_for_a_failed_case(
     done = run(inputs, out, *flags)
     assert done.returncode == 8, done.stderr
     # The other's .nii.gz is not in the way of anything: it stays as it is.
-    names = ["a.json", "a.nii.gz", "a.seg.nrrd", "a.seg.nrrd.before", "b.json", "b.seg.nrrd", "summary.json"]
+    both = ("measurements.csv", "summary.json")
+    names = ["a.json", "a.nii.gz", "a.seg.nrrd", "a.seg.nrrd.before", "b.json", "b.seg.nrrd", *both]
     assert sorted(os.listdir(out)) == names
     assert (out / "a.nii.gz").read_bytes() == (out / "a.seg.nrrd.before").read_bytes() == b"by hand"
     record = json.loads((out / "b.json").read_text())

@@ -1,0 +1,189 @@
+"""The measurements of anybody's label maps, a program: SCANS LABELS [--out FILE].
+
+SCANS is a folder of X_0000.nii.gz and LABELS one of X.nii.gz, or both are single files; both lie on one grid. The table
+is the measurements.csv of a run. No network runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .cards import read_cards
+from .errors import CaseError, InputFolderError, NoInputError, OutputError, ScanError, VisceraError, shown
+from .formats.atomic import write_atomically
+from .formats.cases import REFERENCE, Case, Found, find_cases
+from .formats.outputs import table_in_the_way
+from .formats.reading import elsewhere, read_scan
+from .labels import TABLE
+from .measurements import Row, rows, table
+from .names import METAIMAGE, NIFTI, NRRD, SEGMENTATION, stem
+from .pack import unpacked
+from .quantities import VALUES, quantities
+
+SOME_FAILED, ALL_FAILED = 8, 4
+
+
+def measure(
+    case: Case, labels: Path, names: Mapping[int, str], accept: bool = False
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """What a record says of the labels in the file `labels`, and what was odd about it or the scan.
+
+    names   value -> name; a value that has none is called label_7
+    accept  voxels that cannot be HU
+
+    Raises ScanError and MemoryBudgetError: a sentence that names the file.
+    """
+    scan, given = read_scan(case.scan, accept), read_scan(labels, ct=[False])
+    if other := elsewhere(scan.grid, given.grid):
+        raise ScanError(f"{shown(case.scan.name)} and {shown(labels.name)} do not lie on one grid: {other}")
+    values = _values(given.voxels)
+    if values is None:
+        raise ScanError(f"{shown(labels.name)} is no label map: it holds other values than whole numbers of 0 to 255")
+    found = np.flatnonzero(sum(np.bincount(plane.reshape(-1), minlength=VALUES) for plane in values)).tolist()
+    named = {value: names.get(value, f"label_{value}") for value in found if value}
+    odd = [f"{shown(path.name)}: {text}" for path, one in ((case.scan, scan), (labels, given)) for text in one.warnings]
+    return quantities(values, scan.grid, named, {0: scan.voxels}), odd
+
+
+def _values(voxels: np.ndarray) -> np.ndarray | None:
+    """A label map as uint8; None where it is none."""
+    values = np.empty(voxels.shape, np.uint8)
+    for plane, into in zip(voxels, values, strict=True):
+        if plane.min() < 0 or plane.max() >= VALUES:
+            return None
+        into[:] = plane
+        if (into != plane).any():
+            return None
+    return values
+
+
+def _pairs(found: Found, scans: Path, labels: Path) -> list[tuple[Case, Path | None]]:
+    """Each case and the file of its labels, None where there is none. Raises InputFolderError and NoInputError."""
+    if not labels.exists():
+        raise InputFolderError(f"{shown(labels)} does not exist")
+    if not labels.is_dir():
+        if len(found.cases) > 1:
+            raise NoInputError(f"{shown(labels)} is one label map, and {shown(scans)} holds {len(found.cases)} cases")
+        return [(found.cases[0], labels)]
+    return [(case, _labels_of(case, labels)) for case in found.cases]
+
+
+def _labels_of(case: Case, folder: Path) -> Path | None:
+    for ending in NIFTI + METAIMAGE + NRRD:
+        path = folder / f"{case.name}{ending}"
+        if path.exists() and not path.samefile(case.scan):
+            return path
+    return None
+
+
+def _without_scan(pairs: list[tuple[Case, Path | None]], scans: Path, folder: Path) -> list[str]:
+    """Names of label maps in a folder that belong to no scan of another folder. Raises InputFolderError."""
+    if not folder.is_dir() or pairs[0][0].scan == scans or folder.samefile(scans):
+        return []
+    used = {path.name for _, path in pairs if path}
+    try:
+        entries = sorted(os.listdir(folder))
+    except OSError as error:
+        raise InputFolderError(f"{shown(folder)} cannot be opened: {error.strerror}") from error
+    maps = [
+        entry for entry in entries if stem(entry) and not entry.startswith(".") and not entry.endswith(SEGMENTATION)
+    ]
+    return [entry for entry in maps if entry not in used]
+
+
+def _names(file: Path) -> dict[int, str]:
+    """Raises argparse.ArgumentTypeError."""
+    try:
+        document = json.loads(file.read_bytes())
+        names = {int(value): name for value, name in document.items()}
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{shown(file)} cannot be read: {error.strerror}") from error
+    except (ValueError, AttributeError, RecursionError):
+        names = {}
+    if not names or not all(isinstance(name, str) and 0 <= value < VALUES for value, name in names.items()):
+        raise argparse.ArgumentTypeError(f'{shown(file)} is not a table of names such as {{"1": "liver"}}')
+    return names
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {__package__}.measure", description=(__doc__ or "").partition("\n\n")[2]
+    )
+    add, names = parser.add_argument, parser.add_mutually_exclusive_group()
+    add("scans", type=Path, metavar="SCANS", help="a folder of X_0000.nii.gz, one scan, or the folder of one series")
+    add("labels", type=Path, metavar="LABELS", help="a folder of X.nii.gz, or the label map of the one scan")
+    add("--out", type=Path, metavar="FILE", help="the table (default: on the standard output)")
+    names.add_argument(
+        "--names",
+        type=lambda text: _names(Path(text)),
+        metavar="FILE",
+        help='names of the labels as JSON, {"1": "liver"} (default: those of this program)',
+    )
+    names.add_argument("--weights", type=Path, metavar="DIR", help="networks whose labels these are")
+    add("--accept-intensities", action="store_true", help="measure even what cannot be CT in HU, with a warning")
+    try:
+        return _run(parser.parse_args())
+    except VisceraError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def _run(given: argparse.Namespace) -> int:
+    """Raises VisceraError."""
+    names = given.names or {one.value: one.key for one in TABLE}
+    if given.weights:
+        with unpacked(given.weights) as weights:
+            names = {value: name for card in read_cards(weights, None) for value, name in card.names.items()}
+    if given.out and (why := table_in_the_way(given.out)):
+        raise OutputError(f"{shown(given.out)} {why}: choose another file for --out")
+    found = find_cases(given.scans, given.labels)
+    pairs = _pairs(found, given.scans, given.labels)
+    lost = _without_scan(pairs, given.scans, given.labels)
+    for warning in (*found.warnings, *(f"{shown(name)} is left out: there is no scan of this name" for name in lost)):
+        if REFERENCE not in warning:  # they are what is measured
+            print(f"warning: {warning}", file=sys.stderr)
+    measured: list[list[Row]] = []
+    for number, (case, labels) in enumerate(pairs, 1):
+        title = f"[{number}/{len(pairs)}] {shown(case.name)}"
+        try:
+            if case.refused:
+                raise ScanError(case.refused)
+            if labels is None:
+                raise ScanError(f"there is no label map {shown(case.labels.name)} in {shown(given.labels)}")
+            numbers, odd = measure(case, labels, names, given.accept_intensities)
+        except (CaseError, MemoryError) as error:
+            why = str(error) if isinstance(error, CaseError) else "not enough memory for this scan"
+            print(f"error: {title}: {why}", file=sys.stderr)
+            continue
+        for text in odd:
+            print(f"warning: {title}: {text}", file=sys.stderr)
+        measured.append(list(rows(shown(case.name), numbers)))
+    _write(given.out, b"".join(table(measured)))
+    if not measured:
+        return ALL_FAILED
+    left_out = lost or any(one.is_scan for one in found.left_out)
+    return SOME_FAILED if left_out or len(measured) < len(pairs) else 0
+
+
+def _write(path: Path | None, content: bytes) -> None:
+    """Raises OutputError."""
+    try:
+        if path:
+            write_atomically(path, content)
+        else:
+            sys.stdout.buffer.write(content)
+            sys.stdout.buffer.flush()
+    except OSError as error:
+        raise OutputError(f"{shown(path or 'the table')} cannot be written: {error.strerror}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

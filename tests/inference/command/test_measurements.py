@@ -1,0 +1,124 @@
+"""The table of measurements that a run leaves in its outputs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from inference.command.summary import write_measurements
+from inference.errors import OutputError
+from inference.formats.outputs import digest
+from tests.conftest import ROOT
+
+Rows = list[dict[str, str]]
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "inference", *arguments, "--device", "cpu", "--engine", "onnxruntime"]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+
+
+def read(outputs: Path) -> Rows:
+    with (outputs / "measurements.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def volumes(outputs: Path) -> dict[tuple[str, str], float]:
+    """Of each case and label; each has one."""
+    found = [((row["case"], row["label"]), float(row["value"])) for row in read(outputs) if row["quantity"] == "volume"]
+    assert len(dict(found)) == len(found)
+    return dict(found)
+
+
+def write_case(outputs: Path, name: str, ml: float) -> None:
+    """A label map and its record."""
+    labels = outputs / f"{name}.nii.gz"
+    labels.write_bytes(name.encode())
+    record = {"case": name, "status": "done", "program": "0", "outputs": {"nii.gz": digest(labels)}}
+    record["labels"] = {"1": {"name": "liver", "voxels": 8, "ml": ml}}
+    (outputs / f"{name}.json").write_text(json.dumps(record))
+
+
+@pytest.mark.slow
+def test_the_table_holds_what_lies_in_the_folder(
+    tmp_path: Path, blob: np.ndarray, save_scan: Callable[..., Path], tiny_weights: Path
+) -> None:
+    inputs, out = tmp_path / "in", tmp_path / "out"
+    for name in ("=a", "b"):
+        save_scan(inputs / f"{name}_0000.nii.gz", blob, (3.0, 2.0, 2.0))
+    weights = ("--weights", tiny_weights)
+    assert run(inputs, out, *weights).returncode == 0
+    first = read(out)
+    labels, hu = (np.asarray(nib.load(path).dataobj) for path in (out / "b.nii.gz", inputs / "b_0000.nii.gz"))
+    for row in first:
+        own = labels == int(row["label"])
+        if row["quantity"] == "mean":
+            assert float(row["value"]) == pytest.approx(hu[own].mean(), abs=0.006)
+        if row["quantity"] == "volume":
+            assert float(row["value"]) == pytest.approx(own.sum() * 12 / 1000, abs=1e-3)
+    assert {row["case"] for row in first} == {"'=a", "b"}
+
+    assert run(inputs, out, *weights, "--resume").returncode == 0  # both are kept
+    assert read(out) == first
+    (out / "b.nii.gz").write_bytes(b"damaged")  # redone
+    assert run(inputs, out, *weights, "--resume").returncode == 0
+    assert read(out) == first
+    assert run(inputs, out, *weights, "--case", "b", "--networks", "tumor").returncode == 0
+    later = volumes(out)
+    assert {label for case, label in later if case == "b"} <= {"14"}
+    assert {key: ml for key, ml in later.items() if key[0] == "'=a"} == {
+        (row["case"], row["label"]): float(row["value"])
+        for row in first
+        if row["case"] == "'=a" and row["quantity"] == "volume"
+    }
+
+    assert run(inputs, out, *weights, "--resume", "--hash-names").returncode == 0
+    assert {len(row["case"]) for row in read(out)} == {12}
+    assert [row["value"] for row in read(out) if row["quantity"] == "volume"] == [
+        row["value"] for row in first if row["quantity"] == "volume"
+    ]
+    done = run(inputs, tmp_path / "bare", *weights, "--case", "b", "--no-sidecar")
+    assert done.returncode == 0 and [path.name for path in (tmp_path / "bare").iterdir()] == ["b.nii.gz"]
+
+
+def test_label_maps_that_are_not_as_their_records_say_have_no_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, name in enumerate("abcde"):
+        write_case(tmp_path, name, float(number))
+    (tmp_path / "b.nii.gz").write_bytes(b"by hand")
+    (tmp_path / "c.nii.gz").unlink()
+    record = json.loads((tmp_path / "d.json").read_text())
+    record["labels"]["1"]["ml"] = "much"
+    (tmp_path / "d.json").write_text(json.dumps(record))
+    (tmp_path / "f.json").write_text("{}")
+    write_measurements(tmp_path)
+    assert volumes(tmp_path) == {("a", "1"): 0.0, ("e", "1"): 4.0}
+    assert capsys.readouterr().err == "warning: the record of d is damaged: it has no rows in measurements.csv\n"
+
+
+def test_a_table_of_somebody_elses_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_case(tmp_path, "a", 1.0)
+    path = tmp_path / "measurements.csv"
+    path.write_text("case,ml\na,2\n")
+    write_measurements(tmp_path)
+    assert path.read_text() == "case,ml\na,2\n"
+    assert "measurements.csv is there already and was not written by this program" in capsys.readouterr().err
+    path.unlink()
+    for _ in range(2):
+        write_measurements(tmp_path)
+        assert volumes(tmp_path) == {("a", "1"): 1.0}
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["a.json", "a.nii.gz", "measurements.csv"]
+
+
+def test_a_table_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="measurements.csv cannot be written"):
+        write_measurements(tmp_path / "gone")

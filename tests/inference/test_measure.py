@@ -1,0 +1,156 @@
+"""Measurements of anybody's label maps."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inference.measure import main
+from tests.conftest import ROOT
+
+SPACING = (3.0, 2.0, 2.0)
+Save = Callable[..., Path]
+
+
+@pytest.fixture
+def pair(tmp_path: Path, blob: np.ndarray, save_scan: Save) -> tuple[Path, Path]:
+    """Folders of a scan x and of its labels: a box of 1 and a bar of 14, 2 at a corner."""
+    labels = np.zeros(blob.shape, np.uint8)
+    labels[4:8, 20:30, 20:30] = 1
+    labels[12, 30, 20:35] = 14
+    labels[0, 0, 0] = 2
+    save_scan(tmp_path / "scans" / "x_0000.nii.gz", blob, SPACING)
+    save_scan(tmp_path / "labels" / "x.nii.gz", labels, SPACING)
+    return tmp_path / "scans", tmp_path / "labels"
+
+
+@pytest.fixture
+def measure(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """The program in this process: exit code, table, messages."""
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["measure", *map(str, arguments)])
+        code = main()
+        return code, *capfd.readouterr()
+
+    return run
+
+
+Measure = Callable[..., tuple[int, str, str]]
+
+
+def values(table: str) -> dict[tuple[str, str, str], float]:
+    rows = csv.DictReader(io.StringIO(table))
+    return {(row["case"], row["name"], row["quantity"]): float(row["value"]) for row in rows}
+
+
+def test_folders_and_single_files_give_the_same_table(
+    pair: tuple[Path, Path], measure: Measure, tmp_path: Path, blob: np.ndarray
+) -> None:
+    scans, labels = pair
+    code, table, said = measure(scans, labels)
+    assert (code, said) == (0, "")
+    found = values(table)
+    assert found["x", "liver", "volume"] == 400 * 12 / 1000
+    assert found["x", "liver", "mean"] == pytest.approx(blob[4:8, 20:30, 20:30].mean(), abs=0.006)
+    assert found["x", "tumor", "longest axial diameter"] == 30.0
+    assert found["x", "right_kidney", "edge contact first slice"] == 1
+    assert ("x", "liver", "pieces") not in found
+    for given in ((scans / "x_0000.nii.gz", labels / "x.nii.gz"), (scans / "x_0000.nii.gz", labels)):
+        assert measure(*given) == (0, table, "")
+    (labels / "x.nii.gz").rename(scans / "x.nii.gz")  # beside its scan
+    assert measure(scans, scans) == (0, table, "")
+    out = tmp_path / "table.csv"
+    for _ in range(2):
+        assert measure(scans, scans, "--out", out) == (0, "", "")
+        assert out.read_text() == table
+    out.write_text("mine")
+    code, _, said = measure(scans, scans, "--out", out)
+    assert code == 7 and "was not written by this program: choose another" in said and out.read_text() == "mine"
+
+
+def test_names_of_labels(pair: tuple[Path, Path], measure: Measure, tmp_path: Path, tiny_weights: Path) -> None:
+    file = tmp_path / "names.json"
+    file.write_text('{"1": "kidney lesion", "14": "cyst"}')
+    code, table, _ = measure(*pair, "--names", file)
+    found = values(table)
+    assert code == 0 and {name for _, name, _ in found} == {"kidney lesion", "label_2", "cyst"}
+    assert found["x", "kidney lesion", "pieces"] == 1 and ("x", "cyst", "pieces") not in found
+    code, table, _ = measure(*pair, "--weights", tiny_weights)
+    assert code == 0 and {name for _, name, _ in values(table)} == {"organ_1", "organ_2"}
+    assert measure(*pair, "--weights", tmp_path)[0] == 9
+    for text in ("[]", "{", '{"liver": 1}', '{"1": 1}', '{"300": "x"}', "{}"):
+        file.write_text(text)
+        with pytest.raises(SystemExit) as stop:
+            measure(*pair, "--names", file)
+        assert stop.value.code == 2
+
+
+def test_pairs_that_do_not_fit_fail_and_the_others_go_on(
+    pair: tuple[Path, Path], measure: Measure, blob: np.ndarray, save_scan: Save
+) -> None:
+    scans, labels = pair
+    good = np.ones(blob.shape, np.uint8)
+    for name in ("cut", "half", "high", "moved", "none", "short", "turned"):
+        save_scan(scans / f"{name}_0000.nii.gz", blob, SPACING)
+    save_scan(scans / "mr_0000.nii.gz", (blob + 1100).astype(np.uint16), SPACING)
+    save_scan(labels / "mr.nii.gz", good, SPACING)
+    save_scan(labels / "half.nii.gz", good * np.float32(0.5), SPACING)
+    save_scan(labels / "high.nii.gz", good.astype(np.int16) * 300, SPACING)
+    save_scan(labels / "short.nii.gz", good[1:], SPACING)
+    save_scan(labels / "moved.nii.gz", good, (3.0, 2.0, 2.1))
+    save_scan(labels / "turned.nii.gz", good, SPACING, "RPS")
+    whole = save_scan(labels / "cut.nii.gz", good, SPACING)
+    whole.write_bytes(whole.read_bytes()[:-50])
+    save_scan(labels / "alone.nii.gz", good, SPACING)
+    code, table, said = measure(scans, labels)
+    assert code == 8 and {case for case, _, _ in values(table)} == {"x"}
+    errors = [line.partition("] ")[2] for line in said.splitlines() if line.startswith("error: ")]
+    wanted = {
+        "cut": "cut.nii.gz is cut off",
+        "half": "half.nii.gz is no label map",
+        "high": "high.nii.gz is no label map",
+        "moved": "moved_0000.nii.gz and moved.nii.gz do not lie on one grid: voxels of",
+        "mr": "mr_0000.nii.gz is not CT in HU",
+        "none": "there is no label map none.nii.gz in ",
+        "short": "short_0000.nii.gz and short.nii.gz do not lie on one grid: 72 x 60 x 26 and 72 x 60 x 25 voxels",
+        "turned": "turned_0000.nii.gz and turned.nii.gz do not lie on one grid: their affines differ",
+    }
+    assert len(errors) == len(wanted)
+    for line, (name, start) in zip(errors, sorted(wanted.items()), strict=True):
+        assert line.startswith(f"{name}: {start}"), line
+    assert "warning: alone.nii.gz is left out: there is no scan of this name" in said
+    assert measure(scans / "mr_0000.nii.gz", labels)[0] == 4
+    code, table, said = measure(scans / "mr_0000.nii.gz", labels, "--accept-intensities")
+    assert code == 0 and values(table) and "mr_0000.nii.gz: is not CT in HU" in said
+
+
+def test_what_cannot_be_opened_is_said(pair: tuple[Path, Path], measure: Measure, tmp_path: Path) -> None:
+    scans, labels = pair
+    assert measure(tmp_path / "gone", labels)[0] == 5
+    assert measure(labels.parent, labels)[0] == 2
+    code, _, said = measure(scans, tmp_path / "gone")
+    assert code == 5 and said == f"error: {tmp_path / 'gone'} does not exist\n"
+    assert measure(scans, labels, "--out", tmp_path / "gone" / "x.csv")[0] == 7
+    (scans / "y_0000.nii.gz").write_bytes((scans / "x_0000.nii.gz").read_bytes())
+    code, _, said = measure(scans, labels / "x.nii.gz")
+    assert code == 2 and "is one label map" in said
+
+
+def test_it_needs_no_engine_and_no_pytorch(pair: tuple[Path, Path]) -> None:
+    program = (
+        "import sys, json\nfrom inference.measure import main\ncode = main()\n"
+        "print(json.dumps([code, sorted({name.split('.')[0] for name in sys.modules})]))"
+    )
+    command = [sys.executable, "-c", program, *map(str, pair)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    code, names = json.loads(done.stdout.splitlines()[-1])
+    assert code == 0 and not {"torch", "openvino", "onnxruntime", "SimpleITK"} & set(names)
