@@ -100,9 +100,10 @@ def test_parts_side_by_side_make_the_bytes_and_the_summary_of_one_run(
     assert {path.name: path.read_bytes() for path in out.glob("*.nii.gz")} == {
         path.name: path.read_bytes() for path in whole.glob("*.nii.gz")
     }
-    assert not (out / "summary.json").exists()
+    assert not (out / "summary.json").exists() and not (out / "measurements.csv").exists()
     document = merge(out)
     assert document["exit_code"] == expected == 8
+    assert (out / "measurements.csv").read_bytes() == (whole / "measurements.csv").read_bytes()
     one = json.loads((whole / "summary.json").read_text())
     for name in ("cases", "left_out", "weights"):
         assert document[name] == one[name]
