@@ -92,7 +92,7 @@ class _Scale:
     def __init__(self, values: np.ndarray) -> None:
         self.place = np.full(VALUES, len(values))  # the last place is for labels that are not asked for
         self.place[values] = np.arange(len(values))
-        self.counts = np.zeros((len(values) + 1, HU.max - HU.min + 1), np.int64)
+        self.counts = np.zeros((len(values) + 1, HU.max - HU.min + 1), np.int64)  # add.at is quick with it
         self.sums = np.zeros((2, len(values) + 1))  # of HU and of their squares
 
     def add(self, plane: np.ndarray, voxels: np.ndarray) -> None:
