@@ -66,7 +66,7 @@ def estimate(scan: Scan, cards: Sequence[Card], way: Way, choice: Choice, base: 
     voxels, (held, most) = prod(scan.grid.shape), scan.voxel_bytes
     channels = len(cards[0].channels)
     stored = voxels * held * channels
-    reading = stored + voxels * (most - held)
+    reading = stored + voxels * (most - held)  # again, beside the labels, to measure these
     everyone = with_earlier(cards)
     engines = sum(_engine(scan, card, way, choice) for card in everyone)  # each keeps its own
     preparing, running = (max(step) for step in zip(*(_steps(scan, card, way) for card in everyone), strict=True))
@@ -75,7 +75,7 @@ def estimate(scan: Scan, cards: Sequence[Card], way: Way, choice: Choice, base: 
         steps = stored + labels + max(preparing, running)
     else:  # a scan that is read for this is freed once it is prepared
         steps = max(stored + preparing, voxels + running + (stored if scan.channels else 0))
-    return round(base + COMMAND + START + engines + max(reading, steps))
+    return round(base + COMMAND + START + engines + max(voxels + reading, steps))
 
 
 def _engine(scan: Scan, card: Card, way: Way, choice: Choice) -> float:

@@ -99,7 +99,8 @@ def _run(predictor: Predictor, case: Case, record: Record, way: Way, progress: P
         labels = _labels(predictor, case, scan, record, way, progress, probabilities)
         record.warnings += record.fallback
         with record.stage("measure"):
-            ct = {channel: scan.channels[channel] for channel, is_ct in enumerate(predictor.ct) if is_ct}
+            channels = scan.channels or _read(predictor, case).channels
+            ct = {channel: channels[channel] for channel, is_ct in enumerate(predictor.ct) if is_ct}
             record.labels = quantities(labels, scan.grid, predictor.labels, ct)
         with record.stage("write"):  # last of all: once a label map is there, nothing may fail any more
             written = write(labels, scan, case.outputs, predictor.labels, probabilities)
@@ -119,7 +120,9 @@ def _fitting(predictor: Predictor, case: Case, record: Record, way: Way) -> Way:
 
 
 def _read(predictor: Predictor, case: Case) -> Scan:
-    return replace(read_scan(case.files, predictor.options.accept_intensities, predictor.ct), once=True)
+    """The scan. Where memory is limited its voxels are freed in the networks, and read again for what is measured."""
+    scan = read_scan(case.files, predictor.options.accept_intensities, predictor.ct)
+    return replace(scan, once=predictor.memory_limit() is not None)
 
 
 def _labels(
