@@ -359,7 +359,8 @@ def test_probabilities_lie_beside_the_labels(inputs: Path, tmp_path: Path, tiny_
     scan = inputs / "a_0000.nii.gz"
     scan.write_bytes(scan.read_bytes()[:-2000])
     assert run(inputs, out, *flags, "--resume", "--on-error", "empty", *F32).returncode == 8
-    names = {"a.json", "a.nii.gz", "a.probabilities.before", "b.json", "b.nii.gz", "b.probabilities", "summary.json"}
+    names = {"a.json", "a.nii.gz", "a.probabilities.before", "b.json", "b.nii.gz", "b.probabilities"}
+    names |= {"measurements.csv", "summary.json"}
     assert set(os.listdir(out)) == names and not labels(out / "a.nii.gz").any()
     assert run(inputs, out, *flags[:2], "--case", "b", *F32).returncode == 0
     assert set(os.listdir(out)) == names - {"b.probabilities"}  # those of labels that went
