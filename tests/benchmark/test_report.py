@@ -92,7 +92,7 @@ def test_the_page_opens_in_a_browser_and_needs_no_other_file(report: Path, tmp_p
     seen = matplotlib.image.imread(picture)
     assert seen.shape[:2] == (3400, 1200)
     blue = (seen[..., 2] > seen[..., 0] + 0.2).mean()  # the curves and bars of the three figures
-    assert blue > 0.002
+    assert blue > 0.001  # how much of it depends on the times of the runs
 
 
 def test_sizes_keep_the_extent_and_the_anatomy(save_scan: Callable[..., Path], tmp_path: Path) -> None:
