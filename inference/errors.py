@@ -25,6 +25,8 @@ from pathlib import Path
 
 from .names import case_of
 
+SOME_FAILED, ALL_FAILED = 8, 4  # exit codes of a run over several cases
+
 
 class VisceraError(Exception):
     """Base of all errors with a message meant for the user."""

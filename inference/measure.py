@@ -17,7 +17,17 @@ from typing import Any
 import numpy as np
 
 from .cards import read_cards
-from .errors import CaseError, InputFolderError, NoInputError, OutputError, ScanError, VisceraError, shown
+from .errors import (
+    ALL_FAILED,
+    SOME_FAILED,
+    CaseError,
+    InputFolderError,
+    NoInputError,
+    OutputError,
+    ScanError,
+    VisceraError,
+    shown,
+)
 from .formats.atomic import write_atomically
 from .formats.cases import REFERENCE, Case, Found, find_cases
 from .formats.outputs import table_in_the_way
@@ -27,8 +37,6 @@ from .measurements import Row, rows, table
 from .names import METAIMAGE, NIFTI, NRRD, SEGMENTATION, stem
 from .pack import unpacked
 from .quantities import VALUES, quantities
-
-SOME_FAILED, ALL_FAILED = 8, 4
 
 
 def measure(

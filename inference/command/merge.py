@@ -12,11 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputFolderError, NoInputError, OutputError, VisceraError, shown
+from ..errors import ALL_FAILED, SOME_FAILED, InputFolderError, NoInputError, OutputError, VisceraError, shown
 from ..formats.outputs import in_the_way, is_summary
 from ..version import __version__
 from .part import Part, part_of_summary
-from .run import ALL_FAILED, SOME_FAILED
 from .summary import save, write_measurements
 
 LISTED = 20  # missing parts that are named
@@ -51,7 +50,7 @@ def merge(outputs: Path) -> dict[str, Any]:
         "weights": first.get("weights"),
         "parts": {"count": count, "missing": missing},
     }
-    document["exit_code"] = _exit_code(document)
+    document["exit_code"] = _exit_code(document["cases"], [one["exit_code"] for one in summaries], missing)
     path = outputs / "summary.json"
     if why := in_the_way(path, is_summary):
         raise OutputError(f"{shown(path)} {why}")
@@ -78,13 +77,11 @@ def _parts(outputs: Path) -> dict[Part, dict[str, Any]]:
     return found
 
 
-def _exit_code(document: dict[str, Any]) -> int:
-    cases = document["cases"]
-    rest = cases["done"] + cases["kept"]
-    if cases["failed"] and not rest and not cases["not_begun"] and not document["parts"]["missing"]:
-        return ALL_FAILED
-    incomplete = cases["failed"] or cases["not_begun"] or document["left_out"] or document["parts"]["missing"]
-    return SOME_FAILED if incomplete else 0
+def _exit_code(cases: dict[str, int], codes: list[int], missing: list[int]) -> int:
+    """Each part knows best whether what it left out matters, and whether labels could not be written."""
+    if not missing and cases["failed"] == sum(cases.values()) > 0:
+        return OutputError.exit_code if OutputError.exit_code in codes else ALL_FAILED
+    return SOME_FAILED if missing or any(codes) else 0
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from .. import machine
 from ..card import Card
 from ..cards import digests, read_cards, way_of
-from ..errors import OutputError, VisceraError, shown
+from ..errors import ALL_FAILED, SOME_FAILED, OutputError, VisceraError, shown
 from ..formats.atomic import remove_parts
 from ..formats.cases import Found, find_cases
 from ..formats.outputs import (
@@ -30,7 +30,6 @@ from .stopping import Stopped, Stopping
 from .summary import Records, Summary, write_measurements
 from .workers import Message, Workers
 
-SOME_FAILED, ALL_FAILED = 8, 4
 WORKERS = 1
 
 

@@ -124,6 +124,26 @@ def test_a_part_without_a_case_is_a_success(
     assert document["cases"] == {"done": 0, "kept": 0, "failed": 0, "not_begun": 0}
 
 
+def test_the_exit_code_is_what_the_parts_say(tmp_path: Path) -> None:
+    """What is left out matters or not, and only the run that left it out knows."""
+    left_out = [{"file": "x.nii.gz", "reason": "reference labels"}]
+
+    def code(*parts: tuple[int, int, int]) -> int:
+        for index, (exit_code, done, failed) in enumerate(parts, 1):
+            summary = {
+                "program": "0", "started": "a", "ended": "b", "exit_code": exit_code, "failed": [], "warnings": [],
+                "cases": {"done": done, "kept": 0, "failed": failed, "not_begun": 0}, "left_out": left_out,
+            }  # fmt: skip
+            (tmp_path / f"summary.{index}-of-{len(parts)}.json").write_text(json.dumps(summary))
+        return int(merge(tmp_path)["exit_code"])
+
+    assert code((0, 2, 0), (0, 1, 0)) == 0
+    assert code((8, 2, 0), (0, 1, 0)) == 8
+    assert code((4, 0, 2), (0, 1, 0)) == 8
+    assert code((4, 0, 2), (0, 0, 0)) == 4
+    assert code((4, 0, 2), (7, 0, 1)) == 7
+
+
 def test_what_cannot_be_merged(tmp_path: Path) -> None:
     with pytest.raises(NoInputError, match="holds no summary of a part"):
         merge(tmp_path)
