@@ -17,7 +17,7 @@ from .engines.choose import Choice
 from .grids.decode import read_head
 from .grids.prepare import CHUNK
 from .grids.resize import separate_axis
-from .grids.restore import DENSE
+from .grids.restore import PLANES
 from .grids.view import most_seen
 from .options import LEAST_VOXELS, Way
 from .scan import Scan
@@ -123,7 +123,7 @@ def _steps(scan: Scan, card: Card, way: Way) -> tuple[int, int]:
     plane = seen[1] * seen[2]
     logits = card.resample.logits
     if max(logits.order, logits.order_z) > 1:
-        restoring = numbers * (prod(seen) + 2 * DENSE * own[1] * own[2])
+        restoring = numbers * (prod(seen) + 2 * PLANES * own[1] * own[2])
     else:
         restoring = 4 * numbers * plane + 8 * own[1] * own[2]
     window = _window(scan, card, way)

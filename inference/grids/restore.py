@@ -24,7 +24,7 @@ from .resize import ANISOTROPY, apply_matrix, axis_matrix, linear_taps, nearest_
 from .view import View
 
 VOXELS = 1 << 13  # of the scan that are interpolated at a time: 15 channels of as many fit the cache
-DENSE = 16  # planes that are restored at a time by splines of an order above 1
+PLANES = 16  # planes that are restored at a time by splines of an order above 1
 
 
 @dataclass(frozen=True)
@@ -194,8 +194,8 @@ def _restore_densely(
     rows, columns = (axis_matrix(logits.shape[axis + 1], target.shape[axis], orders[axis]) for axis in rest)
     box = list(whole(target.shape))
     ranges = [(channel.min(), channel.max()) for channel in slices]
-    for start in range(0, len(out), DENSE):
-        weights = along[start : start + DENSE]
+    for start in range(0, len(out), PLANES):
+        weights = along[start : start + PLANES]
         used = np.flatnonzero(weights.any(axis=0))
         near = slice(int(used[0]), int(used[-1]) + 1)
         block = xp.empty((len(slices), len(weights), *out.shape[1:]), xp.float32)
@@ -207,7 +207,7 @@ def _restore_densely(
             part = apply_matrix(weights[:, near], part.reshape(1, len(given), -1), 1, xp).reshape(block.shape[1:])
             block[number] = part if separate is not None else xp.clip(part, *ranges[number])
         codes = decode.codes(block if keep is None or decode.has_share else block[:-1], xp)
-        out[start : start + DENSE] = decode.values[to_host(codes)]
+        out[start : start + PLANES] = decode.values[to_host(codes)]
         if keep is None:
             continue
         for at in range(len(weights)):

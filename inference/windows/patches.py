@@ -30,11 +30,6 @@ PEAK = 10  # nnU-Net's value_scaling_factor: keeps the smallest float16 weights 
 FOUND = 1 / 400  # of a window's voxels are foreground: 2,000 of the student's; FLARE 2022's winner asks for 1,000
 
 
-def winners(logits: Array, xp: Any) -> Array:
-    """The largest of the k channels."""
-    return logits.argmax(axis=0)
-
-
 @dataclass(frozen=True)
 class Patches:
     """Every window of the dense plan that something of `box` belongs to.
@@ -43,7 +38,7 @@ class Patches:
     window        voxels (z, y, x)
     step          distance of windows, as a share of one
     box           of the volume; None: all of it
-    codes         of what is handed on, not 0 where the network finds something
+    codes         of what is handed on, not 0 where the network finds something; `middle_first` looks at them
     ones          what is handed on has one more channel, 1 where the network looked: a head (grids.decode) needs it
     middle_first  at each z the windows in the middle of the grid run first, and those around only if these found some
     """
@@ -53,7 +48,7 @@ class Patches:
     step: float
     box: Box | None = None
     middle_first: bool = False
-    codes: Codes = winners
+    codes: Codes | None = None
     ones: bool = False
 
     @property
@@ -142,7 +137,7 @@ def slabs(
     patch: Shape,
     xp: Any,
     inside: np.ndarray | None = None,
-    codes: Codes | None = winners,
+    codes: Codes | None = None,
     ones: bool = False,
 ) -> Iterator[Slab]:
     """Blended logits of `volume` (c, z, y, x) in slabs that ascend in z and together cover it; each is the caller's.

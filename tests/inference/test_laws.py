@@ -18,7 +18,7 @@ from nibabel.nifti2 import Nifti2Header
 from inference.boxes import Shape, whole
 from inference.errors import ScanError
 from inference.formats.nifti.header import LONGEST, label_header, parse
-from inference.grids.decode import Decode
+from inference.grids.decode import Decode, winning_channel
 from inference.grids.resize import resampled_shape, separate_axis
 from inference.grids.restore import restore
 from inference.grids.view import View
@@ -137,7 +137,7 @@ def test_slabs_join_to_the_dense_blend_for_any_plan(patch: Shape, more: Shape, s
         summed[(slice(None), *window)] += network(volume[window][None, None])[0] * weights
         total[window] += weights
     dense = np.where((total > 0) & inside, summed / np.where(total > 0, total, 1), 0)
-    parts = list(slabs(volume[None], network, plan(), patch, np, inside))
+    parts = list(slabs(volume[None], network, plan(), patch, np, inside, winning_channel))
     np.testing.assert_allclose(joined(parts, (z, y, x)), dense, atol=1e-4)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from inference.boxes import Box, Shape, shape_of, whole
+from inference.grids.decode import winning_channel
 from inference.windows import patches
 from inference.windows.layout import cut, grid, padding, starts
 from inference.windows.patches import Boxed, Patches, Plan, dense_plan, gaussian, slabs
@@ -89,7 +90,7 @@ def test_the_plan_is_sent_the_winners_of_its_windows(volume: np.ndarray) -> None
     def plan() -> Plan:
         seen.append((yield [(0, 0, 0), (0, 4, 4)]))
 
-    list(slabs(volume[None], network, plan(), PATCH, np))
+    list(slabs(volume[None], network, plan(), PATCH, np, codes=winning_channel))
     assert len(seen[0]) == 2
     window = volume[:6, 4:12, 4:14]
     expected = network(window[None, None])[0].argmax(0)[::2, ::4, ::4]
