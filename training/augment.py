@@ -15,23 +15,29 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from training.chance import Chance, shape_of
-from training.contents import distended, with_bile, with_bowel, with_contents, with_perfusion
+from training.contents import distended, with_bile, with_bowel, with_contents, with_fluid, with_perfusion, without_organ
 from training.labels import IGNORE, ORGANS, RARE, TUMOR
 from training.packed import AIR, LOW, STEP, Packed
+from training.phases import in_another_phase
 from training.plans import SOFT_TISSUE
+from training.scanners import blur, scanned
 from training.settings import Shape, Spacing
 from training.warp import rotation
 
 SEEDS = 3000  # voxels of each structure on which a patch may be centred
 FLAT = 120.0  # mm: patches no higher are often slabs, scans that end inside the patch
 RESIZED = 0.3  # share of patches with a hollow organ that is distended or collapsed
+REMOVED = 0.06  # with an organ removed
+OTHER_PHASE = 0.25  # in a contrast phase drawn at random
+# Share of patches that are bent, by bumps of so many mm, by how many mm at least and at most.
+BENT = ((0.6, 50.0, 1.0, 6.0), (0.3, 22.0, 0.5, 2.0))
 # Share of patches with contents or looks painted in that few scans show.
-PAINTED = ((0.45, with_contents), (0.3, with_bile), (0.35, with_bowel), (0.25, with_perfusion))
+PAINTED = ((0.45, with_contents), (0.3, with_bile), (0.35, with_bowel), (0.25, with_perfusion), (0.07, with_fluid))
 LEAST_HOST = 400  # voxels of an organ, for a lesion to be put into it
 _LIVER, _RIGHT_KIDNEY, _SPLEEN, _PANCREAS, _STOMACH, _LEFT_KIDNEY = (
     ORGANS[name] for name in ("liver", "right_kidney", "spleen", "pancreas", "stomach", "left_kidney")
 )
-HOSTS = (_LIVER, _LIVER, _LIVER, _LIVER, _RIGHT_KIDNEY, _LEFT_KIDNEY, _SPLEEN, _PANCREAS, _STOMACH)
+HOSTS = (_LIVER, _LIVER, _LIVER, _LIVER, _LIVER, _RIGHT_KIDNEY, _LEFT_KIDNEY, _SPLEEN, _PANCREAS, _STOMACH)
 ROOMY = (_LIVER, _RIGHT_KIDNEY, _LEFT_KIDNEY)  # hosts of lesions of up to 45 mm in radius, others of 25
 
 
@@ -98,14 +104,18 @@ class Patches:
         hu, label, unseen = volume.sample(_warped(chance, volume.centre(rng), shape, self.spacing))
         if rng.random() < RESIZED:
             hu, label, unseen = distended(chance, hu, label, unseen, self.spacing)
-        if rng.random() < 0.5:
+        if rng.random() < REMOVED:
+            hu, label = without_organ(chance, hu, label, self.spacing)
+        if rng.random() < OTHER_PHASE:
+            hu = in_another_phase(chance, hu, label, self.spacing)
+        elif rng.random() < 0.6:
             hu = _recontrasted(rng, hu, label)
         for share, painted in PAINTED:
             if rng.random() < share:
                 hu = painted(chance, hu, label, self.spacing)
         if rng.random() < self.lesions:
             hu, label = with_lesions(chance, hu, label, self.spacing)
-        image = normalise(_scanned(chance, hu))
+        image = normalise(scanned(chance, hu))
         image.masked_fill_(unseen, 0.0)  # as nnU-Net pads
         label.masked_fill_(unseen, IGNORE)
         _shorten(rng, image, label, self.spacing)
@@ -116,25 +126,6 @@ def normalise(hu: Tensor) -> Tensor:
     """HU -> the network's input, as nnU-Net's CTNormalization does it with our plans."""
     clipped = hu.clamp(SOFT_TISSUE["percentile_00_5"], SOFT_TISSUE["percentile_99_5"])
     return (clipped - SOFT_TISSUE["mean"]) / SOFT_TISSUE["std"]
-
-
-def blur(x: Tensor, sigma: float) -> Tensor:
-    """A Gaussian of `sigma` voxels along z, y and x of (1, 1, z, y, x).
-
-    By shifted sums, which are faster than a convolution of one channel.
-    """
-    if sigma < 0.05:
-        return x
-    reach = max(1, int(np.ceil(2.5 * sigma)))
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    kernel /= kernel.sum()
-    for axis in (2, 3, 4):
-        padding = [0] * 6
-        padding[2 * (4 - axis)] = padding[2 * (4 - axis) + 1] = reach
-        padded, size = F.pad(x, padding, mode="replicate"), x.shape[axis]
-        shifted = (float(share) * padded.narrow(axis, shift, size) for shift, share in enumerate(kernel))
-        x = sum(shifted, start=torch.zeros((), device=x.device))
-    return x
 
 
 def _warped(chance: Chance, centre: np.ndarray, shape: Shape, spacing: Spacing) -> Tensor:
@@ -148,10 +139,11 @@ def _warped(chance: Chance, centre: np.ndarray, shape: Shape, spacing: Spacing) 
         for size, step in zip(shape, spacing, strict=True)
     ]
     where = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
-    if rng.random() < 0.5:
-        amplitude = rng.uniform(1, 5)
-        for axis in range(3):
-            where[..., axis] += amplitude * chance.grain(shape, 50, spacing)[0, 0]
+    for share, length, least, most in BENT:
+        if rng.random() < share:
+            amplitude = rng.uniform(least, most)
+            for axis in range(3):
+                where[..., axis] += amplitude * chance.grain(shape, length, spacing)[0, 0]
     turned = where.view(-1, 3) @ torch.tensor(matrix.T, dtype=torch.float32, device=device)
     return turned.view(*shape, 3) + torch.tensor(centre, dtype=torch.float32, device=device)
 
@@ -205,41 +197,9 @@ def _difference(chance: Chance, reach: Tensor, radius: float, level: float, cyst
     contrast = -rng.uniform(12, 65) if darker else rng.uniform(12, 50)
     dead = -rng.uniform(0, 50) if radius > 12 and rng.random() < 0.5 else 0.0  # necrosis in the middle
     core = ((0.55 - reach) * radius / 4).clamp(0, 1) * dead
+    if rng.random() < 0.25:  # a rim, that of a capsule or of what is left alive
+        core = core + rng.choice([-1.0, 1.0]) * rng.uniform(10, 45) * ((reach - 0.7) * radius / 3).clamp(0, 1)
     return contrast + core + 6 * chance.grain(shape_of(reach), 12, spacing)
-
-
-def _scanned(chance: Chance, hu: Tensor) -> Tensor:
-    """`hu` as another scanner or protocol gives it: blur, thick slices, brightness, gamma, uneven beam, noise."""
-    rng, shape = chance.rng, hu.shape[2:]
-    if rng.random() < 0.2:
-        hu = blur(hu, rng.uniform(0.4, 1.0))
-    if rng.random() < 0.4:
-        hu = _thickened(rng, hu)
-    if rng.random() < 0.6:
-        hu = (hu - 40) * rng.uniform(0.85, 1.2) + 40 + rng.normal(0, 10)
-    if rng.random() < 0.3:
-        bent = ((hu + 160) / 400).clamp(0, 1) ** rng.uniform(0.75, 1.35) * 400 - 160
-        hu = torch.where((hu > -160) & (hu < 240), bent, hu)
-    if rng.random() < 0.1:
-        hu = hu + rng.uniform(0, 12) * chance.field((shape[0], shape[1], shape[2]), (2, 3, 3))
-    if rng.random() < 0.65:
-        grain, sigma = chance.normal(hu.shape), rng.uniform(0, 1.0)
-        if sigma > 0.3:
-            grain = blur(grain, sigma * 0.8)
-            grain = grain / grain.std()
-        hu = hu + grain * rng.uniform(0, 22)
-    return hu
-
-
-def _thickened(rng: np.random.Generator, hu: Tensor) -> Tensor:
-    """`hu` from slices two or three times as far apart, averaged or left out."""
-    depth = hu.shape[2]
-    times = int(rng.choice([2, 2, 3])) if depth % 3 == 0 else 2
-    if rng.random() < 0.6:
-        few = F.avg_pool3d(hu, (times, 1, 1))
-    else:
-        few = hu[:, :, rng.integers(times) :: times][:, :, : depth // times]
-    return F.interpolate(few, size=hu.shape[2:], mode="trilinear", align_corners=False)
 
 
 def _shorten(rng: np.random.Generator, image: Tensor, label: Tensor, spacing: Spacing) -> None:

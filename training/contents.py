@@ -2,8 +2,9 @@
 
 Stomach, duodenum and gallbladder distended or collapsed; stomach and duodenum full of water, food, positive contrast or
 gas; gallbladders with sludge and stones; bowel, which has no label, with all of these; livers and spleens that enhance
-unevenly without a tumour. A network of 33 patients took a stomach full of bright contrast for gallbladder, liver and
-tumour. Arrays are (1, 1, z, y, x), LPS, so that the patient's front is at small y; lengths are mm, values HU.
+unevenly without a tumour; fluid among the fat; organs that were removed. A network of 33 patients took a stomach full
+of bright contrast for gallbladder, liver and tumour. Arrays are (1, 1, z, y, x), LPS, so that the patient's front is at
+small y; lengths are mm, values HU.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from training.chance import Chance, shape_of
 from training.labels import ORGANS
 from training.settings import Spacing
 
-_LIVER, _SPLEEN, _GALLBLADDER, _STOMACH, _DUODENUM = (
-    ORGANS[name] for name in ("liver", "spleen", "gallbladder", "stomach", "duodenum")
+_LIVER, _RIGHT_KIDNEY, _SPLEEN, _GALLBLADDER, _STOMACH, _DUODENUM, _LEFT_KIDNEY = (
+    ORGANS[name] for name in ("liver", "right_kidney", "spleen", "gallbladder", "stomach", "duodenum", "left_kidney")
 )
 HOLLOW = ((_STOMACH,), (_STOMACH, _DUODENUM), (_DUODENUM,))  # filled together, with SHARES
 SHARES = (0.55, 0.25, 0.20)
@@ -27,6 +28,7 @@ DISTENSION, COLLAPSE = (0.8, 2.8), (-2.0, -0.8)  # times the squared reach; beyo
 KINDS = ("water", "food", "contrast", "tissue", "gas")  # tissue: a collapsed organ, wall against wall
 KIND_SHARES = (0.20, 0.20, 0.30, 0.18, 0.12)
 GAS = -900.0
+REMOVABLE = (_GALLBLADDER, _GALLBLADDER, _RIGHT_KIDNEY, _LEFT_KIDNEY, _SPLEEN)
 LEAST = 60  # voxels of an organ, for it to be painted
 
 
@@ -119,6 +121,37 @@ def with_perfusion(chance: Chance, hu: Tensor, label: Tensor, spacing: Spacing) 
         rng.uniform(2, 8) * (chance.grain(shape_of(hu), rng.uniform(15, 60), spacing) - rng.uniform(0, 1))
     )
     return hu + rng.choice([-1.0, 1.0]) * rng.uniform(6, 32) * region * (label == organ)
+
+
+def with_fluid(chance: Chance, hu: Tensor, label: Tensor, spacing: Spacing) -> Tensor:
+    """`hu` with fluid in place of the fat in a region about an organ's edge: ascites, edema, an effusion."""
+    rng = chance.rng
+    voxels = (label == int(rng.choice((_LIVER, _LIVER, _SPLEEN, _STOMACH)))).flatten().nonzero()[:, 0]
+    if len(voxels) < LEAST:
+        return hu
+    centre = [int(at) for at in np.unravel_index(int(voxels[rng.integers(len(voxels))]), hu.shape[2:])]
+    radius = float(rng.uniform(20, 80))
+    reach = chance.lump(hu, centre, [radius * rng.uniform(0.7, 1.4) for _ in range(3)], 0.3, radius, spacing)
+    fat = (label == 0) & (hu > -150) & (hu < -30)
+    wet = F.avg_pool3d(((1 - reach) * radius / 4).clamp(0, 1) * fat, 3, 1, 1) * (label == 0)
+    return torch.lerp(hu, rng.uniform(0, 25) + 3 * chance.grain(shape_of(hu), 10, spacing), wet)
+
+
+def without_organ(chance: Chance, hu: Tensor, label: Tensor, spacing: Spacing) -> tuple[Tensor, Tensor]:
+    """Both with fat or bowel in place of an organ that people live without, and no label there."""
+    rng = chance.rng
+    organ = REMOVABLE[rng.integers(len(REMOVABLE))]
+    inside = label == organ
+    if int(inside.sum()) < LEAST:
+        return hu, label
+    inner = _lumen(label, (organ,), 0.0, spacing)
+    outer = F.max_pool3d(inside.float(), 3, 1, 1) * ((label == 0) | inside)  # its edge goes with it
+    fat = rng.uniform(-115, -90) + 8 * chance.grain(shape_of(hu), 8, spacing)
+    strands = 60 * (chance.grain(shape_of(hu), 9, spacing) > 1.5)
+    hu = torch.lerp(hu, fat + strands, outer)
+    if rng.random() < 0.4:  # bowel has moved there
+        hu = torch.lerp(hu, _content(chance, inner, spacing), inner * (inner > 0.9))
+    return hu, label.masked_fill(inside, 0)
 
 
 def _lumen(label: Tensor, organs: tuple[int, ...], wall: float, spacing: Spacing) -> Tensor:

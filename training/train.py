@@ -43,7 +43,7 @@ from training.validation import validate
 
 CHANNELS = len(OUTPUTS["unified"])
 DECAY = 0.998  # of the averaged weights: they look back about 500 steps
-LESIONS = (0.3, 0.2)  # share of patches with lesions put in, before and after the freeze
+LESIONS = (0.3, 0.25)  # share of patches with lesions put in, before and after the freeze
 LOG_SECONDS = 20.0
 LAID = torch.channels_last_3d  # the order in memory in which convolutions are fastest: a step takes 43 ms, not 81
 

@@ -11,10 +11,11 @@ from scipy import ndimage
 torch = pytest.importorskip("torch")
 
 from tests.training.conftest import SPACING, abdomen  # noqa: E402
-from training.augment import HOSTS, Patches, Volume, blur, with_lesions  # noqa: E402
+from training.augment import HOSTS, Patches, Volume, with_lesions  # noqa: E402
 from training.chance import Chance  # noqa: E402
 from training.labels import IGNORE, TUMOR  # noqa: E402
 from training.packed import ENDING, Packed, read_packed  # noqa: E402
+from training.scanners import blur  # noqa: E402
 
 CPU = torch.device("cpu")
 SHAPE = (12, 20, 28)

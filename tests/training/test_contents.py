@@ -8,7 +8,15 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from training.chance import Chance  # noqa: E402
-from training.contents import distended, with_bile, with_bowel, with_contents, with_perfusion  # noqa: E402
+from training.contents import (  # noqa: E402
+    distended,
+    with_bile,
+    with_bowel,
+    with_contents,
+    with_fluid,
+    with_perfusion,
+    without_organ,
+)
 from training.labels import ORGANS  # noqa: E402
 
 SPACING = (2.5, 2.0, 2.0)
@@ -106,3 +114,26 @@ def test_nothing_moves_where_no_organ_is(patch) -> None:  # type: ignore[no-unty
     for chance in chances(5):
         found = distended(chance, hu, empty, empty > 0, SPACING)
         assert found[0] is hu and found[1] is empty
+
+
+def test_fluid_takes_the_place_of_fat_near_an_organ(patch) -> None:  # type: ignore[no-untyped-def]
+    hu, label = patch
+    hu[(label == 0) & (hu == 40)] = -100
+    wet = torch.zeros(label.shape, dtype=torch.bool)
+    for chance in chances(12):
+        after = with_fluid(chance, hu, label, SPACING)
+        wet |= after > -50
+        assert torch.equal(after[label != 0], hu[label != 0])
+    assert (wet & (hu == -100)).any()
+
+
+def test_an_organ_that_is_removed_leaves_no_label_and_nothing_of_itself(patch) -> None:  # type: ignore[no-untyped-def]
+    hu, label = patch
+    removed = set()
+    for chance in chances(30):
+        after, left = without_organ(chance, hu, label, SPACING)
+        gone = (label != left)[0, 0]
+        removed |= set(label[0, 0][gone].tolist())
+        assert not left[0, 0][gone].any()
+        assert not gone.any() or float((after[0, 0][gone] == 40).float().mean()) < 0.05
+    assert removed == {GALLBLADDER, SPLEEN}, "the patch has no kidneys"

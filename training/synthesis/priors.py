@@ -6,38 +6,19 @@ purpose (SynthSeg: a network that has seen more than is real is at home in what 
 
 from __future__ import annotations
 
-from enum import IntEnum
-
 import numpy as np
 
+from training.labels import ORGANS
+from training.phases import ORGAN_HU, Phase
 from training.synthesis.anatomy import Tissue
-
-
-class Phase(IntEnum):
-    NATIVE = 0
-    ARTERIAL = 1
-    PORTAL = 2
-    DELAYED = 3
-
 
 PHASE_SHARES = [0.22, 0.2, 0.46, 0.12]
 
 # Tissue -> mean HU (native, arterial, portal, delayed), spread between patients.
 HU: dict[Tissue, tuple[tuple[float, float, float, float], float]] = {
+    Tissue(ORGANS[organ]): row for organ, row in ORGAN_HU.items()
+} | {
     Tissue.AIR: ((-1000, -1000, -1000, -1000), 10),
-    Tissue.LIVER: ((56, 72, 108, 96), 13),
-    Tissue.RIGHT_KIDNEY: ((33, 150, 180, 165), 22),
-    Tissue.LEFT_KIDNEY: ((33, 150, 180, 165), 22),
-    Tissue.SPLEEN: ((48, 120, 118, 100), 14),
-    Tissue.PANCREAS: ((38, 95, 92, 80), 14),
-    Tissue.AORTA: ((40, 290, 150, 120), 30),
-    Tissue.VENA_CAVA: ((38, 75, 130, 115), 25),
-    Tissue.RIGHT_ADRENAL: ((28, 65, 72, 60), 12),
-    Tissue.LEFT_ADRENAL: ((28, 65, 72, 60), 12),
-    Tissue.GALLBLADDER: ((9, 9, 9, 9), 8),
-    Tissue.ESOPHAGUS: ((36, 50, 60, 58), 10),
-    Tissue.STOMACH: ((36, 65, 75, 70), 12),  # the wall; contents are drawn apart
-    Tissue.DUODENUM: ((34, 70, 80, 72), 14),
     Tissue.FAT: ((-103, -102, -101, -101), 7),
     Tissue.SUBCUTANEOUS: ((-106, -106, -105, -105), 6),
     Tissue.SKIN: ((10, 15, 20, 20), 20),

@@ -13,9 +13,10 @@ import numpy as np
 from scipy import ndimage
 
 from training.labels import IGNORE, TUMOR
+from training.phases import Phase
 from training.plans import SOFT_TISSUE
 from training.synthesis.anatomy import Anatomy, Tissue
-from training.synthesis.priors import PHASE_SHARES, Phase, draw_levels
+from training.synthesis.priors import PHASE_SHARES, draw_levels
 from training.synthesis.tumors import Lesion, grow_lesion, pick_host
 from training.warp import Shape, Strength, smooth_field, source_coordinates, take_nearest
 
