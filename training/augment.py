@@ -22,10 +22,11 @@ from training.phases import in_another_phase
 from training.plans import SOFT_TISSUE
 from training.scanners import blur, scanned
 from training.settings import Shape, Spacing
-from training.warp import rotation
+from training.warp import bent, rotation
 
 SEEDS = 3000  # voxels of each structure on which a patch may be centred
 FLAT = 120.0  # mm: patches no higher are often slabs, scans that end inside the patch
+SHAPED = 0.4  # share of patches with organs shaped and placed as another patient's
 RESIZED = 0.3  # share of patches with a hollow organ that is distended or collapsed
 REMOVED = 0.06  # with an organ removed
 OTHER_PHASE = 0.25  # in a contrast phase drawn at random
@@ -49,6 +50,7 @@ class Volume:
         self.hu = torch.from_numpy(packed.codes).to(device).float().mul_(STEP).add_(LOW)[None, None]
         self.hu[self.hu <= LOW] = AIR
         self.label = torch.from_numpy(packed.label).to(device).float()[None, None]
+        self.bends = torch.from_numpy(packed.bends).to(device).float()
         self.extent = np.array(packed.label.shape) * packed.spacing
         self.seeds: dict[int, np.ndarray] = {}  # class -> points (SEEDS, 3) in it, mm
         for code in range(1, TUMOR + 1):
@@ -101,7 +103,10 @@ class Patches:
         """One image (1, 1, z, y, x) and its label (1, z, y, x)."""
         rng = chance.rng
         volume = self.volumes[rng.choice(len(self.volumes), p=np.array(self.shares) / np.sum(self.shares))]
-        hu, label, unseen = volume.sample(_warped(chance, volume.centre(rng), shape, self.spacing))
+        where = _warped(chance, volume.centre(rng), shape, self.spacing)
+        if len(volume.bends) and rng.random() < SHAPED:
+            where = bent(where, volume.bends[rng.integers(len(volume.bends))], rng.uniform(0.3, 1.0))
+        hu, label, unseen = volume.sample(where)
         if rng.random() < RESIZED:
             hu, label, unseen = distended(chance, hu, label, unseen, self.spacing)
         if rng.random() < REMOVED:

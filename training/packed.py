@@ -6,7 +6,7 @@ import io
 import json
 import lzma
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -19,6 +19,10 @@ LOW, HIGH, STEP = -200.0, 300.0, 4.0
 AIR = -1000.0
 
 
+def no_bends() -> np.ndarray:
+    return np.zeros((0, 3, 2, 2, 2), np.int8)
+
+
 @dataclass(frozen=True)
 class Packed:
     """A scan and its labels, LPS."""
@@ -27,6 +31,8 @@ class Packed:
     codes: np.ndarray  # (z, y, x) uint8, HU in steps of STEP above LOW
     label: np.ndarray  # (z, y, x) uint8, FLARE codes; labels.IGNORE where nobody can tell
     spacing: tuple[float, float, float]  # mm (z, y, x)
+    # (n, 3, z, y, x) int8, mm: ways to n other patients' shapes, see training.shapes
+    bends: np.ndarray = field(default_factory=no_bends)
 
 
 @dataclass(frozen=True)
@@ -38,8 +44,15 @@ class Spec:
     validation: list[str]  # scored and never trained on
 
 
-def write_packed(path: Path, hu: np.ndarray, label: np.ndarray, spacing: Sequence[float], coarse: int = 1) -> None:
-    """Pack `hu` and `label` (z, y, x), LPS; `coarse` times the STEP makes a smaller file."""
+def write_packed(
+    path: Path,
+    hu: np.ndarray,
+    label: np.ndarray,
+    spacing: Sequence[float],
+    coarse: int = 1,
+    bends: np.ndarray | None = None,
+) -> None:
+    """Pack `hu` and `label` (z, y, x), LPS, and Packed.bends; `coarse` times the STEP makes a smaller file."""
     codes = np.round((hu - LOW) / (STEP * coarse)) * coarse
     content = io.BytesIO()
     np.savez(
@@ -47,6 +60,7 @@ def write_packed(path: Path, hu: np.ndarray, label: np.ndarray, spacing: Sequenc
         codes=np.clip(codes, 0, (HIGH - LOW) / STEP).astype(np.uint8),
         label=label.astype(np.uint8),
         spacing=np.array(spacing, np.float64),
+        bends=no_bends() if bends is None else bends,
     )
     path.write_bytes(lzma.compress(content.getvalue(), preset=6))
 
@@ -56,7 +70,9 @@ def read_packed(path: Path) -> Packed:
     try:
         with np.load(io.BytesIO(lzma.decompress(path.read_bytes()))) as content:
             z, y, x = content["spacing"].tolist()
-            return Packed(path.name.removesuffix(ENDING), content["codes"], content["label"], (z, y, x))
+            return Packed(
+                path.name.removesuffix(ENDING), content["codes"], content["label"], (z, y, x), content["bends"]
+            )
     except (OSError, lzma.LZMAError, ValueError, KeyError, BadZipFile) as error:
         raise ValueError(f"{path} cannot be read as a packed scan: {error}") from error
 

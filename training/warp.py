@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 Shape = tuple[int, int, int]
+KNOTS = 24.0  # mm between the points at which training.shapes tells how one patient differs from another
 
 
 def smooth_field(rng: np.random.Generator, shape: Shape, spacing: np.ndarray, scale: float) -> np.ndarray:
@@ -91,3 +92,15 @@ def take_nearest(
         np.clip(index[i], 0, n - 1, out=index[i])
     flat = (index[0] * volume.shape[1] + index[1]) * volume.shape[2] + index[2]
     return np.where(inside, volume.reshape(-1)[flat], volume.dtype.type(outside))
+
+
+def bent(where: torch.Tensor, field: torch.Tensor, strength: float) -> torch.Tensor:
+    """Points `where` (z, y, x, 3) mm moved by `strength` times a displacement (3, z, y, x), points KNOTS apart."""
+    return where + strength * sampled(field[None], where, KNOTS)[0].permute(1, 2, 3, 0)
+
+
+def sampled(volume: torch.Tensor, where: torch.Tensor, step: float) -> torch.Tensor:
+    """`volume` (1, c, z, y, x), whose voxels are `step` mm apart, at points (z, y, x, 3) mm; its edges reach on."""
+    size = torch.tensor(volume.shape[2:], dtype=torch.float32, device=where.device)
+    grid = (2 * where / step / (size - 1) - 1).flip(-1)[None]
+    return F.grid_sample(volume, grid, mode="bilinear", padding_mode="border", align_corners=True)
