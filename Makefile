@@ -37,7 +37,7 @@ test: lint
 # About fifteen minutes; what is packed already is kept. FROM=bn.pt adds weights to begin with.
 training-kit: .venv/dev
 	@test -n "$(DATA)" || { echo "error: give DATA=dir" >&2; exit 2; }
-	$(BIN)/python -m training.pack .gpu --data "$(DATA)" --synthetic 24 --part $(PART) $(if $(FROM),--from "$(FROM)")
+	$(BIN)/python -m training.pack .gpu --data "$(DATA)" --corrections training/corrections.json --synthetic 20 --part $(PART) $(if $(FROM),--from "$(FROM)")
 
 # What a bare machine with a GPU needs for benchmark gpu, whose help has the command to run there. It lacks these wheels.
 gpu-kit: .venv/dev

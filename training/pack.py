@@ -25,6 +25,7 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt
 
 from inference.names import case_of, labels_file
+from training.corrections import Correction, corrected, read_corrections
 from training.files import scans_of, to_lps
 from training.labels import IGNORE, ORGANS, TUMOR
 from training.packed import ENDING, SPEC, Spec, read_packed, write_packed, write_spec
@@ -57,6 +58,7 @@ class Scan:
     image: Path
     labels: Path
     fair: tuple[str, ...] = ()  # organs whose labels are in the right place, with edges or ends off
+    wrong: tuple[Correction, ...] = ()
 
     def held_out(self) -> bool:
         """Whether it is of a patient that is never trained on, whatever the number of the scan."""
@@ -64,8 +66,12 @@ class Scan:
         return any(name == one or name.startswith(f"{one}_") for name in names for one in VALIDATION)
 
 
-def find_scans(data: Path) -> list[Scan]:
-    """The scans with labels in DATA's FOLDERS. Raises ValueError if there are none, or two of one name."""
+def find_scans(data: Path, corrections: Path | None = None) -> list[Scan]:
+    """The scans with labels in DATA's FOLDERS, and what a list corrects in them.
+
+    Raises ValueError if there are none, two of one name, or a correction of a scan that is held out.
+    """
+    wrong = read_corrections(corrections) if corrections else {}
     scans: dict[str, Scan] = {}
     for image in sorted(path for folder in FOLDERS for path in scans_of(data / folder).values()):
         name = case_of(image.name)
@@ -75,7 +81,9 @@ def find_scans(data: Path) -> list[Scan]:
         if labels.is_file() and name not in LEFT_OUT:
             told = json.loads(about.read_text()) if about.is_file() else {}
             fair = (organ for organ, verdict in told.get("verdict", {}).items() if verdict.startswith("fair"))
-            scans[name] = Scan(name, told.get("patient", name), image, labels, tuple(fair))
+            scans[name] = Scan(name, told.get("patient", name), image, labels, tuple(fair), tuple(wrong.get(name, ())))
+            if wrong.get(name) and scans[name].held_out():
+                raise ValueError(f"{corrections} corrects {name}, which is held out for validation")
     if not scans:
         raise ValueError(f"{data} has no X_0000.nii.gz with X.nii.gz beside it in {' or '.join(FOLDERS)}")
     return list(scans.values())
@@ -106,6 +114,7 @@ def pack_scan(scan: Scan, packed: Path, shapes: dict[str, Shape]) -> None:
     others = [shape for name, shape in shapes.items() if name != scan.name and not name.startswith(scan.patient)]
     if not scan.held_out():
         bends = displacements(shapes[scan.name], others, BENDS, seed=zlib.crc32(scan.name.encode()))
+        label = corrected(label, hu, spacing, scan.wrong)
         for organ in DOUBTED.keys() & set(scan.fair):
             label[doubtful(hu, label, ORGANS[organ], DOUBTED[organ], spacing)] = IGNORE
     write_packed(packed, hu, label, spacing, bends=bends)
@@ -191,11 +200,13 @@ def _filled(files: Sequence[Path], most: float) -> Iterator[list[Path]]:
     yield part
 
 
-def pack(out: Path, data: Path, synthetic: int, most: float, start: Path | None) -> str:
+def pack(
+    out: Path, data: Path, synthetic: int, most: float, start: Path | None, corrections: Path | None = None
+) -> str:
     """Fill `out` and say what with. Raises ValueError as the functions above."""
     packed = out / "packed"
     packed.mkdir(parents=True, exist_ok=True)
-    scans = find_scans(data)
+    scans = find_scans(data, corrections)
     missing = [scan for scan in scans if not (packed / f"{scan.name}{ENDING}").exists()]
     shapes = find_shapes(scans, data) if missing else {}
     for scan in missing:
@@ -214,12 +225,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--corrections", type=Path, metavar="JSON", help="of labels, see training.corrections")
     parser.add_argument("--synthetic", type=int, default=0, metavar="N", help="volumes to render (default: none)")
     parser.add_argument("--part", type=float, default=58.0, metavar="MB", help="most that one part may hold (58)")
     parser.add_argument("--from", dest="start", type=Path, metavar="BN.PT", help="weights to begin with, packed too")
     arguments = parser.parse_args()
     try:
-        print(pack(arguments.out, arguments.data, arguments.synthetic, arguments.part, arguments.start))
+        print(
+            pack(
+                arguments.out,
+                arguments.data,
+                arguments.synthetic,
+                arguments.part,
+                arguments.start,
+                arguments.corrections,
+            )
+        )
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 

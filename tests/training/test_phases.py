@@ -30,7 +30,8 @@ def patch():  # type: ignore[no-untyped-def]
 
 
 def shown(patch, number: int):  # type: ignore[no-untyped-def]
-    return in_another_phase(Chance.seeded(torch.device("cpu"), 3, number), *patch, SPACING)
+    hu, label = patch
+    return in_another_phase(Chance.seeded(torch.device("cpu"), 3, number), hu, label, SPACING)
 
 
 def test_each_phase_is_met_and_organs_are_as_bright_as_in_one_of_them(patch) -> None:  # type: ignore[no-untyped-def]
