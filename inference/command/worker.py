@@ -24,6 +24,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from .. import errors, machine
+from ..engines.lean import leave_out_compiler
 from ..errors import DeviceError, VisceraError, one_line
 from ..formats.cases import Case
 from ..options import Options, Way
@@ -72,6 +73,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     with open(0, "rb", buffering=0, closefd=False) as orders:
         first = json.loads(orders.readline())
+    leave_out_compiler()
     answers = os.dup(1)
     os.dup2(2, 1)  # so that nothing that a library prints is taken for an answer
     errors.hide_names(first["hide_names"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
@@ -37,7 +38,7 @@ def load(card: Card, *, precision: str, device: str, threads: int) -> Network:
     source, target = graph.input[0].name, graph.output[0].name
     dtype = DTYPES[precision]
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode, whose tensors nobody may change
     def answer(batch: Array) -> Any:
         values = {source: torch.as_tensor(batch, device=device)}
         with torch.autocast(device, dtype, enabled=dtype != torch.float32):
@@ -54,11 +55,7 @@ def load(card: Card, *, precision: str, device: str, threads: int) -> Network:
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
             raise
-        if device == "cpu":
-            return logits.numpy()
-        import cupy
-
-        return cupy.from_dlpack(logits)
+        return logits.numpy() if isinstance(batch, np.ndarray) else logits
 
     return run
 
