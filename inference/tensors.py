@@ -19,7 +19,7 @@ class Tensors:
     """Stands for the module numpy."""
 
     inf = inf
-    float32, uint8, int32, bool = torch.float32, torch.uint8, torch.int32, torch.bool
+    float32, uint8 = torch.float32, torch.uint8
     uint16 = torch.int32  # PyTorch stores uint16 but adds none
 
     clip = staticmethod(torch.clip)
@@ -58,10 +58,10 @@ class Tensors:
     def concatenate(self, arrays: Sequence[Tensor], axis: int = 0) -> Tensor:
         return torch.cat(list(arrays), axis)
 
-    def max(self, array: Tensor, axis: int | Sequence[int] = (), keepdims: bool = False) -> Tensor:
+    def max(self, array: Tensor, axis: int | tuple[int, ...], keepdims: bool = False) -> Tensor:
         return torch.amax(array, axis, keepdims)
 
-    def min(self, array: Tensor, axis: int | Sequence[int] = (), keepdims: bool = False) -> Tensor:
+    def min(self, array: Tensor, axis: int | tuple[int, ...], keepdims: bool = False) -> Tensor:
         return torch.amin(array, axis, keepdims)
 
     def pad(self, array: Tensor, widths: Sequence[tuple[int, int]], mode: str) -> Tensor:

@@ -46,6 +46,7 @@ def serve(orders: int, answers: int, options: Options) -> int:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a worker does not outlive its command
+    leave_out_compiler()
     machine.limit_threads(options.threads or machine.usable_cpus())
     out = os.fdopen(answers, "w", encoding="ascii")
 
@@ -73,7 +74,6 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     with open(0, "rb", buffering=0, closefd=False) as orders:
         first = json.loads(orders.readline())
-    leave_out_compiler()
     answers = os.dup(1)
     os.dup2(2, 1)  # so that nothing that a library prints is taken for an answer
     errors.hide_names(first["hide_names"])

@@ -1,7 +1,7 @@
 """A start of PyTorch without its compiler: a third of `import torch`.
 
 It imports what exports graphs and what tells shapes without computing, for torch.export and torch.compile. A process
-that does neither can leave them out; nothing that computes asks for them.
+that does neither can leave them out; nothing that computes asks for them, but the profiler does.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from inference import predictor as predictors
 from inference.arrays import Array
 from inference.boxes import whole
 from inference.card import Resample, Resize
@@ -106,6 +107,16 @@ def test_decoded_as_by_numpy(decode: str) -> None:
     assert np.abs(PROBABILITIES[decode](torch.from_numpy(features), XP).numpy() - shares).max() < 1e-6
 
 
+def test_a_card_without_memory_is_memoryerror(monkeypatch: pytest.MonkeyPatch, tiny_weights: Path) -> None:
+    def fail(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    predictor = predictors.Predictor(tiny_weights, device="cpu", threads=1)
+    monkeypatch.setattr(predictors, "segment", fail)
+    with pytest.raises(MemoryError, match="Tried to allocate"):
+        predictor(trunk()[0], (5.0, 5.0, 5.0), "LPS")
+
+
 COMPUTES = """
 import sys
 from inference.engines.lean import LEFT_OUT, leave_out_compiler
@@ -118,7 +129,7 @@ import numpy as np
 from inference.predictor import Predictor
 from inference.scan import Scan
 from inference.tensors import Tensors
-predictor = Predictor(Path(sys.argv[1]), device="cpu", engine="torch", precision="f32")
+predictor = Predictor(Path(sys.argv[1]), device="cpu", engine="torch", precision="f32", threads=1)
 voxels = np.load(sys.argv[2])
 expected = predictor(voxels, (3.0, 2.0, 2.0), "LPS")
 predictor._xp = Tensors("cpu")
