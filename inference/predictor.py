@@ -18,11 +18,11 @@ from .arrays import array_library, free_blocks
 from .card import Card
 from .cards import read_cards, smaller_way, way_of, which_are_ct, with_earlier
 from .engines.choose import Choice, choose, load
-from .errors import DeviceError, MemoryBudgetError, ScanWarning, WeightsError
+from .errors import DeviceError, MemoryBudgetError, ScanWarning, WeightsError, one_line
 from .estimate import fitting
 from .formats.probabilities import Probabilities
 from .given import checked_scan, scan_of
-from .machine import container_budget, held_memory, usable_cpus
+from .machine import container_budget, held_memory, ran_out, usable_cpus
 from .options import WEIGHTS, Options, Way
 from .pack import unpacked
 from .record import Record
@@ -63,8 +63,8 @@ class Predictor:
         self.way = way_of(self.cards, self.options.plan, self.options.step, self.options.tta)
         self.choice: Choice = choose(self.options.device, self.options.engine, self.options.precision,
                                      with_earlier(self.cards))  # fmt: skip
-        self._xp = array_library(self.choice.device)
         self._models = [self._loaded(card) for card in self.cards]
+        self._xp = array_library(self.choice.device, self.choice.engine)
         if self.options.max_memory and self.choice.device != "cpu":
             raise DeviceError("a limit on memory is held on the CPU only: --device cpu")
         self._base = held_memory()
@@ -175,9 +175,11 @@ class Predictor:
                 labels = segment(
                     scan, self._models, way, self._xp, record, progress, probabilities, self.options.fix_orientation
                 )
-            except MemoryError:
+            except Exception as error:
+                if not ran_out(error):
+                    raise
                 free_blocks(self._xp)
-                raise
+                raise MemoryError(one_line(error)) from error  # PyTorch's is none
         return labels, record
 
 

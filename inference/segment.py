@@ -13,7 +13,7 @@ from .anatomy import doubts
 from .anatomy.look import AROUND_ORGANS, where
 from .anatomy.orientation import Thin, Verdict, judge, rightly, speaks_for_its_header, thinned
 from .anatomy.pieces import drop_far_pieces
-from .arrays import Array, Network
+from .arrays import Array, Network, copy
 from .boxes import Box, bounding
 from .card import Card
 from .formats.probabilities import Probabilities
@@ -195,7 +195,7 @@ def mirrored(network: Network, axes: Sequence[int], xp: Any) -> Network:
     turns = [turn for n in range(1, len(axes) + 1) for turn in combinations([axis + 2 for axis in axes], n)]
 
     def run(batch: Array) -> Array:
-        total = network(batch).copy()  # since the next answer may overwrite this one
+        total = copy(network(batch))  # since the next answer may overwrite this one
         for turn in turns:
             total += xp.flip(network(xp.ascontiguousarray(xp.flip(batch, turn))), turn)
         total /= len(turns) + 1

@@ -36,7 +36,8 @@ def run(job: Job) -> None:
         document["scans"].append(seconds | report.seconds | _memory(job.device))
         job.save("process.json", document)
     totals = [round(one["total"], 3) for one in document["scans"]]
-    print(f"{path.name}: load {document['load']:.2f} s, then {totals} s")
+    print(f"{path.name}: load {document['load']:.2f} s, then {totals} s (goal: 0.6)")
+    print({name: round(value, 3) for name, value in document["scans"][-1].items()}, flush=True)
     profiler = cProfile.Profile()
     profiler.runcall(predictor.segment, scan)
     text = io.StringIO()
@@ -45,7 +46,7 @@ def run(job: Job) -> None:
     (job.out / "profile.txt").write_text(text.getvalue())
     import torch
 
-    with torch.profiler.profile() as seen:  # of all that runs on the card, CuPy's kernels too
+    with torch.profiler.profile() as seen:  # of all that runs on the card
         predictor.segment(scan)
     by = f"self_{job.device}_time_total"
     table = seen.key_averages().table(sort_by=by, row_limit=30, max_name_column_width=70)
@@ -54,13 +55,12 @@ def run(job: Job) -> None:
 
 
 def _memory(device: str) -> dict[str, float]:
-    """MB of the card in use by all, and what PyTorch's and CuPy's pools hold at most and now; nothing on the CPU."""
+    """MB of the card in use by all, what PyTorch's pool holds at most, and what its arrays did; nothing on the CPU."""
     if device == "cpu":
         return {}
-    import cupy
     import torch
 
     free, total = torch.cuda.mem_get_info()
-    kept = cupy.get_default_memory_pool().total_bytes()
-    figures = {"gpu": total - free, "torch_most": torch.cuda.max_memory_reserved(), "cupy_pool": kept}
+    pool, arrays = torch.cuda.max_memory_reserved(), torch.cuda.max_memory_allocated()
+    figures = {"gpu": total - free, "pool_most": pool, "arrays_most": arrays}
     return {f"{name}_mb": value / 1e6 for name, value in figures.items()}

@@ -16,62 +16,113 @@ from typing import Any
 from benchmark.gpu.job import ENGINES, Job
 from benchmark.process import ROOT, host
 
-PROBE_LIMIT = 40  # seconds
+PROBE_LIMIT = 25  # seconds
 IMPORT = re.compile(r"import time:\s*(\d+) \|\s*(\d+) \|\s*(\S+)")
-MOST_IMPORTS = 25
-PACKAGES = ("torch", "cupy", "cupy_backends", "onnx", "numpy", "nvidia", "triton")  # what a start reads from the disk
-CUDA_PROBES = {
-    "import cupy": "import cupy",
-    "context by torch": "import torch; torch.zeros(1, device='cuda'); torch.cuda.synchronize()",
-    "context by cupy": "import cupy; cupy.zeros(1, cupy.float32); cupy.cuda.Device().synchronize()",
-    "first convolution": "import torch; x = torch.zeros(1, 16, 64, 128, 128, device='cuda', dtype=torch.float16); "
-    "torch.nn.functional.conv3d(x, x.new_zeros(16, 16, 3, 3, 3), padding=1); torch.cuda.synchronize()",
-}
-LOAD = """
+MOST_IMPORTS = 60
+PACKAGES = ("torch", "onnx", "numpy", "nvidia", "triton")  # what a start reads from the disk
+STEPS = """
 import json, sys, time
-start, steps = time.perf_counter(), {}
+start, steps, device = time.perf_counter(), {}, sys.argv[1]
 def step(name):
     global start
     steps[name], start = round(time.perf_counter() - start, 4), time.perf_counter()
-device = sys.argv[1]
+"""
+LEAN = "from inference.engines.lean import leave_out_compiler; leave_out_compiler()\n"
+LOAD = (
+    STEPS
+    + LEAN
+    + """
 import numpy; step("import numpy")
-from inference.predictor import Predictor; step("import inference.predictor")
-from inference.arrays import array_library; array_library(device); step("array library and its context")
 import torch; step("import torch")
-torch.zeros(1, device=device); step("torch's first array")
-import onnx; step("import onnx")
+torch.zeros(1, device=device); step("its context")
+import inference.engines.torch; step("the engine's other imports")
+from inference.predictor import Predictor; step("import inference.predictor")
 Predictor(device=device, engine=sys.argv[2]); step("the rest of Predictor")
 if device == "cuda":
     free, total = torch.cuda.mem_get_info(); steps["gpu_mb"] = round((total - free) / 1e6)
 print(json.dumps(steps))
 """
+)
+CONVOLUTION = (
+    STEPS
+    + LEAN
+    + """
+import torch; step("import torch")
+x = torch.zeros(1, 16, 64, 128, 128, device=device, dtype=torch.float16); torch.cuda.synchronize(); step("context")
+torch.matmul(x[0, 0, 0], x[0, 0, 0]); torch.cuda.synchronize(); step("first product of matrices")
+for name in ("first convolution", "second convolution"):
+    torch.nn.functional.conv3d(x, x.new_zeros(16, 16, 3, 3, 3), padding=1); torch.cuda.synchronize(); step(name)
+free, total = torch.cuda.mem_get_info(); steps["gpu_mb"] = round((total - free) / 1e6)
+print(json.dumps(steps))
+"""
+)
+DRIVER = (
+    STEPS
+    + """
+import ctypes
+from importlib.util import find_spec
+from pathlib import Path
+driver, context = ctypes.CDLL("libcuda.so.1"), ctypes.c_void_p()
+def make_context():
+    assert driver.cuInit(0) == 0 and driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0) == 0
+"""
+)
+# What an engine without PyTorch would start with.
+CUDNN = (
+    DRIVER
+    + """
+make_context(); assert driver.cuCtxSetCurrent(context) == 0; step("context")
+(place,) = find_spec("nvidia").submodule_search_locations
+for name in ("libcublasLt.so.*", "libcublas.so.*", "libcudnn.so.*"):
+    path = next(Path(place).rglob(name)); library = ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL); step(path.name)
+handle = ctypes.c_void_p(); assert library.cudnnCreate(ctypes.byref(handle)) == 0; step("cudnnCreate")
+free, total = ctypes.c_size_t(), ctypes.c_size_t(); driver.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total))
+steps["gpu_mb"] = round((total.value - free.value) / 1e6)
+print(json.dumps(steps))
+"""
+)
+BESIDE = (
+    DRIVER
+    + LEAN
+    + """
+from threading import Thread
+making = Thread(target=make_context); making.start()
+import torch; step("import torch")
+making.join(); step("waiting for the context")
+torch.zeros(1, device=device); torch.cuda.synchronize(); step("first array")
+print(json.dumps(steps))
+"""
+)
+CUDA_PROBES = {
+    "convolution": CONVOLUTION,
+    "context made while torch is imported": BESIDE,
+    "cuDNN without torch": CUDNN,
+}
 
 
 def run(job: Job) -> None:
     """What a start is made of, part by part; with a GPU at last one that finds no file and no kernel in a cache."""
     document: dict[str, Any] = {"host": asdict(host()), "device": job.device, "probes": [], "imports": []}
-    probes = {"python": "pass", "import numpy": "import numpy", "import torch": "import torch"}
-    probes["import onnx"] = "import onnx"
+    probes = {"load": LOAD, "import torch": "import torch", "import torch without its compiler": LEAN + "import torch"}
     if job.device == "cuda":
         probes |= CUDA_PROBES
-    probes["load"] = LOAD
+    probes |= {"python": "pass", "import numpy": "import numpy"}
 
     def probe(name: str, code: str, **variables: str) -> None:
         document["probes"].append({"probe": name, **variables, **_probe(code, job, variables)})
         job.save("start.json", document)
         last = document["probes"][-1]
-        print(f"{name}: {last['wall_s']} s {last['steps'] or ''} {last['error'] or ''}")
+        print(f"{name}: {last['wall_s']} s {last['steps'] or ''} {last['error'] or ''}", flush=True)
 
     for name, code in probes.items():
         probe(name, code)
-    if job.device == "cuda":
-        for loading in ("LAZY", "EAGER"):
-            probe("load", LOAD, CUDA_MODULE_LOADING=loading)
-        _forget_files()
-        cupy, cuda = str(job.work / "cupy"), str(job.work / "cuda")
-        probe("load, nothing cached", LOAD, CUPY_CACHE_DIR=cupy, CUDA_CACHE_PATH=cuda)
     document["imports"] = _imports(job)
     job.save("start.json", document)
+    own = sorted(document["imports"], key=lambda one: -one["self_ms"])[:12]
+    print("imports by their own time (ms): " + ", ".join(f"{one['module']} {one['self_ms']:.0f}" for one in own))
+    if job.device == "cuda":
+        _forget_files()
+        probe("load, nothing cached", LOAD, CUDA_CACHE_PATH=str(job.work / "cuda"))
 
 
 def _probe(code: str, job: Job, variables: dict[str, str]) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def predict(folder: Path, scan: Path, out: Path, device: str, precision: str, th
     source = nib.load(scan)
     orientation = card.orientation or "".join(nib.aff2axcodes(source.affine))
     network = engine.load(card, precision=precision, device=device, threads=threads)
-    network = with_logits(network, card, array_library(device))
+    network = with_logits(network, card, array_library(device, "torch"))
     z, y, x = card.spacing
     if z is None:
         raise ValueError(f"network {card.name} is 2D, which this peer is not set up for")
@@ -80,11 +80,7 @@ def predict(folder: Path, scan: Path, out: Path, device: str, precision: str, th
     inferer = SlidingWindowInferer(roi_size=card.patch, sw_batch_size=1, overlap=0.5, mode="gaussian")
 
     def run(batch: torch.Tensor) -> torch.Tensor:
-        return (
-            torch.from_numpy(network(batch.numpy()))
-            if device == "cpu"
-            else torch.utils.dlpack.from_dlpack(network(batch))
-        )
+        return torch.from_numpy(network(batch.numpy())) if device == "cpu" else network(batch)
 
     with torch.inference_mode():
         logits: Any = inferer(volume.as_tensor()[None].to(device), run)[0]

@@ -8,7 +8,7 @@ from typing import Any
 import cc3d
 import numpy as np
 
-from ..arrays import Array, to_host
+from ..arrays import Array, as_type, to_host
 from ..boxes import Box, bounding
 
 CELL = 5.0  # mm: the side of the cells in the plane that decide; a board up to twice as thick is no body
@@ -76,7 +76,7 @@ def _cells(volume: Array, above: float, rows: int, columns: int, xp: Any) -> Arr
     bright = xp.pad(volume > above, ((0, 0), (0, -y % rows), (0, -x % columns)), mode="edge")
     # One view a place in the cell: several times as fast as a sum over short axes.
     places = (bright[:, row::rows, column::columns] for row in range(rows) for column in range(columns))
-    return sum(place.astype(xp.uint16) for place in places) > rows * columns / 2
+    return sum(as_type(place, xp.uint16) for place in places) > rows * columns / 2
 
 
 def dilated(mask: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:

@@ -33,6 +33,7 @@ PRECISIONS = {
     ("torch", "cuda"): ("f16", "f32", "bf16"),
 }
 
+CUDA_ARRAYS = {"onnxruntime": "cupy", "torch": "torch"}  # the package whose arrays an engine takes on a GPU
 CUDA_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 NO_THREAD = re.compile("resource temporarily unavailable|start new thread|thread creation failed", re.IGNORECASE)
 
@@ -57,11 +58,11 @@ def choose(device: str, engine: str, precision: str, cards: Sequence[Card] = ())
     if device == "auto":
         device, reason = _auto_device(engine)
         why.append(reason)
-    elif device == "cuda" and (missing := _missing_for_cuda()):
+    elif device == "cuda" and (missing := _missing_for_cuda(engine)):
         raise DeviceError(f"device cuda was asked for, but {missing}")
     able = [name for name in ENGINES if (name, device) in PRECISIONS]
     if engine == "auto":
-        installed = [name for name in able if find_spec(name)]
+        installed = [name for name in able if find_spec(name) and (device == "cpu" or find_spec(CUDA_ARRAYS[name]))]
         if not installed:
             raise DeviceError(f"no engine for device {device} is installed; any of {', '.join(able)} would do")
         engine = installed[0]
@@ -122,11 +123,11 @@ def _translated(engine: str, kind: type[VisceraError], what: str) -> Iterator[No
 def _auto_device(engine: str) -> tuple[str, str]:
     if engine == "openvino":
         return "cpu", "device cpu: engine openvino runs there"
-    missing = _missing_for_cuda()
+    missing = _missing_for_cuda(engine)
     return ("cpu", f"device cpu: {missing}") if missing else ("cuda", "device cuda: a GPU and its libraries were found")
 
 
-def _missing_for_cuda() -> str | None:
+def _missing_for_cuda(engine: str) -> str | None:
     """Why CUDA cannot be used, or None. Asks the driver itself; imports no framework."""
     try:
         driver = ctypes.CDLL(CUDA_DRIVER)
@@ -135,7 +136,7 @@ def _missing_for_cuda() -> str | None:
     count = ctypes.c_int(0)
     if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
         return "the NVIDIA driver shows no usable GPU"
-    for package in ("cupy",):
-        if find_spec(package) is None:
-            return f"the package {package} is not installed"
+    libraries = [library for name, library in CUDA_ARRAYS.items() if engine in ("auto", name)]
+    if libraries and not any(map(find_spec, libraries)):
+        return f"the package {' or '.join(libraries)} is not installed"
     return None

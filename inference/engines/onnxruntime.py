@@ -33,7 +33,7 @@ def load(card: Card, *, precision: str, device: str, threads: int) -> Network:
 
 
 def _on_cuda(path: str, options: Any, dtype: Any, channels: int) -> Network:
-    cupy = array_library("cuda")
+    cupy = array_library("cuda", "onnxruntime")
     ort.preload_dlls(directory="")  # CUDA and cuDNN from their wheels, where no system-wide ones are
     stream = cupy.cuda.get_current_stream()
     cuda = {

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import onnx
+import numpy as np
 import torch
-from onnx import numpy_helper
 from torch.nn import functional as F
 
 from ..arrays import Array, Network
 from ..card import Card
 from ..errors import WeightsError
+from .graph import read_graph
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
@@ -24,20 +24,20 @@ def load(card: Card, *, precision: str, device: str, threads: int) -> Network:
     """
     torch.set_num_threads(threads)
     path = card.form("f32")
-    graph = onnx.load(path).graph
-    weights = {w.name: torch.from_numpy(numpy_helper.to_array(w).copy()).to(device) for w in graph.initializer}
-    casts = [node for node in graph.node if node.op_type == "Cast" and node.input[0] in weights]
-    weights |= {node.output[0]: weights[node.input[0]].float() for node in casts}  # stored as float16
-    computing = [node for node in graph.node if node not in casts]
+    graph = read_graph(path)
+    weights = {name: torch.from_numpy(values).to(device) for name, values in graph.weights.items()}
+    casts = [node for node in graph.nodes if node.operator == "Cast" and node.inputs[0] in weights]
+    weights |= {node.output: weights[node.inputs[0]].float() for node in casts}  # stored as float16
+    computing = [node for node in graph.nodes if node not in casts]
     for node in computing:
-        if node.op_type not in OPERATORS:
-            raise WeightsError(f"{path} has the operator {node.op_type}, unknown to engine torch")
-    nodes = [(OPERATORS[n.op_type], list(n.input), n.output[0], _attributes(n)) for n in computing]
+        if node.operator not in OPERATORS:
+            raise WeightsError(f"{path} has the operator {node.operator}, unknown to engine torch")
+    nodes = [(OPERATORS[node.operator], node.inputs, node.output, node.attributes) for node in computing]
     last_use = {name: index for index, (_, inputs, _, _) in enumerate(nodes) for name in inputs}
-    source, target = graph.input[0].name, graph.output[0].name
+    source, target = graph.source, graph.target
     dtype = DTYPES[precision]
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode, whose tensors nobody may change
     def answer(batch: Array) -> Any:
         values = {source: torch.as_tensor(batch, device=device)}
         with torch.autocast(device, dtype, enabled=dtype != torch.float32):
@@ -54,17 +54,9 @@ def load(card: Card, *, precision: str, device: str, threads: int) -> Network:
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
             raise
-        if device == "cpu":
-            return logits.numpy()
-        import cupy
-
-        return cupy.from_dlpack(logits)
+        return logits.numpy() if isinstance(batch, np.ndarray) else logits
 
     return run
-
-
-def _attributes(node: Any) -> dict[str, Any]:
-    return {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
 
 
 def _symmetric(pads: list[int] | None) -> list[int]:

@@ -20,12 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, Network
+from ..arrays import Array, Network, as_type, copy
 from ..card import Card
 
 Codes = Callable[[Array, Any], Array]  # logits (k, ...), array library -> (...) uint8
 Shares = Callable[[Array, Any], Array]  # logits (k, ...), array library -> probabilities (k, ...) float32
 VOXELS = 1 << 13  # whose logits are held at a time: 118 of each are 4 MB
+VOXELS_CUDA = 1 << 18  # by a GPU, where each call costs more than its work: 124 MB
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +94,9 @@ def after(head: np.ndarray, codes: Codes) -> Codes:
         weights = xp.asarray(head)
         flat = features.reshape(len(features), -1)
         found = xp.empty(flat.shape[1], xp.uint8)
-        for start in range(0, len(found), VOXELS):
-            part = slice(start, start + VOXELS)
+        at_once = VOXELS if xp is np else VOXELS_CUDA
+        for start in range(0, len(found), at_once):
+            part = slice(start, start + at_once)
             found[part] = codes(xp.matmul(flat[:, part].T, weights.T).T, xp)
         return found.reshape(features.shape[1:])
 
@@ -116,9 +118,9 @@ def winning_channel(logits: Array, xp: Any) -> Array:
     Same as argmax(axis=0), which NumPy does several times slower where the channels of a voxel are not beside each
     other. It has the property of codes: a mean of logits whose largest is the same one has its largest there.
     """
-    if logits.strides[0] == logits.itemsize:
-        return logits.argmax(axis=0).astype(xp.uint8)
-    best = logits[0].copy()
+    if xp is not np or logits.strides[0] == logits.itemsize:
+        return as_type(xp.argmax(logits, axis=0), xp.uint8)
+    best = copy(logits[0])
     winner = xp.zeros(best.shape, xp.uint8)
     for channel in range(1, len(logits)):
         winner[logits[channel] > best] = channel
@@ -140,7 +142,7 @@ def last_region(logits: Array, xp: Any) -> Array:
 
 def softmax(logits: Array, xp: Any) -> Array:
     """Probabilities of k labels of which one holds."""
-    shares = logits - logits.max(axis=0)
+    shares = logits - xp.max(logits, axis=0)
     xp.exp(shares, out=shares)
     shares /= shares.sum(axis=0)
     return shares

@@ -15,7 +15,7 @@ from typing import Any
 import cc3d
 import numpy as np
 
-from ..arrays import Array, to_host
+from ..arrays import Array, as_type, to_host
 from ..boxes import Shape
 from ..card import Card, Channel, Resize
 from ..errors import ScanError
@@ -119,30 +119,31 @@ def _resample(
     nearest = separate is not None and resize.order_z == 0
     picked = nearest_index(len(slices), lead_out, resize.method) if nearest else np.arange(len(slices))
     volume = xp.empty((len(picked), rows_out, columns_out), xp.float32)
-    low, high = xp.inf, -xp.inf
+    ranges = []
     for start in range(0, len(picked), CHUNK):
         chosen = picked[start : start + CHUNK]
-        chunk = xp.asarray(np.ascontiguousarray(slices[chosen])).astype(xp.float32)
+        chunk = as_type(xp.asarray(np.ascontiguousarray(slices[chosen])), xp.float32)
         _normalise(chunk, channel, xp)
         if inside is not None:
             chunk *= xp.asarray(inside[chosen])
         part = apply_matrix(columns, apply_matrix(rows, chunk, 1, xp), 2, xp)
         if separate is not None:  # skimage.transform.resize clips each call's result to its input's range
-            part = xp.clip(part, chunk.min(axis=(1, 2), keepdims=True), chunk.max(axis=(1, 2), keepdims=True))
+            part = xp.clip(part, xp.min(chunk, axis=(1, 2), keepdims=True), xp.max(chunk, axis=(1, 2), keepdims=True))
         else:
-            low, high = xp.minimum(low, chunk.min()), xp.maximum(high, chunk.max())
+            ranges.append((chunk.min(), chunk.max()))
         volume[start : start + CHUNK] = part
     if not nearest:
         along = axis_matrix(len(slices), lead_out, resize.order if separate is None else resize.order_z)
         flat = volume.reshape(1, len(slices), rows_out * columns_out)
         volume = apply_matrix(along, flat, 1, xp).reshape(lead_out, rows_out, columns_out)
     if separate is None:
-        xp.clip(volume, low, high, out=volume)
+        low, high = zip(*ranges, strict=True)
+        xp.clip(volume, min(low), max(high), out=volume)
     return xp.ascontiguousarray(xp.moveaxis(volume, 0, lead))
 
 
 def _normalise(array: Array, channel: Channel, xp: Any) -> None:
     """Clip, subtract and divide in place, in float32, like nnU-Net's normalisation."""
     xp.clip(array, channel.clip[0], channel.clip[1], out=array)
-    array -= xp.float32(channel.mean)
-    array /= xp.float32(max(channel.std, LEAST))
+    array -= channel.mean
+    array /= max(channel.std, LEAST)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, to_host
+from ..arrays import Array, as_type, copy, to_host
 from ..boxes import Box
 from .decode import Decode
 from .resize import apply_matrix
@@ -40,7 +40,7 @@ def in_bytes(values: Array, decode: Decode, xp: Any) -> Array:
     probabilities = decode.probabilities(values if decode.has_share else values[:-1], xp)[decode.foreground]
     probabilities *= 255 * known
     probabilities += 0.5
-    return probabilities.astype(xp.uint8)
+    return as_type(probabilities, xp.uint8)
 
 
 class PlaneInterpolator:
@@ -58,7 +58,7 @@ class PlaneInterpolator:
         xp = self.xp
         values = self._with_share(lower)
         if weight > 0:
-            values += weight * (self._with_share(upper) - values)
+            values += float(weight) * (self._with_share(upper) - values)
         parts = []
         for start in range(0, len(self.rows), self.at_once):
             part = apply_matrix(self.rows[start : start + self.at_once], values, 1, xp)
@@ -67,5 +67,5 @@ class PlaneInterpolator:
 
     def _with_share(self, logits: Array) -> Array:
         if self.decode.has_share:
-            return logits.copy()
-        return self.xp.concatenate([logits, looked(logits)[None].astype(self.xp.float32)])
+            return copy(logits)
+        return self.xp.concatenate([logits, as_type(looked(logits)[None], self.xp.float32)])

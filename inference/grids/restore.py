@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, to_host
+from ..arrays import Array, copy, to_host
 from ..boxes import Box, Shape, shape_of, shifted, whole
 from ..card import Card
 from ..windows.layout import Part, Slab
@@ -120,7 +120,11 @@ def _restore(
     """Write the labels of a part into `target` (z, y, x); its taps, and what `keep` takes, are counted from its own
     corner, and `box` is of the volume."""
     along_z, along_y, along_x = axes
-    plane = _PlaneRestorer(along_y, along_x, decode.codes, xp)
+    _, *sizes = shape_of(box)
+    plane = (
+        _PlaneRestorer(along_y, along_x, decode.codes, xp) if xp is np
+        else _WholePlaneRestorer(along_y.matrix(sizes[0]), along_x.matrix(sizes[1]), decode.codes, xp)
+    )  # fmt: skip
     interpolator = None
     if keep and target.size:
         rows, columns = (along.matrix(n) for along, n in zip(axes[1:], shape_of(box)[1:], strict=True))
@@ -147,7 +151,7 @@ def _restore(
             planes = xp.concatenate([planes, logits[:, :1]], axis=1)
             between(planes, xp.concatenate([of_planes, codes[:1]]), start - 1)
         between(logits, codes, start)
-        held = logits[:, -1:].copy(), codes[-1:].copy()
+        held = copy(logits[:, -1:]), copy(codes[-1:])
 
 
 def _gathered(parts: Iterable[Part], shape: Shape, share: bool, xp: Any) -> Array:
@@ -203,7 +207,8 @@ def _restore_densely(
             given = xp.ascontiguousarray(channel[near])
             part = apply_matrix(columns, apply_matrix(rows, given, 1, xp), 2, xp)
             if separate is not None:  # as in prepare: each call of nnU-Net's is clipped
-                part = xp.clip(part, given.min(axis=(1, 2), keepdims=True), given.max(axis=(1, 2), keepdims=True))
+                low, high = (of(given, axis=(1, 2), keepdims=True) for of in (xp.min, xp.max))
+                part = xp.clip(part, low, high)
             part = apply_matrix(weights[:, near], part.reshape(1, len(given), -1), 1, xp).reshape(block.shape[1:])
             block[number] = part if separate is not None else xp.clip(part, *ranges[number])
         codes = decode.codes(block if keep is None or decode.has_share else block[:-1], xp)
@@ -213,6 +218,25 @@ def _restore_densely(
         for at in range(len(weights)):
             box[lead] = slice(start + at, start + at + 1)
             keep((box[0], box[1], box[2]), np.expand_dims(to_host(in_bytes(block[:, at], decode, xp)), lead + 1))
+
+
+class _WholePlaneRestorer:
+    """Restores one plane of the scan at a time, every voxel of it: on a GPU two products of matrices take less time
+    than it takes to find the cells that need them.
+
+    rows, columns  (n_out, n_in) of the axes y and x
+    """
+
+    def __init__(self, rows: np.ndarray, columns: np.ndarray, codes: Codes, xp: Any) -> None:
+        self.xp, self.codes = xp, codes
+        self.rows, self.columns = xp.asarray(rows), xp.asarray(columns).T
+
+    def restore(self, logits: Array, codes: Array, lower: int, upper: int, weight: np.float32) -> Array:
+        """As of _PlaneRestorer."""
+        plane = logits[:, lower]
+        if weight > 0:
+            plane = plane + float(weight) * (logits[:, upper] - plane)
+        return self.codes(self.xp.matmul(self.xp.matmul(self.rows, plane), self.columns), self.xp)
 
 
 class _PlaneRestorer:

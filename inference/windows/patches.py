@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, Network
+from ..arrays import Array, Network, copy
 from ..boxes import Box, Shape, shifted, whole
 from .layout import SIGMA, Part, Slab, cut, grid, padded, padding
 
@@ -121,7 +121,7 @@ def middle_first(shape: Shape, patch: Shape, step: float, box: Box | None = None
         middle: list[Corner] = list(product([z], _middle(ys), _middle(xs)))
         seen = yield middle
         ring = [corner for corner in product([z], ys, xs) if corner not in middle]
-        if ring and sum(int((labels > 0).sum()) for labels in seen) >= FOUND * seen[0].size:
+        if ring and sum(int((labels > 0).sum()) for labels in seen) >= FOUND * prod(seen[0].shape):
             yield ring
 
 
@@ -216,5 +216,5 @@ def _advance(blended: Array, planes: int) -> None:
     """Drop the first `planes` planes and make room for as many at the end."""
     kept = blended.shape[1] - planes
     for channel in blended:  # one at a time: a copy is needed on the way
-        channel[:kept] = channel[planes:].copy()
+        channel[:kept] = copy(channel[planes:])
     blended[:, kept:] = 0

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, Network
+from ..arrays import Array, Network, copy
 from ..boxes import Box, Shape, clipped, grown, shape_of, shifted
 from .layout import SIGMA, Part, Slab, cut, halfway, padded, padding, starts
 
@@ -99,7 +99,7 @@ def wide_slabs(
             edge, reach = _seam(z + window[0], corners[index + 1][0])
             yield low, logits[:, low - z : edge - reach - z]
             low = edge - reach
-            below = logits[:, low - z :].copy()  # since the network's next answer may overwrite this one
+            below = copy(logits[:, low - z :])  # since the network's next answer may overwrite this one
         else:
             yield low, logits[:, low - z :]
 
@@ -122,8 +122,8 @@ def _blend(below: Array, low: int, above: Array, start: int, sigma: float) -> No
     for plane in range(edge - reach, edge + reach):
         share = np.float32(1 / (1 + np.exp(-apart / sigma**2 * (plane - middle))))
         target = above[:, plane - start]
-        target *= share
-        target += (1 - share) * below[:, plane - low]
+        target *= float(share)
+        target += float(1 - share) * below[:, plane - low]
 
 
 def _stretches(starts: list[int], window: int) -> Iterator[tuple[int, slice]]:

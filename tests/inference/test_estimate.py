@@ -97,7 +97,7 @@ def test_a_limit_is_of_the_cpu(tiny_weights: Path, monkeypatch: pytest.MonkeyPat
     from inference import predictor as module
 
     monkeypatch.setattr(module, "choose", lambda *_: replace(CHOICE, device="cuda"))
-    monkeypatch.setattr(module, "array_library", lambda _: np)
+    monkeypatch.setattr(module, "array_library", lambda *_: np)
     monkeypatch.setattr(module, "load", lambda *_: None)
     with pytest.raises(DeviceError, match="--device cpu"):
         Predictor(tiny_weights, max_memory=10**9)

@@ -15,7 +15,7 @@ from inference.errors import DeviceError, EngineError
 from inference.options import ENGINES
 from tests.conftest import ROOT
 
-HAS_CUDA = engines._missing_for_cuda() is None
+HAS_CUDA = engines._missing_for_cuda("auto") is None
 
 
 def test_auto_says_what_it_took_and_why() -> None:
