@@ -93,12 +93,16 @@ def reset_peak_memory() -> None:
         Path("/proc/self/clear_refs").write_text("5")  # man 5 proc: resets the "high water mark"
 
 
-def memory_budget() -> int:
-    """Bytes that this process can still take: what the machine has free, and what its cgroup leaves.
-
-    Where the system does not say, all that the machine has, or more than any has.
+def memory_left() -> int:
+    """Bytes that processes of this container can still take together: what the machine has free, and what its cgroup
+    leaves. Where the system does not say, all that the machine has, or more than any has.
     """
-    budgets = [_field("/proc/meminfo", "MemAvailable:") * 1024 or _all_memory(), container_budget()]
+    return max(min(_field("/proc/meminfo", "MemAvailable:") * 1024 or _all_memory(), container_budget()), 0)
+
+
+def memory_budget() -> int:
+    """Bytes that this process can still take: of `memory_left`, what its own limits leave."""
+    budgets = [memory_left()]
     for name, taken_as in (("RLIMIT_AS", "VmSize:"), ("RLIMIT_DATA", "VmData:")) if resource else ():  # ulimit -v, -d
         soft, _ = resource.getrlimit(getattr(resource, name))
         if soft != resource.RLIM_INFINITY:
@@ -121,6 +125,11 @@ def container_budget() -> int:
         cache = _field(str((CGROUP / limit).with_name("memory.stat")), reclaimable)
         budgets.append(most - taken + cache)
     return min(budgets)
+
+
+def private_memory(pid: int) -> int:
+    """Bytes that a process holds now and shares with no other; where the system does not say, what is usual."""
+    return _field(f"/proc/{pid}/status", "RssAnon:") * 1024 or round(USUAL_MB * 1e6)
 
 
 def held_memory() -> int:

@@ -19,7 +19,8 @@ from .card import Card
 from .cards import read_cards, smaller_way, way_of, which_are_ct, with_earlier
 from .engines.choose import Choice, choose, load
 from .errors import DeviceError, MemoryBudgetError, ScanWarning, WeightsError, one_line
-from .estimate import fitting
+from .estimate import estimate, fitting
+from .formats.geometry import BESIDE
 from .formats.probabilities import Probabilities
 from .given import checked_scan, scan_of
 from .machine import container_budget, held_memory, ran_out, usable_cpus
@@ -90,29 +91,47 @@ class Predictor:
         """A way that takes less memory than the predictor's own; None if there is none for its networks."""
         return smaller_way(self.cards, self.way)
 
-    def memory_limit(self) -> int | None:
-        """Bytes that this process may hold: as asked for, else what its container leaves; None where nobody says."""
-        limit = self.options.max_memory or container_budget() + held_memory()
+    def memory_limit(self, container: int | None = None) -> int | None:
+        """Bytes that this process may hold: as asked for, else what its container leaves; None where nobody says.
+
+        container  bytes that it leaves, where that is known; default: what it leaves now
+        """
+        limit = self.options.max_memory or container or container_budget() + held_memory()
         return limit if limit < ENDLESS and self.choice.device == "cpu" else None
 
-    def fitting(self, scan: Scan, way: Way | None, record: Record, probabilities: bool = False) -> Way:
+    def need(self, scan: Scan, way: Way, probabilities: bool = False, container: int | None = None) -> int:
+        """Bytes that this process takes at most for a scan that is read from files, and that its reader asks for; 0 on
+        a GPU: nobody knows. As of `fitting`.
+        """
+        if self.choice.device != "cpu":
+            return 0
+        voxels, (held, most) = prod(scan.grid.shape), scan.voxel_bytes
+        base = self._base_for(scan, probabilities)
+        if self.memory_limit(container) is None:  # its voxels are not freed in between
+            base += voxels * held * len(self.ct)
+        return max(estimate(scan, self.cards, way, self.choice, base), base + voxels * (most + BESIDE))
+
+    def fitting(
+        self,
+        scan: Scan,
+        way: Way | None,
+        record: Record,
+        probabilities: bool = False,
+        container: int | None = None,
+    ) -> Way:
         """A way that the limit on memory allows: `way` (default: the predictor's own), or one of smaller windows. The
         record gets the limit, if there is one, and what was decided.
 
         scan           may lack its voxels, as of `formats.reading.peek`
         probabilities  are asked for as well
+        container      as of `memory_limit`
         Raises MemoryBudgetError, whose text goes on from the scan's name.
         """
-        way, limit = way or self.way, self.memory_limit()
+        way, limit = way or self.way, self.memory_limit(container)
         if limit is None:
             return way
         record.memory_limit_mb = limit / 1e6
-        base = self._base
-        if probabilities:  # those of a plane in several forms, and then of one label at a time
-            z, y, x = sorted(scan.grid.shape)
-            base += 16 * max(len(card.labels) for card in self.cards) * y * x + z * y * x
-        if self.options.fix_orientation:  # voxels and labels are kept for another look
-            base += (scan.voxel_bytes[0] * len(self.ct) + 1) * prod(scan.grid.shape)
+        base = self._base_for(scan, probabilities)
         fits, need = fitting(scan, self.cards, way, self.choice, base, limit)
         record.memory_estimate_mb = need / 1e6
         if fits is None:
@@ -125,6 +144,16 @@ class Predictor:
                 f"memory is limited to {limit / 1e9:.2f} GB: in windows of {fits.most_voxels:,} voxels at most"
             )
         return fits
+
+    def _base_for(self, scan: Scan, probabilities: bool) -> int:
+        """Bytes beside those that the networks take for a scan."""
+        base = self._base
+        if probabilities:  # those of a plane in several forms, and then of one label at a time
+            z, y, x = sorted(scan.grid.shape)
+            base += 16 * max(len(card.labels) for card in self.cards) * y * x + z * y * x
+        if self.options.fix_orientation:  # voxels and labels are kept for another look
+            base += (scan.voxel_bytes[0] * len(self.ct) + 1) * prod(scan.grid.shape)
+        return base
 
     def __call__(
         self, voxels: Any, spacing: Any = None, orientation: str | None = None, *, affine: Any = None

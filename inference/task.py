@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -52,10 +52,29 @@ def segment_file(
     return run_case(predictor, Case(name, channels, files))
 
 
-def run_case(predictor: Predictor, case: Case, progress: Progress | None = None, way: Way | None = None) -> Record:
+@dataclass(frozen=True)
+class Share:
+    """Memory that this process shares with others that segment.
+
+    container  bytes that the container leaves to all of them; one scan alone may have them
+    wait       is told the bytes that a scan takes at most, and returns once they are free
+    """
+
+    container: int
+    wait: Callable[[int], None]
+
+
+def run_case(
+    predictor: Predictor,
+    case: Case,
+    progress: Progress | None = None,
+    way: Way | None = None,
+    share: Share | None = None,
+) -> Record:
     """Segment a case and write its label map. Nothing is raised: the record says how it went.
 
-    way  how windows are laid; default: the predictor's own
+    way    how windows are laid; default: the predictor's own
+    share  of memory; None: no other process needs it
     """
     choice, way = predictor.choice, way or predictor.way
     record = Record(
@@ -73,7 +92,7 @@ def run_case(predictor: Predictor, case: Case, progress: Progress | None = None,
     machine.reset_peak_memory()
     start = perf_counter()
     try:
-        _run(predictor, case, record, way, progress or Quiet())
+        _run(predictor, case, record, way, progress or Quiet(), share)
         record.status = "done"
     except Exception as error:
         record.error = cause(error)
@@ -83,13 +102,16 @@ def run_case(predictor: Predictor, case: Case, progress: Progress | None = None,
     return record
 
 
-def _run(predictor: Predictor, case: Case, record: Record, way: Way, progress: Progress) -> None:
+def _run(predictor: Predictor, case: Case, record: Record, way: Way, progress: Progress, share: Share | None) -> None:
     if way.most_voxels < predictor.way.most_voxels:  # a process before this one was lost
         record.fallback.append(_smaller(way))
     with record.stage("read"):
         if len(case.files) != len(predictor.ct):
             raise ScanError(f"{len(case.files)} files are given, and the networks take {len(predictor.ct)} channels")
-        way = _fitting(predictor, case, record, way)
+        way, need = _fitting(predictor, case, record, way, share)
+    if share:
+        share.wait(need)
+    with record.stage("read"):
         scan = _read(predictor, case)
         record.input_sha256 = case_digest(case.files)
     record.shape, record.spacing = list(scan.grid.shape), list(scan.grid.spacing)
@@ -109,14 +131,19 @@ def _run(predictor: Predictor, case: Case, record: Record, way: Way, progress: P
     record.warnings += dict.fromkeys(one.doubt for one in written if one.doubt)
 
 
-def _fitting(predictor: Predictor, case: Case, record: Record, way: Way) -> Way:
-    """The way that the limit on memory allows, if there is one: before the first voxel is read."""
-    if predictor.memory_limit() is None:
-        return way
+def _fitting(predictor: Predictor, case: Case, record: Record, way: Way, share: Share | None) -> tuple[Way, int]:
+    """The way that the limit on memory allows, if there is one, and, where memory is shared, the bytes that the case
+    will take at most: before the first voxel is read.
+    """
+    container = share.container if share else None
+    if share is None and predictor.memory_limit() is None:
+        return way, 0
+    scan, probabilities = peek(case.scan), case.label_maps != case.outputs
     try:
-        return predictor.fitting(peek(case.scan), way, record, case.label_maps != case.outputs)
+        way = predictor.fitting(scan, way, record, probabilities, container)
     except MemoryBudgetError as error:
         raise MemoryBudgetError(f"{shown(case.scan.name)} {error}") from error
+    return way, predictor.need(scan, way, probabilities, container)
 
 
 def _read(predictor: Predictor, case: Case) -> Scan:

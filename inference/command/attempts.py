@@ -1,16 +1,16 @@
-"""What becomes of each case: kept, refused, or given to a worker, and what is done about the worker's answer."""
+"""What becomes of each case: kept, refused, or something for a worker, and what is done about the worker's answer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
 from ..card import Card
 from ..cards import digests, smaller_way
-from ..errors import UnwrittenError, VisceraError, retold, shown
+from ..errors import UnwrittenError, retold, shown
 from ..formats.atomic import remove, remove_parts
 from ..formats.cases import Case
 from ..formats.outputs import Identity, forget_copy, identities, make_room
@@ -18,137 +18,125 @@ from ..names import format_of
 from ..options import Way
 from ..record import Record
 from . import resume
-from .console import say, say_error, say_warning
-from .progress import Bars
+from .console import say_error, say_warning
+from .progress import Progress
 from .request import Request
-from .workers import Lost, Message, Workers
+from .workers import Lost, Message
 
 
 @dataclass
-class _Attempt:
-    """A case that is in a worker's hands.
+class Attempt:
+    """A case that is in a worker's hands, or waits for one.
 
+    number  of the case in the run, from 1
     way     in which it is segmented; None once an empty label map was asked for
-    before  where files that were in the place of labels are, if they were renamed
+    before  where files that were in the place of labels are, if they were renamed; None before that was looked at
     failed  its record, where an empty label map was asked for
+    alone   no other scan may run beside it
     """
 
+    number: int
     case: Case
     title: str
     way: Way | None
-    before: dict[Path, Path]
-    bars: Bars
-    start: float = field(default_factory=perf_counter)
+    start: float
+    before: dict[Path, Path] | None = None
     failed: Record | None = None
+    alone: bool = False
+    paused: float | None = None
+
+    def pause(self) -> None:
+        """The time of the case stands still until it is resumed."""
+        if self.paused is None:
+            self.paused = perf_counter()
+
+    def resume(self) -> None:
+        if self.paused is not None:
+            self.start += perf_counter() - self.paused
+            self.paused = None
 
 
 class Attempts:
     """The cases of a run, from the first look to the record.
 
+    cases       how many the run has
     cards, way  of the run
-    add         takes each record once it is whole
+    add         takes each record once it is whole, with the number of its case
     said        warnings that hold for the whole run
     """
 
     def __init__(
         self,
         request: Request,
-        workers: Workers,
+        cases: int,
         cards: Sequence[Card],
         way: Way,
-        add: Callable[[Record], None],
+        progress: Progress,
+        add: Callable[[int, Record], None],
         said: set[str],
     ) -> None:
-        self.request, self.workers, self.cards, self.way = request, workers, cards, way
-        self.add, self.said = add, said
+        self.request, self.cases, self.cards, self.way = request, cases, cards, way
+        self.progress, self.add, self.said = progress, add, said
         self.taken: Message = {}  # what the workers loaded: device, engine, precision, why
-        self.open: dict[int, _Attempt] = {}  # by worker
         self.written: set[tuple[Identity, str]] = set()  # label maps of this run
 
-    def begin(self, case: Case, title: str) -> None:
-        """Keep what is there, refuse the case, or give it to a worker."""
-        start = perf_counter()
+    def begin(self, number: int, case: Case) -> Attempt | None:
+        """A case for a worker; None where there is nothing to do: its labels are kept, or it is refused."""
+        title = f"[{number}/{self.cases}] {shown(case.name)}"
+        attempt = Attempt(number, case, title, self.way, perf_counter())
         if taken := case.refused or self._taken_name(case):
-            self._done(case, title, start, self._failure(case, taken), labels=False)
-            return
-        options = self.request.options
-        if self.request.resume and (kept := resume.fits(case, self.cards, self.way, options)):
-            say(f"{title}: kept, {shown(case.labels.name)} was made from this scan by these networks")
+            self._done(attempt, self._failure(case, taken), labels=False)
+            return None
+        if self.request.resume and (kept := resume.fits(case, self.cards, self.way, self.request.options)):
             self.written |= _files(case)
             warnings = [retold(warning, case.name) for warning in kept.warnings]
-            self.add(replace(kept, case=shown(case.name), status="kept", warnings=warnings))
-            return
-        number = self._worker()
-        try:
-            before = make_room(case.outputs)  # whatever comes of this case: no labels of an earlier run stay
-        except UnwrittenError as error:
-            self._done(case, title, start, self._failure(case, str(error), unwritten=True))
-            return
-        self.open[number] = _Attempt(case, title, self.way, before, Bars(title), start)
-        self.workers.send(number, case, self.way)
+            self._end(attempt, replace(kept, case=shown(case.name), status="kept", warnings=warnings))
+            return None
+        self.progress.begins(number, case)
+        return attempt
 
-    def _worker(self) -> int:
-        """The number of a free worker that has loaded its networks. Raises VisceraError."""
-        number = self.workers.free()
-        assert number is not None
-        if not self.workers.is_there(number):
-            self.workers.start(number)
-        while self.workers.owes(number):  # its first message
-            self.heed(*self.workers.receive())
-        return number
+    def make_room(self, attempt: Attempt) -> bool:
+        """Take away labels of an earlier run, which must not stay whatever comes of this case. Returns whether that
+        could be done, or had been; else the case has failed."""
+        if attempt.before is None:
+            try:
+                attempt.before = make_room(attempt.case.outputs)
+            except UnwrittenError as error:
+                self._done(attempt, self._failure(attempt.case, str(error), unwritten=True))
+                return False
+        return True
 
-    def heed(self, number: int, message: Message | Lost) -> None:
-        """Act on what a worker says. Raises VisceraError if it cannot load its networks."""
-        attempt = self.open.get(number)
-        if attempt is None:  # it has just been started
-            self._loaded(message)
-        elif isinstance(message, Lost):
-            attempt.bars.close()
-            self._lost(number, attempt, message)
-        elif "record" in message:
-            attempt.bars.close()
-            self._answered(number, attempt, Record.from_json(message["record"]))
-        else:
-            attempt.bars.show(message)
-
-    def _loaded(self, message: Message | Lost) -> None:
-        if isinstance(message, Lost):
-            raise VisceraError(f"the networks could not be loaded: the worker {message}")
-        if "fatal" in message:
-            code, text = message["fatal"]
-            error = VisceraError(text)
-            error.exit_code = code
-            raise error
+    def loaded(self, taken: Message) -> None:
+        """A worker has loaded its networks."""
         if not self.taken:
-            say(", ".join(message["ready"]["why"]) or "device, engine and precision as asked for")
-        self.taken = message["ready"]
+            self.progress.loaded(taken)
+        self.taken = taken
 
-    def _lost(self, number: int, attempt: _Attempt, lost: Lost) -> None:
-        """A worker that is killed, as the kernel does where memory is too small, gets a second try with less of it, if
-        a network can do with less."""
+    def lost(self, attempt: Attempt, lost: Lost, beside: bool) -> bool:
+        """A worker is lost with its case. Returns whether another worker is to have it.
+
+        One that is killed, as the kernel does where memory is too small, gets another try: alone, if it had others
+        `beside` it, and then with less memory, if a network can do with less.
+        """
+        self.progress.clear()
         if attempt.way is None:
-            self._answered(number, attempt, Record(error=f"the process {lost}"))
-        elif lost.memory and (smaller := smaller_way(self.cards, attempt.way)):
-            say_warning(f"{attempt.title}: the process that segmented it {lost}; once more with the least memory")
-            attempt.way = smaller
-            self._again(attempt)
+            return self.answered(attempt, Record(error=f"the process {lost}").to_json())
+        text = f"the process that segmented it {lost}"
+        smaller = smaller_way(self.cards, attempt.way)
+        if lost.memory and beside and not attempt.alone:
+            attempt.alone, how = True, "with no other beside it"
+        elif lost.memory and smaller:
+            attempt.way, how = smaller, "with the least memory"
         else:
-            self._answered(number, attempt, self._failure(attempt.case, f"the process that segmented it {lost}"))
+            return self.answered(attempt, self._failure(attempt.case, text).to_json())
+        say_warning(f"{attempt.title}: {text}; once more {how}")
+        return True
 
-    def _again(self, attempt: _Attempt) -> None:
-        """Give a case back to a worker."""
-        self.open = {number: one for number, one in self.open.items() if one is not attempt}
-        try:
-            number = self._worker()
-        except VisceraError:
-            self.open[-1] = attempt  # in nobody's hands any more
-            raise
-        self.open[number] = attempt
-        self.workers.send(number, attempt.case, attempt.way)
-
-    def _answered(self, number: int, attempt: _Attempt, record: Record) -> None:
-        """A worker has done what it was asked for, or has failed."""
-        case, title = attempt.case, attempt.title
+    def answered(self, attempt: Attempt, document: Message) -> bool:
+        """A worker has done what it was asked for, or has failed, as the JSON of a record says. Returns whether another
+        is to have the case."""
+        self.progress.clear()
+        record, case, title = Record.from_json(document), attempt.case, attempt.title
         if attempt.failed:
             if record.status == "failed":
                 say_error(f"{title}: no empty label map either: {record.error}")
@@ -158,7 +146,7 @@ class Attempts:
             record = attempt.failed
         else:
             record.seconds["total"] = perf_counter() - attempt.start
-            self._say(case, title, record)
+            self._say(title, record)
             if record.status == "failed":
                 for path in case.outputs:
                     with suppress(OSError):  # a worker may be killed after it has written them
@@ -166,23 +154,23 @@ class Attempts:
                 remove_parts(case.outputs)
                 if self.request.empty and not record.unwritten:
                     attempt.failed, attempt.way = record, None
-                    self._again(attempt)
-                    return
-        del self.open[number]
-        for path, before in attempt.before.items():
+                    return True
+        for path, before in (attempt.before or {}).items():
             if forget_copy(before, record.outputs.get(str(format_of(path)), "")):
                 record.warnings.append(_moved(path))
                 say_warning(f"{title}: {_moved(path)}")
-        self._write(case, title, record)
+        self._write(attempt, record)
+        return False
 
-    def _done(self, case: Case, title: str, start: float, record: Record, labels: bool = True) -> None:
+    def _done(self, attempt: Attempt, record: Record, labels: bool = True) -> None:
         """A case has failed before a worker had it; `labels`: the name of its label map is its own."""
-        record.seconds["total"] = perf_counter() - start
-        self._say(case, title, record)
+        self.progress.clear()
+        record.seconds["total"] = perf_counter() - attempt.start
+        self._say(attempt.title, record)
         if labels:
-            self._write(case, title, record)
+            self._write(attempt, record)
         else:
-            self.add(record)
+            self._end(attempt, record)
 
     def _failure(self, case: Case, error: str, unwritten: bool = False) -> Record:
         return Record.from_json({
@@ -204,28 +192,29 @@ class Attempts:
             return f"{name} is left out: another case of this run has written {labels} already"
         return None
 
-    def _say(self, case: Case, title: str, record: Record) -> None:
+    def _say(self, title: str, record: Record) -> None:
         for warning in record.warnings:
             if warning not in self.said:
                 say_warning(f"{title}: {warning}")
         if record.status == "failed":
             say_error(f"{title}: {record.error}")
-        else:
-            found = len(record.labels or {})
-            say(f"{title}: {record.seconds['total']:.1f} s, {found} labels -> {shown(case.labels)}")
 
-    def _write(self, case: Case, title: str, record: Record) -> None:
+    def _write(self, attempt: Attempt, record: Record) -> None:
+        case = attempt.case
         self.written |= _files(case)
         if self.request.sidecar and (doubt := resume.write(case.labels, record)):
             record.warnings.append(doubt)
-            say_warning(f"{title}: {doubt}")
-        self.add(record)
+            say_warning(f"{attempt.title}: {doubt}")
+        self._end(attempt, record)
 
-    def abandon(self) -> None:
+    def _end(self, attempt: Attempt, record: Record) -> None:
+        self.add(attempt.number, record)
+        self.progress.ends(attempt.number, attempt.title, attempt.case, record)
+
+    def abandon(self, rest: Iterable[Attempt]) -> None:
         """The run ends before these cases do."""
-        for attempt in self.open.values():
-            attempt.bars.close()
-            for path in attempt.before:
+        for attempt in rest:
+            for path in attempt.before or {}:
                 say_warning(f"{attempt.title}: {_moved(path)}")
 
 

@@ -21,6 +21,7 @@ from ..pack import unpacked
 from ..version import __version__
 from .console import forgiving_streams, say_error
 from .part import Part, read_part
+from .progress import KINDS, Progress
 from .request import Request
 from .run import Run
 from .stopping import Stopped, Stopping
@@ -33,24 +34,29 @@ DESCRIPTION = "Segment abdominal organs and tumours in CT scans. Research use on
 def main(arguments: Sequence[str | Path] | None = None) -> int:
     """Run the command; returns its exit code (see errors). Leaves this process as it was."""
     with forgiving_streams(), Stopping() as stopping:
+        progress = None
         try:
-            return _run(parse(arguments), stopping)
+            request = parse(arguments)
+            progress = Progress(request.progress)
+            code = _run(request, progress, stopping)
         except Stopped as stopped:
             say_error(f"stopped by {stopped.name} before the first case")
-            return stopped.exit_code
+            code = stopped.exit_code
+        if progress:
+            progress.ended(code)
+        return code
 
 
-def _run(request: Request, stopping: Stopping) -> int:
+def _run(request: Request, progress: Progress, stopping: Stopping) -> int:
     hidden = errors.names_are_hidden()
     errors.hide_names(request.hash_names)
     try:
         with unpacked(request.options.weights) as weights:
-            run = Run(replace(request, options=replace(request.options, weights=weights)), stopping)
+            run = Run(replace(request, options=replace(request.options, weights=weights)), progress, stopping)
             try:
                 return run()
             finally:
                 stopping.over()
-                run.workers.stop()
     except VisceraError as error:
         say_error(str(error))
         return error.exit_code
@@ -111,6 +117,13 @@ def parse(arguments: Sequence[str | Path] | None = None) -> Request:
         metavar="S",
         help="seconds without progress after which a case fails (600)",
     )
+    add(
+        "--workers",
+        type=_workers,
+        default=1,
+        metavar="N",
+        help="processes that segment at the same time, and share threads and memory; auto: as many as pay (1)",
+    )
     add("--threads", type=_count, metavar="N", help="processors to use (default: all that this process may)")
     add(
         "--max-memory",
@@ -118,6 +131,7 @@ def parse(arguments: Sequence[str | Path] | None = None) -> Request:
         metavar="SIZE",
         help="such as 2G or 1500M: smaller windows, or no scan that needs more",
     )
+    add("--progress", choices=KINDS, default="text", help="lines on stdout: for people, or JSON for programs")
     add("--json", type=_path, metavar="FILE", help="write one record per case: times, memory, windows, warnings")
     add("--no-sidecar", dest="sidecar", action="store_false", help="write no X.json, summary.json, measurements.csv")
     add("--hash-names", action="store_true", help="write file names as hashes in logs and records")
@@ -133,6 +147,8 @@ def parse(arguments: Sequence[str | Path] | None = None) -> Request:
         resume=given.resume,
         empty=given.on_error == "empty",
         timeout=given.timeout,
+        workers=given.workers,
+        progress=given.progress,
         json=given.json,
         sidecar=given.sidecar,
         hash_names=given.hash_names,
@@ -182,6 +198,10 @@ def _count(text: str) -> int:
     if count < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")
     return count
+
+
+def _workers(text: str) -> int | None:
+    return None if text == "auto" else _count(text)
 
 
 def _bytes(text: str) -> int:

@@ -49,7 +49,8 @@ class Process:
             assert self.program
             self.program.kill()
         else:
-            os.kill(self.pid, KILL)  # Popen's own would collect it as well
+            with suppress(ProcessLookupError):  # started with SIGCHLD ignored: it is gone without a trace
+                os.kill(self.pid, KILL)  # Popen's own would collect it as well
 
     def collect(self) -> tuple[int | None, float]:
         """Wait for its end: exit code, or the negative number of the signal that ended it, None if nobody knows; and

@@ -20,6 +20,8 @@ class Request:
     resume      keep labels that fit
     empty       a failed case gets an empty label map
     timeout     s without progress after which a case fails
+    workers     processes that segment at the same time, at most; None: as many as pay
+    progress    how it is said, of progress.KINDS
     json        file of all records
     sidecar     write records beside the labels, summary.json and measurements.csv
     hash_names  in logs and records
@@ -34,6 +36,8 @@ class Request:
     resume: bool = False
     empty: bool = False
     timeout: float = 600.0
+    workers: int | None = 1
+    progress: str = "text"
     json: Path | None = None
     sidecar: bool = True
     hash_names: bool = False

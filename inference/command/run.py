@@ -11,7 +11,7 @@ from typing import Any
 from .. import machine
 from ..card import Card
 from ..cards import digests, read_cards, way_of
-from ..errors import ALL_FAILED, SOME_FAILED, OutputError, VisceraError, shown
+from ..errors import ALL_FAILED, SOME_FAILED, OutputError, VisceraError
 from ..formats.atomic import remove_parts
 from ..formats.cases import Found, find_cases
 from ..formats.outputs import (
@@ -25,22 +25,22 @@ from ..names import record_file
 from ..record import Record
 from .attempts import Attempts
 from .console import say_error, say_warning
+from .progress import Progress
 from .request import Request
+from .room import Room
+from .schedule import Schedule
 from .stopping import Stopped, Stopping
 from .summary import Records, Summary, write_measurements
 from .workers import Message, Workers
 
-WORKERS = 1
+THREADS = 1  # of each worker where as many are wanted as pay
 
 
 class Run:
-    """The cases of a request, one after another."""
+    """The cases of a request."""
 
-    def __init__(self, request: Request, stopping: Stopping) -> None:
-        threads = request.options.threads or machine.usable_cpus()
-        self.request = replace(request, options=replace(request.options, threads=threads))
-        self.stopping = stopping
-        self.workers = Workers(self.request.options, WORKERS, request.timeout, stopping.check)
+    def __init__(self, request: Request, progress: Progress, stopping: Stopping) -> None:
+        self.request, self.progress, self.stopping = request, progress, stopping
         self.found = Found([], [], [])
         self.cards: list[Card] = []
         self.said: set[str] = set()  # warnings of records that hold for the whole run
@@ -53,18 +53,20 @@ class Run:
         Raises VisceraError, and Stopped, only before the first of them is begun.
         """
         own = self._prepare()
-        options = self.request.options
+        options, cases = self.request.options, self.found.cases
         way = way_of(self.cards, options.plan, options.step, options.tta)
-        attempts = Attempts(self.request, self.workers, self.cards, way, self._add, self.said)
+        threads = options.threads or machine.usable_cpus()
+        count = max(min(self.request.workers or threads // THREADS, len(cases)), 1)
+        options = replace(options, threads=max(threads // count, 1))
+        self.request = replace(self.request, options=options)
+        self.progress.starts(len(cases), len(self.cards), count)
+        attempts = Attempts(self.request, len(cases), self.cards, way, self.progress, self._add, self.said)
+        workers = Workers(options, self.request.timeout, self.stopping.check)
+        room, gpu = Room(options.max_memory), self.request.workers is not None
+        schedule = Schedule(cases, workers, count, attempts, room, gpu)
         ending = None
         try:
-            for number, case in enumerate(self.found.cases, 1):
-                while self.workers.free() is None:
-                    attempts.heed(*self.workers.receive())
-                self.stopping.check()
-                attempts.begin(case, f"[{number}/{len(self.found.cases)}] {shown(case.name)}")
-            while attempts.open:
-                attempts.heed(*self.workers.receive())
+            schedule.run()
             code = self._exit_code()
             self.stopping.over()
         except Stopped as stopped:
@@ -72,9 +74,11 @@ class Run:
         except VisceraError as error:  # the networks cannot be loaded, or not again
             code, ending = error.exit_code, str(error)
             self.stopping.over()
-        self.workers.stop()
+        finally:
+            workers.stop()
+        self.progress.clear()
         if ending:
-            attempts.abandon()
+            attempts.abandon(schedule.rest())
             with suppress(OSError):
                 remove_parts(own)
         code = self._finish(code, attempts.taken)
@@ -115,9 +119,9 @@ class Run:
             say_warning(doubt)
             self.said.add(doubt)
 
-    def _add(self, record: Record) -> None:
-        self.summary.add(record)
-        self.records.add(record)
+    def _add(self, number: int, record: Record) -> None:
+        self.summary.add(number, record)
+        self.records.add(number, record)
 
     def _exit_code(self) -> int:
         """Of a run that came to its end."""

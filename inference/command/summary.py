@@ -26,14 +26,14 @@ class Records:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self.records: list[dict[str, Any]] = []
+        self.records: dict[int, dict[str, Any]] = {}  # by number of the case
         self._due = 0.0  # by perf_counter
 
-    def add(self, record: Record) -> None:
-        """Enter a record, and write the file if it was not written for some time."""
+    def add(self, number: int, record: Record) -> None:
+        """Enter the record of the case of that number, and write the file if it was not written for some time."""
         if self.path is None:
             return
-        self.records.append(record.to_json())
+        self.records[number] = record.to_json()
         if perf_counter() >= self._due:
             with suppress(OutputError):  # tried again, and said where it fails at the end
                 self.save()
@@ -44,7 +44,7 @@ class Records:
             return
         start = perf_counter()
         try:
-            save(self.path, self.records)
+            save(self.path, _in_order(self.records))
         finally:
             end = perf_counter()
             self._due = end + max(SAVE_EVERY, 20 * (end - start))  # however long it gets: a twentieth of the time
@@ -57,20 +57,20 @@ class Summary:
         self.started = now()
         self.counts = {"done": 0, "kept": 0, "failed": 0}
         self.unwritten = 0
-        self.failed: list[dict[str, Any]] = []
-        self.odd: list[dict[str, Any]] = []
+        self.failed: dict[int, dict[str, Any]] = {}  # by number of the case
+        self.odd: dict[int, dict[str, Any]] = {}
 
     @property
     def cases(self) -> int:
         return sum(self.counts.values())
 
-    def add(self, record: Record) -> None:
+    def add(self, number: int, record: Record) -> None:
         self.counts[record.status] += 1
         self.unwritten += record.unwritten
         if record.status == "failed":
-            self.failed.append({"case": record.case, "error": record.error})
+            self.failed[number] = {"case": record.case, "error": record.error}
         if record.warnings:
-            self.odd.append({"case": record.case, "warnings": record.warnings})
+            self.odd[number] = {"case": record.case, "warnings": record.warnings}
 
     def write(self, path: Path, code: int, cases: int, left_out: Sequence[LeftOut], more: dict[str, Any]) -> None:
         """Write summary.json of a run over so many cases. Raises OutputError."""
@@ -83,9 +83,9 @@ class Summary:
             "ended": now(),
             "exit_code": code,
             "cases": self.counts | {"not_begun": cases - self.cases},
-            "failed": self.failed,
+            "failed": _in_order(self.failed),
             "left_out": [{"file": shown(one.name), "reason": one.reason} for one in left_out],
-            "warnings": self.odd,
+            "warnings": _in_order(self.odd),
         }
         save(path, document | more)
 
@@ -112,6 +112,11 @@ def _rows(outputs: Path) -> Iterator[list[Row]]:
             say_warning(f"the record of {case} is damaged: it has no rows in {FILE_NAME}")
         else:
             yield found
+
+
+def _in_order(entries: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of the cases, whichever was done first."""
+    return [entries[number] for number in sorted(entries)]
 
 
 def save(path: Path, document: Any) -> None:

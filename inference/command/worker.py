@@ -1,13 +1,18 @@
 """The process that does the work: it loads the networks once and segments one scan after another.
 
 It is talked to in JSON lines. An order is {"case": name, files and outputs of a Case, "way": fields of a
-Way}, or with null for the way, which asks for an empty label map; answers are
+Way, "container": bytes}, or with null for the way, which asks for an empty label map; answers are
 
     {"ready": {...}}               once, what was loaded
     {"fatal": [code, message]}     instead: exit code and sentence of a VisceraError
     {"network": name, "most": n}   a network begins, with at most n windows
     {"window": 1}                  a window is done
     {"record": {...}}              the order is done: a Record, whose status says how
+
+Where other workers use the same memory, "container" is what all of them may have; it is null else. Then there is one
+answer more, before the scan is read:
+
+    {"needs": n}                   it takes so many bytes at most, and waits for the order {"go": true}
 """
 
 from __future__ import annotations
@@ -53,18 +58,24 @@ def serve(orders: int, answers: int, options: Options) -> int:
     def send(message: dict[str, Any]) -> None:
         print(json.dumps(message, allow_nan=False), file=out, flush=True)
 
+    lines = os.fdopen(orders, encoding="ascii")
+
+    def go() -> None:
+        if not lines.readline():  # nobody is there any more
+            sys.exit()
+
     try:
-        worker = Worker(options, send)
+        worker = Worker(options, send, go)
     except Exception as error:
         send({"fatal": _fatal(error)})
         return 0
-    with os.fdopen(orders, encoding="ascii") as lines:
-        for line in lines:
-            order = json.loads(line)
-            name, files, outputs = (order["case"][field] for field in ("name", "files", "outputs"))
-            case = Case(name, tuple(map(Path, files)), tuple(map(Path, outputs)))
-            record = worker.segment(case, Way(**order["way"])) if order["way"] else worker.empty(case)
-            send({"record": record.to_json()})
+    while line := lines.readline():
+        order = json.loads(line)
+        name, files, outputs = (order["case"][field] for field in ("name", "files", "outputs"))
+        case = Case(name, tuple(map(Path, files)), tuple(map(Path, outputs)))
+        way, container = order["way"], order["container"]
+        record = worker.segment(case, Way(**way), container) if way else worker.empty(case)
+        send({"record": record.to_json()})
     return 0
 
 
@@ -83,12 +94,15 @@ def main() -> None:
 
 
 class Worker:
-    """Networks, loaded with `options`, and what is said about each scan; it passes on how far one is."""
+    """Networks, loaded with `options`, and what is said about each scan; it passes on how far one is.
 
-    def __init__(self, options: Options, send: Send) -> None:
+    go  returns once the scan that waits may be read
+    """
+
+    def __init__(self, options: Options, send: Send, go: Callable[[], None]) -> None:
         from ..predictor import Predictor  # NumPy and an engine come with it
 
-        self.send = send
+        self.send, self.go = send, go
         start = perf_counter()
         self.predictor: Predictor = Predictor(options)
         self.loading = perf_counter() - start
@@ -96,11 +110,15 @@ class Worker:
         taken = {"device": choice.device, "engine": choice.engine, "precision": choice.precision}
         send({"ready": taken | {"why": list(choice.why)}})
 
-    def segment(self, case: Case, way: Way) -> Record:
-        """Segment a scan and write its label map. Nothing is raised."""
-        from ..task import run_case
+    def segment(self, case: Case, way: Way, container: int | None = None) -> Record:
+        """Segment a scan and write its label map. Nothing is raised.
 
-        record = run_case(self.predictor, case, self, way)
+        container  bytes that all workers may have; None: there is no other
+        """
+        from ..task import Share, run_case
+
+        share = None if container is None else Share(container, self.wait)
+        record = run_case(self.predictor, case, self, way, share)
         record.seconds = {"load": self.loading, **record.seconds}  # of the networks: paid once, by the first case
         self.loading = 0.0
         return record
@@ -115,6 +133,10 @@ class Worker:
         except Exception as error:
             return Record(error=cause(error))
         return Record(status="done", outputs=digests_of(case.label_maps, written))
+
+    def wait(self, need: int) -> None:
+        self.send({"needs": need})
+        self.go()
 
     def network(self, name: str, most: int) -> None:
         self.send({"network": name, "most": most})

@@ -1,23 +1,23 @@
-"""Keeps workers alive: a scan that kills one or hangs it costs that scan, and no other.
+"""Processes that segment: started, sent orders, heard in one place, and ended where they hang.
 
-Nothing waits for one worker: orders are sent, and whatever any of them says is received in one place. It imports
-nothing but the standard library, so that it takes 10 MB and no time beside them.
+Nothing waits for one worker. It imports nothing but the standard library, so that it takes 10 MB and no time beside
+them.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import select
 import signal
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
+from .. import machine
 from ..errors import VisceraError
-from ..formats.cases import Case
-from ..options import Options, Way
+from ..options import Options
 from . import processes
 from .processes import KILL, PIECE, Process
 
@@ -59,6 +59,9 @@ class Lost:
         return f"was ended by {signal.Signals(-self.code).name}{peak}{hint}"
 
 
+ANSWERS = {"ready", "fatal", "needs", "record"}  # what a worker says last before it waits for an order
+
+
 @dataclass
 class _Worker:
     """A process, what it said that is no whole line yet, and how long it may still be silent. `busy`: it owes an
@@ -71,79 +74,83 @@ class _Worker:
 
 
 class Workers:
-    """Processes that segment, each started when it is needed and again after it was lost.
+    """Processes that segment, by number; no number is used twice.
 
     options  with which they load networks
-    count    of them at most
     timeout  seconds without a word from a worker that owes one after which it counts as hung
     check    called several times a second while they work; may raise
     """
 
-    def __init__(self, options: Options, count: int, timeout: float, check: Callable[[], None]) -> None:
-        self.options, self.count, self.timeout, self.check = options, count, timeout, check
+    def __init__(self, options: Options, timeout: float, check: Callable[[], None]) -> None:
+        self.options, self.timeout, self.check = options, timeout, check
         self._workers: dict[int, _Worker] = {}
+        self._started = 0
 
-    def free(self) -> int | None:
-        """The number of a worker that owes nothing, whether it was started or not; None if all are busy."""
-        numbers = [number for number in range(self.count) if not self.owes(number)]
-        return min(numbers, key=lambda number: (number not in self._workers, number), default=None)
+    @property
+    def numbers(self) -> list[int]:
+        """Of those that are alive, as far as is known."""
+        return list(self._workers)
 
-    def is_there(self, number: int) -> bool:
-        return number in self._workers
-
-    def owes(self, number: int) -> bool:
-        """Whether a worker has been started or sent an order, and has not answered yet."""
-        return number in self._workers and self._workers[number].busy
-
-    def start(self, number: int) -> None:
+    def start(self) -> int:
         """Start a worker; what it says first is "ready" or "fatal". Raises VisceraError."""
         try:
             process = processes.start(self.options, [worker.process for worker in self._workers.values()])
         except OSError as failed:
             raise VisceraError(f"the worker cannot be started: {failed.strerror}") from failed
-        self._workers[number] = _Worker(process, self.timeout)
+        self._started += 1
+        self._workers[self._started] = _Worker(process, self.timeout)
+        return self._started
 
-    def send(self, number: int, case: Case, way: Way | None) -> None:
-        """Have a case segmented in a way, or with none an empty label map written; "record" is the answer."""
+    def send(self, number: int, order: Message) -> None:
+        """Send an order, as worker.py has them."""
         worker = self._workers[number]
-        files, outputs = ([os.fspath(path) for path in paths] for paths in (case.files, case.outputs))
-        fields = {"name": case.name, "files": files, "outputs": outputs}
         worker.busy, worker.left = True, self.timeout
         with suppress(OSError):  # it is gone, and `receive` says how
-            order = {"case": fields, "way": asdict(way) if way else None}
             worker.process.orders.write((json.dumps(order) + "\n").encode("ascii"))
 
-    def receive(self) -> tuple[int, Message | Lost]:
-        """What the next worker says that has something to say, or how it was lost. One at least has to be busy."""
-        while True:
-            self.check()
-            busy = {number: worker for number, worker in self._workers.items() if worker.busy}
-            for number, worker in busy.items():
-                if b"\n" in worker.unread:
-                    line, worker.unread = worker.unread.split(b"\n", 1)
-                    message: Message = json.loads(line)
-                    worker.busy = not message.keys() & {"ready", "fatal", "record"}
-                    return number, message
-            # The waits are counted, not the time: a run may have been suspended as a whole.
-            wait = min(POLL, *(worker.left for worker in busy.values()))
-            readable = select.select([worker.process.answers for worker in busy.values()], [], [], wait)[0]
-            for number, worker in busy.items():
-                if worker.process.answers in readable:
-                    piece = worker.process.answers.read(PIECE)
-                    if not piece:
-                        return number, self._end(number)
-                    worker.unread, worker.left = worker.unread + piece, self.timeout
-                elif worker.left - wait <= 0:
+    def receive(self, patience: float = POLL) -> tuple[int, Message | Lost] | None:
+        """What the next worker says that has something to say, or how it was lost; None if none does for so many
+        seconds."""
+        self.check()
+        for number, worker in self._workers.items():
+            if b"\n" in worker.unread:
+                line, worker.unread = worker.unread.split(b"\n", 1)
+                message: Message = json.loads(line)
+                worker.busy = not message.keys() & ANSWERS
+                return number, message
+        if not self._workers:  # Windows has no select of nothing
+            return None
+        wait = min(patience, *(worker.left for worker in self._workers.values()))
+        start = perf_counter()
+        readable = select.select([worker.process.answers for worker in self._workers.values()], [], [], wait)[0]
+        # No more than the wait: a run may have been suspended as a whole.
+        waited = min(perf_counter() - start, wait)
+        for number, worker in self._workers.items():
+            if worker.process.answers in readable:
+                piece = worker.process.answers.read(PIECE)
+                if not piece:
+                    return number, self._end(number)
+                worker.unread, worker.left = worker.unread + piece, self.timeout
+            elif worker.busy:
+                worker.left -= waited
+                if worker.left <= 0:
                     worker.process.kill()
                     return number, self._end(number, self.timeout)
-                else:
-                    worker.left -= wait
+        return None
+
+    def private_memory(self, number: int) -> int:
+        """Bytes that a worker holds and shares with no other."""
+        return machine.private_memory(self._workers[number].process.pid)
+
+    def end(self, number: int) -> None:
+        """End a worker at once. What it was writing are hidden parts, which are the caller's to remove."""
+        self._workers[number].process.kill()
+        self._end(number)
 
     def stop(self) -> None:
-        """End all workers at once. What they were writing are hidden parts, which are the caller's to remove."""
-        for number in list(self._workers):
-            self._workers[number].process.kill()
-            self._end(number)
+        """End all of them."""
+        for number in self.numbers:
+            self.end(number)
 
     def _end(self, number: int, silent: float | None = None) -> Lost:
         """Collect an ended worker; how it ended."""

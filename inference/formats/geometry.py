@@ -12,6 +12,7 @@ from ..errors import MemoryBudgetError, ScanError
 from ..scan import Grid, check_grid
 
 LONGEST = 2**15 - 1  # voxels along an axis that the header of a NIfTI-1 label map can tell
+BESIDE = 6  # bytes a voxel beside the stored ones: float32, where they are converted, and labels twice
 
 
 def check_memory(shape: Sequence[int], stored: int) -> None:
@@ -19,8 +20,7 @@ def check_memory(shape: Sequence[int], stored: int) -> None:
 
     Raises MemoryBudgetError.
     """
-    # Beside the stored voxels there will be float32 ones, where they are converted, and labels twice.
-    need, budget = prod(shape) * (stored + 6), machine.memory_budget()
+    need, budget = prod(shape) * (stored + BESIDE), machine.memory_budget()
     if need > budget:
         raise MemoryBudgetError(
             f"is too large: {' x '.join(map(str, shape))} voxels need {need / 1e9:.2f} GB, "

@@ -629,7 +629,7 @@ def test_a_bar_on_a_terminal(inputs: Path, tmp_path: Path, tiny_weights: Path) -
         shown += part
     os.close(reader)
     assert process.wait() == 0
-    assert b"window" in shown and b"organ" in shown
+    assert b"1/2 cases" in shown and b" left" in shown
 
 
 def test_the_record_of_many_cases_is_written_seldom_and_whole(tmp_path: Path, tiny_weights: Path) -> None:
@@ -700,6 +700,8 @@ def test_sizes_of_memory(text: str, size: int) -> None:
         ["--plan", "none"],
         ["--max-memory", "0"],
         ["--max-memory", "2 bags"],
+        ["--workers", "0"],
+        ["--progress", "bars"],
     ],
 )
 def test_flags_out_of_range(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -71,7 +71,8 @@ def assert_ended_in_order(process: subprocess.Popen[str], numbers: tuple[signal.
 def test_signals_during_a_case(
     numbers: tuple[signal.Signals, ...], group: bool, command: list[str], tmp_path: Path
 ) -> None:
-    process = start(command)
+    """On one worker, or on two where a group gets them."""
+    process = start([*command, "--workers", "2" if group else "1"])
     assert process.stdout and process.stdout.readline()  # the networks are loaded
     time.sleep(0.05)
     for number in numbers:

@@ -35,7 +35,7 @@ def worker_of(weights: Path, case: Case, refuse: Callable[[bool], bool], wide: b
     wide  its networks take any window
     """
     flags = ("--weights", weights, "--device", "cpu", "--precision", "f32", "--threads", "1")
-    worker = Worker(parse([case.scan, case.labels.parent, *flags]).options, lambda _: None)
+    worker = Worker(parse([case.scan, case.labels.parent, *flags]).options, lambda _: None, lambda: None)
     if wide:
         worker.predictor.cards = [replace(card, window_multiple=(2, 4, 4)) for card in worker.predictor.cards]
     able = worker.predictor.segment

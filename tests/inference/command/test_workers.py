@@ -1,24 +1,25 @@
-"""Several workers, received from in one place."""
+"""Processes that segment, received from in one place."""
 
 from __future__ import annotations
 
 import os
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from inference.command.workers import Lost, Workers
+from inference.command.workers import ANSWERS, Lost, Workers
 from inference.formats.cases import Case
-from inference.options import DENSE, Options
+from inference.options import DENSE, Options, Way
 
 
 @pytest.fixture
 def workers(tiny_weights: Path) -> Iterator[Workers]:
-    workers = Workers(Options(weights=tiny_weights, device="cpu", engine="onnxruntime", threads=1), 2, 60, lambda: None)
+    workers = Workers(Options(weights=tiny_weights, device="cpu", engine="onnxruntime", threads=1), 60, lambda: None)
     yield workers
     workers.stop()
 
@@ -27,19 +28,23 @@ def answers(workers: Workers, count: int) -> dict[int, Any]:
     """What each of so many workers says at last, and what else they say between."""
     last: dict[int, Any] = {}
     while len(last) < count:
-        number, message = workers.receive()
-        if isinstance(message, Lost) or message.keys() & {"ready", "fatal", "record"}:
-            last[number] = message
+        if said := workers.receive():
+            number, message = said
+            if isinstance(message, Lost) or message.keys() & ANSWERS:
+                last[number] = message
     return last
+
+
+def order(case: Case, way: Way | None, container: int | None = None) -> dict[str, Any]:
+    files, outputs = ([str(path) for path in paths] for paths in (case.files, case.outputs))
+    of_case = {"name": case.name, "files": files, "outputs": outputs}
+    return {"case": of_case, "way": asdict(way) if way else None, "container": container}
 
 
 def test_two_workers_segment_side_by_side_and_one_may_be_lost(
     workers: Workers, tmp_path: Path, blob: np.ndarray, save_scan: Callable[..., Path]
 ) -> None:
-    for number in (0, 1):
-        assert workers.free() == number
-        workers.start(number)
-    assert workers.free() is None
+    assert [workers.start(), workers.start()] == workers.numbers == [1, 2]
     assert all("ready" in message for message in answers(workers, 2).values())
     cases = [
         Case(
@@ -47,16 +52,35 @@ def test_two_workers_segment_side_by_side_and_one_may_be_lost(
         )
         for name in "ab"
     ]
-    for number, case in enumerate(cases):
-        workers.send(number, case, DENSE)
-    assert workers.free() is None
+    for number, case in enumerate(cases, 1):
+        workers.send(number, order(case, DENSE))
     records = answers(workers, 2)
-    assert [records[number]["record"]["case"] for number in (0, 1)] == ["a", "b"]
+    assert [records[number]["record"]["case"] for number in (1, 2)] == ["a", "b"]
     assert cases[0].labels.read_bytes() == cases[1].labels.read_bytes()
-    os.kill(workers._workers[1].process.pid, signal.SIGKILL)
-    for number, case in enumerate(cases):
-        workers.send(number, case, None)  # empty label maps
+    os.kill(workers._workers[2].process.pid, signal.SIGKILL)
+    workers.send(1, order(cases[0], None))  # an empty label map; the other worker had nothing to do
     records = answers(workers, 2)
-    assert records[0]["record"]["status"] == "done"
-    assert records[1].memory and "was ended by SIGKILL" in str(records[1])
-    assert workers.free() == 0 and not workers.is_there(1)
+    assert records[1]["record"]["status"] == "done"
+    assert records[2].memory and "was ended by SIGKILL" in str(records[2])
+    assert workers.numbers == [1]
+    assert workers.start() == 3
+
+
+def test_a_worker_that_shares_memory_says_what_it_needs_and_waits(
+    workers: Workers, tmp_path: Path, blob: np.ndarray, save_scan: Callable[..., Path]
+) -> None:
+    workers.timeout = 0.5
+    workers.start()
+    workers._workers[1].left = 60
+    answers(workers, 1)
+    scan = save_scan(tmp_path / "a_0000.nii.gz", blob, (3.0, 2.0, 2.0))
+    case = Case("a", (scan,), (tmp_path / "a.nii.gz",))
+    workers.send(1, order(case, DENSE, 10**12))
+    need = answers(workers, 1)[1]["needs"]
+    assert 10 * blob.size < need < 10**9
+    assert [workers.receive() for _ in range(4)] == [None] * 4  # longer than the timeout: it is we who let it wait
+    assert not case.labels.exists()
+    workers.timeout = 60
+    workers.send(1, {"go": True})
+    assert answers(workers, 1)[1]["record"]["status"] == "done"
+    assert case.labels.exists()
