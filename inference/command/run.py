@@ -33,7 +33,7 @@ from .stopping import Stopped, Stopping
 from .summary import Records, Summary, write_measurements
 from .workers import Message, Workers
 
-THREADS = 1  # of each worker where as many are wanted as pay
+THREADS = 2  # of a worker where as many are wanted as pay: docs/performance.md
 
 
 class Run:
