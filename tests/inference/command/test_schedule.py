@@ -23,6 +23,7 @@ from inference.command.cli import parse
 from inference.command.progress import Progress
 from inference.command.room import Room
 from inference.command.schedule import Schedule
+from inference.command.summary import Records, Summary
 from inference.command.workers import Message, Workers
 from inference.formats.cases import Case
 from inference.options import ABDOMEN
@@ -43,18 +44,13 @@ def run(*arguments: Any, group: Path | None = None) -> subprocess.CompletedProce
     )
 
 
-def events(text: str, kind: str) -> list[dict[str, Any]]:
-    found = [json.loads(line) for line in text.splitlines()]
-    return [one for one in found if one["event"] == kind]
-
-
 def label_maps(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("*.nii.gz")}
 
 
 def in_air(blob: np.ndarray) -> np.ndarray:
     """A large scan that is soon done: no window runs in air."""
-    large = np.full((300, 220, 220), -1000, np.int16)
+    large = np.full((200, 200, 200), -1000, np.int16)
     large[: len(blob), : blob.shape[1], : blob.shape[2]] = blob
     return large
 
@@ -66,10 +62,9 @@ def without_times(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_two_workers_give_what_one_gives(tmp_path: Path, blob: np.ndarray, save_scan: Save, tiny_weights: Path) -> None:
-    """Label maps, records and tables, and what is said of failed cases; in the order of the cases. The first takes
-    longest."""
+    """Label maps, records and tables, and what is said of failed cases; in the order of the cases."""
     inputs = tmp_path / "in"
-    save_scan(inputs / "a_0000.nii.gz", np.resize(blob, (150, 60, 72)), (3.0, 2.0, 2.0))
+    save_scan(inputs / "a_0000.nii.gz", np.resize(blob, (60, 60, 72)), (3.0, 2.0, 2.0))
     whole = save_scan(inputs / "b_0000.nii.gz", blob, (3.0, 2.0, 2.0))
     (inputs / "c_0000.nii.gz").write_bytes(whole.read_bytes()[:-2000])
     save_scan(inputs / "d_0000.nii.gz", blob[:, ::-1, ::-1], (3.0, 2.0, 2.0), "RAS")
@@ -91,8 +86,16 @@ def test_two_workers_give_what_one_gives(tmp_path: Path, blob: np.ndarray, save_
     assert [one["case"] for one in summaries[1]["failed"]] == ["c", "e"]
     for name in ("cases", "failed", "warnings", "exit_code", "weights"):
         assert summaries[0][name] == summaries[1][name]
-    finished = [one["case"] for one in events(done[2].stdout, "case")]
-    assert sorted(finished) == list("abcde") and finished[0] != "a"
+    said = [json.loads(line) for line in done[2].stdout.splitlines()]
+    assert said[0]["event"] == "run" and (said[0]["cases"], said[0]["workers"]) == (5, 2)
+    assert said[-1] == {"event": "end", "exit_code": 8}
+    assert {one["event"] for one in said} == {"run", "loaded", "begun", "progress", "case", "end"}
+    finished = {one["case"]: one for one in said if one["event"] == "case"}
+    assert {name: one["status"] for name, one in finished.items()} == {
+        "a": "done", "b": "done", "c": "failed", "d": "done", "e": "failed"
+    }  # fmt: skip
+    assert finished["a"]["files"] == ["a.nii.gz"] and "cut off" in finished["c"]["error"]
+    assert [one["done"] for one in said if one["event"] == "progress"][-1] == 5
     assert sorted(done[1].stderr.splitlines()) == sorted(done[2].stderr.splitlines())
 
 
@@ -103,7 +106,7 @@ def test_a_worker_that_is_killed_or_hangs_costs_its_scan_at_most(
 ) -> None:
     """The others go on. One that is killed, as where memory runs out, gets its scan again: alone, in the same way."""
     for name in "ab":
-        save_scan(tmp_path / "in" / f"{name}_0000.nii.gz", np.resize(blob, (600, 60, 72)), (3.0, 2.0, 2.0))
+        save_scan(tmp_path / "in" / f"{name}_0000.nii.gz", np.resize(blob, (450, 60, 72)), (3.0, 2.0, 2.0))
     for name in "cdefg":
         save_scan(tmp_path / "in" / f"{name}_0000.nii.gz", blob, (3.0, 2.0, 2.0))
     out = tmp_path / "out"
@@ -194,6 +197,18 @@ def test_scans_that_together_are_too_large_for_a_container_run_alone(
     assert done.returncode == 0, done.stderr
     assert "killed" not in done.stderr and "SIGKILL" not in done.stderr
     assert label_maps(tmp_path / "1") == label_maps(tmp_path / "2")
+
+
+def test_what_ends_out_of_order_is_written_in_order(tmp_path: Path) -> None:
+    records, summary = Records(tmp_path / "r.json"), Summary()
+    for number in (3, 1, 2):
+        for each in (records, summary):
+            each.add(number, Record(case=str(number), error="odd", warnings=["odd"]))
+    records.save()
+    assert [one["case"] for one in json.loads((tmp_path / "r.json").read_text())] == ["1", "2", "3"]
+    summary.write(tmp_path / "summary.json", 4, 3, [], {})
+    written = json.loads((tmp_path / "summary.json").read_text())
+    assert [one["case"] for one in written["failed"]] == [one["case"] for one in written["warnings"]] == ["1", "2", "3"]
 
 
 # The loop itself, with workers that are real.
