@@ -19,6 +19,7 @@ from ..names import FORMATS, PROBABILITIES
 from ..options import DEVICES, ENGINES, PRECISIONS, WAYS, WEIGHTS, Options
 from ..pack import unpacked
 from ..version import __version__
+from . import merge
 from .console import forgiving_streams, say_error
 from .part import Part, read_part
 from .request import Request
@@ -32,9 +33,12 @@ DESCRIPTION = "Segment abdominal organs and tumours in CT scans. Research use on
 
 def main(arguments: Sequence[str | Path] | None = None) -> int:
     """Run the command; returns its exit code (see errors). Leaves this process as it was."""
+    given = [os.fspath(one) for one in (sys.argv[1:] if arguments is None else arguments)]
     with forgiving_streams(), Stopping() as stopping:
         try:
-            return _run(parse(arguments), stopping)
+            if given[:1] == [merge.VERB]:
+                return merge.main(given[1:], _called())
+            return _run(parse(given), stopping)
         except Stopped as stopped:
             say_error(f"stopped by {stopped.name} before the first case")
             return stopped.exit_code
@@ -60,7 +64,9 @@ def _run(request: Request, stopping: Stopping) -> int:
 
 def parse(arguments: Sequence[str | Path] | None = None) -> Request:
     """What the command line asks for; one line a flag."""
-    parser = argparse.ArgumentParser(prog=_called(), description=DESCRIPTION)
+    called = _called()
+    joins = f"{called} {merge.VERB} OUTPUTS joins the summaries and measurements of all parts (--part)."
+    parser = argparse.ArgumentParser(prog=called, description=DESCRIPTION, epilog=joins)
     add = parser.add_argument
     add(
         "inputs",
