@@ -126,6 +126,7 @@ class Attempts:
     def _lost(self, number: int, attempt: _Attempt, lost: Lost) -> None:
         """A worker that is killed, as the kernel does where memory is too small, gets a second try with less of it, if
         a network can do with less."""
+        remove_parts(attempt.case.outputs)  # a worker that lives removes its own
         if attempt.way is None:
             self._answered(number, attempt, Record(error=f"the process {lost}"))
         elif lost.memory and (smaller := smaller_way(self.cards, attempt.way)):
@@ -163,7 +164,6 @@ class Attempts:
                 for path in case.outputs:
                     with suppress(OSError):  # a worker may be killed after it has written them
                         remove(path)
-                remove_parts(case.outputs)
                 if self.request.empty and not record.unwritten:
                     attempt.failed, attempt.way = record, None
                     self._again(attempt)

@@ -55,6 +55,7 @@ def _run(request: Request, stopping: Stopping) -> int:
             finally:
                 stopping.over()
                 run.workers.stop()
+                run.claim.release()
     except VisceraError as error:
         say_error(str(error))
         return error.exit_code

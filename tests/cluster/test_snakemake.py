@@ -28,7 +28,15 @@ def test_parts_are_run_and_merged_and_a_bad_scan_ends_nothing(
     out = tmp_path / "out put"
     flags = f"--weights {tiny_weights} --device cpu --engine onnxruntime"
     config = [f"inputs={tmp_path}/in put", f"outputs={out}", "parts=2", f"viscera={sys.executable} -m inference"]
-    command = ["snakemake", "--snakefile", ROOT / "cluster" / "Snakefile", "--cores", "1", "--directory", tmp_path]
+    command: list[str | Path] = [
+        "snakemake",
+        "--snakefile",
+        ROOT / "cluster" / "Snakefile",
+        "--cores",
+        "1",
+        "--directory",
+        tmp_path,
+    ]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     done = subprocess.run(
         [*command, "--config", *config, f"flags={flags}"], env=environment, capture_output=True, text=True, check=False

@@ -113,7 +113,7 @@ def test_parts_side_by_side_make_the_bytes_and_the_summary_of_one_run(
     assert document["parts"] == {"count": 3, "missing": []}
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
     (out / "summary.2-of-3.json").unlink()
-    command = [sys.executable, "-m", "inference", "merge", out]
+    command: list[str | Path] = [sys.executable, "-m", "inference", "merge", out]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 8
     assert done.stdout == "3 done, 0 kept, 2 failed, 0 not begun\n1 of 3 parts are missing: 2\n"
