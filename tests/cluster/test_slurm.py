@@ -79,5 +79,5 @@ def test_an_array_that_loses_a_task_and_then_its_node_makes_the_bytes_of_one_mac
     assert label_maps(out) == label_maps(whole) and len(label_maps(out)) == 20
     assert (out / "measurements.csv").read_bytes() == (whole / "measurements.csv").read_bytes()
     cases = json.loads((out / "summary.json").read_text())["cases"]
-    assert cases["done"] + cases["kept"] == 20 and cases["kept"] >= 4 and not cases["failed"]
+    assert cases["done"] + cases["kept"] == 20 and cases["kept"] >= 2 and not cases["failed"]
     assert not [path.name for path in out.iterdir() if path.name.startswith(".")]  # parts of what was killed

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -85,10 +86,10 @@ def refusing(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def run(
-    inputs: Path, outputs: Path, weights: Path, *flags: str, **more: dict[str, str]
+    inputs: Path, outputs: Path, weights: Path, *flags: str, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "inference", str(inputs), str(outputs), "--weights", str(weights)]
-    return subprocess.run([*command, *ENGINE, *flags], cwd=ROOT, capture_output=True, text=True, check=False, **more)
+    return subprocess.run([*command, *ENGINE, *flags], cwd=ROOT, capture_output=True, text=True, check=False, env=env)
 
 
 @pytest.mark.slow
@@ -130,13 +131,15 @@ def test_clocks_that_differ_change_nothing(
     assert (done.returncode, "a: kept" in done.stdout) == (0, True), done.stderr
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become somebody else")
-def test_inputs_with_odd_permissions(
-    tmp_path: Path, blob: np.ndarray, save_scan: Callable[..., Path], tiny_weights: Path
-) -> None:
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0 or not shutil.which("setpriv"),
+    reason="only root can become somebody else, by setpriv",
+)
+def test_inputs_with_odd_permissions(blob: np.ndarray, save_scan: Callable[..., Path], tiny_weights: Path) -> None:
     """Root may read everything, but not on storage that takes it for nobody; so the run is one of another user."""
     nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
-    folder = Path("/tmp") / f"viscera-odd-{os.getpid()}"
+    folder = Path(tempfile.mkdtemp())  # pytest's own folders are closed to others
+    folder.chmod(0o755)
     try:
         shutil.copytree(tiny_weights, folder / "weights")
         for name in ("open", "closed"):
@@ -151,9 +154,10 @@ def test_inputs_with_odd_permissions(
             ("in", 0o555),
         ):
             (folder / path).chmod(mode)
-        for path in (folder / "weights").rglob("*"):
-            path.chmod(0o755 if path.is_dir() else 0o444)
-        command = [sys.executable, "-m", "inference", folder / "in", folder / "out", "--weights", folder / "weights"]
+        for one in (folder / "weights").rglob("*"):
+            one.chmod(0o755 if one.is_dir() else 0o444)
+        paths = [str(folder / name) for name in ("in", "out", "weights")]
+        command = [sys.executable, "-m", "inference", *paths[:2], "--weights", paths[2]]
         if subprocess.run([*nobody, sys.executable, "-c", "import numpy"], cwd="/", check=False).returncode:
             pytest.skip("this Python is not readable by others")
         done = subprocess.run([*nobody, *command, *ENGINE], cwd=ROOT, capture_output=True, text=True, check=False)
