@@ -62,7 +62,8 @@ lint: .venv/dev
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive inference
 	$(BIN)/hadolint Dockerfile
-	$(BIN)/shellcheck predict.sh requirements/*.sh training/recipe/train.sh .ci/run .ci/container .ci/regression .ci/same
+	$(BIN)/shellcheck predict.sh requirements/*.sh training/recipe/train.sh .ci/run .ci/container .ci/regression .ci/same \
+		cluster/slurm.sbatch
 
 format: .venv/dev
 	$(BIN)/ruff check --fix .

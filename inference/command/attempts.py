@@ -119,6 +119,7 @@ class Attempts:
         `beside` it, and then with less memory, if a network can do with less.
         """
         self.progress.clear()
+        remove_parts(attempt.case.outputs)  # a worker that lives removes its own
         if attempt.way is None:
             return self.answered(attempt, Record(error=f"the process {lost}").to_json())
         text = f"the process that segmented it {lost}"
@@ -151,7 +152,6 @@ class Attempts:
                 for path in case.outputs:
                     with suppress(OSError):  # a worker may be killed after it has written them
                         remove(path)
-                remove_parts(case.outputs)
                 if self.request.empty and not record.unwritten:
                     attempt.failed, attempt.way = record, None
                     return True

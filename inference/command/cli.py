@@ -19,6 +19,7 @@ from ..names import FORMATS, PROBABILITIES
 from ..options import DEVICES, ENGINES, PRECISIONS, WAYS, WEIGHTS, Options
 from ..pack import unpacked
 from ..version import __version__
+from . import merge
 from .console import forgiving_streams, say_error
 from .part import Part, read_part
 from .progress import KINDS, Progress
@@ -33,10 +34,13 @@ DESCRIPTION = "Segment abdominal organs and tumours in CT scans. Research use on
 
 def main(arguments: Sequence[str | Path] | None = None) -> int:
     """Run the command; returns its exit code (see errors). Leaves this process as it was."""
+    given = [os.fspath(one) for one in (sys.argv[1:] if arguments is None else arguments)]
     with forgiving_streams(), Stopping() as stopping:
         progress = None
         try:
-            request = parse(arguments)
+            if given[:1] == [merge.VERB]:
+                return merge.main(given[1:], _called())
+            request = parse(given)
             progress = Progress(request.progress)
             code = _run(request, progress, stopping)
         except Stopped as stopped:
@@ -57,6 +61,7 @@ def _run(request: Request, progress: Progress, stopping: Stopping) -> int:
                 return run()
             finally:
                 stopping.over()
+                run.claim.release()
     except VisceraError as error:
         say_error(str(error))
         return error.exit_code
@@ -66,7 +71,9 @@ def _run(request: Request, progress: Progress, stopping: Stopping) -> int:
 
 def parse(arguments: Sequence[str | Path] | None = None) -> Request:
     """What the command line asks for; one line a flag."""
-    parser = argparse.ArgumentParser(prog=_called(), description=DESCRIPTION)
+    called = _called()
+    joins = f"{called} {merge.VERB} OUTPUTS joins the summaries and measurements of all parts (--part)."
+    parser = argparse.ArgumentParser(prog=called, description=DESCRIPTION, epilog=joins)
     add = parser.add_argument
     add(
         "inputs",

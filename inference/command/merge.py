@@ -1,4 +1,4 @@
-"""The summaries of the parts of a run as one: `%(prog)s OUTPUTS`
+"""The summaries of the parts of a run as one: the verb `merge` of the command.
 
 Writes OUTPUTS/summary.json from the files summary.I-of-N.json that `--part I/N` left there and OUTPUTS/measurements.csv
 from the records, says which parts are missing, and ends with the exit code that one run over all cases would have had.
@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import ALL_FAILED, SOME_FAILED, InputFolderError, NoInputError, OutputError, VisceraError, shown
 from ..formats.outputs import in_the_way, is_summary
 from ..version import __version__
+from .console import say, say_error
 from .part import Part, part_of_summary
 from .summary import save, write_measurements
 
+VERB = "merge"
 LISTED = 20  # missing parts that are named
 
 
@@ -84,27 +86,19 @@ def _exit_code(cases: dict[str, int], codes: list[int], missing: list[int]) -> i
     return SOME_FAILED if missing or any(codes) else 0
 
 
-def main() -> None:
-    package = __name__.partition(".")[0]
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {package}.command.merge",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def main(arguments: Sequence[str], program: str) -> int:
+    """`viscera merge OUTPUTS`: its arguments after the verb, and how the command is called. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog=f"{program} {VERB}", description=(__doc__ or "").partition("\n\n")[2])
     parser.add_argument("outputs", type=Path, metavar="OUTPUTS", help="the folder that all parts wrote to")
-    arguments = parser.parse_args()
+    given = parser.parse_args(arguments)
     try:
-        document = merge(arguments.outputs)
+        document = merge(given.outputs)
     except VisceraError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        say_error(str(error))
+        return error.exit_code
     parts, cases = document["parts"], document["cases"]
-    print(", ".join(f"{number} {name.replace('_', ' ')}" for name, number in cases.items()))
+    say(", ".join(f"{number} {name.replace('_', ' ')}" for name, number in cases.items()))
     if missing := parts["missing"]:
         named = ", ".join(map(str, missing[:LISTED])) + (", ..." if len(missing) > LISTED else "")
-        print(f"{len(missing)} of {parts['count']} parts are missing: {named}")
-    sys.exit(document["exit_code"])
-
-
-if __name__ == "__main__":
-    main()
+        say(f"{len(missing)} of {parts['count']} parts are missing: {named}")
+    return int(document["exit_code"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from ..measurements import FILE_NAME
 from ..names import record_file
 from ..record import Record
 from .attempts import Attempts
+from .claim import Claim
 from .console import say_error, say_warning
 from .progress import Progress
 from .request import Request
@@ -44,6 +46,7 @@ class Run:
         self.found = Found([], [], [])
         self.cards: list[Card] = []
         self.said: set[str] = set()  # warnings of records that hold for the whole run
+        self.claim = Claim(request.outputs)
         self.records = Records(request.json)
         self.summary = Summary()
 
@@ -98,23 +101,26 @@ class Run:
             self.found = Found(part.of(self.found.cases), *rest)
         for warning in self.found.warnings:
             say_warning(warning)
-        inputs = input_files(request.inputs, request.options.weights)
+        inputs = cache(lambda: input_files(request.inputs, request.options.weights))
         for case in self.found.cases:
             for path in case.outputs:
                 check_labels(path, inputs)
         self._make_writable(request.outputs)
         own = [path for case in self.found.cases for path in (*case.outputs, record_file(case.labels))]
         own += [self._summary_file(), request.outputs / FILE_NAME]
+        self._warn(self.claim.take([case.labels.name for case in self.found.cases]))
         remove_parts(own)
         if request.json:
             self._make_writable(request.json.parent)
-            check_records(request.json, own, inputs)
+            check_records(request.json, own, inputs())
             remove_parts([request.json])
             self.records.save()
         return own
 
     def _make_writable(self, folder: Path) -> None:
-        doubt = make_writable(folder)
+        self._warn(make_writable(folder))
+
+    def _warn(self, doubt: str | None) -> None:
         if doubt and doubt not in self.said:
             say_warning(doubt)
             self.said.add(doubt)

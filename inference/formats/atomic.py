@@ -100,15 +100,15 @@ def remove_parts(paths: Iterable[Path]) -> None:
 
     Parts of other files stay: their writers may be alive.
     """
-    by_folder: dict[Path, set[str]] = {}
-    for path in paths:
-        by_folder.setdefault(path.parent, set()).add(_prefix(path))
-    for folder, prefixes in by_folder.items():
+    paths = list(paths)
+    for folder in {os.path.dirname(path) for path in paths}:
         with suppress(OSError):
-            for entry in os.listdir(folder):
-                found = re.fullmatch(r"(\..*\.)\d+\.part", entry, re.DOTALL)
-                if found and found[1] in prefixes:
-                    remove(folder / entry)
+            matches = (re.fullmatch(r"(\..*\.)\d+\.part", entry, re.DOTALL) for entry in os.listdir(folder or "."))
+            if found := [match for match in matches if match]:  # seldom, and paths may be very many
+                prefixes = {_prefix(path) for path in paths if os.path.dirname(path) == folder}
+                for match in found:
+                    if match[1] in prefixes:
+                        remove(Path(folder, match[0]))
 
 
 def _part(path: Path) -> Path:

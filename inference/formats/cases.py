@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import InputFolderError, NoInputError, shown
 from ..names import CHANNEL, FORMATS, PROBABILITIES, case_of, format_of, labels_file, stem
-from .entries import SCAN, SLICE, look_at
+from .entries import SCAN, SLICE, listing, look_at
 
 MOST_CHANNELS = 4  # more files of one name, or numbers with gaps, are a data set that numbers its scans
 EXAMPLES = 5  # names in a warning about many files
@@ -121,19 +121,24 @@ def find_cases(
         also = f"; {'; '.join(reasons)}" if reasons else ""
         raise NoInputError(f"{shown(inputs)} holds no case: X{CHANNEL}.nii.gz was looked for{also}")
     chosen = [case for name in dict.fromkeys(names or cases) for case in cases[name]]
-    return Found(chosen, left_out, [*reasons, *(_doubts(chosen, channels[0]) if len(channels) == 1 else [])])
+    return Found(chosen, left_out, [*reasons, *(_doubts(chosen, inputs, channels[0]) if len(channels) == 1 else [])])
 
 
-def _doubts(cases: Sequence[Case], image: str) -> list[str]:
+def _doubts(cases: Sequence[Case], inputs: Path, image: str) -> list[str]:
     """What may have been meant otherwise; `image` is what the networks take."""
-    plain = [case.scan.name for case in cases if case.name == _stem(case.scan.name) and not os.path.isdir(case.scan)]
+    series = [
+        case for case in cases if case.scan.parent != inputs and os.path.isdir(case.scan)
+    ]  # INPUTS itself, if any
+    plain = [case.scan.name for case in cases if case.name == _stem(case.scan.name) and case not in series]
     stems = {_stem(name) for name in plain}
-    numbered = [name for name in plain if _split(_stem(name))[0] + CHANNEL in stems]
-    others = [name for name in plain if name not in numbered]
+    numbered: list[str] = []
+    others: list[str] = []
+    for name in plain:
+        (numbered if _split(_stem(name))[0] + CHANNEL in stems else others).append(name)
     doubts = [
         f"{shown(case.scan.name)} holds a DICOM series and other scans: each is a case"
-        for case in cases
-        if len(cases) > 1 and os.path.isdir(case.scan)
+        for case in series
+        if len(cases) > 1
     ]
     if numbered:
         doubts.append(f"{_listed(numbered)} are numbered scans, not channels of one: each is a case of its own")
@@ -157,7 +162,7 @@ def _is_folder(inputs: Path) -> bool:
 
 def _scans(folder: Path, outputs: Path, image: str) -> tuple[dict[Path, str], list[LeftOut]]:
     """Scan -> name of its case, and what is left out; `image` is what the networks take."""
-    looks = dict(look_at(folder, _listing(folder), outputs))
+    looks = _looks(folder, outputs)
     left_out = [LeftOut(entry, look) for entry, look in looks.items() if look not in (SCAN, SLICE)]
     files = [entry for entry, look in looks.items() if look == SCAN]
     names, reasons = _case_names({_stem(file) for file in files})
@@ -184,7 +189,7 @@ def _several(
     """
     folder = inputs if _is_folder(inputs) else inputs.parent
     only = None if folder == inputs else _split(_stem(inputs.name))[0]
-    looks = dict(look_at(folder, _listing(folder), outputs))
+    looks = _looks(folder, outputs)
     wanted = f"X{CHANNEL} to X_{len(channels) - 1:04d} of each case are looked for"
     left_out = [LeftOut(entry, look) for entry, look in looks.items() if look not in (SCAN, SLICE)]
     if SLICE in looks.values():
@@ -211,10 +216,10 @@ def _several(
     return cases, left_out if only is None else []
 
 
-def _listing(folder: Path) -> list[str]:
-    """Raises InputFolderError."""
+def _looks(folder: Path, outputs: Path) -> dict[str, str]:
+    """What the entries of a folder are, by name. Raises InputFolderError."""
     try:
-        return sorted(os.listdir(folder))
+        return dict(look_at(folder, listing(folder), outputs))
     except OSError as error:
         raise InputFolderError(f"{shown(folder)} cannot be opened: {error.strerror}") from error
 

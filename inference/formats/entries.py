@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from ..names import CHANNEL, PROBABILITIES, SEGMENTATION, format_of, stem
@@ -34,25 +34,34 @@ COMPANION = {".img": (".hdr",), ".img.gz": (".hdr.gz",), ".rec": (".par",)}  # o
 SCAN, SLICE = "a scan that is read", "a DICOM file"  # what `_look` says beside reasons
 
 
-def look_at(folder: Path, entries: Collection[str], outputs: Path) -> Iterator[tuple[str, str]]:
+def listing(folder: Path) -> list[os.DirEntry[str]]:
+    """The entries of a folder by name. They know whether they are folders: to ask for each takes minutes where a
+    question to the file system takes a millisecond. Raises OSError.
+    """
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda one: one.name)
+
+
+def look_at(folder: Path, entries: Sequence[os.DirEntry[str]], outputs: Path) -> Iterator[tuple[str, str]]:
     """Each entry that is a scan or may be one, and what it is: SCAN, SLICE, or why it is not read.
 
     Hidden files, files that are plainly no scans and what this program wrote are passed over.
     """
-    beside = set(entries)
-    voxels = detached(folder, entries)
-    for entry in entries:
-        path, name = folder / entry, entry.lower()
+    beside = {one.name for one in entries}
+    voxels = detached(folder, beside)
+    for one in entries:
+        entry, name = one.name, one.name.lower()
         if name.startswith("."):
             continue
-        if os.path.islink(path) and not os.path.exists(path):
+        if one.is_symlink() and not os.path.exists(one):
             look: str | None = SCAN if stem(entry) else None  # a broken link: a case that will fail by name
-        elif os.path.isdir(path):
+        elif _is_folder(one):
+            path = folder / entry
             look = None if format_of(path) == PROBABILITIES and wrote(path) else _look_into(path, outputs)
         elif name.endswith(SEGMENTATION):
             look = None
         elif whole := stem(entry):
-            look = None if f"{whole}.json" in beside and wrote(path) else SCAN
+            look = None if f"{whole}.json" in beside and wrote(folder / entry) else SCAN
         elif name.endswith(SLICES):
             look = SLICE
         elif entry in voxels:
@@ -62,7 +71,7 @@ def look_at(folder: Path, entries: Collection[str], outputs: Path) -> Iterator[t
         elif name.endswith(PLAIN) or name == "dicomdir":
             look = None
         else:
-            look = _look_inside(path)
+            look = _look_inside(folder / entry)
         if look:
             yield entry, look
 
@@ -71,14 +80,29 @@ def _look_into(folder: Path, outputs: Path) -> str | None:
     """Why a subfolder is left out; None if neither it nor what is below it may be a scan, or if it is OUTPUTS."""
     if stem(folder.name):
         return "a folder, although it is named like a scan"
-    closed: list[OSError] = []
-    for root, folders, files in os.walk(folder, onerror=closed.append):
-        folders[:] = [one for one in folders if not one.startswith(".")]
+    closed, below = False, [folder]
+    while below:
+        root = below.pop()
+        try:
+            entries = listing(root)
+        except OSError:
+            closed = True
+            continue
         if os.path.exists(outputs) and os.path.samefile(root, outputs):
-            folders.clear()
-        elif any(stem(one) for one in folders) or any(True for _ in look_at(Path(root), files, outputs)):
+            continue
+        files = [one for one in entries if not _is_folder(one)]
+        folders = [one for one in entries if _is_folder(one) and not one.name.startswith(".")]
+        if any(stem(one.name) for one in folders) or any(True for _ in look_at(root, files, outputs)):
             return "there are scans inside, but subfolders are not searched: give such a folder as INPUTS"
+        below += [root / one.name for one in folders if not one.is_symlink()]
     return "a folder that cannot be opened, and may hold scans" if closed else None
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link into a folder that may not be entered
+        return False
 
 
 def _look_inside(file: Path) -> str | None:

@@ -31,9 +31,11 @@ MOST_JSON = 256 << 20  # bytes: 50,000 records have 140 MB
 def identities(path: Path) -> set[Identity]:
     """Of a file, and of the link to it where `path` is one; none where nothing is there."""
     found = set()
-    for look in (os.stat, os.lstat):
-        with suppress(OSError):
-            status = look(path)
+    with suppress(OSError):
+        status = os.lstat(path)
+        found.add((status.st_dev, status.st_ino))
+        if stat.S_ISLNK(status.st_mode):
+            status = os.stat(path)
             found.add((status.st_dev, status.st_ino))
     return found
 
@@ -63,9 +65,12 @@ def is_summary(document: Any) -> bool:
     return isinstance(document, dict) and {"program", "started", "exit_code", "cases"} <= document.keys()
 
 
-def check_labels(labels: Path, inputs: set[Identity]) -> None:
-    """Raises OutputError if labels would take the place of a file of the inputs; those of an earlier run may go."""
-    if identities(labels) & inputs and not wrote(labels):
+def check_labels(labels: Path, inputs: Callable[[], set[Identity]]) -> None:
+    """Raises OutputError if labels would take the place of a file of the inputs; those of an earlier run may go.
+
+    inputs  gives the input_files, which take a question to the file system each: asked for if there are labels at all
+    """
+    if (found := identities(labels)) and found & inputs() and not wrote(labels):
         raise OutputError(
             f"{shown(labels)} is a file of the inputs, and a label map would take its place: choose another OUTPUTS"
         )

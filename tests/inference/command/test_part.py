@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inference.command import cli
 from inference.command.merge import merge
 from inference.command.part import Part, part_of_summary, read_part
 from inference.errors import InputFolderError, NoInputError, OutputError, VisceraError
@@ -112,7 +113,11 @@ def test_parts_side_by_side_make_the_bytes_and_the_summary_of_one_run(
     assert document["parts"] == {"count": 3, "missing": []}
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
     (out / "summary.2-of-3.json").unlink()
-    assert merge(out)["parts"]["missing"] == [2]
+    command: list[str | Path] = [sys.executable, "-m", "inference", "merge", out]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 8
+    assert done.stdout == "3 done, 0 kept, 2 failed, 0 not begun\n1 of 3 parts are missing: 2\n"
+    assert json.loads((out / "summary.json").read_text())["parts"]["missing"] == [2]
 
 
 def test_a_part_without_a_case_is_a_success(
@@ -142,6 +147,16 @@ def test_the_exit_code_is_what_the_parts_say(tmp_path: Path) -> None:
     assert code((4, 0, 2), (0, 1, 0)) == 8
     assert code((4, 0, 2), (0, 0, 0)) == 4
     assert code((4, 0, 2), (7, 0, 1)) == 7
+
+
+def test_the_verb_names_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["merge", tmp_path]) == 2
+    assert (
+        capsys.readouterr().err == f"error: {tmp_path} holds no summary of a part: summary.1-of-N.json was looked for\n"
+    )
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["merge"])
+    assert stop.value.code == 2 and "merge: error: the following arguments are required" in capsys.readouterr().err
 
 
 def test_what_cannot_be_merged(tmp_path: Path) -> None:

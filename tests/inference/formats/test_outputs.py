@@ -56,7 +56,7 @@ def mounted(scans: Path) -> Iterator[Path]:
 
 def refused(scans: Path, labels: Path) -> bool:
     try:
-        check_labels(labels, input_files(scans, scans.parent / "weights"))
+        check_labels(labels, lambda: input_files(scans, scans.parent / "weights"))
     except OutputError as error:
         return "a label map would take its place" in str(error)
     return False

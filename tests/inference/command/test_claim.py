@@ -1,0 +1,120 @@
+"""Two runs in one folder at once: never the same label maps, whoever comes first and however the other ends."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inference.command import claim as module
+from inference.command.claim import Claim
+from inference.errors import OutputError
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.skipif(module.fcntl is None, reason="Windows has no locks that end with their process")
+
+# Another process, since a process never excludes itself: takes label maps, says so, and holds them until it is killed.
+HOLDER = """
+import sys, time
+from pathlib import Path
+from inference.command.claim import Claim
+from inference.errors import OutputError
+claim = Claim(Path(sys.argv[1]))
+try:
+    claim.take(sys.argv[2:])
+    print("taken", flush=True)
+    sys.stdin.read()
+    claim.release()
+except OutputError as error:
+    print(error, flush=True)
+"""
+
+
+def holder(folder: Path, *names: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", HOLDER, str(folder), *names]
+    return subprocess.Popen(command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def answer(process: subprocess.Popen[str]) -> str:
+    assert process.stdout
+    return process.stdout.readline().strip()
+
+
+def left(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+def test_the_same_label_map_is_taken_once_at_a_time(tmp_path: Path) -> None:
+    other = holder(tmp_path, "a.nii.gz", "b.nii.gz")
+    assert answer(other) == "taken"
+    claim = Claim(tmp_path)
+    with pytest.raises(OutputError, match=r"another run \(process \d+ on .*\), and 1 of its label maps .* b\.nii\.gz"):
+        claim.take(["b.nii.gz", "c.nii.gz"])
+    assert len(left(tmp_path)) == 1
+    assert claim.take(["c.nii.gz"]) is None  # two runs may share a folder
+    claim.release()
+    other.communicate()
+    assert not left(tmp_path)
+    assert claim.take(["b.nii.gz"]) is None
+    claim.release()
+    assert not left(tmp_path)
+
+
+def test_a_run_that_was_killed_holds_nothing(tmp_path: Path) -> None:
+    other = holder(tmp_path, "a.nii.gz")
+    assert answer(other) == "taken"
+    other.send_signal(signal.SIGKILL)
+    other.communicate()
+    assert len(left(tmp_path)) == 1
+    claim = Claim(tmp_path)
+    assert claim.take(["a.nii.gz"]) is None
+    claim.release()
+    assert not left(tmp_path)
+
+
+@pytest.mark.slow
+def test_of_many_that_begin_in_one_moment_one_goes_on(tmp_path: Path) -> None:
+    for _ in range(3):
+        others = [holder(tmp_path, "a.nii.gz", "b.nii.gz") for _ in range(6)]
+        answers = Counter("taken" if answer(other) == "taken" else "refused" for other in others)
+        assert answers == {"taken": 1, "refused": 5}
+        for other in others:
+            other.communicate()
+        assert not left(tmp_path)
+
+
+@pytest.mark.parametrize("error", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_a_warning(error: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:  # as Lustre without the option flock
+        raise OSError(error, "no locks")
+
+    monkeypatch.setattr(module.fcntl, "lockf", refuse)
+    assert "no file can be locked here (no locks)" in str(Claim(tmp_path).take(["a.nii.gz"]))
+    assert not left(tmp_path)
+
+
+def test_a_second_run_is_refused_and_costs_the_first_nothing(
+    tmp_path: Path, blob: np.ndarray, save_scan: Callable[..., Path], tiny_weights: Path
+) -> None:
+    save_scan(tmp_path / "in" / "a_0000.nii.gz", np.resize(blob, (100, 60, 72)), (3.0, 2.0, 2.0))
+    save_scan(tmp_path / "in" / "b_0000.nii.gz", blob, (3.0, 2.0, 2.0))
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "inference", str(tmp_path / "in"), str(out), "--weights", str(tiny_weights)]
+    command += ["--device", "cpu", "--engine", "onnxruntime", "--threads", "1"]
+    first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not list(out.glob(".viscera.*.run")):
+        assert first.poll() is None
+        time.sleep(0.01)
+    second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert second.returncode == 7 and "is being written by another run" in second.stderr
+    _, said = first.communicate()
+    assert first.returncode == 0 and "error" not in said
+    assert {"a.nii.gz", "a.json", "b.nii.gz", "b.json", "summary.json", "measurements.csv"} == set(left(out))
