@@ -76,6 +76,7 @@ class Scan:
     origin    what the writer of this scan's format needs to write beside it, such as a NIfTI header
     warnings  one sentence each for what was odd but could be read
     tilted    whether its slices are to be moved until they stand upright for networks, and their labels back
+    resampled  whether its planes lie between the slices of its files
     checked   whether hounsfield.checked has seen the voxels
     once      whether its voxels are needed once only, so that `free` lets go of them
     voxel_bytes  of a scan whose header alone was read: bytes that a voxel of a channel will take, and at most while
@@ -87,6 +88,7 @@ class Scan:
     origin: Any = None
     warnings: tuple[str, ...] = field(default=())
     tilted: bool = False
+    resampled: bool = False
     checked: bool = False
     once: bool = False
     voxel_bytes: tuple[int, int] = (4, 9)

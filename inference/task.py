@@ -91,8 +91,9 @@ def _run(predictor: Predictor, case: Case, record: Record, way: Way, progress: P
             raise ScanError(f"{len(case.files)} files are given, and the networks take {len(predictor.ct)} channels")
         way = _fitting(predictor, case, record, way)
         scan = _read(predictor, case)
-        record.input_sha256 = case_digest(case.files)
+        record.input_sha256 = case_digest(case.sources)
     record.shape, record.spacing = list(scan.grid.shape), list(scan.grid.spacing)
+    record.resampled = scan.resampled or None
     record.warnings += scan.warnings
     asked_for = case.label_maps != case.outputs
     with closing(Probabilities(predictor.cards, case.labels.parent)) if asked_for else nullcontext() as probabilities:
@@ -114,14 +115,17 @@ def _fitting(predictor: Predictor, case: Case, record: Record, way: Way) -> Way:
     if predictor.memory_limit() is None:
         return way
     try:
-        return predictor.fitting(peek(case.scan), way, record, case.label_maps != case.outputs)
+        return predictor.fitting(
+            peek(case.sources[0], predictor.options.uneven == "resample"), way, record, case.label_maps != case.outputs
+        )
     except MemoryBudgetError as error:
         raise MemoryBudgetError(f"{shown(case.scan.name)} {error}") from error
 
 
 def _read(predictor: Predictor, case: Case) -> Scan:
     """The scan. Where memory is limited its voxels are freed in the networks, and read again for what is measured."""
-    scan = read_scan(case.files, predictor.options.accept_intensities, predictor.ct)
+    options = predictor.options
+    scan = read_scan(case.sources, options.accept_intensities, predictor.ct, options.uneven == "resample")
     return replace(scan, once=predictor.memory_limit() is not None)
 
 

@@ -27,6 +27,7 @@ from .. import errors, machine
 from ..engines.lean import leave_out_compiler
 from ..errors import DeviceError, VisceraError, one_line
 from ..formats.cases import Case
+from ..formats.sources import Picture, Volume
 from ..options import Options, Way
 from ..record import Record
 from .console import forgiving_streams
@@ -61,8 +62,7 @@ def serve(orders: int, answers: int, options: Options) -> int:
     with os.fdopen(orders, encoding="ascii") as lines:
         for line in lines:
             order = json.loads(line)
-            name, files, outputs = (order["case"][field] for field in ("name", "files", "outputs"))
-            case = Case(name, tuple(map(Path, files)), tuple(map(Path, outputs)))
+            case = _case(order["case"])
             record = worker.segment(case, Way(**order["way"])) if order["way"] else worker.empty(case)
             send({"record": record.to_json()})
     return 0
@@ -111,7 +111,8 @@ class Worker:
         from ..task import cause, digests_of
 
         try:
-            written = reading.write_empty(case.scan, case.label_maps, self.predictor.labels)
+            resample = self.predictor.options.uneven == "resample"
+            written = reading.write_empty(case.sources[0], case.label_maps, self.predictor.labels, resample)
         except Exception as error:
             return Record(error=cause(error))
         return Record(status="done", outputs=digests_of(case.label_maps, written))
@@ -121,6 +122,14 @@ class Worker:
 
     def window(self) -> None:
         self.send({"window": 1})
+
+
+def _case(fields: dict[str, Any]) -> Case:
+    files, outputs = (tuple(map(Path, fields[name])) for name in ("files", "outputs"))
+    volume = None
+    if pictures := fields.get("pictures"):
+        volume = Volume(files[0], tuple(Picture(Path(file), frame) for file, frame in pictures))
+    return Case(fields["name"], files, outputs, volume=volume)
 
 
 def _fatal(error: Exception) -> list[Any]:

@@ -107,11 +107,15 @@ class Workers:
         """Have a case segmented in a way, or with none an empty label map written; "record" is the answer."""
         worker = self._workers[number]
         files, outputs = ([os.fspath(path) for path in paths] for paths in (case.files, case.outputs))
-        fields = {"name": case.name, "files": files, "outputs": outputs}
+        fields: Message = {"name": case.name, "files": files, "outputs": outputs}
+        if case.volume:
+            fields["pictures"] = [(os.fspath(file), frame) for file, frame in case.volume.pictures]
         worker.busy, worker.left = True, self.timeout
         with suppress(OSError):  # it is gone, and `receive` says how
             order = {"case": fields, "way": asdict(way) if way else None}
-            worker.process.orders.write((json.dumps(order) + "\n").encode("ascii"))
+            line = memoryview((json.dumps(order) + "\n").encode("ascii"))
+            while line:  # a pipe may take a part of it
+                line = line[worker.process.orders.write(line) :]
 
     def receive(self) -> tuple[int, Message | Lost]:
         """What the next worker says that has something to say, or how it was lost. One at least has to be busy."""

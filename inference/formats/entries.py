@@ -31,24 +31,27 @@ FOREIGN = (
 )  # fmt: skip
 COMPANION = {".img": (".hdr",), ".img.gz": (".hdr.gz",), ".rec": (".par",)}  # one scan in two files is named once
 
+UNKNOWN = f"perhaps a scan, but with no known ending: rename or convert to X{CHANNEL}.nii.gz"
 SCAN, SLICE = "a scan that is read", "a DICOM file"  # what `_look` says beside reasons
 
 
-def look_at(folder: Path, entries: Collection[str], outputs: Path) -> Iterator[tuple[str, str]]:
+def look_at(
+    folder: Path, entries: Collection[str], outputs: Path, known: Collection[Path] = ()
+) -> Iterator[tuple[str, str]]:
     """Each entry that is a scan or may be one, and what it is: SCAN, SLICE, or why it is not read.
 
-    Hidden files, files that are plainly no scans and what this program wrote are passed over.
+    Hidden files, files that are plainly no scans, what this program wrote and what is `known` are passed over.
     """
     beside = set(entries)
     voxels = detached(folder, entries)
     for entry in entries:
         path, name = folder / entry, entry.lower()
-        if name.startswith("."):
+        if name.startswith(".") or path in known:
             continue
         if os.path.islink(path) and not os.path.exists(path):
             look: str | None = SCAN if stem(entry) else None  # a broken link: a case that will fail by name
         elif os.path.isdir(path):
-            look = None if format_of(path) == PROBABILITIES and wrote(path) else _look_into(path, outputs)
+            look = None if format_of(path) == PROBABILITIES and wrote(path) else _look_into(path, outputs, known)
         elif name.endswith(SEGMENTATION):
             look = None
         elif whole := stem(entry):
@@ -67,7 +70,7 @@ def look_at(folder: Path, entries: Collection[str], outputs: Path) -> Iterator[t
             yield entry, look
 
 
-def _look_into(folder: Path, outputs: Path) -> str | None:
+def _look_into(folder: Path, outputs: Path, known: Collection[Path]) -> str | None:
     """Why a subfolder is left out; None if neither it nor what is below it may be a scan, or if it is OUTPUTS."""
     if stem(folder.name):
         return "a folder, although it is named like a scan"
@@ -76,7 +79,9 @@ def _look_into(folder: Path, outputs: Path) -> str | None:
         folders[:] = [one for one in folders if not one.startswith(".")]
         if os.path.exists(outputs) and os.path.samefile(root, outputs):
             folders.clear()
-        elif any(stem(one) for one in folders) or any(True for _ in look_at(Path(root), files, outputs)):
+            continue
+        looks = [look for _, look in look_at(Path(root), files, outputs, known)]
+        if any(stem(one) for one in folders) or any(look != UNKNOWN or not known for look in looks):
             return "there are scans inside, but subfolders are not searched: give such a folder as INPUTS"
     return "a folder that cannot be opened, and may hold scans" if closed else None
 
@@ -92,7 +97,7 @@ def _look_inside(file: Path) -> str | None:
     if head[128:132] == b"DICM":
         return SLICE
     if head.translate(None, TEXT):
-        return f"perhaps a scan, but with no known ending: rename or convert to X{CHANNEL}.nii.gz"
+        return UNKNOWN
     return None
 
 

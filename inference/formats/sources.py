@@ -131,6 +131,10 @@ def is_dicom(head: bytes) -> bool:
     return re.match(rb"[\x02\x08]\0.\0(?:[A-Z]{2}..|.\0\0\0)", head, re.DOTALL) is not None
 
 
+def is_dicom_file(path: Path) -> bool:
+    return is_dicom(_head(path))
+
+
 def _head(path: Path) -> bytes:
     """The bytes that tell DICOM from others; none where the file cannot be read."""
     try:

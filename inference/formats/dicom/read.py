@@ -76,13 +76,17 @@ def _scan(channels: tuple[np.ndarray, ...], found: Stack, warnings: tuple[str, .
         tuple(one.frame for one in nearest),
         tuple(one.tags.get("SOPInstanceUID", "") for one in nearest),
     )
-    return Scan(channels, found.grid, origin, warnings, tilted=shear(found.grid) > SHEAR)
+    return Scan(channels, found.grid, origin, warnings, tilted=shear(found.grid) > SHEAR, resampled=_is_uneven(found))
+
+
+def _is_uneven(found: Stack) -> bool:
+    return not np.array_equal(found.places, np.arange(found.grid.shape[0]))
 
 
 def _evenly(voxels: np.ndarray, found: Stack) -> np.ndarray:
     """The planes of the grid: slices as they are, or between the two that lie beside them."""
     count = found.grid.shape[0]
-    if np.array_equal(found.places, np.arange(count)):
+    if not _is_uneven(found):
         return voxels
     planes = np.empty((count, *voxels.shape[1:]), voxels.dtype)
     for z in range(count):
