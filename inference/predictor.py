@@ -28,6 +28,7 @@ from .pack import unpacked
 from .record import Record
 from .scan import Scan
 from .segment import Model, Progress, Quiet, segment
+from .tilt import Tilt
 
 # Python shows a warning of the same words once; every scan's count. Filters that a program sets come before this one.
 warnings.simplefilter("always", ScanWarning, append=True)
@@ -113,6 +114,9 @@ class Predictor:
             base += 16 * max(len(card.labels) for card in self.cards) * y * x + z * y * x
         if self.options.fix_orientation:  # voxels and labels are kept for another look
             base += (scan.voxel_bytes[0] * len(self.ct) + 1) * prod(scan.grid.shape)
+        if scan.tilted:  # voxels are copied upright
+            base += scan.voxel_bytes[0] * prod(scan.grid.shape)
+            scan = replace(scan, grid=Tilt.of(scan.grid).grid)
         fits, need = fitting(scan, self.cards, way, self.choice, base, limit)
         record.memory_estimate_mb = need / 1e6
         if fits is None:

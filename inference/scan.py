@@ -109,18 +109,21 @@ class Scan:
         return self.channels[0]
 
 
-def check_grid(grid: Grid) -> list[str]:
-    """What is odd about where voxels lie. Raises ScanError if no CT of an abdomen lies so."""
-    shear = check_axes(grid)
-    return [*check_extent(grid.shape[::-1], grid.spacing[::-1]), *shear]
+def check_grid(grid: Grid, treatment: str = "segmented as stored") -> list[str]:
+    """What is odd about where voxels lie. Raises ScanError if no CT of an abdomen lies so.
+
+    treatment  of a scan whose axes are not at right angles
+    """
+    odd = check_axes(grid, treatment)
+    return [*check_extent(grid.shape[::-1], grid.spacing[::-1]), *odd]
 
 
-def check_axes(grid: Grid) -> list[str]:
+def check_axes(grid: Grid, treatment: str = "segmented as stored") -> list[str]:
     """What is odd about the directions of a grid's axes. Raises ScanError if they span no volume."""
     if not np.isfinite(grid.affine).all() or abs(np.linalg.det(_axes(grid))) <= FLAT:
         raise ScanError("has a broken orientation: its axes do not span a volume")
     cosine = shear(grid)
-    return [f"axes are not at right angles (cosine {cosine:.3f}, gantry tilt?): segmented as stored"] * (cosine > SHEAR)
+    return [f"axes are not at right angles (cosine {cosine:.3f}, gantry tilt?): {treatment}"] * (cosine > SHEAR)
 
 
 def shear(grid: Grid) -> float:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import ScanError
+from ..errors import ScanError, shown
 from ..names import METAIMAGE, NRRD
 from .archive import open_anywhere
 from .layout import layout
@@ -73,8 +73,11 @@ def scan_digest(scan: Path | Volume) -> str:
 
 
 def _digest(file: Path) -> str:
-    with open_anywhere(file) as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()  # type: ignore[arg-type]  # it has readinto
+    try:
+        with open_anywhere(file) as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()  # type: ignore[arg-type]  # it has readinto
+    except ScanError as error:
+        raise ScanError(f"{shown(file.name)} {error}") from error
 
 
 def case_digest(files: Sequence[Path | Volume]) -> str:

@@ -96,7 +96,7 @@ def _by_series(files: Sequence[Path]) -> tuple[list[list[Slice]], dict[Path, set
             numbers[file] = list(series).index(key)
     lost, damaged = {}, []
     for file in unread:
-        beside = sorted((one for one in files if one.parent == file.parent), key=_natural)
+        beside = sorted((one for one in files if one.parent == file.parent), key=lambda one: _natural(one.name))
         at = beside.index(file)
         before = next((numbers[one] for one in reversed(beside[:at]) if one in numbers), None)
         after = next((numbers[one] for one in beside[at:] if one in numbers), None)
@@ -112,9 +112,9 @@ def _series_of(one: Slice) -> tuple[str, ...]:
     return (str(one.file.parent), *(one.tags.get(name, "") for name in ("Modality", "SeriesNumber")))
 
 
-def _natural(file: Path) -> list[tuple[int, str]]:
+def _natural(text: str) -> list[tuple[int, str]]:
     """IM9 comes before IM10."""
-    return [(int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", file.name)]
+    return [(int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", text)]
 
 
 def _pictures(slices: Sequence[Slice]) -> tuple[list[Slice], dict[str, Slice]]:
@@ -214,7 +214,7 @@ def _by_tags(slices: Iterable[Slice], names: Sequence[str]) -> list[list[Slice]]
     parts: dict[tuple[str, ...], list[Slice]] = {}
     for one in slices:
         parts.setdefault(tuple(one.tags.get(name, "") for name in names), []).append(one)
-    return [parts[key] for key in sorted(parts)]
+    return [parts[key] for key in sorted(parts, key=lambda key: [_natural(value) for value in key])]
 
 
 def _is_stack(slices: Sequence[Slice]) -> bool:

@@ -24,6 +24,7 @@ PHASES = (
 TURNS = PHASES[:3]  # these do not come back along the slices of one phase
 ROUNDED = 1e-3  # share of a length, or cosine
 UNEVEN = 0.1  # share of the distance of slices by which one may lie elsewhere
+UPRIGHT = "its slices are moved upright for the networks, and the labels back"
 TILT = 0.85  # least cosine between the stack and its slices' normal: gantries tilt by 30 degrees at most
 
 
@@ -79,7 +80,7 @@ def stack(slices: Sequence[Slice], resample: bool = False) -> Stack:
     affine[:3, 2] = (corners[-1] - corners[0]) / (count - 1)
     affine[:3, 3] = corners[0]
     columns, rows = (int(slices[0].numbers(name)[0]) for name in ("Columns", "Rows"))
-    grid, odd = lps_grid(affine, (columns, rows, count))
+    grid, odd = lps_grid(affine, (columns, rows, count), UPRIGHT)
     return Stack(slices, grid, places, [*warnings, *odd])
 
 
