@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -35,8 +36,12 @@ def open_anywhere(path: Path) -> Iterator[IO[bytes]]:
     """A regular file, or a file in a ZIP, for reading. Raises ScanError as `open_file`, or where a checksum differs."""
     inside = _split(path)
     if inside is None:
-        with open_file(path) as file:
-            yield file
+        with open_file(path) as plain:
+            file = BufferedReader(plain)
+            try:
+                yield file
+            finally:
+                file.detach()
         return
     archive, name = inside
     try:

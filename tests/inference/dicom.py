@@ -33,6 +33,7 @@ KEYWORDS = {
     (0x0020, 0x000E): ("UI", "SeriesInstanceUID"),
     (0x0020, 0x0011): ("IS", "SeriesNumber"),
     (0x0020, 0x0012): ("IS", "AcquisitionNumber"),
+    (0x0020, 0x0013): ("IS", "InstanceNumber"),
     (0x0020, 0x0032): ("DS", "ImagePositionPatient"),
     (0x0020, 0x0037): ("DS", "ImageOrientationPatient"),
     (0x0020, 0x0052): ("UI", "FrameOfReferenceUID"),
@@ -153,7 +154,11 @@ def enhanced_bytes(hu: np.ndarray, each: Any = lambda z: {}, **changes: Any) -> 
     dataset.SharedFunctionalGroupsSequence = [
         _items(
             PlaneOrientationSequence={"ImageOrientationPatient": rest["ImageOrientationPatient"]},
-            PixelMeasuresSequence={"PixelSpacing": rest["PixelSpacing"]},
+            PixelMeasuresSequence={
+                "PixelSpacing": rest["PixelSpacing"],
+                "SliceThickness": 3,
+                "SpacingBetweenSlices": 3,
+            },
             CTImageFrameTypeSequence={"FrameType": ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]},
         )
     ]

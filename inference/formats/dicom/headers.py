@@ -8,7 +8,7 @@ import struct
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from io import FileIO
+from io import BufferedReader
 from pathlib import Path
 from typing import IO
 
@@ -146,7 +146,7 @@ def _check_pixels_follow(file: IO[bytes], tags: dict[str, str]) -> None:
     explicit = head[4:6].isalpha()
     start, order = (12 if explicit else 8), "<" if head[:4] == PIXELS[0] else ">"
     (length,) = struct.unpack_from(f"{order}I", head.ljust(12, b"\0"), start - 4)
-    if isinstance(file, FileIO) and length != UNDEFINED:
+    if isinstance(file, BufferedReader) and length != UNDEFINED:
         there = os.fstat(file.fileno()).st_size - file.tell() + len(head) - start
         if there < length:
             tags["cut off"] = f"{there} of {length}"

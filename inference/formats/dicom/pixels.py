@@ -45,8 +45,7 @@ def voxels_of(slices: Sequence[Slice]) -> np.ndarray:
         for z, plane in _planes(slices):
             if plane.shape != (rows, columns):
                 raise slices[z].refused("changed while it was read")
-            whole = plane.dtype.kind in "iu" and plane.min() >= -(2**15) and plane.max() < 2**15
-            if voxels.dtype == np.int16 and not whole:
+            if voxels.dtype == np.int16 and plane.dtype != np.int16:
                 voxels = voxels.astype(np.float32)
             voxels[z] = plane
     return voxels
@@ -72,7 +71,13 @@ def _planes(slices: Sequence[Slice]) -> Iterator[tuple[int, np.ndarray]]:
 def _hu(values: np.ndarray, one: Slice) -> np.ndarray:
     slope, intercept = float(one.numbers("RescaleSlope")[0]), float(one.numbers("RescaleIntercept")[0])
     if slope.is_integer() and intercept.is_integer():
-        hu = values.astype(np.int64 if values.itemsize > 2 else np.int32) * int(slope) + int(intercept)
+        ends = [int(end) * int(slope) + int(intercept) for end in (values.min(), values.max())]
+        whole = min(ends) >= -(2**15) and max(ends) < 2**15
+        # Where the result fits, numbers that run over the ends of a type on the way come back.
+        kind = np.dtype(np.int16) if whole else np.dtype(np.int64)
+        hu = values.astype(kind)
+        for apply, number in ((np.multiply, int(slope)), (np.add, int(intercept))):
+            apply(hu, np.array(number % 2**16 if whole else number).astype(kind), out=hu)
     else:
         hu = (values * slope + intercept).astype(np.float32)
     return _without_padding(hu, values, one)
@@ -123,8 +128,10 @@ class _Pixels:
         """(y, x) of one frame."""
         packed = self.syntax and self.syntax.is_transfer_syntax and self.syntax.is_compressed
         values = self._decoded(one.frame) if packed and not self.syntax.is_deflated else self._plain(one.frame)
-        # Bits beside those of the value may hold anything, and the value's own sign is not that of the whole.
         kind = "i" if self.signed else "u"
+        if values.itemsize * 8 == self.bits:
+            return values.view(f"{kind}{values.itemsize}")
+        # Bits beside those of the value may hold anything, and the value's own sign is not that of the whole.
         values = values.view(f"u{values.itemsize}") << np.uint8(self.allocated - 1 - self.high)
         return values.view(f"{kind}{values.itemsize}") >> np.uint8(self.allocated - self.bits)
 
@@ -139,7 +146,7 @@ class _Pixels:
             )
         kind = f"u{self.allocated // 8}"
         values = np.frombuffer(self.data, self.order + kind, self.rows * self.columns, frame * size)
-        return values.astype(kind).reshape(self.rows, self.columns)
+        return values.astype(kind, copy=False).reshape(self.rows, self.columns)
 
     def _decoded(self, frame: int) -> np.ndarray:
         try:
