@@ -10,10 +10,10 @@ import numpy as np
 from ...errors import ScanError
 from .headers import quiet
 from .pixels import stored
-from .slices import Slice, tag
+from .slices import PHASES, Slice, tag
 
 # What makes of two slices at one place the same slice, if their pixels are the same too.
-SAME = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept")
+SAME = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept", *PHASES)
 NEAR = 1e-3  # mm
 
 
@@ -54,4 +54,4 @@ def _same(one: Slice, other: Slice) -> bool:
 
 def _digest(one: Slice) -> bytes:
     with quiet():
-        return hashlib.sha256(stored(one).tobytes()).digest()
+        return hashlib.sha256(stored(one)).digest()

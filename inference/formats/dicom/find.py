@@ -20,8 +20,8 @@ from ..sources import Picture, Volume
 from .copies import without_copies
 from .headers import CT_CLASSES, quiet, read_header
 from .naming import name_of_path, names_of, title
-from .slices import Slice, code, tag
-from .stack import PHASES, differing, directions, stack
+from .slices import PHASES, Slice, code, tag
+from .stack import differing, directions, stack
 
 FEWEST = 8  # slices
 AXIAL = 0.7  # least cosine between the normal of slices and the patient's axis: obliques and tilted gantries are axial
@@ -140,9 +140,9 @@ def _no_slice(one: Slice, any_ct: bool) -> str | None:
     types = set(one.tags.get("ImageType", "").split("\\"))
     if "LOCALIZER" in types:
         return f"a localizer by its {tag('ImageType')}"
-    if types & set(PROJECTIONS):
+    if any(set(re.split(r"[ _]", part)) & set(PROJECTIONS) for part in types):
         return f"a projection by its {tag('ImageType')}"
-    if (meaning := one.tags.get("RescaleType", "HU")) not in ("HU", "US"):
+    if (meaning := one.tags.get("RescaleType", "HU").upper()) not in ("HU", "US"):
         return f"not in HU: its {tag('RescaleType')} is {code(meaning)}"
     if one.tags.get("SamplesPerPixel", "1") != "1":
         return "a picture in colour"

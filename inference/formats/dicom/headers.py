@@ -15,7 +15,7 @@ from typing import IO
 from pydicom import dcmread
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import UID
 
 from ...errors import ScanError
 from ..archive import open_anywhere
@@ -82,11 +82,15 @@ def read_header(file: Path) -> list[Slice]:
         tags = tags_of(dataset)
         tags.setdefault("SOPClassUID", str(dataset.file_meta.get("MediaStorageSOPClassUID", "")))
         is_ct = tags["SOPClassUID"] in CT_CLASSES or (not tags["SOPClassUID"] and tags.get("Modality", "CT") == "CT")
+        syntax = UID(dataset.file_meta.get("TransferSyntaxUID", ""))
+        deflated = syntax.is_transfer_syntax and syntax.is_deflated
+        if syntax.is_transfer_syntax and syntax.is_compressed and not deflated:
+            tags["packed"] = "yes"
         if not tags.keys() & {"Modality", "Rows"} and not tags["SOPClassUID"]:
             raise ScanError(NO_DICOM)
-        if is_ct and dataset.file_meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        if is_ct and not deflated:
             _check_pixels_follow(opened, tags)
-    if SHARED not in dataset and OWN not in dataset:
+    if not is_ct or (SHARED not in dataset and OWN not in dataset):  # a segmentation has thousands of frames
         return [Slice(file, tags)]
     try:
         shared = _of_groups(dataset[SHARED].value[0]) if SHARED in dataset else {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -19,7 +19,7 @@ from ...errors import ScanError
 from ..archive import open_anywhere
 from ..complaints import complaints
 from ..hounsfield import AIR
-from .headers import dataset_of, quiet
+from .headers import dataset_of
 from .slices import Slice, holding, tag
 
 PIXEL_DATA = 0x7FE00010
@@ -34,31 +34,36 @@ MORE, LEAST, AT_END = 6, 0.01, 5
 THIN = 2  # every so many rows and columns are enough
 
 
-def voxels_of(slices: Sequence[Slice]) -> np.ndarray:
-    """(z, y, x) HU: int16 where that holds all of them, else float32. Each slice has its own slope and intercept.
+def voxels_of(slices: Sequence[Slice], planes: Iterable[tuple[int, np.ndarray]]) -> np.ndarray:
+    """(z, y, x) HU: int16 where that holds all of them, else float32.
 
-    Raises ScanError where a file does not hold all of its pixels.
+    planes  the place of each slice and its HU
     """
     rows, columns = (int(slices[0].numbers(name)[0]) for name in ("Rows", "Columns"))
     voxels = np.empty((len(slices), rows, columns), np.int16)
-    with quiet():
-        for z, plane in _planes(slices):
-            if plane.shape != (rows, columns):
-                raise slices[z].refused("changed while it was read")
-            if voxels.dtype == np.int16 and plane.dtype != np.int16:
-                voxels = voxels.astype(np.float32)
-            voxels[z] = plane
+    for z, plane in planes:
+        if plane.shape != (rows, columns):
+            raise slices[z].refused("changed while it was read")
+        if voxels.dtype == np.int16 and plane.dtype != np.int16:
+            voxels = voxels.astype(np.float32)
+        voxels[z] = plane
     return voxels
 
 
-def stored(one: Slice) -> np.ndarray:
-    """(y, x) whole numbers as they are stored, to be called in `quiet`. Raises ScanError."""
+def stored(one: Slice) -> bytes:
+    """The pixels of a slice, packed as its file has them, or of a frame, unpacked; to be called in `quiet`.
+
+    Raises ScanError.
+    """
     with holding(one.file):
-        return _Pixels(one).of(one)
+        pixels = _Pixels(one)
+        return pixels.of(one).tobytes() if one.has_frames else pixels.data
 
 
-def _planes(slices: Sequence[Slice]) -> Iterator[tuple[int, np.ndarray]]:
-    """The place of each slice and its HU, file after file."""
+def planes(slices: Sequence[Slice]) -> Iterator[tuple[int, np.ndarray]]:
+    """The place of each slice and its HU, file after file; to be called in `quiet`. Each slice has its own slope and
+    intercept. Raises ScanError where a file does not hold all of its pixels.
+    """
     by_file = sorted(range(len(slices)), key=lambda z: (slices[z].file, z))
     for _, group in groupby(by_file, key=lambda z: slices[z].file):
         pixels = None

@@ -15,6 +15,7 @@ from .headers import headers, headers_of
 from .pixels import unlike, voxels_of
 from .slices import MOST_NAMED, check_ct, check_one_series, check_picture
 from .stack import Stack, stack
+from .unpacking import planes_of
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Reader:
         """A scan. Raises ScanError, whose text goes on from the folder's name, and MemoryBudgetError."""
         found = _stacked(source, self.resample)
         check_memory(found.grid.shape[::-1], 4)
-        voxels = voxels_of(found.slices)
+        voxels = voxels_of(found.slices, planes_of(found.slices))
         odd = [
             f"{found.slices[z].name} is unlike both slices beside it: its pixels may be damaged" for z in unlike(voxels)
         ]

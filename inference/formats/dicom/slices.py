@@ -61,6 +61,12 @@ CODES = (
     "MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT",
     "ED", "EDW", "HU_MOD", "MGML", "OD", "PCT", "Z_EFF",
 )  # fmt: skip
+# What tells two slices at one place apart, where a series holds several phases or reconstructions.
+PHASES = (
+    "AcquisitionNumber", "TemporalPositionIdentifier", "ConvolutionKernel", "StackID", "ImageType", "KVP",
+    "NominalPercentageOfCardiacPhase", "SliceThickness", "ReconstructionDiameter", "FilterType",
+    "AcquisitionDateTime", "AcquisitionTime",
+)  # fmt: skip
 MOST_NAMED = 3  # files or series in one message
 
 
@@ -68,6 +74,7 @@ MOST_NAMED = 3  # files or series in one message
 class Slice:
     """A picture and what its file says of it, by the names of TAGS; what is absent or empty is left out.
 
+    tags   also "cut off", "packed" and "functional groups", which are none, where the file is or has that
     frame  its place in a file of several
     """
 
@@ -86,6 +93,10 @@ class Slice:
     @property
     def has_frames(self) -> bool:
         return self.frames > 1
+
+    @property
+    def is_packed(self) -> bool:
+        return "packed" in self.tags
 
     @property
     def frames(self) -> int:
@@ -152,7 +163,7 @@ def check_ct(one: Slice) -> None:
         raise one.refused(f"is not CT: its {tag('Modality')} is {code(modality)}")
     if "LOCALIZER" in one.tags.get("ImageType", "").split("\\"):
         raise one.refused(f"is a localizer by its {tag('ImageType')}: take it out of the folder")
-    if one.tags.get("RescaleType", "HU") not in ("HU", "US"):  # US is "unspecified"
+    if one.tags.get("RescaleType", "HU").upper() not in ("HU", "US"):  # US is "unspecified"
         raise one.refused(f"is not in HU: its {tag('RescaleType')} is {code(one.tags['RescaleType'])}")
     one.numbers("RescaleIntercept")
     slope = float(one.numbers("RescaleSlope")[0])

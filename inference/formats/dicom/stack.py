@@ -10,17 +10,11 @@ import numpy as np
 from ...errors import ScanError
 from ...scan import FEWEST, SPACING, Grid
 from ..geometry import lps_grid
-from .slices import Slice, listed, tag
+from .slices import PHASES, Slice, listed, tag
 
 # What slices of one series have in common: as texts, and as numbers that may be rounded in another way.
 SAME_TEXTS = ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID", "Rows", "Columns")
 SAME_NUMBERS = {"PixelSpacing": 2, "ImageOrientationPatient": 6}
-# What tells two slices at one place apart, where a series holds several phases or reconstructions.
-PHASES = (
-    "AcquisitionNumber", "TemporalPositionIdentifier", "ConvolutionKernel", "StackID", "ImageType", "KVP",
-    "NominalPercentageOfCardiacPhase", "SliceThickness", "ReconstructionDiameter", "FilterType",
-    "AcquisitionDateTime", "AcquisitionTime",
-)  # fmt: skip
 TURNS = PHASES[:3]  # these do not come back along the slices of one phase
 ROUNDED = 1e-3  # share of a length, or cosine
 UNEVEN = 0.1  # share of the distance of slices by which one may lie elsewhere
