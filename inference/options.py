@@ -15,6 +15,7 @@ WEIGHTS = (_HERE if (_HERE / "weights").is_dir() else _HERE.parent) / "weights"
 DEVICES = ("auto", "cpu", "cuda")
 ENGINES = ("openvino", "onnxruntime", "torch")  # in the order in which "auto" prefers them on the CPU
 PRECISIONS = ("auto", "f32", "bf16", "f16", "int8")
+UNEVEN = ("refuse", "resample")
 LEAST_VOXELS = 500_000  # of a wide window where memory is short
 
 
@@ -73,6 +74,7 @@ class Options:
     accept_intensities  voxels that cannot be HU are a warning, not an error
     max_memory          bytes that the process may hold, on the CPU: windows are smaller if that helps, else a scan is
                         refused before it is read. None: what its container leaves
+    uneven              "refuse" or "resample": what is done with slices of DICOM that are unevenly apart
     fix_orientation     a scan that certainly lies otherwise than its header says is segmented as it lies
 
     Raises ValueError where a value is of another kind.
@@ -90,6 +92,7 @@ class Options:
     accept_intensities: bool = False
     max_memory: int | None = None
     fix_orientation: bool = False
+    uneven: str = UNEVEN[0]
 
     def __post_init__(self) -> None:
         _one_of("device", self.device, DEVICES)
@@ -100,6 +103,7 @@ class Options:
         _one_of("tta", self.tta, (False, True))
         _one_of("accept_intensities", self.accept_intensities, (False, True))
         _one_of("fix_orientation", self.fix_orientation, (False, True))
+        _one_of("uneven", self.uneven, UNEVEN)
         if self.step is not None and (not _number(self.step, Real) or not 0 < self.step <= 1):
             raise ValueError(f"step {self.step!r} is not a number above 0 and at most 1")
         for name in ("threads", "max_memory"):

@@ -29,6 +29,7 @@ from .pack import unpacked
 from .record import Record
 from .scan import Scan
 from .segment import Model, Progress, Quiet, segment
+from .tilt import Tilt
 
 # Python shows a warning of the same words once; every scan's count. Filters that a program sets come before this one.
 warnings.simplefilter("always", ScanWarning, append=True)
@@ -106,7 +107,7 @@ class Predictor:
         if self.choice.device != "cpu":
             return 0
         voxels, (held, most) = prod(scan.grid.shape), scan.voxel_bytes
-        base = self._base_for(scan, probabilities)
+        base, scan = self._base_for(scan, probabilities), _as_networks_see(scan)
         if self.memory_limit(container) is None:  # its voxels are not freed in between
             base += voxels * held * len(self.ct)
         return max(estimate(scan, self.cards, way, self.choice, base), base + voxels * (most + BESIDE))
@@ -131,7 +132,7 @@ class Predictor:
         if limit is None:
             return way
         record.memory_limit_mb = limit / 1e6
-        base = self._base_for(scan, probabilities)
+        base, scan = self._base_for(scan, probabilities), _as_networks_see(scan)
         fits, need = fitting(scan, self.cards, way, self.choice, base, limit)
         record.memory_estimate_mb = need / 1e6
         if fits is None:
@@ -153,6 +154,8 @@ class Predictor:
             base += 16 * max(len(card.labels) for card in self.cards) * y * x + z * y * x
         if self.options.fix_orientation:  # voxels and labels are kept for another look
             base += (scan.voxel_bytes[0] * len(self.ct) + 1) * prod(scan.grid.shape)
+        if scan.tilted:  # voxels are copied upright
+            base += scan.voxel_bytes[0] * prod(scan.grid.shape)
         return base
 
     def __call__(
@@ -210,6 +213,11 @@ class Predictor:
                 free_blocks(self._xp)
                 raise MemoryError(one_line(error)) from error  # PyTorch's is none
         return labels, record
+
+
+def _as_networks_see(scan: Scan) -> Scan:
+    """The scan without its voxels, on the grid on which networks see it."""
+    return replace(scan, grid=Tilt.of(scan.grid).grid) if scan.tilted else scan
 
 
 def _load_again(kind: type[Predictor], named: dict[str, Any], cards: list[Card]) -> Predictor:

@@ -26,6 +26,7 @@ class Record:
     device, engine, precision, why    the choice, and one sentence why for each part of it that was left to "auto"
     fallback   steps taken because memory ran out, one sentence each
     shape, spacing   (z, y, x) of the scan, and mm
+    resampled    the slices lay unevenly apart and were interpolated: its labels lie on a grid of their own
     orientation  None, or how the scan seems to lie against its header: the axes that are turned, whether that is
                certain, why, and what became of the fix
     doubts     organ -> why it should be looked at: "missing", "look" or "cut", and a phrase
@@ -58,6 +59,7 @@ class Record:
     input_sha256: str | None = None
     shape: list[int] | None = None
     spacing: list[float] | None = None
+    resampled: bool | None = None
     orientation: dict[str, Any] | None = None
     doubts: dict[str, dict[str, str]] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)

@@ -75,6 +75,8 @@ class Scan:
     grid      where they lie
     origin    what the writer of this scan's format needs to write beside it, such as a NIfTI header
     warnings  one sentence each for what was odd but could be read
+    tilted    whether its slices are to be moved until they stand upright for networks, and their labels back
+    resampled  whether its planes lie between the slices of its files
     checked   whether hounsfield.checked has seen the voxels
     once      whether its voxels are needed once only, so that `free` lets go of them
     voxel_bytes  of a scan whose header alone was read: bytes that a voxel of a channel will take, and at most while
@@ -85,6 +87,8 @@ class Scan:
     grid: Grid
     origin: Any = None
     warnings: tuple[str, ...] = field(default=())
+    tilted: bool = False
+    resampled: bool = False
     checked: bool = False
     once: bool = False
     voxel_bytes: tuple[int, int] = (4, 9)
@@ -105,20 +109,32 @@ class Scan:
         return self.channels[0]
 
 
-def check_grid(grid: Grid) -> list[str]:
-    """What is odd about where voxels lie. Raises ScanError if no CT of an abdomen lies so."""
-    shear = check_axes(grid)
-    return [*check_extent(grid.shape[::-1], grid.spacing[::-1]), *shear]
+def check_grid(grid: Grid, treatment: str = "segmented as stored") -> list[str]:
+    """What is odd about where voxels lie. Raises ScanError if no CT of an abdomen lies so.
+
+    treatment  of a scan whose axes are not at right angles
+    """
+    odd = check_axes(grid, treatment)
+    return [*check_extent(grid.shape[::-1], grid.spacing[::-1]), *odd]
 
 
-def check_axes(grid: Grid) -> list[str]:
+def check_axes(grid: Grid, treatment: str = "segmented as stored") -> list[str]:
     """What is odd about the directions of a grid's axes. Raises ScanError if they span no volume."""
-    lengths = np.linalg.norm(grid.affine[:3, :3], axis=0)
-    axes = grid.affine[:3, :3] / np.where(lengths > 0, lengths, 1)
-    if not np.isfinite(grid.affine).all() or abs(np.linalg.det(axes)) <= FLAT:
+    if not np.isfinite(grid.affine).all() or abs(np.linalg.det(_axes(grid))) <= FLAT:
         raise ScanError("has a broken orientation: its axes do not span a volume")
-    shear = float(np.abs(axes.T @ axes - np.eye(3)).max())
-    return [f"axes are not at right angles (cosine {shear:.3f}, gantry tilt?): segmented as stored"] * (shear > SHEAR)
+    cosine = shear(grid)
+    return [f"axes are not at right angles (cosine {cosine:.3f}, gantry tilt?): {treatment}"] * (cosine > SHEAR)
+
+
+def shear(grid: Grid) -> float:
+    """The largest cosine between two axes of a grid."""
+    axes = _axes(grid)
+    return float(np.abs(axes.T @ axes - np.eye(3)).max())
+
+
+def _axes(grid: Grid) -> np.ndarray:
+    lengths = np.linalg.norm(grid.affine[:3, :3], axis=0)
+    return grid.affine[:3, :3] / np.where(lengths > 0, lengths, 1)
 
 
 def check_extent(shape: Sequence[int], spacing: Sequence[float]) -> list[str]:

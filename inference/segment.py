@@ -25,6 +25,7 @@ from .grids.view import View
 from .options import Way
 from .record import Record
 from .scan import Grid, Scan
+from .tilt import Tilt
 from .windows.lay import lay
 from .windows.patches import Patches
 
@@ -83,6 +84,11 @@ def segment(
 
     The scan's voxels are freed, if it allows that, once the last network has seen them.
     """
+    if scan.tilted:
+        tilt = Tilt.of(scan.grid)
+        upright = tilt.upright(scan)
+        scan.free()
+        return tilt.back(segment(upright, models, way, xp, record, progress, probabilities, fix_orientation))
 
     def labelled(scan: Scan, record: Record, probabilities: Probabilities | None) -> np.ndarray:
         return _overlaid(scan, models, way, xp, record, progress, probabilities)

@@ -113,8 +113,9 @@ def _run(predictor: Predictor, case: Case, record: Record, way: Way, progress: P
         share.wait(need)
     with record.stage("read"):
         scan = _read(predictor, case)
-        record.input_sha256 = case_digest(case.files)
+        record.input_sha256 = case_digest(case.sources)
     record.shape, record.spacing = list(scan.grid.shape), list(scan.grid.spacing)
+    record.resampled = scan.resampled or None
     record.warnings += scan.warnings
     asked_for = case.label_maps != case.outputs
     with closing(Probabilities(predictor.cards, case.labels.parent)) if asked_for else nullcontext() as probabilities:
@@ -138,7 +139,8 @@ def _fitting(predictor: Predictor, case: Case, record: Record, way: Way, share: 
     container = share.container if share else None
     if share is None and predictor.memory_limit() is None:
         return way, 0
-    scan, probabilities = peek(case.scan), case.label_maps != case.outputs
+    scan = peek(case.sources[0], predictor.options.uneven == "resample")
+    probabilities = case.label_maps != case.outputs
     try:
         way = predictor.fitting(scan, way, record, probabilities, container)
     except MemoryBudgetError as error:
@@ -148,7 +150,8 @@ def _fitting(predictor: Predictor, case: Case, record: Record, way: Way, share: 
 
 def _read(predictor: Predictor, case: Case) -> Scan:
     """The scan. Where memory is limited its voxels are freed in the networks, and read again for what is measured."""
-    scan = read_scan(case.files, predictor.options.accept_intensities, predictor.ct)
+    options = predictor.options
+    scan = read_scan(case.sources, options.accept_intensities, predictor.ct, options.uneven == "resample")
     return replace(scan, once=predictor.memory_limit() is not None)
 
 

@@ -6,7 +6,7 @@ site=$1
 shopt -s nullglob globstar
 
 # Test suites and their data (nibabel's alone are 5 MB), and stubs that only type checkers read.
-rm -rf "$site"/**/tests/ "$site"/**/*.pyi
+rm -rf "$site"/**/tests/ "$site"/**/*.pyi "$site"/pydicom/data/{test_files,charset_files}
 
 # For building extensions against NumPy: headers, static libraries, the Fortran wrapper generator.
 rm -rf "$site"/numpy/{f2py,distutils,_core/include,_core/lib/*.a,random/lib/*.a}

@@ -16,7 +16,7 @@ from pathlib import Path
 from .. import errors
 from ..errors import VisceraError
 from ..names import FORMATS, PROBABILITIES
-from ..options import DEVICES, ENGINES, PRECISIONS, WAYS, WEIGHTS, Options
+from ..options import DEVICES, ENGINES, PRECISIONS, UNEVEN, WAYS, WEIGHTS, Options
 from ..pack import unpacked
 from ..version import __version__
 from . import merge
@@ -79,7 +79,7 @@ def parse(arguments: Sequence[str | Path] | None = None) -> Request:
         "inputs",
         metavar="INPUTS",
         type=_path,
-        help="a folder of X_0000.nii.gz, one scan, or the folder of a DICOM series",
+        help="a folder of X_0000.nii.gz, one scan, or DICOM: a series, an export with all its folders, a ZIP",
     )
     add("outputs", metavar="OUTPUTS", type=_path, help="folder for the label maps X.nii.gz")
     add("--device", choices=DEVICES, default="auto", help="default: cuda if available")
@@ -106,6 +106,7 @@ def parse(arguments: Sequence[str | Path] | None = None) -> Request:
     )
     add("--networks", type=_names, metavar="NAMES", help="in increasing priority (default: organ,tumor, else all)")
     add("--case", type=_name, action="append", default=[], metavar="NAME", help="only this case; may be repeated")
+    add("--name-by", type=_name, metavar="TAG", help="call scans of DICOM after this tag, such as AccessionNumber")
     add("--part", type=_part, metavar="I/N", help="the I-th of N parts of the cases; auto: as the job array says")
     add("--format", type=_formats, default=FORMATS[:1], metavar="NAMES", help="nii.gz (default), seg.nrrd or both")
     add("--save-probabilities", action="store_true", help="write the folder X.probabilities, with one file per label")
@@ -116,6 +117,7 @@ def parse(arguments: Sequence[str | Path] | None = None) -> Request:
         action="store_true",
         help="segment a scan that is surely turned against its header as it lies",
     )
+    add("--uneven", choices=UNEVEN, default=UNEVEN[0], help="slices of DICOM that are unevenly apart, or missing")
     add("--on-error", choices=("skip", "empty"), default="skip", help="a failed case: no label map, or an empty one")
     add(
         "--timeout",
@@ -149,6 +151,7 @@ def parse(arguments: Sequence[str | Path] | None = None) -> Request:
         outputs=given.outputs,
         options=Options(**{one.name: getattr(given, one.name) for one in fields(Options)}),
         names=tuple(given.case),
+        name_by=given.name_by,
         part=given.part,
         formats=given.format + (PROBABILITIES,) * given.save_probabilities,
         resume=given.resume,

@@ -15,6 +15,7 @@ class Request:
     """One call of the command.
 
     names       of cases: only these
+    name_by     the tag after whose value scans of DICOM are called
     part        of those, the cases of this part; None: all
     formats     of the label maps, of names.FORMATS, and PROBABILITIES
     resume      keep labels that fit
@@ -31,6 +32,7 @@ class Request:
     outputs: Path
     options: Options
     names: tuple[str, ...] = ()
+    name_by: str | None = None
     part: Part | None = None
     formats: tuple[str, ...] = FORMATS[:1]
     resume: bool = False

@@ -49,9 +49,10 @@ def fits(case: Case, cards: Sequence[Card], way: Way, options: Options) -> Recor
             and (record["plan"], record["step"], record.get("tta", False)) == (way.name, way.step, way.tta)
             and (record["precision"] == options.precision or _auto_gives(record["precision"], options.precision))
             and _lay_as_asked(record.get("orientation"), options.fix_orientation)
+            and (not record.get("resampled") or options.uneven == "resample")
             and all(isinstance(warning, str) for warning in record["warnings"])  # said again
             and all(describes(record, path) for path in case.outputs)
-            and record["input_sha256"] == case_digest(case.files)
+            and record["input_sha256"] == case_digest(case.sources)
         )
     except (OSError, ScanError, ValueError, KeyError, TypeError):
         return None

@@ -94,7 +94,9 @@ class Run:
         request = self.request
         self.cards = read_cards(request.options.weights, request.options.networks)
         channels = [channel.name for channel in self.cards[0].channels]
-        self.found = find_cases(request.inputs, request.outputs, request.names, request.formats, channels)
+        self.found = find_cases(
+            request.inputs, request.outputs, request.names, request.formats, channels, request.name_by
+        )
         if part := request.part:
             # What is left out is one part's to tell, or each would fail for it.
             rest = (self.found.left_out, self.found.warnings) if part.index == 1 else ([], [])

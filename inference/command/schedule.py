@@ -110,8 +110,9 @@ class Schedule:
         if way is None:
             self.promised[number] = 0
         files, outputs = ([os.fspath(path) for path in paths] for paths in (case.files, case.outputs))
+        pictures = [(os.fspath(file), frame) for file, frame in case.volume.pictures] if case.volume else None
         self.workers.send(number, {
-            "case": {"name": case.name, "files": files, "outputs": outputs},
+            "case": {"name": case.name, "files": files, "outputs": outputs, "pictures": pictures},
             "way": asdict(way) if way else None,
             "container": self.room.container if self.shared else None,
         })  # fmt: skip

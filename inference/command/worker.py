@@ -1,6 +1,6 @@
 """The process that does the work: it loads the networks once and segments one scan after another.
 
-It is talked to in JSON lines. An order is {"case": name, files and outputs of a Case, "way": fields of a
+It is talked to in JSON lines. An order is {"case": name, files, outputs and pictures of a Case, "way": fields of a
 Way, "container": bytes}, or with null for the way, which asks for an empty label map; answers are
 
     {"ready": {...}}               once, what was loaded
@@ -32,6 +32,7 @@ from .. import errors, machine
 from ..engines.lean import leave_out_compiler
 from ..errors import DeviceError, VisceraError, one_line
 from ..formats.cases import Case
+from ..formats.sources import Picture, Volume
 from ..options import Options, Way
 from ..record import Record
 from .console import forgiving_streams
@@ -71,9 +72,7 @@ def serve(orders: int, answers: int, options: Options) -> int:
         return 0
     while line := lines.readline():
         order = json.loads(line)
-        name, files, outputs = (order["case"][field] for field in ("name", "files", "outputs"))
-        case = Case(name, tuple(map(Path, files)), tuple(map(Path, outputs)))
-        way, container = order["way"], order["container"]
+        case, way, container = _case(order["case"]), order["way"], order["container"]
         record = worker.segment(case, Way(**way), container) if way else worker.empty(case)
         send({"record": record.to_json()})
     return 0
@@ -129,7 +128,8 @@ class Worker:
         from ..task import cause, digests_of
 
         try:
-            written = reading.write_empty(case.scan, case.label_maps, self.predictor.labels)
+            resample = self.predictor.options.uneven == "resample"
+            written = reading.write_empty(case.sources[0], case.label_maps, self.predictor.labels, resample)
         except Exception as error:
             return Record(error=cause(error))
         return Record(status="done", outputs=digests_of(case.label_maps, written))
@@ -143,6 +143,14 @@ class Worker:
 
     def window(self) -> None:
         self.send({"window": 1})
+
+
+def _case(fields: dict[str, Any]) -> Case:
+    files, outputs = (tuple(map(Path, fields[name])) for name in ("files", "outputs"))
+    volume = None
+    if pictures := fields["pictures"]:
+        volume = Volume(files[0], tuple(Picture(Path(file), frame) for file, frame in pictures))
+    return Case(fields["name"], files, outputs, volume=volume)
 
 
 def _fatal(error: Exception) -> list[Any]:

@@ -106,7 +106,9 @@ class Workers:
         worker = self._workers[number]
         worker.busy, worker.left = True, self.timeout
         with suppress(OSError):  # it is gone, and `receive` says how
-            worker.process.orders.write((json.dumps(order) + "\n").encode("ascii"))
+            line = memoryview((json.dumps(order) + "\n").encode("ascii"))
+            while line:  # a pipe may take a part of it
+                line = line[worker.process.orders.write(line) :]
 
     def receive(self, patience: float = POLL) -> tuple[int, Message | Lost] | None:
         """What the next worker says that has something to say, or how it was lost; None if none does for so many

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputFolderError, NoInputError, shown
 from ..names import CHANNEL, FORMATS, PROBABILITIES, case_of, format_of, labels_file, stem
-from .entries import SCAN, SLICE, listing, look_at
+from .archive import is_archive
+from .entries import SCAN, SLICE, UNKNOWN, look_at
+from .opening import listing
+from .sources import Volume
+from .tree import dicom_in
 
 MOST_CHANNELS = 4  # more files of one name, or numbers with gaps, are a data set that numbers its scans
 EXAMPLES = 5  # names in a warning about many files
@@ -26,9 +30,10 @@ class Case:
     """One scan to segment.
 
     name     of the case: the file's name without channel and format
-    files    the file of each channel, or the folder of a DICOM series, which has one
+    files    the file of each channel
     outputs  the files to write, with the same labels in one format each, the label map first; after them the folder of
              probabilities, if it is asked for
+    volume   where the scan is of DICOM, its slices; files then has the folder in which they lie
     refused  why it is not segmented but fails, a sentence, such as that another scan has this name already
     """
 
@@ -36,6 +41,12 @@ class Case:
     files: tuple[Path, ...]
     outputs: tuple[Path, ...]
     refused: str | None = None
+    volume: Volume | None = None
+
+    @property
+    def sources(self) -> tuple[Path | Volume, ...]:
+        """What is read: each channel."""
+        return (self.volume,) if self.volume else self.files
 
     @property
     def scan(self) -> Path:
@@ -82,35 +93,43 @@ def find_cases(
     names: Sequence[str] = (),
     formats: Sequence[str] = FORMATS[:1],
     channels: Sequence[str] = ("CT",),
+    name_by: str | None = None,
 ) -> Found:
-    """The cases of a file, of a folder of scans or of the folder of one DICOM series.
+    """The cases of a file, or of a folder of scans, with all DICOM below it and in ZIPs.
 
     names     keeps only these; each must be there, and nothing is said about other files
     formats   of the outputs: of the label maps, and PROBABILITIES
     channels  names of those that a case has; of several, a file is one channel and stands for its case
+    name_by   the tag after whose value scans of DICOM are called
     Raises InputFolderError if `inputs` cannot be opened, NoInputError if it holds no case.
     """
     left_out: list[LeftOut] = []
     cases: dict[str, list[Case]] = {}
 
-    def add(name: str, files: Sequence[Path], refused: str | None) -> None:
+    def add(name: str, files: Sequence[Path], refused: str | None, volume: Volume | None = None) -> None:
         into = tuple(labels_file(outputs, name, kind) for kind in formats)
-        cases.setdefault(name, []).append(Case(name, tuple(files), into, refused))
+        cases.setdefault(name, []).append(Case(name, tuple(files), into, refused, volume))
 
     if len(channels) > 1:
         several, left_out = _several(inputs, outputs, channels)
         for name, (files, refused) in several.items():
             add(name, files, refused)
     else:
-        if _is_folder(inputs):
-            scans, left_out = _scans(inputs, outputs, channels[0])
-        else:
+        is_folder = _is_folder(inputs)
+        volumes, left_out, known, series = _dicom(inputs, outputs, name_by)
+        scans: dict[Path, str] = {}
+        if is_folder:
+            scans, more = _scans(inputs, outputs, channels[0], known, series)
+            left_out += more
+        elif not known:
             scans = {inputs: case_of(inputs.name)}
-        for scan, name in sorted(scans.items(), key=lambda item: (item[1], item[0])):
+        found: list[tuple[str, Path, Volume | None]] = [(name, scan, None) for scan, name in scans.items()]
+        found += [(name, volume.folder, volume) for name, volume in volumes]
+        for name, scan, volume in sorted(found, key=lambda one: one[:2]):
             refused = None
             if same := cases.get(name):  # one would overwrite the other
                 refused = f"{shown(scan.name)} is left out: {shown(same[0].scan.name)} has the same case name"
-            add(name, [scan], refused)
+            add(name, [scan], refused, volume)
     if names:
         left_out = []
         for name in names:
@@ -126,20 +145,16 @@ def find_cases(
 
 def _doubts(cases: Sequence[Case], inputs: Path, image: str) -> list[str]:
     """What may have been meant otherwise; `image` is what the networks take."""
-    series = [
-        case for case in cases if case.scan.parent != inputs and os.path.isdir(case.scan)
-    ]  # INPUTS itself, if any
-    plain = [case.scan.name for case in cases if case.name == _stem(case.scan.name) and case not in series]
+    plain = [case.scan.name for case in cases if case.name == _stem(case.scan.name) and not case.volume]
     stems = {_stem(name) for name in plain}
     numbered: list[str] = []
     others: list[str] = []
     for name in plain:
         (numbered if _split(_stem(name))[0] + CHANNEL in stems else others).append(name)
-    doubts = [
-        f"{shown(case.scan.name)} holds a DICOM series and other scans: each is a case"
-        for case in series
-        if len(cases) > 1
-    ]
+    doubts = []
+    series = next((case for case in cases if case.volume), None)
+    if series and not all(case.volume for case in cases):
+        doubts.append(f"{shown(series.scan.name)} holds a DICOM series and other scans: each is a case")
     if numbered:
         doubts.append(f"{_listed(numbered)} are numbered scans, not channels of one: each is a case of its own")
     if others:
@@ -160,10 +175,34 @@ def _is_folder(inputs: Path) -> bool:
         raise InputFolderError(f"{shown(inputs)} cannot be opened: {error.strerror}") from error
 
 
-def _scans(folder: Path, outputs: Path, image: str) -> tuple[dict[Path, str], list[LeftOut]]:
-    """Scan -> name of its case, and what is left out; `image` is what the networks take."""
-    looks = _looks(folder, outputs)
-    left_out = [LeftOut(entry, look) for entry, look in looks.items() if look not in (SCAN, SLICE)]
+def _dicom(
+    inputs: Path, outputs: Path, name_by: str | None
+) -> tuple[list[tuple[str, Volume]], list[LeftOut], set[Path], bool]:
+    """The volumes of DICOM and their names, what of DICOM is left out, all files and archives that hold some, and
+    whether any of them could be read."""
+    files = dicom_in(inputs, outputs)
+    if not files:
+        return [], [], set(), False
+    from .dicom.find import find  # pydicom takes a tenth of a second, and brings NumPy
+
+    found = find(files, inputs, name_by)
+    left_out = [LeftOut(name, reason, is_scan=False) for name, reason in found.left_out]
+    archives = {above for folder in {file.parent for file in files} for above in (folder, *folder.parents)}
+    return found.volumes, left_out, {*files, *filter(is_archive, archives)}, found.series
+
+
+def _scans(
+    folder: Path, outputs: Path, image: str, known: Collection[Path], dicom: bool
+) -> tuple[dict[Path, str], list[LeftOut]]:
+    """Scan -> name of its case, and what is left out; `image` is what the networks take.
+
+    known  what has been looked into already
+    dicom  whether scans of DICOM were found in it: an export has a viewer beside them, with files of all kinds
+    """
+    looks = _looks(folder, outputs, known)
+    left_out = [
+        LeftOut(entry, look, is_scan=look != UNKNOWN or not dicom) for entry, look in looks.items() if look != SCAN
+    ]
     files = [entry for entry, look in looks.items() if look == SCAN]
     names, reasons = _case_names({_stem(file) for file in files})
     left_out += [
@@ -174,9 +213,6 @@ def _scans(folder: Path, outputs: Path, image: str) -> tuple[dict[Path, str], li
         if _stem(file) in reasons
     ]
     scans = {folder / file: names[_stem(file)] for file in files if _stem(file) in names}
-    if SLICE in looks.values():
-        series = folder if folder.name not in ("", "..") else folder.resolve()
-        scans[series] = case_of(series.name)
     return scans, left_out
 
 
@@ -216,10 +252,10 @@ def _several(
     return cases, left_out if only is None else []
 
 
-def _looks(folder: Path, outputs: Path) -> dict[str, str]:
+def _looks(folder: Path, outputs: Path, known: Collection[Path] = ()) -> dict[str, str]:
     """What the entries of a folder are, by name. Raises InputFolderError."""
     try:
-        return dict(look_at(folder, listing(folder), outputs))
+        return dict(look_at(folder, listing(folder), outputs, known))
     except OSError as error:
         raise InputFolderError(f"{shown(folder)} cannot be opened: {error.strerror}") from error
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..names import CHANNEL, PROBABILITIES, SEGMENTATION, format_of, stem
 from .layout import detached
-from .opening import READ
+from .opening import READ, is_folder, listing
 from .outputs import wrote
 from .sources import SLICES
 
@@ -31,33 +31,28 @@ FOREIGN = (
 )  # fmt: skip
 COMPANION = {".img": (".hdr",), ".img.gz": (".hdr.gz",), ".rec": (".par",)}  # one scan in two files is named once
 
+UNKNOWN = f"perhaps a scan, but with no known ending: rename or convert to X{CHANNEL}.nii.gz"
 SCAN, SLICE = "a scan that is read", "a DICOM file"  # what `_look` says beside reasons
 
 
-def listing(folder: Path) -> list[os.DirEntry[str]]:
-    """The entries of a folder by name. They know whether they are folders: to ask for each takes minutes where a
-    question to the file system takes a millisecond. Raises OSError.
-    """
-    with os.scandir(folder) as entries:
-        return sorted(entries, key=lambda one: one.name)
-
-
-def look_at(folder: Path, entries: Sequence[os.DirEntry[str]], outputs: Path) -> Iterator[tuple[str, str]]:
+def look_at(
+    folder: Path, entries: Sequence[os.DirEntry[str]], outputs: Path, known: Collection[Path] = ()
+) -> Iterator[tuple[str, str]]:
     """Each entry that is a scan or may be one, and what it is: SCAN, SLICE, or why it is not read.
 
-    Hidden files, files that are plainly no scans and what this program wrote are passed over.
+    Hidden files, files that are plainly no scans, what this program wrote and what is `known` are passed over.
     """
     beside = {one.name for one in entries}
     voxels = detached(folder, beside)
     for one in entries:
         entry, name = one.name, one.name.lower()
-        if name.startswith("."):
+        if name.startswith(".") or (known and folder / entry in known):
             continue
         if one.is_symlink() and not os.path.exists(one):
             look: str | None = SCAN if stem(entry) else None  # a broken link: a case that will fail by name
-        elif _is_folder(one):
+        elif is_folder(one):
             path = folder / entry
-            look = None if format_of(path) == PROBABILITIES and wrote(path) else _look_into(path, outputs)
+            look = None if format_of(path) == PROBABILITIES and wrote(path) else _look_into(path, outputs, known)
         elif name.endswith(SEGMENTATION):
             look = None
         elif whole := stem(entry):
@@ -76,7 +71,7 @@ def look_at(folder: Path, entries: Sequence[os.DirEntry[str]], outputs: Path) ->
             yield entry, look
 
 
-def _look_into(folder: Path, outputs: Path) -> str | None:
+def _look_into(folder: Path, outputs: Path, known: Collection[Path]) -> str | None:
     """Why a subfolder is left out; None if neither it nor what is below it may be a scan, or if it is OUTPUTS."""
     if stem(folder.name):
         return "a folder, although it is named like a scan"
@@ -90,19 +85,13 @@ def _look_into(folder: Path, outputs: Path) -> str | None:
             continue
         if os.path.exists(outputs) and os.path.samefile(root, outputs):
             continue
-        files = [one for one in entries if not _is_folder(one)]
-        folders = [one for one in entries if _is_folder(one) and not one.name.startswith(".")]
-        if any(stem(one.name) for one in folders) or any(True for _ in look_at(root, files, outputs)):
+        files = [one for one in entries if not is_folder(one)]
+        folders = [one for one in entries if is_folder(one) and not one.name.startswith(".")]
+        looks = [look for _, look in look_at(root, files, outputs, known)]
+        if any(stem(one.name) for one in folders) or any(look != UNKNOWN or not known for look in looks):
             return "there are scans inside, but subfolders are not searched: give such a folder as INPUTS"
         below += [root / one.name for one in folders if not one.is_symlink()]
     return "a folder that cannot be opened, and may hold scans" if closed else None
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link into a folder that may not be entered
-        return False
 
 
 def _look_inside(file: Path) -> str | None:
@@ -116,7 +105,7 @@ def _look_inside(file: Path) -> str | None:
     if head[128:132] == b"DICM":
         return SLICE
     if head.translate(None, TEXT):
-        return f"perhaps a scan, but with no known ending: rename or convert to X{CHANNEL}.nii.gz"
+        return UNKNOWN
     return None
 
 

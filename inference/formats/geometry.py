@@ -28,11 +28,14 @@ def check_memory(shape: Sequence[int], stored: int) -> None:
         )
 
 
-def lps_grid(affine: np.ndarray, shape: Sequence[int]) -> tuple[Grid, list[str]]:
+def lps_grid(
+    affine: np.ndarray, shape: Sequence[int], treatment: str = "segmented as stored"
+) -> tuple[Grid, list[str]]:
     """The grid of ITK and DICOM, whose world is LPS, and what is odd about it.
 
     affine  (4, 4) from voxel index (x, y, z) to mm
     shape   (x, y, z)
+    treatment  of a scan whose axes are not at right angles
     Raises ScanError if no CT lies so, or if no label map could.
     """
     if max(shape) > LONGEST:
@@ -41,4 +44,4 @@ def lps_grid(affine: np.ndarray, shape: Sequence[int]) -> tuple[Grid, list[str]]
     rounded = (np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine).astype(np.float32).astype(np.float64)
     x, y, z = shape
     grid = Grid((z, y, x), rounded)
-    return grid, check_grid(grid)
+    return grid, check_grid(grid, treatment)

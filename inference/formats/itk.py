@@ -6,11 +6,10 @@ SimpleITK's own readers return what a damaged gzip or zlib stream happens to dec
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory, TemporaryFile
+from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 import numpy as np
@@ -18,13 +17,12 @@ import numpy as np
 from ..errors import ScanError, shown
 from ..names import METAIMAGE
 from ..scan import Grid, Scan
+from .complaints import IN_MEMORY, complaints, scratch
 from .geometry import check_memory, lps_grid
 from .hounsfield import real_numbers, voxel_bytes
 from .layout import Layout, layout
 from .opening import open_file
 from .stream import open_stream
-
-IN_MEMORY = hasattr(os, "memfd_create")  # as on Linux, which also has names for open files
 
 
 def read(path: Path) -> Scan:
@@ -50,25 +48,6 @@ def library() -> Any:
         raise ScanError("needs SimpleITK to be read, which is not installed: pip install SimpleITK") from error
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)  # what matters is checked here, and said in our words
     return SimpleITK
-
-
-@contextmanager
-def complaints() -> Iterator[IO[bytes]]:
-    """Meanwhile this process's error stream is a file without a name: libraries in C complain there, some only there.
-
-    Their texts are never passed on: they name no file, or hold its whole path.
-    """
-    try:
-        kept = os.dup(2)
-    except OSError:  # the process was started without an error stream
-        kept = os.open(os.devnull, os.O_WRONLY)
-    try:
-        with _scratch() as file:
-            os.dup2(file.fileno(), 2)
-            yield file
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 @contextmanager
@@ -98,20 +77,13 @@ def _name_of(file: IO[bytes]) -> Iterator[str]:
         yield str(copy)
 
 
-def _scratch() -> IO[bytes]:
-    """A file without a name, open for writing and reading."""
-    if sys.platform == "linux" and IN_MEMORY:
-        return open(os.memfd_create("scratch"), "w+b", buffering=0)
-    return TemporaryFile(buffering=0)
-
-
 def _understood(path: Path, lies: Layout) -> tuple[Grid, list[str], np.dtype[Any]]:
     """Grid, what is odd about it, type of the voxels, by SimpleITK: it sees a copy of the header and no other file."""
     kind = "MetaImageIO" if path.name.lower().endswith(METAIMAGE) else "NrrdImageIO"
     if lies.fault:
         raise ScanError(lies.fault)
     sitk = library()
-    with complaints(), _scratch() as copy:
+    with complaints(), scratch() as copy:
         copy.write(lies.header)
         try:
             with reader_of(copy, kind) as reader:

@@ -20,6 +20,7 @@ from ..boxes import Box, bounding, shape_of, shifted
 from ..card import Card
 from ..errors import UnwrittenError, shown
 from ..scan import Scan
+from ..tilt import Tilt
 from .atomic import new_folder
 from .nifti import file as nifti
 from .outputs import digest
@@ -93,12 +94,14 @@ class Probabilities:
 
         One that is there is replaced if it holds nothing but files of these names. Raises UnwrittenError.
         """
-        volume = np.empty(scan.grid.shape, np.uint8)
+        tilt = Tilt.of(scan.grid) if scan.tilted else None
+        volume = np.empty(tilt.grid.shape if tilt else scan.grid.shape, np.uint8)
         with _unwritten(path), new_folder(path, {label.file for label in self._labels}) as part:
             doubts = []
             for label in self._labels:
                 self._fill(volume, label)
-                doubts.append(nifti.write_labels(part / label.file, volume, scan, SLOPE).doubt)
+                own = tilt.back(volume) if tilt else volume
+                doubts.append(nifti.write_labels(part / label.file, own, scan, SLOPE).doubt)
             sha256 = digest(part)
         return Written(sha256, next(filter(None, doubts), None))
 

@@ -17,23 +17,30 @@ from ..scan import Grid, Scan, times
 from .hounsfield import as_they_are, checked
 from .nifti import file as nifti
 from .nifti.header import PAIR
-from .sources import dicom_files
+from .sources import Volume, dicom_files
 from .writing import write
 from .written import Written
 
 NEAR = 1e-3  # mm, and of cosines: two affines that differ by less are one
 
 
-def read_scan(path: str | Path | Sequence[str | Path], accept: bool = False, ct: Sequence[bool] | None = None) -> Scan:
+Source = str | Path | Volume
+
+
+def read_scan(
+    path: Source | Sequence[Source], accept: bool = False, ct: Sequence[bool] | None = None, resample: bool = False
+) -> Scan:
     """The scan, its voxels checked. Raises ScanError and MemoryBudgetError: file and cause in a sentence.
 
-    path    a file or the folder of a DICOM series; of a scan of several channels one for each, all on one grid
+    path    a file, the folder of a DICOM series or a DICOM volume; of a scan of several channels one for each, all on
+            one grid
     accept  voxels that cannot be HU are a warning, not an error
     ct      for each channel whether its voxels are HU, as `Predictor.ct` has it; others are taken as they are.
             Default: all are
+    resample  slices of DICOM that are unevenly apart are interpolated on an even grid, not refused
     """
-    paths = [Path(path)] if isinstance(path, str | Path) else [Path(one) for one in path]
-    scans = [_read(one, accept, hu) for one, hu in zip(paths, ct or [True] * len(paths), strict=True)]
+    paths = [_source(one) for one in ([path] if isinstance(path, Source) else path)]
+    scans = [_read(one, accept, hu, resample) for one, hu in zip(paths, ct or [True] * len(paths), strict=True)]
     if len(scans) == 1:
         return scans[0]
     for one, scan in zip(paths[1:], scans[1:], strict=True):
@@ -43,9 +50,13 @@ def read_scan(path: str | Path | Sequence[str | Path], accept: bool = False, ct:
     return replace(scans[0], channels=tuple(scan.voxels for scan in scans), warnings=tuple(warnings))
 
 
-def _read(path: Path, accept: bool, hu: bool) -> Scan:
+def _source(given: Source) -> Path | Volume:
+    return given if isinstance(given, Volume) else Path(given)
+
+
+def _read(path: Path | Volume, accept: bool, hu: bool, resample: bool) -> Scan:
     with _named(path), np.errstate(all="ignore"):  # what is no number is found and said by our own checks
-        scan: Scan = _reader(path).read(path)
+        scan: Scan = _reader(path, resample).read(path)
         voxels, odd = checked(scan.voxels, accept) if hu else as_they_are(scan.voxels)
     return replace(scan, channels=(voxels,), warnings=(*scan.warnings, *odd), checked=True)
 
@@ -62,29 +73,31 @@ def elsewhere(one: Grid, other: Grid) -> str | None:
     return None
 
 
-def peek(path: str | Path) -> Scan:
+def peek(path: Source, resample: bool = False) -> Scan:
     """The scan without its voxels, which are not read: where they lie. Raises ScanError as `read_scan`."""
-    path = Path(path)
+    path = _source(path)
     with _named(path):
-        scan: Scan = _reader(path).peek(path)
+        scan: Scan = _reader(path, resample).peek(path)
     return scan
 
 
-def write_empty(path: Path, outputs: Sequence[Path], names: Mapping[int, str]) -> list[Written]:
+def write_empty(
+    path: Source, outputs: Sequence[Path], names: Mapping[int, str], resample: bool = False
+) -> list[Written]:
     """Write a label map without labels on the grid that the header of a scan tells; its voxels are not read.
 
     Raises CaseError if the header cannot be read, UnwrittenError if a file cannot be written.
     """
-    scan = peek(path)
+    scan = peek(path, resample)
     return write(np.zeros(scan.grid.shape, np.uint8), scan, outputs, names)
 
 
-def _reader(path: Path) -> Any:
-    """The module that reads a format. Raises ScanError."""
-    if os.path.isdir(path) and dicom_files(path):
-        from .dicom import read as dicom  # SimpleITK is large, and NIfTI does not need it
+def _reader(path: Path | Volume, resample: bool) -> Any:
+    """What reads a format. Raises ScanError."""
+    if isinstance(path, Volume) or (os.path.isdir(path) and dicom_files(path)):
+        from .dicom import read as dicom  # pydicom takes a tenth of a second, and NIfTI does not need it
 
-        return dicom
+        return dicom.Reader(resample)
     if path.name.lower().endswith((".img", ".img.gz")):
         raise ScanError(PAIR)
     if path.name.lower().endswith(METAIMAGE + NRRD):
@@ -95,7 +108,7 @@ def _reader(path: Path) -> Any:
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def _named(path: Path | Volume) -> Iterator[None]:
     """Errors begin with the file's name."""
     try:
         yield

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from ..errors import ScanError
+from ..errors import ScanError, shown
 from ..names import METAIMAGE, NRRD
+from .archive import open_anywhere
 from .layout import layout
-from .opening import open_file
+from .opening import is_folder, listing
 from .outputs import digest
 
 SLICES = (".dcm", ".dicom", ".ima")  # endings of DICOM files, if they have one
@@ -19,8 +22,36 @@ DICM = (128, b"DICM")  # where every DICOM file says what it is
 NO_IMAGES = ("dicomdir", ".json", ".nii", ".nii.gz", *METAIMAGE, *NRRD)  # how names end that no slice of DICOM has
 
 
-def files_of(scan: Path) -> list[Path]:
+class Picture(NamedTuple):
+    """One slice of a DICOM series: a file, or one frame of it."""
+
+    file: Path
+    frame: int = 0
+
+
+@dataclass(frozen=True)
+class Volume:
+    """The slices of a DICOM series that make up one scan, in no order.
+
+    folder  in which they lie, or the ZIP: what the scan is called after in messages
+    """
+
+    folder: Path
+    pictures: tuple[Picture, ...]
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def files(self) -> list[Path]:
+        return list(dict.fromkeys(picture.file for picture in self.pictures))
+
+
+def files_of(scan: Path | Volume) -> list[Path]:
     """Every file that is read for a scan. Raises ScanError."""
+    if isinstance(scan, Volume):
+        return scan.files
     if os.path.isdir(scan):
         return dicom_files(scan)
     if scan.name.lower().endswith(METAIMAGE + NRRD):
@@ -28,45 +59,60 @@ def files_of(scan: Path) -> list[Path]:
     return [scan]
 
 
-def scan_digest(scan: Path) -> str:
+def scan_digest(scan: Path | Volume) -> str:
     """sha256 of a scan's file, or of names and digests of all files that it is read from.
 
     Raises OSError, and ScanError if it cannot be told which these are.
     """
     files = files_of(scan)
-    if files == [scan]:
+    if isinstance(scan, Path) and files == [scan]:
         return digest(scan)
-    parts = "".join(f"{file.name}\0{digest(file)}\n" for file in files)
+    parts = "".join(f"{file.name}\0{_digest(file)}\n" for file in files)
+    if isinstance(scan, Volume) and any(picture.frame for picture in scan.pictures):
+        parts += repr([picture.frame for picture in scan.pictures])
     return hashlib.sha256(os.fsencode(parts)).hexdigest()
 
 
-def case_digest(files: Sequence[Path]) -> str:
+def _digest(file: Path) -> str:
+    try:
+        with open_anywhere(file) as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()  # type: ignore[arg-type]  # it has readinto
+    except ScanError as error:
+        raise ScanError(f"{shown(file.name)} {error}") from error
+
+
+def case_digest(files: Sequence[Path | Volume]) -> str:
     """`scan_digest` of the only channel, or sha256 of those of all channels in their order. Raises as that."""
     digests = [scan_digest(file) for file in files]
     return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode("ascii")).hexdigest()
 
 
 def dicom_files(folder: Path) -> list[Path]:
-    """The files of a DICOM series in the order of their names, none if the folder holds no DICOM.
+    """The DICOM files of a folder in the order of their names, none if it holds no DICOM.
 
     Raises ScanError if it cannot be listed.
+    """
+    try:
+        entries = listing(folder)
+    except OSError as error:
+        raise ScanError(f"cannot be opened: {error.strerror}") from error
+    return dicom_among(folder / entry.name for entry in entries if not is_folder(entry))
+
+
+def dicom_among(files: Iterable[Path]) -> list[Path]:
+    """Which of the files of one folder, among which are no folders, are DICOM, in the order of their names.
 
     Files are DICOM by content, whatever they are called. One that is not, but is called .dcm or as DICOM files beside
     it are, counts among them: it is damaged, and a series without it would be another scan.
     """
-    try:
-        entries = sorted(os.listdir(folder))
-    except OSError as error:
-        raise ScanError(f"cannot be opened: {error.strerror}") from error
     found, others, texts = [], [], []
-    for entry in entries:
-        path = folder / entry
-        if entry.startswith(".") or entry.lower().endswith(NO_IMAGES) or os.path.isdir(path):
+    for path in files:
+        if path.name.startswith(".") or path.name.lower().endswith(NO_IMAGES):
             continue
         head = _head(path)
-        if head[DICM[0] :] == DICM[1]:
+        if is_dicom(head):
             found.append(path)
-        elif not _is_text(head) or _ending(entry) in SLICES:
+        elif not _is_text(head) or _ending(path.name) in SLICES:
             others.append(path)
         else:
             texts.append(path)
@@ -81,10 +127,22 @@ def dicom_files(folder: Path) -> list[Path]:
     )
 
 
+def is_dicom(head: bytes) -> bool:
+    """Whether the first bytes of a file are those of DICOM: with its preamble, or beginning at once with a tag of group
+    2 or 8 and a length, as old archives have it."""
+    if head[DICM[0] :][: len(DICM[1])] == DICM[1]:
+        return True
+    return re.match(rb"[\x02\x08]\0.\0(?:[A-Z]{2}..|.\0\0\0)", head, re.DOTALL) is not None
+
+
+def is_dicom_file(path: Path) -> bool:
+    return is_dicom(_head(path))
+
+
 def _head(path: Path) -> bytes:
     """The bytes that tell DICOM from others; none where the file cannot be read."""
     try:
-        with open_file(path) as file:
+        with open_anywhere(path) as file:
             return file.read(DICM[0] + len(DICM[1])) or b""
     except ScanError:
         return b""

@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import struct
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydicom import Dataset, dcmread, dcmwrite
+from pydicom.uid import UID
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
+ENHANCED, SECONDARY, REPORT = f"{CT_IMAGE}.1", "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.88.67"
+IMPLICIT, BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
 EXPLICIT, DEFLATED = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99"
 JPEG_LOSSLESS, JPEG_2000 = "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.90"
 LONG = ("OB", "OW", "SQ")  # value representations with a length of four bytes
 KEYWORDS = {
     (0x0008, 0x0008): ("CS", "ImageType"),
     (0x0008, 0x0016): ("UI", "SOPClassUID"),
+    (0x0008, 0x0018): ("UI", "SOPInstanceUID"),
+    (0x0008, 0x0032): ("TM", "AcquisitionTime"),
+    (0x0008, 0x0050): ("SH", "AccessionNumber"),
     (0x0008, 0x0060): ("CS", "Modality"),
+    (0x0008, 0x103E): ("LO", "SeriesDescription"),
+    (0x0010, 0x0010): ("PN", "PatientName"),
     (0x0010, 0x0020): ("LO", "PatientID"),
+    (0x0018, 0x0060): ("DS", "KVP"),
     (0x0018, 0x1210): ("SH", "ConvolutionKernel"),
     (0x0020, 0x000D): ("UI", "StudyInstanceUID"),
     (0x0020, 0x000E): ("UI", "SeriesInstanceUID"),
     (0x0020, 0x0011): ("IS", "SeriesNumber"),
     (0x0020, 0x0012): ("IS", "AcquisitionNumber"),
+    (0x0020, 0x0013): ("IS", "InstanceNumber"),
     (0x0020, 0x0032): ("DS", "ImagePositionPatient"),
     (0x0020, 0x0037): ("DS", "ImageOrientationPatient"),
     (0x0020, 0x0052): ("UI", "FrameOfReferenceUID"),
@@ -36,6 +48,8 @@ KEYWORDS = {
     (0x0028, 0x0101): ("US", "BitsStored"),
     (0x0028, 0x0102): ("US", "HighBit"),
     (0x0028, 0x0103): ("US", "PixelRepresentation"),
+    (0x0028, 0x0120): ("US", "PixelPaddingValue"),
+    (0x0028, 0x0121): ("US", "PixelPaddingRangeLimit"),
     (0x0028, 0x1052): ("DS", "RescaleIntercept"),
     (0x0028, 0x1053): ("DS", "RescaleSlope"),
     (0x0028, 0x1054): ("LO", "RescaleType"),
@@ -99,6 +113,71 @@ def series(folder: Path, hu: np.ndarray, each: Any = lambda z: {}, name: str = "
         files.append(folder / name.format(z))
         files[-1].write_bytes(slice_bytes(plane, **{"ImagePositionPatient": f"-20\\-30\\{7 + 3 * z}"} | each(z)))
     return files
+
+
+def packed_in(plain: bytes, syntax: str) -> bytes:
+    """A slice of `slice_bytes`, written another way, by pydicom: transfer syntaxes of any kind that it can write."""
+    dataset = dcmread(BytesIO(plain))
+    if UID(syntax).is_compressed and not UID(syntax).is_deflated:
+        dataset.compress(syntax)
+    else:
+        dataset.file_meta.TransferSyntaxUID = syntax
+    out = BytesIO()
+    if syntax == BIG:
+        dataset.PixelData = np.frombuffer(dataset.PixelData, "<u2").astype(">u2").tobytes()
+    dcmwrite(out, dataset, implicit_vr=syntax == IMPLICIT, little_endian=syntax != BIG)
+    return out.getvalue()
+
+
+def enhanced_bytes(hu: np.ndarray, each: Any = lambda z: {}, **changes: Any) -> bytes:
+    """(z, y, x) HU as one enhanced CT, 3 mm apart; `each(z)` are changes of a frame, `changes` those of the file."""
+    dataset = dcmread(BytesIO(slice_bytes(hu[0], **changes)))
+    place = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept")
+    rest = {name: dataset[name].value for name in (*place, "RescaleType")}
+    for name in rest:
+        del dataset[name]
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = changes.get("SOPClassUID", ENHANCED)
+    dataset.NumberOfFrames = len(hu)
+    frames = []
+    for z in range(len(hu)):
+        own = {"ImagePositionPatient": [-20, -30, 7 + 3 * z], "RescaleIntercept": -1024} | each(z)
+        frames.append(
+            _items(
+                PlanePositionSequence={"ImagePositionPatient": own["ImagePositionPatient"]},
+                PixelValueTransformationSequence={
+                    "RescaleSlope": 1, "RescaleType": "HU", "RescaleIntercept": own["RescaleIntercept"],
+                },
+                FrameContentSequence={"TemporalPositionIndex": own.get("TemporalPositionIndex", 1)},
+            )
+        )  # fmt: skip
+    dataset.PerFrameFunctionalGroupsSequence = frames
+    dataset.SharedFunctionalGroupsSequence = [
+        _items(
+            PlaneOrientationSequence={"ImageOrientationPatient": rest["ImageOrientationPatient"]},
+            PixelMeasuresSequence={
+                "PixelSpacing": rest["PixelSpacing"],
+                "SliceThickness": 3,
+                "SpacingBetweenSlices": 3,
+            },
+            CTImageFrameTypeSequence={"FrameType": ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]},
+        )
+    ]
+    intercepts = [frame.PixelValueTransformationSequence[0].RescaleIntercept for frame in frames]
+    stored = np.stack([plane - int(intercept) for plane, intercept in zip(hu, intercepts, strict=True)])
+    dataset.PixelData = stored.astype("<u2").tobytes()
+    out = BytesIO()
+    dcmwrite(out, dataset)
+    return out.getvalue()
+
+
+def _items(**groups: dict[str, Any]) -> Dataset:
+    item = Dataset()
+    for name, values in groups.items():
+        group = Dataset()
+        for key, value in values.items():
+            setattr(group, key, value)
+        setattr(item, name, [group])
+    return item
 
 
 def _element(tag: tuple[int, int], kind: str, value: Any) -> bytes:

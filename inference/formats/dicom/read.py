@@ -1,46 +1,99 @@
-"""Reads a folder of one DICOM series, slice by slice, through SimpleITK.
-
-Whatever is doubtful is refused, naming file and tag. SimpleITK's own reader of series leaves out the files that it
-cannot read, takes the first slice's rescaling for all, and 1 mm for a spacing that is missing.
-"""
+"""Reads the slices of one DICOM volume as a scan. Whatever is doubtful is refused, naming file and tag."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...scan import Scan
+import numpy as np
+
+from ...scan import SHEAR, Scan, shear
 from ..geometry import check_memory
+from ..sources import Volume, dicom_files
+from .copies import without_copies
+from .headers import headers, headers_of
 from .pixels import unlike, voxels_of
-from .slices import MOST_NAMED, Slice, check_ct, headers
-from .stack import stack
+from .slices import MOST_NAMED, check_ct, check_one_series, check_picture
+from .stack import Stack, stack
+from .unpacking import planes_of
 
 
 @dataclass(frozen=True)
 class Series:
-    """Where a scan came from: the files of its planes, in the order of z."""
+    """Where a scan came from: the files of its planes, in the order of z, and which frame of the file each is.
+
+    Where unevenly spaced slices were resampled, each plane has the slice that lies nearest.
+    """
 
     files: tuple[Path, ...]
+    frames: tuple[int, ...] = ()
+    instances: tuple[str, ...] = ()  # SOPInstanceUID of each
 
 
-def read(folder: Path) -> Scan:
-    """A scan. Raises ScanError, whose text goes on from the folder's name, and MemoryBudgetError."""
-    slices = headers(folder)
+@dataclass(frozen=True)
+class Reader:
+    """Reads the folder of one series, or the slices of a volume.
+
+    resample  slices that are unevenly apart are interpolated on an even grid, not refused
+    """
+
+    resample: bool = False
+
+    def read(self, source: Path | Volume) -> Scan:
+        """A scan. Raises ScanError, whose text goes on from the folder's name, and MemoryBudgetError."""
+        found = _stacked(source, self.resample)
+        check_memory(found.grid.shape[::-1], 4)
+        voxels = voxels_of(found.slices, planes_of(found.slices))
+        odd = [
+            f"{found.slices[z].name} is unlike both slices beside it: its pixels may be damaged" for z in unlike(voxels)
+        ]
+        return _scan((_evenly(voxels, found),), found, (*found.warnings, *odd[:MOST_NAMED]))
+
+    def peek(self, source: Path | Volume) -> Scan:
+        """The scan without its voxels: pixels may be damaged. Raises ScanError."""
+        found = _stacked(source, self.resample, whole=False)
+        return _scan((), found, tuple(found.warnings))
+
+
+def _stacked(source: Path | Volume, resample: bool, whole: bool = True) -> Stack:
+    if isinstance(source, Volume):
+        slices = headers(source.pictures)
+    else:
+        slices = headers_of(dicom_files(source))
+        check_one_series(slices)
     for one in slices:
-        check_ct(one)
-    slices, grid, warnings = stack(slices)
-    check_memory(grid.shape[::-1], 4)
-    voxels = voxels_of(slices, grid.shape)
-    odd = [f"{slices[z].name} is unlike both slices beside it: its pixels may be damaged" for z in unlike(voxels)]
-    return Scan((voxels,), grid, _origin(slices), (*warnings, *odd[:MOST_NAMED]))
+        check_picture(one)
+        if whole:
+            check_ct(one)
+    slices, warnings = without_copies(slices)
+    found = stack(slices, resample)
+    return Stack(found.slices, found.grid, found.places, [*warnings, *found.warnings])
 
 
-def peek(folder: Path) -> Scan:
-    """The scan without its voxels: pixels may be damaged. Raises ScanError."""
-    slices, grid, warnings = stack(headers(folder))
-    return Scan((), grid, _origin(slices), tuple(warnings))
+def _scan(channels: tuple[np.ndarray, ...], found: Stack, warnings: tuple[str, ...]) -> Scan:
+    nearest = [found.slices[int(np.abs(found.places - z).argmin())] for z in range(found.grid.shape[0])]
+    origin = Series(
+        tuple(one.file for one in nearest),
+        tuple(one.frame for one in nearest),
+        tuple(one.tags.get("SOPInstanceUID", "") for one in nearest),
+    )
+    return Scan(channels, found.grid, origin, warnings, tilted=shear(found.grid) > SHEAR, resampled=_is_uneven(found))
 
 
-def _origin(slices: Sequence[Slice]) -> Series:
-    return Series(tuple(one.file for one in slices))
+def _is_uneven(found: Stack) -> bool:
+    return not np.array_equal(found.places, np.arange(found.grid.shape[0]))
+
+
+def _evenly(voxels: np.ndarray, found: Stack) -> np.ndarray:
+    """The planes of the grid: slices as they are, or between the two that lie beside them."""
+    count = found.grid.shape[0]
+    if not _is_uneven(found):
+        return voxels
+    planes = np.empty((count, *voxels.shape[1:]), voxels.dtype)
+    for z in range(count):
+        above = min(max(int(np.searchsorted(found.places, z)), 1), len(voxels) - 1)
+        low, high = found.places[above - 1 : above + 1]
+        share = min(max((z - low) / (high - low), 0), 1)
+        plane = (1 - share) * voxels[above - 1].astype(np.float32) + share * voxels[above]
+        planes[z] = np.rint(plane) if voxels.dtype == np.int16 else plane
+    return planes

@@ -1,27 +1,31 @@
-"""The files of a DICOM series and what their headers say: one series, CT, one grey picture each."""
+"""A slice of a DICOM series and what its header says of it: whether it is CT, and one grey picture."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ...errors import ScanError, shown
 from ..hounsfield import SLOPE
-from ..itk import complaints, reader_of
-from ..opening import open_file
-from ..sources import dicom_files
+from ..sources import Picture
 
 TAGS = {
     "ImageType": "0008,0008",
+    "SOPClassUID": "0008,0016",
+    "SOPInstanceUID": "0008,0018",
+    "AcquisitionDateTime": "0008,002A",
     "AcquisitionTime": "0008,0032",
     "Modality": "0008,0060",
+    "SeriesDescription": "0008,103E",
     "PatientID": "0010,0020",
+    "SliceThickness": "0018,0050",
+    "KVP": "0018,0060",
+    "ReconstructionDiameter": "0018,1100",
+    "FilterType": "0018,1160",
     "ConvolutionKernel": "0018,1210",
     "StudyInstanceUID": "0020,000D",
     "SeriesInstanceUID": "0020,000E",
@@ -31,6 +35,9 @@ TAGS = {
     "ImageOrientationPatient": "0020,0037",
     "FrameOfReferenceUID": "0020,0052",
     "TemporalPositionIdentifier": "0020,0100",
+    "StackID": "0020,9056",
+    "TemporalPositionIndex": "0020,9128",
+    "NominalPercentageOfCardiacPhase": "0020,9241",
     "SamplesPerPixel": "0028,0002",
     "PhotometricInterpretation": "0028,0004",
     "NumberOfFrames": "0028,0008",
@@ -38,25 +45,64 @@ TAGS = {
     "Columns": "0028,0011",
     "PixelSpacing": "0028,0030",
     "BitsAllocated": "0028,0100",
+    "BitsStored": "0028,0101",
+    "HighBit": "0028,0102",
+    "PixelRepresentation": "0028,0103",
+    "PixelPaddingValue": "0028,0120",
+    "PixelPaddingRangeLimit": "0028,0121",
     "RescaleIntercept": "0028,1052",
     "RescaleSlope": "0028,1053",
     "RescaleType": "0028,1054",
     "PixelData": "7FE0,0010",
 }
-MOST_SLICE = 1 << 30  # bytes: slices are read whole
+CODES = (
+    "unknown", "CR", "CT", "DX", "MG", "MR", "NM", "OT", "PT", "RF", "US", "XA",
+    "RTDOSE", "RTPLAN", "RTSTRUCT", "SEG", "SR", "KO", "PR", "DOC", "REG",
+    "MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT",
+    "ED", "EDW", "HU_MOD", "MGML", "OD", "PCT", "Z_EFF",
+)  # fmt: skip
+# What tells two slices at one place apart, where a series holds several phases or reconstructions.
+PHASES = (
+    "AcquisitionNumber", "TemporalPositionIdentifier", "ConvolutionKernel", "StackID", "ImageType", "KVP",
+    "NominalPercentageOfCardiacPhase", "SliceThickness", "ReconstructionDiameter", "FilterType",
+    "AcquisitionDateTime", "AcquisitionTime",
+)  # fmt: skip
 MOST_NAMED = 3  # files or series in one message
 
 
 @dataclass(frozen=True)
 class Slice:
-    """A file and what it says of itself, by the names of TAGS; what is absent or empty is left out."""
+    """A picture and what its file says of it, by the names of TAGS; what is absent or empty is left out.
+
+    tags   also "cut off", "packed" and "functional groups", which are none, where the file is or has that
+    frame  its place in a file of several
+    """
 
     file: Path
     tags: dict[str, str]
+    frame: int = 0
+
+    @property
+    def picture(self) -> Picture:
+        return Picture(self.file, self.frame)
 
     @property
     def name(self) -> str:
-        return shown(self.file.name)
+        return shown(self.file.name) + (f" (frame {self.frame + 1})" if self.has_frames else "")
+
+    @property
+    def has_frames(self) -> bool:
+        return self.frames > 1
+
+    @property
+    def is_packed(self) -> bool:
+        return "packed" in self.tags
+
+    @property
+    def frames(self) -> int:
+        """In its file."""
+        number = self.tags.get("NumberOfFrames", "1")
+        return int(number) if number.isascii() and number.isdigit() else 1
 
     def text(self, name: str) -> str:
         """Raises ScanError where the tag is missing."""
@@ -83,26 +129,6 @@ class Slice:
         return f"holds {self.name}, which"
 
 
-def headers(folder: Path) -> list[Slice]:
-    """Of all files of the one series in a folder, in the order of their names. Raises ScanError."""
-    slices = []
-    with complaints():
-        for file in dicom_files(folder):
-            with holding(file), open_file(file) as opened:
-                if os.fstat(opened.fileno()).st_size > MOST_SLICE:
-                    raise ScanError("is too large for one slice")
-                try:
-                    with reader_of(opened, "GDCMImageIO") as reader:
-                        tags = {name: _metadata(reader, tag) for name, tag in TAGS.items()}
-                except RuntimeError:
-                    raise ScanError("is damaged, cut off, or not a DICOM image") from None
-                slices.append(Slice(file, {name: text for name, text in tags.items() if text}))
-    _check_one_series(slices)
-    for one in slices:
-        _check_picture(one)
-    return slices
-
-
 @contextmanager
 def holding(file: Path) -> Iterator[None]:
     """Errors about a file become errors about its folder."""
@@ -112,12 +138,7 @@ def holding(file: Path) -> Iterator[None]:
         raise ScanError(f"holds {shown(file.name)}, which {error}") from error
 
 
-def _metadata(reader: Any, tag: str) -> str:
-    key = tag.lower().replace(",", "|")
-    return reader.GetMetaData(key).strip(" \0") if reader.HasMetaDataKey(key) else ""
-
-
-def _check_one_series(slices: Sequence[Slice]) -> None:
+def check_one_series(slices: Sequence[Slice]) -> None:
     series: dict[tuple[str, ...], list[Slice]] = {}
     for one in slices:
         key = tuple(one.tags.get(name, "") for name in ("SeriesInstanceUID", "SeriesNumber"))
@@ -142,7 +163,7 @@ def check_ct(one: Slice) -> None:
         raise one.refused(f"is not CT: its {tag('Modality')} is {code(modality)}")
     if "LOCALIZER" in one.tags.get("ImageType", "").split("\\"):
         raise one.refused(f"is a localizer by its {tag('ImageType')}: take it out of the folder")
-    if one.tags.get("RescaleType", "HU") not in ("HU", "US"):  # US is "unspecified"
+    if one.tags.get("RescaleType", "HU").upper() not in ("HU", "US"):  # US is "unspecified"
         raise one.refused(f"is not in HU: its {tag('RescaleType')} is {code(one.tags['RescaleType'])}")
     one.numbers("RescaleIntercept")
     slope = float(one.numbers("RescaleSlope")[0])
@@ -150,13 +171,12 @@ def check_ct(one: Slice) -> None:
         raise one.refused(f"has {slope:g} as {tag('RescaleSlope')}: HU cannot be computed")
 
 
-def _check_picture(one: Slice) -> None:
-    """Whether a file is one grey picture. Raises ScanError."""
-    if one.tags.get("NumberOfFrames", "1") != "1":
-        raise one.refused(
-            f"has several frames by its {tag('NumberOfFrames')}: enhanced DICOM is not read; "
-            "convert it to NIfTI, for instance with dcm2niix"
-        )
+def check_picture(one: Slice) -> None:
+    """Whether it is one grey picture of a kind that is read. Raises ScanError."""
+    if lacking := one.tags.get("cut off"):
+        raise one.refused(f"is cut off: {lacking} bytes of {tag('PixelData')} are there")
+    if one.has_frames and "functional groups" not in one.tags:
+        raise one.refused(f"has several frames by its {tag('NumberOfFrames')}, and does not say where each lies")
     for name, right in (("SamplesPerPixel", "1"), ("PhotometricInterpretation", "MONOCHROME2")):
         if one.text(name) != right:
             raise one.refused(f"is not a CT image: its {tag(name)} is {code(one.text(name))}, not {right}")
@@ -167,10 +187,9 @@ def tag(name: str) -> str:
 
 
 def code(text: str) -> str:
-    """A value of a tag, where that is the short code that it should be: nothing else of a header is passed on."""
-    return (
-        text if text.isascii() and text.replace("_", "").replace(" ", "").isalnum() and len(text) <= 16 else "another"
-    )
+    """A value of a tag, where that is a number or one of the codes that mean something here: nothing else of a header
+    is passed on."""
+    return text if text in CODES or (text.isascii() and text.isdigit() and len(text) <= 4) else "another"
 
 
 def listed(parts: Sequence[str]) -> str:
