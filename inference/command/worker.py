@@ -107,11 +107,14 @@ class Worker:
 
     def empty(self, case: Case) -> Record:
         """Write a label map without labels for a scan that failed, if its header can be read."""
+        from ..cards import digests
         from ..formats import reading
+        from ..formats.written import Description
         from ..task import cause, digests_of
 
         try:
-            written = reading.write_empty(case.scan, case.label_maps, self.predictor.labels)
+            about = Description(self.predictor.labels, digests(self.predictor.cards), self.predictor.options.anonymous)
+            written = reading.write_empty(case.scan, case.label_maps, about)
         except Exception as error:
             return Record(error=cause(error))
         return Record(status="done", outputs=digests_of(case.label_maps, written))

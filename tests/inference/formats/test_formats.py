@@ -19,6 +19,7 @@ from inference.errors import UnwrittenError
 from inference.formats import writing
 from inference.formats.cases import find_cases
 from inference.formats.outputs import make_room, wrote
+from inference.formats.written import Description
 from inference.names import FORMATS, PROBABILITIES, SEGMENTATION, format_of, labels_file, record_file, siblings
 from inference.scan import Scan
 from tests.conftest import ROOT
@@ -148,7 +149,7 @@ def test_a_file_that_cannot_be_written_takes_the_others_with_it(tmp_path: Path) 
     labels = np.zeros((8, 10, 14), np.uint8)
     (tmp_path / "x.seg.nrrd").mkdir()
     with pytest.raises(UnwrittenError, match="x.seg.nrrd cannot be written"):
-        writing.write(labels, scan, [tmp_path / "x.nii.gz", tmp_path / "x.seg.nrrd"], {1: "liver"})
+        writing.write(labels, scan, [tmp_path / "x.nii.gz", tmp_path / "x.seg.nrrd"], Description({1: "liver"}))
     assert os.listdir(tmp_path) == ["x.seg.nrrd"]
 
 
