@@ -189,8 +189,10 @@ def equipment(about: Description) -> dict[str, str]:
 
 def found_in(labels: np.ndarray, about: Description) -> tuple[Structure, ...]:
     """What the labels hold, in rising order of values."""
-    counts = np.bincount(labels.reshape(-1), minlength=256)
-    return tuple(one for one in structures(about.names) if counts[one.value])
+    there = np.zeros(256, bool)
+    for plane in labels:  # at once, NumPy would make eight bytes of each
+        there |= np.bincount(plane.reshape(-1), minlength=256) > 0
+    return tuple(one for one in structures(about.names) if there[one.value])
 
 
 def codes(one: Structure) -> tuple[Code, Code]:
