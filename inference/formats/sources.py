@@ -9,14 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import ScanError
-from ..names import METAIMAGE, NRRD
+from ..names import DICOM_FORMATS, METAIMAGE, NRRD
 from .layout import layout
 from .opening import open_file
 from .outputs import digest
 
 SLICES = (".dcm", ".dicom", ".ima")  # endings of DICOM files, if they have one
 DICM = (128, b"DICM")  # where every DICOM file says what it is
-NO_IMAGES = ("dicomdir", ".json", ".nii", ".nii.gz", *METAIMAGE, *NRRD)  # how names end that no slice of DICOM has
+NO_IMAGES = (  # how names end that no slice of DICOM has
+    *("dicomdir", ".json", ".nii", ".nii.gz", *METAIMAGE, *NRRD),
+    *(f".{kind}" for kind in DICOM_FORMATS),
+)
 
 
 def files_of(scan: Path) -> list[Path]:

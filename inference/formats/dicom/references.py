@@ -187,12 +187,14 @@ def equipment(about: Description) -> dict[str, str]:
     }
 
 
-def found_in(labels: np.ndarray, about: Description) -> tuple[Structure, ...]:
-    """What the labels hold, in rising order of values."""
-    there = np.zeros(256, bool)
-    for plane in labels:  # at once, NumPy would make eight bytes of each
-        there |= np.bincount(plane.reshape(-1), minlength=256) > 0
-    return tuple(one for one in structures(about.names) if there[one.value])
+def there(labels: np.ndarray) -> np.ndarray:
+    """(z, 256) bool: which values each plane of labels (z, y, x) uint8 holds."""
+    return np.array([np.bincount(plane.reshape(-1), minlength=256) > 0 for plane in labels])
+
+
+def found_in(values: np.ndarray, about: Description) -> tuple[Structure, ...]:
+    """What labels hold, in rising order of values, which are as of `there`."""
+    return tuple(one for one in structures(about.names) if values[:, one.value].any())
 
 
 def codes(one: Structure) -> tuple[Code, Code]:

@@ -22,6 +22,7 @@ from .references import (
     moment,
     references,
     save,
+    there,
 )
 
 NUMBER = 901  # of the series
@@ -65,9 +66,10 @@ def _made(planes: np.ndarray, origin: References, about: Description) -> Any:
     made.ApprovalStatus = "UNAPPROVED"
     adopt(made, origin, about)
     made.ReferencedFrameOfReferenceSequence = [_frame_of_reference(origin)]
-    found = found_in(planes, about) or structures(about.names)
+    values = there(planes)
+    found = found_in(values, about) or structures(about.names)
     made.StructureSetROISequence = [_region(one, origin) for one in found]
-    made.ROIContourSequence = [_drawn(one, planes, origin) for one in found]
+    made.ROIContourSequence = [_drawn(one, planes, values[:, one.value], origin) for one in found]
     made.RTROIObservationsSequence = [_observed(one) for one in found]
     return made
 
@@ -126,16 +128,17 @@ def _observed(one: Structure) -> Any:
     return observed
 
 
-def _drawn(one: Structure, planes: np.ndarray, origin: References) -> Any:
-    """A structure's contours, slice by slice."""
+def _drawn(one: Structure, planes: np.ndarray, on: np.ndarray, origin: References) -> Any:
+    """A structure's contours, slice by slice, on those planes (z) where it is."""
     from pydicom.dataset import Dataset
 
     drawn = Dataset()
     drawn.ReferencedROINumber = one.value
     drawn.ROIDisplayColor = list(one.colour)
     made: list[Any] = []
-    for image, plane in zip(origin.slices, planes, strict=True):
-        for points in contours(plane == one.value):
+    for z in np.flatnonzero(on):
+        image = origin.slices[z]
+        for points in contours(planes[z] == one.value):
             made.append(_contour(_placed(points, image), image, len(made) + 1))
     if made:
         drawn.ContourSequence = made

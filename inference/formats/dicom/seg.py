@@ -31,6 +31,7 @@ from .references import (
     moment,
     references,
     save,
+    there,
 )
 
 NUMBER = 900  # of the series
@@ -55,7 +56,7 @@ def _made(labels: np.ndarray, scan: Scan, about: Description, kind: str) -> Any:
 
     origin = references(labels, scan, about, kind)
     slices, pixels = list(origin.slices), origin.on_slices(labels)
-    found = found_in(pixels, about)
+    found = found_in(there(pixels), about)
     if not found:  # an object without a frame is none: each label has an empty one
         found, slices, pixels = structures(about.names), slices[:1], pixels[:1]
     numbers = list(range(1, len(found) + 1))  # BINARY has to count them from 1 without a gap

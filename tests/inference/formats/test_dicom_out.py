@@ -20,6 +20,7 @@ from skimage.draw import polygon2mask
 from inference.errors import ScanError
 from inference.formats.dicom.read import Series
 from inference.formats.reading import read_scan, write_empty
+from inference.formats.sources import scan_digest
 from inference.formats.writing import check, write
 from inference.formats.written import Description
 from inference.labels import BY_VALUE, TABLE
@@ -368,6 +369,13 @@ def test_planes_between_slices_are_not_drawn_on_others(labels: np.ndarray, tmp_p
         at = np.argwhere(labels == value)
         here = at[np.isin(at[:, 0], heights)][:, ::-1] * (4.0, 5.0, 3.0) + (-20, 30, 7)
         assert np.array_equal(found[BY_VALUE[value].title], in_order(here))
+
+
+def test_what_was_written_into_the_folder_of_a_series_is_no_slice_of_it(labels: np.ndarray, tmp_path: Path) -> None:
+    scan = scan_of(labels, tmp_path / "s")
+    before = scan_digest(tmp_path / "s")
+    written(labels, scan, tmp_path / "s", *DICOM_FORMATS)
+    assert np.array_equal(read_scan(tmp_path / "s").voxels, scan.voxels) and scan_digest(tmp_path / "s") == before
 
 
 def test_a_scan_that_is_no_dicom(labels: np.ndarray, tmp_path: Path) -> None:
