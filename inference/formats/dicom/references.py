@@ -210,8 +210,8 @@ def save(made: Any, path: Path) -> Written:
     try:
         with lenient():
             made.save_as(content, enforce_file_format=True)
-        data = content.getvalue()
-        return Written(hashlib.sha256(data).hexdigest(), write_atomically(path, data))
+        data = content.getbuffer()
+        return Written(hashlib.sha256(data).hexdigest(), write_atomically(path, [data]))
     except OSError as error:
         raise UnwrittenError(f"{shown(path.name)} cannot be written: {error.strerror or error}") from error
     except MemoryError as error:

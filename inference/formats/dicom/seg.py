@@ -69,7 +69,7 @@ def _made(labels: np.ndarray, scan: Scan, about: Description, kind: str) -> Any:
     date, time = moment(origin, about)
     with lenient():
         made: Any = Segmentation(
-            source_images=[_without_patient(one) for one in slices],
+            source_images=_without_patient(slices),
             pixel_array=pixels,
             segmentation_type=kind,
             segment_descriptions=[_segment(*one, about) for one in zip(numbers, found, strict=True)],
@@ -91,18 +91,21 @@ def _made(labels: np.ndarray, scan: Scan, about: Description, kind: str) -> Any:
     return made
 
 
-def _without_patient(one: Any) -> Any:
+def _without_patient(slices: list[Any]) -> list[Any]:
     """For highdicom, which refuses odd dates and names: they are copied as they are instead, afterwards."""
     from pydicom.dataset import Dataset
 
-    bare = Dataset()
-    for name in (*INSTANCE, *PLACE, *SERIES, *SHAPE):
-        if name in one:
-            bare[name] = one[name]
-    for name in (*PATIENT, *STUDY):
-        setattr(bare, name, "")
-    bare.Modality = "CT"
-    return bare
+    without = []
+    for one in slices:
+        bare: Any = Dataset()
+        for name in (*INSTANCE, *PLACE, *SERIES, *SHAPE):
+            if name in one:
+                bare[name] = one[name]
+        without.append(bare)
+    for name in (*PATIENT, *STUDY):  # it looks for them in the first
+        setattr(without[0], name, "")
+    without[0].Modality = "CT"
+    return without
 
 
 def _segment(number: int, one: Structure, about: Description) -> Any:

@@ -416,6 +416,7 @@ def test_the_command(blob: np.ndarray, tmp_path: Path, tiny_weights: Path) -> No
     assert not list(out.glob("n.*.dcm")) and not (out / "n.nii.gz").exists()
 
 
+@pytest.mark.slow
 def test_a_real_series(shared_data: Path, tmp_path: Path) -> None:
     """Its UIDs were taken out before it was published: these are made up."""
     files = sorted((shared_data / "dicom" / "ts_slab").iterdir())
