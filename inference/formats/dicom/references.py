@@ -17,6 +17,7 @@ import numpy as np
 
 from ...errors import ScanError, UnwrittenError, shown
 from ...labels import ALTERED, ANATOMY, NEOPLASM, Code, Structure, is_tumor, structures
+from ...names import format_of
 from ...scan import Scan
 from ...version import __version__
 from ..atomic import write_atomically
@@ -77,15 +78,14 @@ def check(scan: Scan) -> None:
         _header(files[0])
 
 
-def references(labels: np.ndarray, scan: Scan, about: Description, kind: str) -> References:
-    """The slices of the scan that labels (z, y, x) lie on. Raises ScanError, whose text goes on from the scan's name.
-
-    kind  of the object that is made of them
-    """
-    check(scan)
+def references(labels: np.ndarray, scan: Scan, about: Description, path: Path) -> References:
+    """The slices of the scan that labels (z, y, x) lie on, for a file that is to be written. Raises UnwrittenError."""
     files = dict.fromkeys(scan.origin.files)  # planes between slices name the one that lies nearest
     with lenient():
-        slices = [_header(file) for file in files]
+        try:
+            slices = [_header(file) for file in files]
+        except ScanError as error:
+            raise UnwrittenError(f"{shown(path.name)} cannot be written: the series {error}") from error
         first = slices[0]
         for one in slices[1:]:
             for name in ("ImageOrientationPatient", "PixelSpacing"):  # the same but for rounding, as their reader saw
@@ -93,7 +93,7 @@ def references(labels: np.ndarray, scan: Scan, about: Description, kind: str) ->
     step = np.diag([-1.0, -1.0, 1.0]) @ scan.grid.affine[:3, 2]  # LPS, as DICOM has it
     places = np.array([[float(mm) for mm in one.ImagePositionPatient] for one in slices])
     planes = np.rint((places - places[0]) @ step / (step @ step)).astype(int)
-    parts = [kind, __version__, str(about.anonymous), *(str(one.SOPInstanceUID) for one in slices)]
+    parts = [str(format_of(path)), __version__, str(about.anonymous), *(str(one.SOPInstanceUID) for one in slices)]
     parts += [text for name, digest in sorted(about.weights.items()) for text in (name, digest)]
     parts += [f"{value}={name}" for value, name in sorted(about.names.items())]
     parts.append(hashlib.sha256(np.ascontiguousarray(labels).data).hexdigest())

@@ -37,9 +37,9 @@ def write(labels: np.ndarray, scan: Scan, path: Path, about: Description) -> Wri
     A hole is joined to the contour around it by a channel of no width, as PS3.3 C.8.8.6.3 has it: readers that know
     holes by nesting and those that do not fill the same voxels.
 
-    Raises ScanError where the series cannot be referred to, UnwrittenError if the file cannot be written.
+    Raises UnwrittenError if the file cannot be written, or the series cannot be referred to.
     """
-    origin = references(labels, scan, about, "RTSTRUCT")
+    origin = references(labels, scan, about, path)
     with lenient():
         made = _made(origin.on_slices(labels), origin, about)
     return save(made, path)

@@ -41,20 +41,20 @@ INTELLIGENCE = ("123109", "DCM", "Artificial Intelligence")  # PS3.16 CID 7162
 def write_binary(labels: np.ndarray, scan: Scan, path: Path, about: Description) -> Written:
     """Write labels (z, y, x) uint8 as one bit a voxel and segment, which all readers know.
 
-    Raises ScanError where the series cannot be referred to, UnwrittenError if the file cannot be written.
+    Raises UnwrittenError if the file cannot be written, or the series cannot be referred to.
     """
-    return save(_made(labels, scan, about, "BINARY"), path)
+    return save(_made(labels, scan, path, about, "BINARY"), path)
 
 
 def write_labelmap(labels: np.ndarray, scan: Scan, path: Path, about: Description) -> Written:
     """The same as one byte a voxel, its value that of the label map: since DICOM 2024d, and few readers know it."""
-    return save(_made(labels, scan, about, "LABELMAP"), path)
+    return save(_made(labels, scan, path, about, "LABELMAP"), path)
 
 
-def _made(labels: np.ndarray, scan: Scan, about: Description, kind: str) -> Any:
+def _made(labels: np.ndarray, scan: Scan, path: Path, about: Description, kind: str) -> Any:
     from highdicom.seg import Segmentation
 
-    origin = references(labels, scan, about, kind)
+    origin = references(labels, scan, about, path)
     slices, pixels = list(origin.slices), origin.on_slices(labels)
     found = found_in(there(pixels), about)
     if not found:  # an object without a frame is none: each label has an empty one

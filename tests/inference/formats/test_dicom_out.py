@@ -17,7 +17,7 @@ import pytest
 from nibabel.affines import apply_affine
 from skimage.draw import polygon2mask
 
-from inference.errors import ScanError
+from inference.errors import ScanError, UnwrittenError
 from inference.formats.dicom.read import Series
 from inference.formats.reading import read_scan, write_empty
 from inference.formats.sources import scan_digest
@@ -351,6 +351,22 @@ def test_a_series_that_cannot_be_referred_to(tag: str, labels: np.ndarray, tmp_p
     with pytest.raises(ScanError, match=rf"^s holds 001.dcm, which has no {tag}: no DICOM SEG or RTSTRUCT can refer"):
         check(scan, "s", [tmp_path / "x.seg.dcm"])
     check(scan, "s", [tmp_path / "x.nii.gz", tmp_path / "x.seg.nrrd"])
+
+
+@pytest.mark.parametrize("kind", DICOM_FORMATS)
+def test_one_slice_that_cannot_be_referred_to_is_named_and_nothing_written(
+    kind: str, labels: np.ndarray, tmp_path: Path
+) -> None:
+    def without(z: int, one: Any) -> None:
+        if z == 4:
+            one.SOPInstanceUID = ""
+
+    scan = scan_of(labels, tmp_path / "s", change=without)
+    with pytest.raises(
+        UnwrittenError, match=rf"^x.{kind} cannot be written: the series holds 005.dcm, which has no SOP"
+    ):
+        written(labels, scan, tmp_path / "out", "nii.gz", kind)
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_planes_between_slices_are_not_drawn_on_others(labels: np.ndarray, tmp_path: Path) -> None:
