@@ -25,6 +25,7 @@ class Code:
 
 ANATOMY = Code("123037004", "Anatomical Structure")
 ALTERED = Code("49755003", "Morphologically Altered Structure")
+NEOPLASM = Code("108369006", "Neoplasm")
 RIGHT, LEFT = Code("24028007", "Right"), Code("7771000", "Left")
 KIDNEY, ADRENAL = Code("64033007", "Kidney"), Code("23451007", "Adrenal gland")
 
@@ -71,7 +72,7 @@ ORGANS: tuple[Structure, ...] = (
     _organ(12, "duodenum", (212, 225, 87), Code("38848004", "Duodenum")),
     _organ(13, "left_kidney", (255, 183, 3), KIDNEY, LEFT, "kidney_left"),
 )
-TUMOR = Structure(14, "tumor", "tumour", (255, 0, 200), ALTERED, Code("108369006", "Neoplasm"))
+TUMOR = Structure(14, "tumor", "tumour", (255, 0, 200), ALTERED, NEOPLASM)
 TABLE: tuple[Structure, ...] = (*ORGANS, TUMOR)
 
 BY_VALUE: dict[int, Structure] = {one.value: one for one in TABLE}

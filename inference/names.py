@@ -8,7 +8,17 @@ NIFTI = (".nii.gz", ".nii")
 METAIMAGE = (".mha", ".mhd")
 NRRD = (".nrrd", ".nhdr")
 SEGMENTATION = ".seg.nrrd"  # 3D Slicer's: never a scan
-FORMATS = ("nii.gz", "seg.nrrd")  # that label maps are written in, the usual one first; files end in a dot and these
+# That label maps are written in, the usual one first: files end in a dot and these.
+FORMATS = ("nii.gz", "seg.nrrd", "seg.dcm", "labelmap.dcm", "rtstruct.dcm")
+DICOM_FORMATS = FORMATS[2:]  # for a series of DICOM only
+# How --format calls them; their endings will do as well.
+FORMAT_NAMES = {
+    "nifti": "nii.gz",
+    "seg.nrrd": "seg.nrrd",
+    "seg": "seg.dcm",
+    "labelmap": "labelmap.dcm",
+    "rtstruct": "rtstruct.dcm",
+}
 PROBABILITIES = "probabilities"  # ending of the folder that holds those of a case, one file a label
 CHANNEL = "_0000"  # nnU-Net's and FLARE's suffix of the first, here the only, image channel
 

@@ -76,6 +76,7 @@ class Options:
                         refused before it is read. None: what its container leaves
     uneven              "refuse" or "resample": what is done with slices of DICOM that are unevenly apart
     fix_orientation     a scan that certainly lies otherwise than its header says is segmented as it lies
+    anonymous           DICOM that is written holds nothing of the patient and the study but the UIDs it refers to
 
     Raises ValueError where a value is of another kind.
     """
@@ -93,6 +94,7 @@ class Options:
     max_memory: int | None = None
     fix_orientation: bool = False
     uneven: str = UNEVEN[0]
+    anonymous: bool = False
 
     def __post_init__(self) -> None:
         _one_of("device", self.device, DEVICES)
@@ -104,6 +106,7 @@ class Options:
         _one_of("accept_intensities", self.accept_intensities, (False, True))
         _one_of("fix_orientation", self.fix_orientation, (False, True))
         _one_of("uneven", self.uneven, UNEVEN)
+        _one_of("anonymous", self.anonymous, (False, True))
         if self.step is not None and (not _number(self.step, Real) or not 0 < self.step <= 1):
             raise ValueError(f"step {self.step!r} is not a number above 0 and at most 1")
         for name in ("threads", "max_memory"):

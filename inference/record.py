@@ -23,6 +23,7 @@ class Record:
     program, labels_version   of the program that made the labels
     weights    network -> sha256 of its card
     plan, step, tta           of the way of windows
+    anonymous  DICOM that was written holds nothing of the patient
     device, engine, precision, why    the choice, and one sentence why for each part of it that was left to "auto"
     fallback   steps taken because memory ran out, one sentence each
     shape, spacing   (z, y, x) of the scan, and mm
@@ -51,6 +52,7 @@ class Record:
     plan: str | None = None
     step: float | None = None
     tta: bool = False
+    anonymous: bool = False
     device: str | None = None
     engine: str | None = None
     precision: str | None = None

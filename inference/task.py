@@ -18,8 +18,8 @@ from .formats.cases import Case
 from .formats.probabilities import Probabilities
 from .formats.reading import peek, read_scan
 from .formats.sources import case_digest
-from .formats.writing import write
-from .formats.written import Written
+from .formats.writing import check, write
+from .formats.written import Description, Written
 from .names import FORMATS, PROBABILITIES, case_of, format_of, labels_file
 from .options import Way
 from .predictor import Predictor
@@ -41,7 +41,7 @@ def segment_file(
     file for each. Nothing is raised: the record says how it
     went. No record is written beside the labels. The folder is made if it is missing.
 
-    formats        of the label map: "nii.gz", "seg.nrrd" or both
+    formats        of the label map, of names.FORMATS: "nii.gz", "seg.nrrd", "seg.dcm", "labelmap.dcm", "rtstruct.dcm"
     probabilities  are written to the folder OUTPUTS/X.probabilities
     """
     with suppress(OSError):  # if it cannot be made, writing says so
@@ -84,6 +84,7 @@ def run_case(
         plan=way.name,
         step=way.step,
         tta=way.tta,
+        anonymous=predictor.options.anonymous,
         device=choice.device,
         engine=choice.engine,
         precision=choice.precision,
@@ -114,6 +115,7 @@ def _run(predictor: Predictor, case: Case, record: Record, way: Way, progress: P
     with record.stage("read"):
         scan = _read(predictor, case)
         record.input_sha256 = case_digest(case.sources)
+    check(scan, case.scan.name, case.outputs)
     record.shape, record.spacing = list(scan.grid.shape), list(scan.grid.spacing)
     record.resampled = scan.resampled or None
     record.warnings += scan.warnings
@@ -126,7 +128,8 @@ def _run(predictor: Predictor, case: Case, record: Record, way: Way, progress: P
             ct = {channel: channels[channel] for channel, is_ct in enumerate(predictor.ct) if is_ct}
             record.labels = quantities(labels, scan.grid, predictor.labels, ct)
         with record.stage("write"):  # last of all: once a label map is there, nothing may fail any more
-            written = write(labels, scan, case.outputs, predictor.labels, probabilities)
+            about = Description(predictor.labels, record.weights, predictor.options.anonymous)
+            written = write(labels, scan, case.outputs, about, probabilities)
         record.probabilities = probabilities.listed() if probabilities else None
     record.outputs = digests_of(case.outputs, written)
     record.warnings += dict.fromkeys(one.doubt for one in written if one.doubt)

@@ -23,6 +23,13 @@ rm -rf "$site"/openvino/{cmake,include,torch} "$site"/openvino/frontend/{jax,pad
 # over the network. OpenVINO imports both only where they are installed.
 rm -rf "$site"/openvino/tools "$site"/openvino_telemetry*
 
+# highdicom asks Pillow for colours only, and brings a second decoder of JPEG-LS; its lists of attributes are indented.
+rm -rf "$site"/PIL/_{avif,imagingft,webp}.*.so "$site"/pillow.libs/lib{avif,freetype,harfbuzz}-*.so* \
+  "$site"/jpeg_ls "$site"/_CharLS.*.so
+for list in "$site"/highdicom/_standard/*.json; do
+  python3 -c 'import json, sys; d = json.load(open(sys.argv[1])); json.dump(d, open(sys.argv[1], "w"), separators=(",", ":"))' "$list"
+done
+
 # ONNX Runtime's Python module holds the whole library: the second copy (34 MB) is for C programs.
 # Its tools for converting models are the only users of protobuf and flatbuffers.
 rm -rf "$site"/onnxruntime/capi/libonnxruntime.so.* \

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from .. import errors
 from ..errors import VisceraError
-from ..names import FORMATS, PROBABILITIES
+from ..names import FORMAT_NAMES, FORMATS, PROBABILITIES
 from ..options import DEVICES, ENGINES, PRECISIONS, UNEVEN, WAYS, WEIGHTS, Options
 from ..pack import unpacked
 from ..version import __version__
@@ -108,7 +108,7 @@ def parse(arguments: Sequence[str | Path] | None = None) -> Request:
     add("--case", type=_name, action="append", default=[], metavar="NAME", help="only this case; may be repeated")
     add("--name-by", type=_name, metavar="TAG", help="call scans of DICOM after this tag, such as AccessionNumber")
     add("--part", type=_part, metavar="I/N", help="the I-th of N parts of the cases; auto: as the job array says")
-    add("--format", type=_formats, default=FORMATS[:1], metavar="NAMES", help="nii.gz (default), seg.nrrd or both")
+    add("--format", type=_formats, default=FORMATS[:1], metavar="NAMES", help=f"of {','.join(FORMAT_NAMES)} (nifti)")
     add("--save-probabilities", action="store_true", help="write the folder X.probabilities, with one file per label")
     add("--resume", action="store_true", help="skip cases whose label map was made from the same scan in the same way")
     add("--accept-intensities", action="store_true", help="segment even what cannot be CT in HU, with a warning")
@@ -118,6 +118,7 @@ def parse(arguments: Sequence[str | Path] | None = None) -> Request:
         help="segment a scan that is surely turned against its header as it lies",
     )
     add("--uneven", choices=UNEVEN, default=UNEVEN[0], help="slices of DICOM that are unevenly apart, or missing")
+    add("--anonymous", action="store_true", help="nothing of patient and study in the DICOM that is written")
     add("--on-error", choices=("skip", "empty"), default="skip", help="a failed case: no label map, or an empty one")
     add(
         "--timeout",
@@ -223,9 +224,10 @@ def _bytes(text: str) -> int:
 
 
 def _formats(text: str) -> tuple[str, ...]:
-    formats = tuple(dict.fromkeys(name.strip().removeprefix(".") for name in text.split(",")))
+    names = [name.strip().removeprefix(".") for name in text.split(",")]
+    formats = tuple(dict.fromkeys(FORMAT_NAMES.get(name, name) for name in names))
     if unknown := [name for name in formats if name not in FORMATS]:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(FORMATS)}")
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(FORMAT_NAMES)}")
     return formats
 
 

@@ -13,7 +13,7 @@ from ..formats.atomic import write_json
 from ..formats.cases import Case
 from ..formats.outputs import describes, in_the_way, is_record, read_record
 from ..formats.sources import case_digest
-from ..names import record_file
+from ..names import DICOM_FORMATS, format_of, record_file
 from ..options import Options, Way
 from ..record import Record
 from ..version import LABELS
@@ -50,6 +50,7 @@ def fits(case: Case, cards: Sequence[Card], way: Way, options: Options) -> Recor
             and (record["precision"] == options.precision or _auto_gives(record["precision"], options.precision))
             and _lay_as_asked(record.get("orientation"), options.fix_orientation)
             and (not record.get("resampled") or options.uneven == "resample")
+            and (record.get("anonymous", False) == options.anonymous or not _tells_patient(case))
             and all(isinstance(warning, str) for warning in record["warnings"])  # said again
             and all(describes(record, path) for path in case.outputs)
             and record["input_sha256"] == case_digest(case.sources)
@@ -62,6 +63,10 @@ def fits(case: Case, cards: Sequence[Card], way: Way, options: Options) -> Recor
 def _lay_as_asked(orientation: dict[str, Any] | None, fix: bool) -> bool:
     """Whether a scan that lies otherwise than its header says was taken as is now asked for."""
     return orientation is None or (orientation["fix"] != "not asked for") == fix
+
+
+def _tells_patient(case: Case) -> bool:
+    return any(format_of(path) in DICOM_FORMATS for path in case.outputs)
 
 
 def _auto_gives(precision: str, asked: str) -> bool:

@@ -124,12 +124,15 @@ class Worker:
 
     def empty(self, case: Case) -> Record:
         """Write a label map without labels for a scan that failed, if its header can be read."""
+        from ..cards import digests
         from ..formats import reading
+        from ..formats.written import Description
         from ..task import cause, digests_of
 
         try:
-            resample = self.predictor.options.uneven == "resample"
-            written = reading.write_empty(case.sources[0], case.label_maps, self.predictor.labels, resample)
+            options = self.predictor.options
+            about = Description(self.predictor.labels, digests(self.predictor.cards), options.anonymous)
+            written = reading.write_empty(case.sources[0], case.label_maps, about, options.uneven == "resample")
         except Exception as error:
             return Record(error=cause(error))
         return Record(status="done", outputs=digests_of(case.label_maps, written))

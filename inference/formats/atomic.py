@@ -19,7 +19,7 @@ NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | geta
 CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # as CIFS and some of FUSE answer
 
 
-def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> str | None:
+def write_atomically(path: Path, data: bytes | Iterable[bytes | memoryview]) -> str | None:
     """Write `data`, or its parts, under a hidden name in the same folder, then rename it to `path`. Raises OSError.
 
     Killed at any moment, this leaves the old file or the new one, and at worst a hidden part of this

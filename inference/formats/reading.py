@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +18,8 @@ from .hounsfield import as_they_are, checked
 from .nifti import file as nifti
 from .nifti.header import PAIR
 from .sources import Volume, dicom_files
-from .writing import write
-from .written import Written
+from .writing import check, write
+from .written import Description, Written
 
 NEAR = 1e-3  # mm, and of cosines: two affines that differ by less are one
 
@@ -81,15 +81,15 @@ def peek(path: Source, resample: bool = False) -> Scan:
     return scan
 
 
-def write_empty(
-    path: Source, outputs: Sequence[Path], names: Mapping[int, str], resample: bool = False
-) -> list[Written]:
+def write_empty(path: Source, outputs: Sequence[Path], about: Description, resample: bool = False) -> list[Written]:
     """Write a label map without labels on the grid that the header of a scan tells; its voxels are not read.
 
     Raises CaseError if the header cannot be read, UnwrittenError if a file cannot be written.
     """
+    path = _source(path)
     scan = peek(path, resample)
-    return write(np.zeros(scan.grid.shape, np.uint8), scan, outputs, names)
+    check(scan, path.name, outputs)
+    return write(np.zeros(scan.grid.shape, np.uint8), scan, outputs, about)
 
 
 def _reader(path: Path | Volume, resample: bool) -> Any:

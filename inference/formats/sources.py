@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import ScanError, shown
-from ..names import METAIMAGE, NRRD
+from ..names import DICOM_FORMATS, METAIMAGE, NRRD
 from .archive import open_anywhere
 from .layout import layout
 from .opening import is_folder, listing
@@ -19,7 +19,10 @@ from .outputs import digest
 
 SLICES = (".dcm", ".dicom", ".ima")  # endings of DICOM files, if they have one
 DICM = (128, b"DICM")  # where every DICOM file says what it is
-NO_IMAGES = ("dicomdir", ".json", ".nii", ".nii.gz", *METAIMAGE, *NRRD)  # how names end that no slice of DICOM has
+NO_IMAGES = (  # how names end that no slice of DICOM has
+    *("dicomdir", ".json", ".nii", ".nii.gz", *METAIMAGE, *NRRD),
+    *(f".{kind}" for kind in DICOM_FORMATS),
+)
 
 
 class Picture(NamedTuple):

@@ -2,43 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from ..errors import ScanError, shown
 from ..labels import structures
-from ..names import PROBABILITIES, format_of
+from ..names import DICOM_FORMATS, PROBABILITIES, format_of
 from ..scan import Scan
 from . import seg_nrrd
 from .atomic import remove
 from .nifti import file as nifti
 from .probabilities import Probabilities
-from .written import Written
+from .written import Description, Written
 
-Names = Mapping[int, str]  # value in the label map -> name, background left out
+Writer = Callable[[np.ndarray, Scan, Path, Description], Written]
 
 
-def _nifti(labels: np.ndarray, scan: Scan, path: Path, names: Names) -> Written:
+def _nifti(labels: np.ndarray, scan: Scan, path: Path, about: Description) -> Written:
     return nifti.write_labels(path, labels, scan)  # it has no place for names
 
 
-def _seg_nrrd(labels: np.ndarray, scan: Scan, path: Path, names: Names) -> Written:
-    return seg_nrrd.write(labels, scan, path, structures(names))
+def _seg_nrrd(labels: np.ndarray, scan: Scan, path: Path, about: Description) -> Written:
+    return seg_nrrd.write(labels, scan, path, structures(about.names))
+
+
+def _seg(labels: np.ndarray, scan: Scan, path: Path, about: Description) -> Written:
+    from .dicom import seg  # its libraries take half a second, and no other format needs them
+
+    return seg.write_binary(labels, scan, path, about)
+
+
+def _labelmap(labels: np.ndarray, scan: Scan, path: Path, about: Description) -> Written:
+    from .dicom import seg
+
+    return seg.write_labelmap(labels, scan, path, about)
+
+
+def _rtstruct(labels: np.ndarray, scan: Scan, path: Path, about: Description) -> Written:
+    from .dicom import rtstruct
+
+    return rtstruct.write(labels, scan, path, about)
 
 
 # By format, of names.FORMATS.
-WRITERS: dict[str | None, Callable[[np.ndarray, Scan, Path, Names], Written]] = {
+WRITERS: dict[str | None, Writer] = {
     "nii.gz": _nifti,
     "seg.nrrd": _seg_nrrd,
+    "seg.dcm": _seg,
+    "labelmap.dcm": _labelmap,
+    "rtstruct.dcm": _rtstruct,
 }
+
+
+def check(scan: Scan, name: str, outputs: Sequence[Path]) -> None:
+    """Whether labels of a scan can be written in the formats that are asked for, as far as the scan tells.
+
+    name  of the scan
+    Raises ScanError: scan and cause in a sentence.
+    """
+    if not any(format_of(path) in DICOM_FORMATS for path in outputs):
+        return
+    from .dicom import references
+
+    try:
+        references.check(scan)
+    except ScanError as error:
+        raise ScanError(f"{shown(name)} {error}") from error
 
 
 def write(
     labels: np.ndarray,
     scan: Scan,
     outputs: Sequence[Path],
-    names: Names,
+    about: Description,
     probabilities: Probabilities | None = None,
 ) -> list[Written]:
     """Write labels (z, y, x) uint8 on the grid of a scan to files whose endings say the format, and probabilities to a
@@ -52,7 +90,7 @@ def write(
             if probabilities and format_of(path) == PROBABILITIES:
                 done[path] = probabilities.write(path, scan)
             else:
-                done[path] = WRITERS[format_of(path)](labels, scan, path, names)
+                done[path] = WRITERS[format_of(path)](labels, scan, path, about)
     except BaseException:
         for path in done:
             remove(path)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,20 @@ LEVEL = 1  # of gzip: label maps shrink a hundredfold at any level
 # Runs of one label are what there is to find: who looks for nothing else needs 3/4 of the time and 3/5 of the bytes.
 STRATEGY = zlib.Z_RLE
 GZIP_WINDOW = 31  # zlib.h: 15 bits of window, and 16 for a gzip header, which then holds neither time nor name
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is said of a label map beside its voxels, by formats that have a place for it.
+
+    names      value in the label map -> name, background left out
+    weights    network -> sha256 of its card
+    anonymous  no data of the patient and the study, but for the UIDs that the labels refer to
+    """
+
+    names: Mapping[int, str]
+    weights: Mapping[str, str] = field(default_factory=dict)
+    anonymous: bool = False
 
 
 class Written(NamedTuple):

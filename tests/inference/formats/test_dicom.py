@@ -20,6 +20,7 @@ from inference.errors import ScanError, hide_names
 from inference.formats.cases import find_cases
 from inference.formats.reading import read_scan, write_empty
 from inference.formats.sources import dicom_files, scan_digest
+from inference.formats.written import Description
 from tests.inference.dicom import DEFLATED, JPEG_2000, JPEG_LOSSLESS, series, slice_bytes
 
 sitk = pytest.importorskip("SimpleITK")
@@ -78,7 +79,7 @@ def test_gantry_tilt_is_a_shear_and_not_straightened(hu: np.ndarray, tmp_path: P
     last = scan.grid.affine @ [0, 0, 9, 1]
     assert np.allclose(last, [20, 30, 7 + 27, 1], atol=1e-4)
     assert any("right angles" in warning for warning in scan.warnings)
-    write_empty(tmp_path / "s", [tmp_path / "empty.nii.gz"], {})
+    write_empty(tmp_path / "s", [tmp_path / "empty.nii.gz"], Description({}))
     assert np.allclose(nib.load(tmp_path / "empty.nii.gz").affine, scan.grid.affine)
 
 
@@ -388,13 +389,13 @@ def test_an_empty_label_map_lies_on_the_grid_of_a_series_that_failed(hu: np.ndar
     files = series(tmp_path / "s", hu, lambda z: {"Modality": "MR", "Rows": 12})
     with pytest.raises(ScanError, match="is not CT"):
         read_scan(tmp_path / "s")
-    write_empty(tmp_path / "s", [tmp_path / "empty.nii.gz"], {})
+    write_empty(tmp_path / "s", [tmp_path / "empty.nii.gz"], Description({}))
     image = nib.load(tmp_path / "empty.nii.gz")
     assert image.shape == (14, 12, 10) and not np.asarray(image.dataobj).any()
     assert np.allclose(image.affine, [[-4, 0, 0, 20], [0, -5, 0, 30], [0, 0, 3, 7], [0, 0, 0, 1]])
     files[3].write_bytes(b"")
     with pytest.raises(ScanError, match=r"^s holds 003.dcm, which is empty"):
-        write_empty(tmp_path / "s", [tmp_path / "other.nii.gz"], {})
+        write_empty(tmp_path / "s", [tmp_path / "other.nii.gz"], Description({}))
 
 
 def test_hidden_names_stay_hidden_in_every_refusal(hu: np.ndarray, tmp_path: Path, monkeypatch: Any) -> None:

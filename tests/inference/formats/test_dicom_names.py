@@ -129,7 +129,7 @@ def test_slices_unevenly_apart_are_resampled_if_that_is_asked_for(tmp_path: Path
     assert any("resampled to 12 planes, which lie evenly" in warning for warning in scan.warnings)
     assert [file.name for file in scan.origin.files[6:9]] == ["006.dcm", "006.dcm", "007.dcm"]
     assert np.array_equal(peek(folder, resample=True).grid.affine, scan.grid.affine)
-    write_empty(folder, [tmp_path / "e.nii.gz"], {}, resample=True)
+    write_empty(folder, [tmp_path / "e.nii.gz"], Description({}), resample=True)
     assert nib.load(tmp_path / "e.nii.gz").shape == (14, 12, 12)
     even = tmp_path / "even"
     series(even, HU)

@@ -19,7 +19,17 @@ from inference.errors import UnwrittenError
 from inference.formats import writing
 from inference.formats.cases import find_cases
 from inference.formats.outputs import make_room, wrote
-from inference.names import FORMATS, PROBABILITIES, SEGMENTATION, format_of, labels_file, record_file, siblings
+from inference.formats.written import Description
+from inference.names import (
+    FORMAT_NAMES,
+    FORMATS,
+    PROBABILITIES,
+    SEGMENTATION,
+    format_of,
+    labels_file,
+    record_file,
+    siblings,
+)
 from inference.scan import Scan
 from tests.conftest import ROOT
 
@@ -59,6 +69,12 @@ def test_the_flag() -> None:
     assert parse(["in", "out"]).formats == ("nii.gz",)
     assert parse(["in", "out", "--format", "seg.nrrd"]).formats == ("seg.nrrd",)
     assert parse(["in", "out", "--format", ".seg.nrrd, nii.gz,seg.nrrd"]).formats == ("seg.nrrd", "nii.gz")
+    every = "nifti,seg.nrrd,seg,labelmap,rtstruct"
+    assert (
+        parse(["in", "out", "--format", every]).formats
+        == FORMATS
+        == tuple(FORMAT_NAMES[one] for one in every.split(","))
+    )
     for wrong in ("nrrd", "", "nii.gz,"):
         with pytest.raises(SystemExit):
             parse(["in", "out", "--format", wrong])
@@ -82,7 +98,7 @@ def test_both_formats_are_written_and_resumed_together(inputs: Path, tmp_path: P
     ]
     assert sorted(os.listdir(out)) == written
     record: dict[str, Any] = json.loads((out / "a.json").read_text())
-    assert record["outputs"] == {kind: sha256(out / f"a.{kind}") for kind in FORMATS}
+    assert record["outputs"] == {kind: sha256(out / f"a.{kind}") for kind in ("nii.gz", "seg.nrrd")}
     assert record["output_sha256"] == record["outputs"]["nii.gz"]
     for case in "ab":
         assert np.array_equal(voxels(out / f"{case}.nii.gz"), voxels(out / f"{case}.seg.nrrd"))
@@ -148,7 +164,7 @@ def test_a_file_that_cannot_be_written_takes_the_others_with_it(tmp_path: Path) 
     labels = np.zeros((8, 10, 14), np.uint8)
     (tmp_path / "x.seg.nrrd").mkdir()
     with pytest.raises(UnwrittenError, match="x.seg.nrrd cannot be written"):
-        writing.write(labels, scan, [tmp_path / "x.nii.gz", tmp_path / "x.seg.nrrd"], {1: "liver"})
+        writing.write(labels, scan, [tmp_path / "x.nii.gz", tmp_path / "x.seg.nrrd"], Description({1: "liver"}))
     assert os.listdir(tmp_path) == ["x.seg.nrrd"]
 
 

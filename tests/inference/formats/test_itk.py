@@ -17,6 +17,7 @@ from inference.errors import MemoryBudgetError, ScanError, hide_names
 from inference.formats.nifti import file as nifti
 from inference.formats.reading import read_scan, write_empty
 from inference.formats.sources import files_of, scan_digest
+from inference.formats.written import Description
 
 sitk = pytest.importorskip("SimpleITK")
 
@@ -328,7 +329,7 @@ def test_an_empty_label_map_lies_on_the_grid_of_a_damaged_scan(made: Callable[..
     path = made("a.mhd", "", "x.raw\n")
     scan = read_scan(path)
     (tmp_path / "x.raw").unlink()
-    write_empty(path, [tmp_path / "empty.nii.gz"], {})
+    write_empty(path, [tmp_path / "empty.nii.gz"], Description({}))
     written = sitk.ReadImage(str(tmp_path / "empty.nii.gz"))
     assert written.GetSize() == (14, 12, 10) and written.GetSpacing() == (3, 4, 5)
     assert np.allclose(nifti.peek(tmp_path / "empty.nii.gz").grid.affine, scan.grid.affine)

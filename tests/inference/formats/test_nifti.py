@@ -24,6 +24,7 @@ from inference.errors import CaseError, MemoryBudgetError, ScanError
 from inference.formats.nifti import file as nifti
 from inference.formats.nifti.header import parse
 from inference.formats.reading import read_scan, write_empty
+from inference.formats.written import Description
 from inference.scan import Scan
 
 SHAPE = (10, 12, 14)  # (z, y, x)
@@ -551,9 +552,9 @@ def test_an_empty_label_map_needs_the_header_only(hu: np.ndarray, tmp_path: Path
     whole, empty, cut = tmp_path / "x.nii.gz", tmp_path / "y.nii.gz", tmp_path / "cut_0000.nii"
     nifti.write_labels(whole, np.zeros(hu.shape, np.uint8), scan)
     cut.write_bytes(file_bytes(header(), hu)[:400])
-    write_empty(cut, [empty], {})
+    write_empty(cut, [empty], Description({}))
     assert empty.read_bytes() == whole.read_bytes()
     cut.write_bytes(b"no NIfTI at all")
     with pytest.raises(ScanError):
-        write_empty(cut, [tmp_path / "z.nii.gz"], {})
+        write_empty(cut, [tmp_path / "z.nii.gz"], Description({}))
     assert not (tmp_path / "z.nii.gz").exists()

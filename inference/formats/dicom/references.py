@@ -1,0 +1,218 @@
+"""What a DICOM object says of the series that it was made from: its slices, its patient and study, UIDs of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from warnings import catch_warnings, simplefilter
+
+import numpy as np
+
+from ...errors import ScanError, UnwrittenError, shown
+from ...labels import ALTERED, ANATOMY, NEOPLASM, Code, Structure, is_tumor, structures
+from ...names import format_of
+from ...scan import Scan
+from ...version import __version__
+from ..atomic import write_atomically
+from ..written import Description, Written
+
+# What an object must tell of each slice, and what of all of them: without these nobody could find them.
+INSTANCE = ("SOPClassUID", "SOPInstanceUID")
+PLACE = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}  # and how many numbers
+SERIES = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
+# Of the patient and the study: what an object of the same study has to have, empty or not (types 1 and 2 of PS3.3).
+PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
+STUDY = ("StudyDate", "StudyTime", "AccessionNumber", "StudyID", "ReferringPhysicianName")
+SHAPE = ("Rows", "Columns", "SliceThickness")
+OTHERS = ("SpecificCharacterSet", "SeriesNumber", "NumberOfFrames")
+NO_DATE, NO_TIME = "19000101", "000000"
+MAKER = "Viscera"
+LIBRARIES = ("pydicom", "highdicom", "contourpy")
+
+
+@dataclass(frozen=True)
+class References:
+    """The slices that labels lie on.
+
+    slices  their headers in the order of z, cut down to what may be said of them
+    planes  for each slice the plane z of the labels that lies on it
+    seed    of the UIDs of what is made: slices, networks, labels and all else that the object holds
+    """
+
+    slices: tuple[Any, ...]
+    planes: tuple[int, ...]
+    seed: str
+
+    @property
+    def first(self) -> Any:
+        return self.slices[0]
+
+    def on_slices(self, labels: np.ndarray) -> np.ndarray:
+        """Of labels (z, y, x) the planes that lie on the slices, in their order."""
+        return labels if self.planes == tuple(range(len(labels))) else labels[list(self.planes)]
+
+    def uid(self, *parts: str) -> str:
+        """The same for the same parts, slices, networks and labels (PS3.5 B.2: a UUID as a decimal number)."""
+        digest = hashlib.sha256("\0".join((self.seed, *parts)).encode()).digest()
+        return f"2.25.{uuid.UUID(bytes=digest[:16], version=4).int}"
+
+
+def check(scan: Scan) -> None:
+    """Whether a DICOM object can be made of labels of a scan, before they are. Raises ScanError, whose text goes on
+    from the scan's name.
+    """
+    files = getattr(scan.origin, "files", ())
+    if not files:
+        raise ScanError("is no DICOM series, and DICOM SEG and RTSTRUCT refer to one: take another --format for it")
+    for name in LIBRARIES:
+        if find_spec(name) is None:
+            raise ScanError(f"needs {name} for labels in DICOM, which is not installed: pip install {name}")
+    with lenient():
+        _header(files[0])
+
+
+def references(labels: np.ndarray, scan: Scan, about: Description, path: Path) -> References:
+    """The slices of the scan that labels (z, y, x) lie on, for a file that is to be written. Raises UnwrittenError."""
+    files = dict.fromkeys(scan.origin.files)  # planes between slices name the one that lies nearest
+    with lenient():
+        try:
+            slices = [_header(file) for file in files]
+        except ScanError as error:
+            raise UnwrittenError(f"{shown(path.name)} cannot be written: the series {error}") from error
+        first = slices[0]
+        for one in slices[1:]:
+            for name in ("ImageOrientationPatient", "PixelSpacing"):  # the same but for rounding, as their reader saw
+                setattr(one, name, first[name].value)
+    step = np.diag([-1.0, -1.0, 1.0]) @ scan.grid.affine[:3, 2]  # LPS, as DICOM has it
+    places = np.array([[float(mm) for mm in one.ImagePositionPatient] for one in slices])
+    planes = np.rint((places - places[0]) @ step / (step @ step)).astype(int)
+    parts = [str(format_of(path)), __version__, str(about.anonymous), *(str(one.SOPInstanceUID) for one in slices)]
+    parts += [text for name, digest in sorted(about.weights.items()) for text in (name, digest)]
+    parts += [f"{value}={name}" for value, name in sorted(about.names.items())]
+    parts.append(hashlib.sha256(np.ascontiguousarray(labels).data).hexdigest())
+    return References(tuple(slices), tuple(int(z) for z in planes), "\0".join(parts))
+
+
+def _header(file: Path) -> Any:
+    """Raises ScanError."""
+    from pydicom import dcmread
+    from pydicom.errors import InvalidDicomError
+
+    holds = f"holds {shown(file.name)}, which"
+    wanted = [*INSTANCE, *PLACE, *SERIES, *PATIENT, *STUDY, *SHAPE, *OTHERS]
+    try:
+        found = dcmread(file, stop_before_pixels=True, specific_tags=wanted, force=True)
+        missing = [name for name in (*INSTANCE, *SERIES, *PLACE) if not found.get(name)]
+        frames = int(found.get("NumberOfFrames") or 1)
+        whole = all(len([float(mm) for mm in found.get(name) or ()]) in (0, count) for name, count in PLACE.items())
+    except (OSError, InvalidDicomError, ValueError, TypeError, NotImplementedError):
+        whole, missing, frames = False, [], 1
+    if not whole:
+        raise ScanError(f"{holds} cannot be referred to: its header is damaged")
+    if missing:
+        raise ScanError(f"{holds} has no {missing[0]}: no DICOM SEG or RTSTRUCT can refer to it")
+    if frames != 1:
+        raise ScanError(f"{holds} has several frames: no DICOM SEG or RTSTRUCT of such files can be written")
+    return found
+
+
+@contextmanager
+def lenient() -> Iterator[None]:
+    """Headers are taken as they are: what is odd about a patient's data is neither refused nor said, which would tell
+    it. What has to be right is checked here.
+    """
+    from pydicom.config import disable_value_validation
+
+    with catch_warnings(), disable_value_validation():
+        simplefilter("ignore")
+        yield
+
+
+def adopt(made: Any, origin: References, about: Description) -> None:
+    """Give an object the patient and the study of its slices, and no time of its own: a repeat gives the same."""
+    first = origin.first
+    if not "".join(about.names.values()).isascii():
+        made.SpecificCharacterSet = "ISO_IR 192"  # UTF-8, to which the patient's name is converted
+    elif first.get("SpecificCharacterSet") and not about.anonymous:
+        made.SpecificCharacterSet = first.SpecificCharacterSet
+    for name in (*PATIENT, *STUDY):
+        value = None if about.anonymous else first.get(name)
+        setattr(made, name, "" if value is None else value)
+    made.StudyInstanceUID = first.StudyInstanceUID
+    made.FrameOfReferenceUID = first.FrameOfReferenceUID
+    made.PositionReferenceIndicator = ""
+    # highdicom's clock, and the scanner with it
+    for name in ("InstanceCreationDate", "InstanceCreationTime", "ContributingEquipmentSequence"):
+        if name in made:
+            delattr(made, name)
+
+
+def moment(origin: References, about: Description) -> tuple[str, str]:
+    """The date and time that an object gives as its own: those of its study, since a clock would make every repeat
+    another object; where these are unknown or not to be told, one that nobody takes for true.
+    """
+    from pydicom.valuerep import DA, TM
+
+    try:
+        date, time = origin.first.get("StudyDate"), origin.first.get("StudyTime")
+        if not about.anonymous and DA(date) is not None:
+            TM(time)
+            return str(date), str(time or NO_TIME)
+    except (ValueError, TypeError):
+        pass
+    return NO_DATE, NO_TIME
+
+
+def described(origin: References, what: str) -> str:
+    """SeriesDescription: up to 64 characters, without a word of the series' own."""
+    number = str(origin.first.get("SeriesNumber") or "")
+    return f"{MAKER} {what}" + (f" of series {number}" if number.isascii() and number.isdigit() else "")
+
+
+def equipment(about: Description) -> dict[str, str]:
+    """What made an object, as highdicom calls it; the serial number stands for the networks."""
+    networks = "".join(f"{name}\0{digest}\n" for name, digest in sorted(about.weights.items()))
+    return {
+        "manufacturer": MAKER,
+        "manufacturer_model_name": "Viscera, research use only",
+        "device_serial_number": hashlib.sha256(networks.encode()).hexdigest()[:16],
+        "software_versions": __version__,
+    }
+
+
+def there(labels: np.ndarray) -> np.ndarray:
+    """(z, 256) bool: which values each plane of labels (z, y, x) uint8 holds."""
+    return np.array([np.bincount(plane.reshape(-1), minlength=256) > 0 for plane in labels])
+
+
+def found_in(values: np.ndarray, about: Description) -> tuple[Structure, ...]:
+    """What labels hold, in rising order of values, which are as of `there`."""
+    return tuple(one for one in structures(about.names) if values[:, one.value].any())
+
+
+def codes(one: Structure) -> tuple[Code, Code]:
+    """Category and type, which DICOM requires: those of the table, or the most general of a label that it lacks."""
+    if one.category and one.type:
+        return one.category, one.type
+    return (ALTERED, NEOPLASM) if is_tumor(one.key) else (ANATOMY, ANATOMY)
+
+
+def save(made: Any, path: Path) -> Written:
+    """Write an object, whole or not at all. Raises UnwrittenError."""
+    content = BytesIO()
+    try:
+        with lenient():
+            made.save_as(content, enforce_file_format=True)
+        data = content.getbuffer()
+        return Written(hashlib.sha256(data).hexdigest(), write_atomically(path, [data]))
+    except OSError as error:
+        raise UnwrittenError(f"{shown(path.name)} cannot be written: {error.strerror or error}") from error
+    except MemoryError as error:
+        raise UnwrittenError(f"{shown(path.name)} cannot be written: not enough memory") from error

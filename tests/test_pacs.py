@@ -1,0 +1,116 @@
+"""A CT series into Orthanc, a real DICOM server, and its segmentation back, by the worker of docs/pacs.md."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT
+
+pydicom = pytest.importorskip("pydicom")
+pytest.importorskip("highdicom")
+
+from tests.made.ct import SERIES, STUDY, ct_series  # noqa: E402  # needs pydicom
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@pytest.fixture
+def orthanc(tmp_path: Path) -> Iterator[tuple[str, int]]:
+    """The address of a server's REST interface, and its DICOM port."""
+    program = shutil.which("Orthanc") or pytest.skip("Orthanc is not installed: apt-get install orthanc")
+    if not shutil.which("storescu"):
+        pytest.skip("DCMTK's storescu is not installed: apt-get install dcmtk")
+    http, dicom = free_port(), free_port()
+    (tmp_path / "orthanc.json").write_text(
+        json.dumps(
+            {
+                "StorageDirectory": str(tmp_path / "storage"),
+                "IndexDirectory": str(tmp_path / "storage"),
+                "HttpPort": http,
+                "DicomPort": dicom,
+                "DicomAet": "ORTHANC",
+                "AuthenticationEnabled": False,
+                "StableAge": 1,
+                "Plugins": [],
+            }
+        )
+    )
+    with (tmp_path / "orthanc.log").open("w") as log:
+        server = subprocess.Popen([program, tmp_path / "orthanc.json"], stdout=log, stderr=log)
+        address = f"http://127.0.0.1:{http}"
+        try:
+            for _ in range(300):
+                try:
+                    ask(address, "/system")
+                    break
+                except URLError:
+                    time.sleep(0.1)
+            else:
+                pytest.fail((tmp_path / "orthanc.log").read_text())
+            yield address, dicom
+        finally:
+            server.terminate()
+            server.wait(30)
+
+
+def ask(address: str, path: str) -> Any:
+    with urlopen(address + path, timeout=10) as answer:
+        data = answer.read()
+    return data if path.endswith("/file") else json.loads(data)
+
+
+@pytest.mark.slow
+def test_a_series_goes_in_and_its_segmentation_is_found_in_the_same_study(
+    orthanc: tuple[str, int], blob: np.ndarray, tmp_path: Path, tiny_weights: Path
+) -> None:
+    address, port = orthanc
+    files = ct_series(tmp_path / "s", blob, spacing=(3.0, 2.0, 2.0))
+    subprocess.run(["storescu", "-aec", "ORTHANC", "127.0.0.1", str(port), *map(str, files)], check=True)
+    for _ in range(300):  # a series is complete once nothing has come for a second
+        if any(one["ChangeType"] == "StableSeries" for one in ask(address, "/changes?limit=1000")["Changes"]):
+            break
+        time.sleep(0.1)
+    command = [sys.executable, "-m", "inference", "--weights", str(tiny_weights), "--device", "cpu", "--threads", "1"]
+    worker = [sys.executable, "docs/pacs/worker.py", address, "--once", "--state", str(tmp_path / "state")]
+
+    def work() -> subprocess.CompletedProcess[str]:
+        both = [*worker, "--formats", "seg,rtstruct", "--", *command]
+        return subprocess.run(both, capture_output=True, text=True, check=False, cwd=ROOT)
+
+    done = work()
+    assert done.returncode == 0 and "exit code 0, 2 sent" in done.stdout, done.stdout + done.stderr
+    (study,) = ask(address, "/studies")
+    assert ask(address, f"/studies/{study}")["MainDicomTags"]["StudyInstanceUID"] == STUDY
+    found = {one["MainDicomTags"]["Modality"]: one for one in ask(address, f"/studies/{study}/series")}
+    assert found.keys() == {"CT", "SEG", "RTSTRUCT"} and len(found["CT"]["Instances"]) == len(files)
+    (instance,) = found["SEG"]["Instances"]
+    (tmp_path / "back.dcm").write_bytes(ask(address, f"/instances/{instance}/file"))
+    seg = pydicom.dcmread(tmp_path / "back.dcm")
+    assert seg.ReferencedSeriesSequence[0].SeriesInstanceUID == SERIES and seg.PatientID == "P1"
+    assert seg.pixel_array.any()
+
+    # What was done is not done again; if it were, the server would get the same objects, and no others.
+    assert "sent" not in work().stdout
+    (tmp_path / "state").unlink()
+    assert "exit code 0, 2 sent" in work().stdout
+    assert len(ask(address, f"/studies/{study}/series")) == 3
+    lost = subprocess.run([*worker[:2], "http://127.0.0.1:1", *worker[3:], "--", "x"], check=False, cwd=ROOT)
+    assert lost.returncode == 1
