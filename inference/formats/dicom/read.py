@@ -9,7 +9,7 @@ import numpy as np
 
 from ...scan import SHEAR, Scan, shear
 from ..geometry import check_memory
-from ..sources import Volume, dicom_files
+from ..sources import Picture, Volume, dicom_files
 from .copies import without_copies
 from .headers import headers, headers_of
 from .pixels import unlike, voxels_of
@@ -20,14 +20,14 @@ from .unpacking import planes_of
 
 @dataclass(frozen=True)
 class Series:
-    """Where a scan came from: the files of its planes, in the order of z, and which frame of the file each is.
+    """Where a scan came from.
 
-    Where unevenly spaced slices were resampled, each plane has the slice that lies nearest.
+    pictures  its slices, in the order of z
+    places    of each of them, in planes of the grid: between two, where slices that lie unevenly were resampled
     """
 
-    files: tuple[Path, ...]
-    frames: tuple[int, ...] = ()
-    instances: tuple[str, ...] = ()  # SOPInstanceUID of each
+    pictures: tuple[Picture, ...]
+    places: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,7 @@ def _stacked(source: Path | Volume, resample: bool, whole: bool = True) -> Stack
 
 
 def _scan(channels: tuple[np.ndarray, ...], found: Stack, warnings: tuple[str, ...]) -> Scan:
-    nearest = [found.slices[int(np.abs(found.places - z).argmin())] for z in range(found.grid.shape[0])]
-    origin = Series(
-        tuple(one.file for one in nearest),
-        tuple(one.frame for one in nearest),
-        tuple(one.tags.get("SOPInstanceUID", "") for one in nearest),
-    )
+    origin = Series(tuple(one.picture for one in found.slices), tuple(map(float, found.places)))
     return Scan(channels, found.grid, origin, warnings, tilted=shear(found.grid) > SHEAR, resampled=_is_uneven(found))
 
 

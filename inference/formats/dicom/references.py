@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from importlib.util import find_spec
 from io import BytesIO
@@ -14,18 +15,32 @@ from typing import Any
 from warnings import catch_warnings, simplefilter
 
 import numpy as np
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
 
 from ...errors import ScanError, UnwrittenError, shown
 from ...labels import ALTERED, ANATOMY, NEOPLASM, Code, Structure, is_tumor, structures
 from ...names import format_of
 from ...scan import Scan
 from ...version import __version__
+from ..archive import open_anywhere
 from ..atomic import write_atomically
+from ..sources import Picture
 from ..written import Description, Written
+from .read import Series
 
 # What an object must tell of each slice, and what of all of them: without these nobody could find them.
 INSTANCE = ("SOPClassUID", "SOPInstanceUID")
 PLACE = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}  # and how many numbers
+# Where a file of several frames tells these, of one frame or of all.
+GROUPS = {
+    "ImagePositionPatient": "PlanePositionSequence",
+    "ImageOrientationPatient": "PlaneOrientationSequence",
+    "PixelSpacing": "PixelMeasuresSequence",
+    "SliceThickness": "PixelMeasuresSequence",
+}
+FUNCTIONAL = ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence")
 SERIES = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 # Of the patient and the study: what an object of the same study has to have, empty or not (types 1 and 2 of PS3.3).
 PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
@@ -34,19 +49,21 @@ SHAPE = ("Rows", "Columns", "SliceThickness")
 OTHERS = ("SpecificCharacterSet", "SeriesNumber", "NumberOfFrames")
 NO_DATE, NO_TIME = "19000101", "000000"
 MAKER = "Viscera"
-LIBRARIES = ("pydicom", "highdicom", "contourpy")
+LIBRARIES = ("highdicom", "contourpy")
 
 
 @dataclass(frozen=True)
 class References:
     """The slices that labels lie on.
 
-    slices  their headers in the order of z, cut down to what may be said of them
-    planes  for each slice the plane z of the labels that lies on it
+    slices  their headers in the order of z, cut down to what may be said of them, each as if it had a file of its own
+    frames  for each slice its number in its file, from 1; None in a file of one
+    planes  for each slice the plane z of the labels that lies on it, or nearest to it
     seed    of the UIDs of what is made: slices, networks, labels and all else that the object holds
     """
 
     slices: tuple[Any, ...]
+    frames: tuple[int | None, ...]
     planes: tuple[int, ...]
     seed: str
 
@@ -68,59 +85,80 @@ def check(scan: Scan) -> None:
     """Whether a DICOM object can be made of labels of a scan, before they are. Raises ScanError, whose text goes on
     from the scan's name.
     """
-    files = getattr(scan.origin, "files", ())
-    if not files:
+    if not isinstance(scan.origin, Series):
         raise ScanError("is no DICOM series, and DICOM SEG and RTSTRUCT refer to one: take another --format for it")
     for name in LIBRARIES:
         if find_spec(name) is None:
             raise ScanError(f"needs {name} for labels in DICOM, which is not installed: pip install {name}")
     with lenient():
-        _header(files[0])
+        _headers(scan.origin.pictures[:1])
 
 
 def references(labels: np.ndarray, scan: Scan, about: Description, path: Path) -> References:
     """The slices of the scan that labels (z, y, x) lie on, for a file that is to be written. Raises UnwrittenError."""
-    files = dict.fromkeys(scan.origin.files)  # planes between slices name the one that lies nearest
+    series: Series = scan.origin
     with lenient():
         try:
-            slices = [_header(file) for file in files]
+            slices = _headers(series.pictures)
         except ScanError as error:
             raise UnwrittenError(f"{shown(path.name)} cannot be written: the series {error}") from error
         first = slices[0]
         for one in slices[1:]:
             for name in ("ImageOrientationPatient", "PixelSpacing"):  # the same but for rounding, as their reader saw
                 setattr(one, name, first[name].value)
-    step = np.diag([-1.0, -1.0, 1.0]) @ scan.grid.affine[:3, 2]  # LPS, as DICOM has it
-    places = np.array([[float(mm) for mm in one.ImagePositionPatient] for one in slices])
-    planes = np.rint((places - places[0]) @ step / (step @ step)).astype(int)
-    parts = [str(format_of(path)), __version__, str(about.anonymous), *(str(one.SOPInstanceUID) for one in slices)]
+    frames = tuple(
+        picture.frame + 1 if int(one.get("NumberOfFrames") or 1) > 1 else None
+        for picture, one in zip(series.pictures, slices, strict=True)
+    )
+    parts = [str(format_of(path)), __version__, str(about.anonymous)]
+    parts += [f"{one.SOPInstanceUID}{frame or ''}" for one, frame in zip(slices, frames, strict=True)]
     parts += [text for name, digest in sorted(about.weights.items()) for text in (name, digest)]
     parts += [f"{value}={name}" for value, name in sorted(about.names.items())]
     parts.append(hashlib.sha256(np.ascontiguousarray(labels).data).hexdigest())
-    return References(tuple(slices), tuple(int(z) for z in planes), "\0".join(parts))
+    planes = tuple(round(place) for place in series.places)
+    return References(tuple(slices), frames, planes, "\0".join(parts))
 
 
-def _header(file: Path) -> Any:
-    """Raises ScanError."""
-    from pydicom import dcmread
-    from pydicom.errors import InvalidDicomError
+def _headers(pictures: Sequence[Picture]) -> list[Any]:
+    """Of each picture. Raises ScanError."""
+    files: dict[Path, Any] = {}
+    slices = []
+    for picture in pictures:
+        holds = f"holds {shown(picture.file.name)}, which"
+        try:
+            if picture.file not in files:
+                files[picture.file] = _read(picture.file)
+            one = _slice(files[picture.file], picture.frame)
+            missing = [name for name in (*INSTANCE, *SERIES, *PLACE) if not one.get(name)]
+            whole = all(len([float(mm) for mm in one.get(name) or ()]) in (0, count) for name, count in PLACE.items())
+        except (ScanError, OSError, InvalidDicomError, ValueError, TypeError, LookupError, NotImplementedError):
+            whole, missing = False, []
+        if not whole:
+            raise ScanError(f"{holds} cannot be referred to: its header is damaged")
+        if missing:
+            raise ScanError(f"{holds} has no {missing[0]}: no DICOM SEG or RTSTRUCT can refer to it")
+        slices.append(one)
+    return slices
 
-    holds = f"holds {shown(file.name)}, which"
-    wanted = [*INSTANCE, *PLACE, *SERIES, *PATIENT, *STUDY, *SHAPE, *OTHERS]
-    try:
-        found = dcmread(file, stop_before_pixels=True, specific_tags=wanted, force=True)
-        missing = [name for name in (*INSTANCE, *SERIES, *PLACE) if not found.get(name)]
-        frames = int(found.get("NumberOfFrames") or 1)
-        whole = all(len([float(mm) for mm in found.get(name) or ()]) in (0, count) for name, count in PLACE.items())
-    except (OSError, InvalidDicomError, ValueError, TypeError, NotImplementedError):
-        whole, missing, frames = False, [], 1
-    if not whole:
-        raise ScanError(f"{holds} cannot be referred to: its header is damaged")
-    if missing:
-        raise ScanError(f"{holds} has no {missing[0]}: no DICOM SEG or RTSTRUCT can refer to it")
-    if frames != 1:
-        raise ScanError(f"{holds} has several frames: no DICOM SEG or RTSTRUCT of such files can be written")
-    return found
+
+def _read(file: Path) -> Any:
+    wanted = [*INSTANCE, *PLACE, *SERIES, *PATIENT, *STUDY, *SHAPE, *OTHERS, *FUNCTIONAL]
+    with open_anywhere(file) as opened:
+        return dcmread(opened, stop_before_pixels=True, specific_tags=wanted, force=True)
+
+
+def _slice(found: Any, frame: int) -> Any:
+    """A frame of a file as if it had one of its own; of a file without frames all that it tells."""
+    one = Dataset()
+    for element in found:
+        if element.keyword not in FUNCTIONAL:
+            one.add(copy(element))  # which slices of one file do not share
+    groups = [found[name].value[at] for name, at in zip(FUNCTIONAL, (frame, 0), strict=True) if name in found]
+    for name, group in GROUPS.items():
+        told: Any = next((item[group].value[0] for item in groups if item.get(group)), {})
+        if name in told:
+            one.add(copy(told[name]))
+    return one
 
 
 @contextmanager

@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ImplicitVRLittleEndian
 
 from ...labels import Structure, structures
 from ...scan import Scan
@@ -46,9 +49,6 @@ def write(labels: np.ndarray, scan: Scan, path: Path, about: Description) -> Wri
 
 
 def _made(planes: np.ndarray, origin: References, about: Description) -> Any:
-    from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.uid import ImplicitVRLittleEndian
-
     made = Dataset()
     made.file_meta = FileMetaDataset()
     made.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian  # explicit ones hold 64 KiB of contour at most
@@ -75,11 +75,9 @@ def _made(planes: np.ndarray, origin: References, about: Description) -> Any:
 
 
 def _frame_of_reference(origin: References) -> Any:
-    from pydicom.dataset import Dataset
-
     series = Dataset()
     series.SeriesInstanceUID = origin.first.SeriesInstanceUID
-    series.ContourImageSequence = [_image(one) for one in origin.slices]
+    series.ContourImageSequence = [_image(origin, z) for z in range(len(origin.slices))]
     study = Dataset()
     study.ReferencedSOPClassUID = STUDY_MANAGEMENT
     study.ReferencedSOPInstanceUID = origin.first.StudyInstanceUID
@@ -90,17 +88,15 @@ def _frame_of_reference(origin: References) -> Any:
     return frame
 
 
-def _image(one: Any) -> Any:
-    from pydicom.dataset import Dataset
-
-    image = Dataset()
+def _image(origin: References, z: int) -> Any:
+    image, one = Dataset(), origin.slices[z]
     image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID = one.SOPClassUID, one.SOPInstanceUID
+    if origin.frames[z]:
+        image.ReferencedFrameNumber = origin.frames[z]
     return image
 
 
 def _region(one: Structure, origin: References) -> Any:
-    from pydicom.dataset import Dataset
-
     region = Dataset()
     region.ROINumber = one.value
     region.ReferencedFrameOfReferenceUID = origin.first.FrameOfReferenceUID
@@ -110,8 +106,6 @@ def _region(one: Structure, origin: References) -> Any:
 
 
 def _observed(one: Structure) -> Any:
-    from pydicom.dataset import Dataset
-
     def item(code: Any) -> Any:
         made = Dataset()
         made.CodeValue, made.CodingSchemeDesignator, made.CodeMeaning = code.value, code.scheme, code.meaning
@@ -130,28 +124,22 @@ def _observed(one: Structure) -> Any:
 
 def _drawn(one: Structure, planes: np.ndarray, on: np.ndarray, origin: References) -> Any:
     """A structure's contours, slice by slice, on those planes (z) where it is."""
-    from pydicom.dataset import Dataset
-
     drawn = Dataset()
     drawn.ReferencedROINumber = one.value
     drawn.ROIDisplayColor = list(one.colour)
     made: list[Any] = []
-    for z in np.flatnonzero(on):
-        image = origin.slices[z]
+    for z in map(int, np.flatnonzero(on)):
         for points in contours(planes[z] == one.value):
-            made.append(_contour(_placed(points, image), image, len(made) + 1))
+            made.append(_contour(_placed(points, origin.slices[z]), _image(origin, z), len(made) + 1))
     if made:
         drawn.ContourSequence = made
     return drawn
 
 
 def _contour(text: str, image: Any, number: int) -> Any:
-    from pydicom.dataelem import DataElement
-    from pydicom.dataset import Dataset
-
     contour = Dataset()
     contour.ContourNumber = number
-    contour.ContourImageSequence = [_image(image)]
+    contour.ContourImageSequence = [image]
     contour.ContourGeometricType = "CLOSED_PLANAR"
     contour.NumberOfContourPoints = (text.count("\\") + 1) // 3
     # As text: a number of pydicom's for each coordinate takes ten times as long.

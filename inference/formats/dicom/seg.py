@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydicom.dataset import Dataset
 
 from ...labels import Structure, structures
 from ...scan import Scan
@@ -35,6 +36,7 @@ from .references import (
 )
 
 NUMBER = 900  # of the series
+CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 INTELLIGENCE = ("123109", "DCM", "Artificial Intelligence")  # PS3.16 CID 7162
 
 
@@ -69,7 +71,7 @@ def _made(labels: np.ndarray, scan: Scan, path: Path, about: Description, kind: 
     date, time = moment(origin, about)
     with lenient():
         made: Any = Segmentation(
-            source_images=_without_patient(slices),
+            source_images=_without_patient(slices, origin),
             pixel_array=pixels,
             segmentation_type=kind,
             segment_descriptions=[_segment(*one, about) for one in zip(numbers, found, strict=True)],
@@ -87,20 +89,23 @@ def _made(labels: np.ndarray, scan: Scan, path: Path, about: Description, kind: 
         )
         made.ContentCreatorName = ""
         adopt(made, origin, about)
+        _refer(made, origin)
         _same_again(made, origin)
     return made
 
 
-def _without_patient(slices: list[Any]) -> list[Any]:
-    """For highdicom, which refuses odd dates and names: they are copied as they are instead, afterwards."""
-    from pydicom.dataset import Dataset
-
+def _without_patient(slices: list[Any], origin: References) -> list[Any]:
+    """For highdicom, which refuses odd dates and names: they are copied as they are instead, afterwards. Frames pass
+    for files of their own, since a volume may be some of a file's frames, or those of several files.
+    """
     without = []
-    for one in slices:
+    for z, one in enumerate(slices):
         bare: Any = Dataset()
         for name in (*INSTANCE, *PLACE, *SERIES, *SHAPE):
             if name in one:
-                bare[name] = one[name]
+                setattr(bare, name, one[name].value)
+        if origin.frames[z]:
+            bare.SOPClassUID, bare.SOPInstanceUID = CT_IMAGE, origin.uid("frame", str(z))
         without.append(bare)
     for name in (*PATIENT, *STUDY):  # it looks for them in the first
         setattr(without[0], name, "")
@@ -132,6 +137,27 @@ def _segment(number: int, one: Structure, about: Description) -> Any:
         side = CodedConcept(one.side.value, one.side.scheme, one.side.meaning)
         made.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [side]
     return made
+
+
+def _refer(made: Any, origin: References) -> None:
+    """To frames where frames passed for files."""
+    frames = {origin.uid("frame", str(z)): z for z, frame in enumerate(origin.frames) if frame}
+    if not frames:
+        return
+    for item in made.PerFrameFunctionalGroupsSequence:
+        for source in item.DerivationImageSequence[0].SourceImageSequence:
+            z = frames.get(source.ReferencedSOPInstanceUID)
+            if z is None:  # segments on one slice share it
+                continue
+            source.ReferencedSOPClassUID = origin.slices[z].SOPClassUID
+            source.ReferencedSOPInstanceUID = origin.slices[z].SOPInstanceUID
+            source.ReferencedFrameNumber = origin.frames[z]
+    files = {}
+    for one in origin.slices:
+        files[one.SOPInstanceUID] = image = Dataset()
+        image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID = one.SOPClassUID, one.SOPInstanceUID
+    made.SourceImageSequence = list(files.values())
+    made.ReferencedSeriesSequence[0].ReferencedInstanceSequence = list(files.values())
 
 
 def _same_again(made: Any, origin: References) -> None:

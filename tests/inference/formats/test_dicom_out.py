@@ -18,7 +18,7 @@ from nibabel.affines import apply_affine
 from skimage.draw import polygon2mask
 
 from inference.errors import ScanError, UnwrittenError
-from inference.formats.dicom.read import Series
+from inference.formats.cases import find_cases
 from inference.formats.reading import read_scan, write_empty
 from inference.formats.sources import scan_digest
 from inference.formats.writing import check, write
@@ -26,6 +26,7 @@ from inference.formats.written import Description
 from inference.labels import BY_VALUE, TABLE
 from inference.names import DICOM_FORMATS, labels_file
 from inference.scan import Scan
+from tests.inference.dicom import ENHANCED, enhanced_bytes
 from tests.made.ct import AXIAL, FRAME, SERIES, STUDY, ct_series
 
 pydicom = pytest.importorskip("pydicom")
@@ -173,11 +174,18 @@ def test_dcmqi_reads_the_same_voxels_names_and_colours(
         assert side == (one.side and one.side.value)
 
 
+def checked_by_dciodvfy(file: Path) -> str:
+    """What it says of an object."""
+    done = subprocess.run([tool("dciodvfy"), str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
 @pytest.mark.parametrize("kind", ["seg.dcm", "rtstruct.dcm"])
 def test_dciodvfy_finds_no_error(kind: str, labels: np.ndarray, tmp_path: Path) -> None:
     (file,) = written(labels, scan_of(labels, tmp_path / "s"), tmp_path, kind)
-    done = subprocess.run([tool("dciodvfy"), str(file)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and "Error" not in done.stderr and "Warning" not in done.stderr, done.stderr
+    said = checked_by_dciodvfy(file)
+    assert "Error" not in said and "Warning" not in said, said
 
 
 def test_references_to_every_slice_and_what_made_it(labels: np.ndarray, tmp_path: Path) -> None:
@@ -369,22 +377,102 @@ def test_one_slice_that_cannot_be_referred_to_is_named_and_nothing_written(
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_planes_between_slices_are_not_drawn_on_others(labels: np.ndarray, tmp_path: Path) -> None:
-    """Labels on an even grid of slices that are not evenly apart: each slice has the plane that lies on it."""
-    heights = np.array([0, 1, 2, 4, 5, 6, 9, 11])  # of the 12 planes
+def test_slices_that_lie_unevenly_have_the_planes_nearest_to_them(labels: np.ndarray, tmp_path: Path) -> None:
+    heights = np.array([0, 1, 2, 3, 4, 5.3, 7, 8, 11])  # of the 12 planes of the even grid
+    nearest = np.rint(heights).astype(int)
 
     def move(z: int, one: Any) -> None:
         one.ImagePositionPatient = [-20, 30, 7 + 3 * float(heights[z])]
 
-    files = ct_series(tmp_path / "s", np.zeros((8, 12, 16), np.int16), change=move)
-    nearest = tuple(files[int(np.abs(heights - z).argmin())] for z in range(12))
-    grid = Scan.of(labels, (3.0, 5.0, 4.0), "LPS").grid
-    (seg,) = written(labels, Scan((), grid, Series(nearest)), tmp_path, "seg.dcm")
+    noise = np.random.default_rng(1).integers(-900, 200, (9, 12, 16)).astype(np.int16)
+    ct_series(tmp_path / "s", noise, change=move)
+    scan = read_scan(tmp_path / "s", resample=True)
+    assert scan.grid.shape == labels.shape
+    seg, rt = written(labels, scan, tmp_path, "seg.dcm", "rtstruct.dcm")
     found = segments(seg)
-    for value in np.unique(labels[heights]).tolist()[1:]:
-        at = np.argwhere(labels == value)
-        here = at[np.isin(at[:, 0], heights)][:, ::-1] * (4.0, 5.0, 3.0) + (-20, 30, 7)
+    for value in np.unique(labels[nearest]).tolist()[1:]:
+        z, y, x = np.nonzero(labels[nearest] == value)
+        here = np.stack([x * 4.0 - 20, y * 5.0 + 30, heights[z] * 3 + 7], axis=1)
         assert np.array_equal(found[BY_VALUE[value].title], in_order(here))
+    slices = {f"{SERIES}.{z + 1}": 7 + 3 * height for z, height in enumerate(heights)}
+    for region in pydicom.dcmread(rt).ROIContourSequence:
+        for contour in region.get("ContourSequence", []):
+            assert contour.ContourData[2] == slices[contour.ContourImageSequence[0].ReferencedSOPInstanceUID]
+
+
+def test_slices_of_a_tilted_gantry(labels: np.ndarray, tmp_path: Path) -> None:
+    """Frames and contours lie on the slices themselves, as the label map does."""
+
+    def tilt(z: int, one: Any) -> None:
+        one.ImagePositionPatient = [-20, 30 + 1.2 * z, 7 + 3 * z]
+
+    scan = scan_of(labels, tmp_path / "s", change=tilt)
+    assert scan.tilted
+    nifti, seg, rt = written(labels, scan, tmp_path, "nii.gz", "seg.dcm", "rtstruct.dcm")
+    found = segments(seg)
+    for value, mask in regions(rt, nifti).items():
+        assert np.allclose(found[BY_VALUE[value].title], world(nifti, value), atol=2e-3)
+        assert np.array_equal(mask, np.asarray(nib.load(nifti).dataobj) == value)
+
+
+def enhanced(folder: Path, hu: np.ndarray, each: Any = lambda z: {}) -> Path:
+    folder.mkdir()
+    (folder / "e.dcm").write_bytes(enhanced_bytes(hu, each, SOPInstanceUID="1.2.3.4"))
+    return folder
+
+
+def test_frames_of_an_enhanced_series(labels: np.ndarray, tmp_path: Path) -> None:
+    """They fall along z, as scanners may have them."""
+    hu = np.random.default_rng(1).integers(-900, 200, labels.shape).astype(np.int16)
+    scan = read_scan(enhanced(tmp_path / "s", hu, lambda z: {"ImagePositionPatient": [-20, -30, 7 - 3 * z]}))
+    assert np.array_equal(scan.voxels, hu[::-1])
+    nifti, seg, rt = written(labels, scan, tmp_path, "nii.gz", "seg.dcm", "rtstruct.dcm")
+    again = written(labels, scan, tmp_path / "again", "seg.dcm", "rtstruct.dcm")
+    assert [file.read_bytes() for file in again] == [seg.read_bytes(), rt.read_bytes()]
+    found = segments(seg)
+    for value, mask in regions(rt, nifti).items():
+        assert np.allclose(found[BY_VALUE[value].title], world(nifti, value), atol=2e-3)
+        assert np.array_equal(mask, np.asarray(nib.load(nifti).dataobj) == value)
+    one = pydicom.dcmread(seg)
+    for frame in one.PerFrameFunctionalGroupsSequence:
+        (source,) = frame.DerivationImageSequence[0].SourceImageSequence
+        place = frame.PlanePositionSequence[0].ImagePositionPatient[2]
+        assert (source.ReferencedSOPInstanceUID, source.ReferencedSOPClassUID) == ("1.2.3.4", ENHANCED)
+        assert source.ReferencedFrameNumber == 1 + round((7 - place) / 3)
+    for series in one.ReferencedSeriesSequence:
+        assert [image.ReferencedSOPInstanceUID for image in series.ReferencedInstanceSequence] == ["1.2.3.4"]
+    for contour in pydicom.dcmread(rt).ROIContourSequence[0].ContourSequence:
+        (image,) = contour.ContourImageSequence
+        assert image.ReferencedFrameNumber == 1 + round((7 - contour.ContourData[2]) / 3)
+    assert "Error" not in checked_by_dciodvfy(seg) + checked_by_dciodvfy(rt)
+
+
+def test_one_phase_of_an_enhanced_series_is_what_its_labels_refer_to(labels: np.ndarray, tmp_path: Path) -> None:
+    def phase(k: int) -> dict[str, Any]:
+        return {"ImagePositionPatient": [-20, -30, 7 + 3 * (k // 2)], "TemporalPositionIndex": 1 + k % 2}
+
+    hu = np.random.default_rng(1).integers(-900, 200, labels.shape).astype(np.int16)
+    folder = enhanced(tmp_path / "s", np.repeat(hu, 2, axis=0), phase)
+    found = find_cases(folder, tmp_path / "out", formats=["nii.gz", "seg.dcm"])
+    assert len(found.cases) == 2
+    case = found.cases[1]
+    scan = read_scan(case.sources)
+    (tmp_path / "out").mkdir()
+    write(labels, scan, case.outputs, ABOUT)
+    for frame in pydicom.dcmread(case.outputs[1]).PerFrameFunctionalGroupsSequence:
+        place = frame.PlanePositionSequence[0].ImagePositionPatient[2]
+        number = frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber
+        assert number == 2 + 2 * round((place - 7) / 3)
+
+
+def test_a_series_in_an_archive_gives_the_same_objects(labels: np.ndarray, tmp_path: Path) -> None:
+    scan = scan_of(labels, tmp_path / "s")
+    first = written(labels, scan, tmp_path / "1", *DICOM_FORMATS)
+    archive = Path(shutil.make_archive(str(tmp_path / "export"), "zip", tmp_path / "s"))
+    (case,) = find_cases(archive, tmp_path / "out").cases
+    zipped = read_scan(case.sources)
+    again = written(labels, zipped, tmp_path / "2", *DICOM_FORMATS)
+    assert [file.read_bytes() for file in first] == [file.read_bytes() for file in again]
 
 
 def test_what_was_written_into_the_folder_of_a_series_is_no_slice_of_it(labels: np.ndarray, tmp_path: Path) -> None:
