@@ -8,6 +8,7 @@ from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
@@ -124,9 +125,7 @@ def _run(predictor: Predictor, case: Case, record: Record, way: Way, progress: P
         labels = _labels(predictor, case, scan, record, way, progress, probabilities)
         record.warnings += record.fallback
         with record.stage("measure"):
-            channels = scan.channels or _read(predictor, case).channels
-            ct = {channel: channels[channel] for channel, is_ct in enumerate(predictor.ct) if is_ct}
-            record.labels = quantities(labels, scan.grid, predictor.labels, ct)
+            record.labels = _measured(predictor, case, scan, labels)
         with record.stage("write"):  # last of all: once a label map is there, nothing may fail any more
             about = Description(predictor.labels, record.weights, predictor.options.anonymous)
             written = write(labels, scan, case.outputs, about, probabilities)
@@ -156,6 +155,13 @@ def _read(predictor: Predictor, case: Case) -> Scan:
     options = predictor.options
     scan = read_scan(case.sources, options.accept_intensities, predictor.ct, options.uneven == "resample")
     return replace(scan, once=predictor.memory_limit() is not None)
+
+
+def _measured(predictor: Predictor, case: Case, scan: Scan, labels: np.ndarray) -> dict[str, Any]:
+    """What the record says of labels. Voxels that are read again for it are let go of: writing DICOM takes as much."""
+    channels = scan.channels or _read(predictor, case).channels
+    ct = {channel: channels[channel] for channel, is_ct in enumerate(predictor.ct) if is_ct}
+    return quantities(labels, scan.grid, predictor.labels, ct)
 
 
 def _labels(

@@ -65,6 +65,15 @@ def open_anywhere(path: Path) -> Iterator[IO[bytes]]:
         raise ScanError("is damaged in the archive: it does not unpack as it should") from None
 
 
+def state_of(path: Path) -> tuple[int, int] | None:
+    """What tells that a file, or the archive that it is in, was written again; None where it is gone."""
+    inside = _split(path)
+    try:
+        return _state(inside[0] if inside else path)[1:]
+    except OSError:
+        return None
+
+
 def _split(path: Path) -> tuple[Path, str] | None:
     """The archive and the name in it of a path that leads into one."""
     for parent in path.parents:

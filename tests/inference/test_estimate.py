@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from inference.options import DENSE, LEAST_VOXELS
 from inference.record import Record
 from inference.scan import Grid, Scan
 from tests.conftest import ROOT
+from tests.inference.dicom import RLE, packed_in, series
 
 CHOICE = Choice("cpu", "openvino", "f32", ())
 SAMPLE = ROOT / "docs" / "sample" / "HCC_048_0000.nii.gz"
@@ -70,6 +73,50 @@ def test_what_a_voxel_takes_is_in_the_header(dtype: str, tmp_path: Path, blob: n
     held, most = peek(tmp_path / "x.nii").voxel_bytes
     assert held == read_scan(tmp_path / "x.nii", accept=True).voxels.itemsize
     assert most >= max(held, np.dtype(dtype).itemsize)
+
+
+@pytest.mark.parametrize(
+    ("changes", "held"),
+    [
+        ({"BitsStored": 12, "HighBit": 11}, 2),
+        ({"BitsStored": 12, "HighBit": 11, "uneven": True}, 2),
+        ({}, 4),  # 16 bits and an intercept of -1024 may not fit into int16
+        ({"scaled": (0.5, -1024)}, 4),
+        ({"scaled": (0.5, -1024), "uneven": True}, 4),
+    ],
+)
+def test_what_a_voxel_of_dicom_takes_is_in_the_headers(changes: dict[str, Any], held: int, tmp_path: Path) -> None:
+    changes = dict(changes)
+    uneven = changes.pop("uneven", False)
+    hu = np.random.default_rng(0).integers(-900, 900, (64, 128, 128)).astype(np.int16)
+
+    def each(z: int) -> dict[str, Any]:
+        place = {"ImagePositionPatient": f"-20\\-30\\{3 * z + 4 * (z > 40)}"} if uneven else {}
+        return {"PixelSpacing": "2\\2"} | changes | place
+
+    series(tmp_path / "s", hu, each)
+    said = peek(tmp_path / "s", uneven)
+    assert said.voxel_bytes[0] == held
+    tracemalloc.start()
+    try:
+        scan = read_scan(tmp_path / "s", resample=uneven)
+        kept, most = (taken / prod(scan.grid.shape) for taken in tracemalloc.get_traced_memory())
+    finally:
+        tracemalloc.stop()
+    assert said.grid.shape == scan.voxels.shape and scan.resampled == uneven
+    assert kept <= held + 0.2 and most <= said.voxel_bytes[1]
+
+
+def test_processes_that_unpack_are_in_the_estimate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hu = np.random.default_rng(0).integers(-900, 900, (64, 64, 64)).astype(np.int16)
+    for file in series(tmp_path / "s", hu):
+        file.write_bytes(packed_in(file.read_bytes(), RLE))
+
+    def most(threads: int) -> int:
+        monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
+        return peek(tmp_path / "s").voxel_bytes[1] * hu.size
+
+    assert most(2) - most(1) >= 2 * 60 * MB
 
 
 def test_arrays_are_held_to_the_limit_too(tiny_weights: Path, blob: np.ndarray) -> None:

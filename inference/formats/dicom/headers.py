@@ -8,6 +8,7 @@ import struct
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
 from typing import IO
@@ -18,7 +19,7 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import UID
 
 from ...errors import ScanError
-from ..archive import open_anywhere
+from ..archive import open_anywhere, state_of
 from ..sources import Picture
 from .slices import TAGS, Slice, holding
 
@@ -63,7 +64,16 @@ def headers(pictures: Iterable[Picture]) -> list[Slice]:
 
 
 def headers_of(files: Iterable[Path]) -> list[Slice]:
-    """Of files, in their order, and of all frames in each. Raises ScanError, which names the file."""
+    """Of files, in their order, and of all frames in each. Raises ScanError, which names the file.
+
+    The last answer is kept: a scan's memory is estimated before it is read.
+    """
+    files = tuple(files)
+    return list(_headers_of(files, tuple(map(state_of, files))))
+
+
+@lru_cache(maxsize=1)
+def _headers_of(files: tuple[Path, ...], states: tuple[tuple[int, int] | None, ...]) -> list[Slice]:
     slices = []
     with quiet():
         for file in files:

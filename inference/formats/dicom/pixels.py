@@ -73,6 +73,26 @@ def planes(slices: Sequence[Slice]) -> Iterator[tuple[int, np.ndarray]]:
                 yield z, _hu(pixels.of(slices[z]), slices[z])
 
 
+def voxel_bytes(slices: Sequence[Slice]) -> tuple[int, int]:
+    """Bytes of a voxel of these slices once they are read, and at most while they are: beside its int16, where others
+    are none, or its slice, where planes lie between slices."""
+    return (2, 5) if all(map(_is_short, slices)) else (4, 9)
+
+
+def _is_short(one: Slice) -> bool:
+    """Whether int16 holds whatever HU a slice may have."""
+    try:
+        slope, intercept = (float(one.numbers(name)[0]) for name in ("RescaleSlope", "RescaleIntercept"))
+        bits = int(one.numbers("BitsStored")[0])
+        low, high = (
+            (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if one.text("PixelRepresentation") == "1" else (0, 2**bits - 1)
+        )
+    except (ScanError, OverflowError):
+        return False
+    ends = sorted((low * slope + intercept, high * slope + intercept))
+    return slope.is_integer() and intercept.is_integer() and ends[0] >= -(2**15) and ends[1] < 2**15
+
+
 def _hu(values: np.ndarray, one: Slice) -> np.ndarray:
     slope, intercept = float(one.numbers("RescaleSlope")[0]), float(one.numbers("RescaleIntercept")[0])
     if slope.is_integer() and intercept.is_integer():

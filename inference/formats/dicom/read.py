@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil, prod
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,10 @@ from ..geometry import check_memory
 from ..sources import Picture, Volume, dicom_files
 from .copies import without_copies
 from .headers import headers, headers_of
-from .pixels import unlike, voxels_of
+from .pixels import unlike, voxel_bytes, voxels_of
 from .slices import MOST_NAMED, check_ct, check_one_series, check_picture
 from .stack import Stack, stack
-from .unpacking import planes_of
+from .unpacking import beside, planes_of
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,9 @@ class Reader:
     def peek(self, source: Path | Volume) -> Scan:
         """The scan without its voxels: pixels may be damaged. Raises ScanError."""
         found = _stacked(source, self.resample, whole=False)
-        return _scan((), found, tuple(found.warnings))
+        held, most = voxel_bytes(found.slices)
+        most += ceil(beside(found.slices) / prod(found.grid.shape))
+        return replace(_scan((), found, tuple(found.warnings)), voxel_bytes=(held, most))
 
 
 def _stacked(source: Path | Volume, resample: bool, whole: bool = True) -> Stack:

@@ -106,6 +106,9 @@ def references(labels: np.ndarray, scan: Scan, about: Description, path: Path) -
         for one in slices[1:]:
             for name in ("ImageOrientationPatient", "PixelSpacing"):  # the same but for rounding, as their reader saw
                 setattr(one, name, first[name].value)
+        for one in slices:
+            if not one.get("SliceThickness"):  # which a SEG has to tell, and a CT need not
+                one.SliceThickness = f"{scan.grid.spacing[0]:.6g}"
     frames = tuple(
         picture.frame + 1 if int(one.get("NumberOfFrames") or 1) > 1 else None
         for picture, one in zip(series.pictures, slices, strict=True)

@@ -25,7 +25,8 @@ from .pixels import planes
 from .slices import Slice
 
 WORTH = 32  # packed slices, which take a second or two: as long as a process needs to begin
-MOST = 4  # processes, of 70 MB each
+MOST = 4  # processes
+EACH = 70_000_000  # bytes
 
 Answer = tuple[int, np.ndarray] | BaseException | None
 
@@ -33,9 +34,8 @@ Answer = tuple[int, np.ndarray] | BaseException | None
 def planes_of(slices: Sequence[Slice]) -> Iterator[tuple[int, np.ndarray]]:
     """The place of each slice among these, and its HU (y, x), in no order. Raises ScanError, and MemoryError where a
     process was killed."""
-    packed = sum(one.is_packed for one in slices)
-    count = min(packed // WORTH, int(os.environ.get("OMP_NUM_THREADS", usable_cpus())), MOST)
-    if count < 2 or any(one.has_frames for one in slices):  # a file of frames would be read by each of them
+    count = _processes(slices)
+    if not count:
         with quiet():
             yield from planes(slices)
         return
@@ -58,6 +58,18 @@ def planes_of(slices: Sequence[Slice]) -> Iterator[tuple[int, np.ndarray]]:
         for program in programs:
             program.kill()
             program.wait()
+
+
+def beside(slices: Sequence[Slice]) -> int:
+    """Bytes that the processes for these slices take."""
+    return _processes(slices) * EACH
+
+
+def _processes(slices: Sequence[Slice]) -> int:
+    packed = sum(one.is_packed for one in slices)
+    count = min(packed // WORTH, int(os.environ.get("OMP_NUM_THREADS", usable_cpus())), MOST)
+    # A file of frames would be read by each of them.
+    return 0 if count < 2 or any(one.has_frames for one in slices) else count
 
 
 def _start(slices: Sequence[Slice]) -> subprocess.Popen[bytes]:

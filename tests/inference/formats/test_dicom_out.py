@@ -482,6 +482,15 @@ def test_what_was_written_into_the_folder_of_a_series_is_no_slice_of_it(labels: 
     assert np.array_equal(read_scan(tmp_path / "s").voxels, scan.voxels) and scan_digest(tmp_path / "s") == before
 
 
+def test_a_series_that_does_not_say_how_thick_its_slices_are(labels: np.ndarray, tmp_path: Path) -> None:
+    def without(z: int, one: Any) -> None:
+        del one.SliceThickness
+
+    (seg,) = written(labels, scan_of(labels, tmp_path / "s", change=without), tmp_path, "seg.dcm")
+    measures = pydicom.dcmread(seg).SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert float(measures.SliceThickness) == 3
+
+
 def test_a_scan_that_is_no_dicom(labels: np.ndarray, tmp_path: Path) -> None:
     scan = Scan.of(labels.astype(np.int16), (3.0, 5.0, 4.0), "LPS")
     for kind in DICOM_FORMATS:
