@@ -32,12 +32,12 @@ WORKDIR /workspace
 CMD ["sh", "predict.sh"]
 LABEL org.opencontainers.image.title="Viscera" \
       org.opencontainers.image.description="Abdominal organs and tumours in CT. Research use only." \
-      org.opencontainers.image.licenses="Apache-2.0"
+      org.opencontainers.image.licenses="Apache-2.0 AND GPL-3.0-only AND LGPL-3.0-or-later"
 
 FROM python AS build
 # hadolint ignore=DL3008
 RUN apt-get update \
- && apt-get install -y --no-install-recommends python3-venv \
+ && apt-get install -y --no-install-recommends binutils python3-venv \
  && rm -rf /var/lib/apt/lists/*
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 COPY requirements/slim.sh /slim.sh

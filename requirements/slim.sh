@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Remove from a folder of installed packages what a run never opens: `requirements/slim.sh SITE_PACKAGES`.
-# For images only. What is left still reads ONNX and runs it: .ci/container does, with every engine.
+# For images only; needs binutils. What is left still reads ONNX and runs it: .ci/container does, with every engine.
 set -euo pipefail
 site=$1
 shopt -s nullglob globstar
@@ -10,6 +10,9 @@ rm -rf "$site"/**/tests/ "$site"/**/*.pyi "$site"/pydicom/data/{test_files,chars
 
 # For building extensions against NumPy: headers, static libraries, the Fortran wrapper generator.
 rm -rf "$site"/numpy/{f2py,distutils,_core/include,_core/lib/*.a,random/lib/*.a}
+
+# Symbols for debuggers: 29 MB in these three.
+strip --strip-unneeded "$site"/cc3d/fastcc3d.*.so "$site"/_libjpeg.*.so "$site"/_openjpeg.*.so
 
 # OpenVINO keeps its CPU plugin and its readers of ONNX and IR. Out: other devices' plugins with their
 # kernels (61 MB), the plugins that share work between devices, readers of other frameworks' models
