@@ -151,7 +151,7 @@ class Worker:
 def _case(fields: dict[str, Any]) -> Case:
     files, outputs = (tuple(map(Path, fields[name])) for name in ("files", "outputs"))
     volume = None
-    if pictures := fields["pictures"]:
+    if pictures := fields.get("pictures"):
         volume = Volume(files[0], tuple(Picture(Path(file), frame) for file, frame in pictures))
     return Case(fields["name"], files, outputs, volume=volume)
 
