@@ -50,5 +50,5 @@ def _box(labels: np.ndarray, value: int) -> tuple[slice, ...] | None:
     flat = np.zeros(labels.shape[1:], bool)
     for plane in labels[planes.argmax() : len(planes) - planes[::-1].argmax()]:
         flat |= plane == value
-    found: list[np.ndarray] = [planes, flat.any(1), flat.any(0)]
-    return tuple(slice(max(int(one.argmax()) - RIM, 0), len(one) - int(one[::-1].argmax()) + RIM) for one in found)
+    ends = [np.flatnonzero(one)[[0, -1]].tolist() for one in (planes, flat.any(1), flat.any(0))]
+    return tuple(slice(max(first - RIM, 0), last + 1 + RIM) for first, last in ends)
