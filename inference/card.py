@@ -32,11 +32,17 @@ FORMS = {"f32": ("model.onnx",), "f16": ("model_f16.onnx",), "int8": ("model_int
 
 @dataclass(frozen=True)
 class Label:
-    """One output channel: the value that it writes into the label map, its name, and whether it is all one piece."""
+    """One output channel.
+
+    value      what it writes into the label map
+    one_piece  whether it is an organ, all of which lies together
+    hosts      values of the labels in which it grows, if it is a tumour that does nowhere else
+    """
 
     value: int
     name: str
     one_piece: bool = False
+    hosts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -287,9 +293,7 @@ def _card(folder: Path, fields: dict[str, Any], digest: str) -> Card:
         resample=Resample.of(fields["resample"]),
         head=None if (head := fields.get("head")) is None else str(head),
         decode=_one_of(fields["decode"], DECODE),
-        labels=tuple(
-            Label(int(label["value"]), str(label["name"]), bool(label.get("one_piece"))) for label in fields["labels"]
-        ),
+        labels=tuple(_label(label) for label in fields["labels"]),
         way=_one_of(fields.get("way", DENSE.name), WAYS),
         step=_share(fields.get("step", DENSE.step)),
         activations=None if (activations := fields.get("activations")) is None else float(activations),
@@ -297,6 +301,11 @@ def _card(folder: Path, fields: dict[str, Any], digest: str) -> Card:
         after=_earlier(folder, fields["after"]) if fields.get("after") else None,
         digest=digest,
     )
+
+
+def _label(fields: Any) -> Label:
+    hosts = tuple(int(host) for host in fields.get("hosts", ()))
+    return Label(int(fields["value"]), str(fields["name"]), bool(fields.get("one_piece")), hosts)
 
 
 def _channel(fields: dict[str, Any]) -> Channel:

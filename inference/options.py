@@ -30,7 +30,7 @@ class Way:
     wide          a network that takes any window sees planes as wide as the part that is looked at
     middle_first  windows in the middle of the grid come first, and those around them only if they found something
     follow        a later network looks only around what earlier ones found
-    one_piece     what lies far from the rest of its organ is dropped
+    one_piece     what lies far from the rest of its organ is dropped, and a tumour in none of its hosts
     tta           a window is seen mirrored as well, along every combination of the card's mirror_axes
     most_voxels   of a wide window: 4 million take about 1.5 GB with what is computed on the way
     """

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .anatomy import doubts
+from .anatomy.hosts import drop_hostless
 from .anatomy.look import AROUND_ORGANS, where
 from .anatomy.orientation import Thin, Verdict, judge, rightly, speaks_for_its_header, thinned
 from .anatomy.pieces import drop_far_pieces
@@ -253,8 +254,10 @@ def one(
         keep = probabilities.of(card, view.cropped) if probabilities else None
         labels = restore(layout.parts(volume, network, look.inside, xp), view, card, model.decode, xp, keep)
         if way.one_piece:
-            names = {label.value: label.name for label in card.labels if label.one_piece}
-            lost = drop_far_pieces(labels, scan.grid.spacing, names)
+            names = {label.value: label.name for label in card.labels}
+            lost = drop_hostless(labels, {label.value: label.hosts for label in card.labels if label.hosts})
+            organs = [label.value for label in card.labels if label.one_piece]
+            lost |= drop_far_pieces(labels, scan.grid.spacing, organs)
             record.dropped |= {names[value]: voxels for value, voxels in lost.items()}
     record.windows[card.name] = {"run": run, "skipped": max(dense - run, 0), "voxels": list(layout.window)}
     return labels

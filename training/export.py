@@ -24,6 +24,7 @@ from training.moved import say_moved
 from training.network import count_outputs, read_state
 from training.plans import STUDENTS, bare_plans
 
+HOSTS = ("liver", "right_kidney", "left_kidney", "spleen", "pancreas", "right_adrenal_gland", "left_adrenal_gland")
 DATASET_NAME = "Dataset023_Viscera"
 
 
@@ -54,6 +55,7 @@ def dataset_of(labels: str) -> dict[str, Any]:
         "file_ending": ".nii.gz",
         "orientation": "LPS",
         "one_piece": [name for name in names if name in ORGANS],
+        "hosts": {"tumor": list(HOSTS)} if labels == "unified" else {},
         "way": ABDOMEN.name,
     }
 

@@ -7,7 +7,7 @@ Nothing is imported or called by a name in these files. Errors are ValueErrors w
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -164,7 +164,19 @@ def labels_of(dataset: Mapping[str, Any], values: Mapping[str, int]) -> list[dic
         if name == "background" and value != 0:
             raise ValueError(f"background has value {value}, and a label map has 0 there")
         labels.append({"value": value, "name": name, "one_piece": name in one_piece})
+    for name, bearing in _hosts(dataset, found).items():
+        own = next(label for label in labels if label["name"] == name)
+        own["hosts"] = [label["value"] for label in labels if label["name"] in bearing]
     return labels
+
+
+def _hosts(dataset: Mapping[str, Any], labels: Collection[str]) -> dict[str, list[str]]:
+    """Label -> those in which it grows, which dataset.json may name: {"tumor": ["liver"]}."""
+    hosts = mapping(dataset.get("hosts", {}), "hosts")
+    for name, bearing in hosts.items():
+        if not isinstance(bearing, list) or not {name, *bearing} <= set(labels) or name in bearing or not bearing:
+            raise ValueError(f"hosts are {shown(hosts)}, not lists of other labels by label")
+    return dict(hosts)
 
 
 def has_regions(dataset: Mapping[str, Any]) -> bool:

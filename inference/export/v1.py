@@ -23,6 +23,7 @@ PREPROCESSOR = "GenericPreprocessor"
 RESAMPLING = "resample_data_or_seg_to_shape"  # of nnU-Net v2: the same splines
 # How channels are normalised, in the words of version 2 for the same.
 SCHEMES = {"CT": "CTNormalization", "nonCT": "ZScoreNormalization", "noNorm": "NoNormalization"}
+OURS = ("orientation", "one_piece", "hosts", "way", "numTraining")  # what else a dataset.json may say of it
 MOST_CLASSES = 1000
 MOST_CHANNELS = 100
 MOST_FEATURES = 320  # Generic_UNet.MAX_NUM_FILTERS_3D
@@ -211,7 +212,7 @@ def _dataset(plans: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, An
         raise ValueError(f"dataset.json gives one name to several labels: {shown(list(names.values()))}")
     names_of_channels = _by_channel(plans, "modalities")
     channels = {str(number): text(name, "modalities") for number, name in enumerate(names_of_channels)}
-    kept = {name: value for name, value in given.items() if name in ("orientation", "one_piece", "way", "numTraining")}
+    kept = {name: value for name, value in given.items() if name in OURS}
     return {"channel_names": channels, "labels": labels, "numTraining": 0, "file_ending": ".nii.gz", **kept}
 
 

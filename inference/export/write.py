@@ -17,7 +17,7 @@ PLANS, DATASET = "plans.json", "dataset.json"
 # What an exporter or nnU-Net's predictor reads of a dataset.json. It may hold more, such as the names of patients.
 READ_OF_DATASET = (
     "channel_names", "modality", "labels", "regions_class_order", "numTraining", "file_ending",
-    "overwrite_image_reader_writer", "orientation", "one_piece", "way",
+    "overwrite_image_reader_writer", "orientation", "one_piece", "hosts", "way",
 )  # fmt: skip
 
 

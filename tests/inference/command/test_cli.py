@@ -339,6 +339,7 @@ def resumed(inputs: Path, out: Path, *flags: str | Path) -> list[str]:
     return [one["status"] for one in json.loads(record.read_text())]
 
 
+@pytest.mark.slow
 def test_probabilities_lie_beside_the_labels(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
     out, flags = tmp_path / "out", ("--weights", tiny_weights, "--save-probabilities")
     assert resumed(inputs, out, *flags[:2]) == ["done", "done"]
