@@ -20,6 +20,10 @@ FORMAT_NAMES = {
     "rtstruct": "rtstruct.dcm",
 }
 PROBABILITIES = "probabilities"  # ending of the folder that holds those of a case, one file a label
+PREVIEW = "preview"  # ending of the folder that holds the pictures of a case
+FOLDERS = (PROBABILITIES, PREVIEW)
+PICTURE, THUMBNAIL, VOLUME = "picture.png", "thumbnail.png", "volume.js"  # in the preview of a case
+PAGE = "index.html"  # of all cases of a folder
 CHANNEL = "_0000"  # nnU-Net's and FLARE's suffix of the first, here the only, image channel
 
 
@@ -38,19 +42,19 @@ def case_of(name: str) -> str:
 
 
 def labels_file(outputs: Path, case: str, kind: str = FORMATS[0]) -> Path:
-    """OUTPUTS/X.nii.gz, or with the ending of another of FORMATS or of PROBABILITIES."""
+    """OUTPUTS/X.nii.gz, or with the ending of another of FORMATS or of FOLDERS."""
     return outputs / f"{case}.{kind}"
 
 
 def format_of(labels: Path) -> str | None:
-    """Which of FORMATS a file is in by its name, or PROBABILITIES, if any."""
-    return next((kind for kind in (*FORMATS, PROBABILITIES) if labels.name.endswith(f".{kind}")), None)
+    """Which of FORMATS a file is in by its name, or which of FOLDERS one is, if any."""
+    return next((kind for kind in (*FORMATS, *FOLDERS) if labels.name.endswith(f".{kind}")), None)
 
 
 def siblings(labels: Path) -> list[Path]:
-    """The names of a label map in each of FORMATS, and of its probabilities."""
+    """The names of a label map in each of FORMATS, and of the folders beside it."""
     case = labels.name.removesuffix(f".{format_of(labels)}")
-    return [labels_file(labels.parent, case, kind) for kind in (*FORMATS, PROBABILITIES)]
+    return [labels_file(labels.parent, case, kind) for kind in (*FORMATS, *FOLDERS)]
 
 
 def record_file(labels: Path) -> Path:

@@ -21,9 +21,10 @@ from .formats.reading import peek, read_scan
 from .formats.sources import case_digest
 from .formats.writing import check, write
 from .formats.written import Description, Written
-from .names import FORMATS, PROBABILITIES, case_of, format_of, labels_file
+from .names import FORMATS, PREVIEW, PROBABILITIES, case_of, format_of, labels_file
 from .options import Way
 from .predictor import Predictor
+from .preview import folder as preview
 from .quantities import quantities
 from .record import Record
 from .scan import Scan
@@ -120,7 +121,7 @@ def _run(predictor: Predictor, case: Case, record: Record, way: Way, progress: P
     record.shape, record.spacing = list(scan.grid.shape), list(scan.grid.spacing)
     record.resampled = scan.resampled or None
     record.warnings += scan.warnings
-    asked_for = case.label_maps != case.outputs
+    asked_for = case.folder(PROBABILITIES)
     with closing(Probabilities(predictor.cards, case.labels.parent)) if asked_for else nullcontext() as probabilities:
         labels = _labels(predictor, case, scan, record, way, progress, probabilities)
         record.warnings += record.fallback
@@ -128,10 +129,29 @@ def _run(predictor: Predictor, case: Case, record: Record, way: Way, progress: P
             record.labels = _measured(predictor, case, scan, labels)
         with record.stage("write"):  # last of all: once a label map is there, nothing may fail any more
             about = Description(predictor.labels, record.weights, predictor.options.anonymous)
-            written = write(labels, scan, case.outputs, about, probabilities)
+            outputs = [path for path in case.outputs if format_of(path) != PREVIEW]
+            written = write(labels, scan, outputs, about, probabilities)
         record.probabilities = probabilities.listed() if probabilities else None
-    record.outputs = digests_of(case.outputs, written)
+    record.outputs = digests_of(outputs, written)
     record.warnings += dict.fromkeys(one.doubt for one in written if one.doubt)
+    if path := case.folder(PREVIEW):
+        with record.stage("preview"):
+            _preview(predictor, case, scan, labels, path, record)
+
+
+def _preview(
+    predictor: Predictor, case: Case, scan: Scan, labels: np.ndarray, path: Path, record: Record
+) -> None:
+    """Write the pictures of the first channel that is CT, or of the first. A case never fails for them."""
+    channel = predictor.ct.index(True) if True in predictor.ct else 0
+    try:
+        is_ct = predictor.ct[channel]
+        channels = scan.channels or _read(predictor, case).channels
+        written = preview.write(path, channels[channel], is_ct, labels, scan.grid, predictor.labels)
+    except Exception as error:
+        record.warnings.append(f"the labels are good, but have no preview: {cause(error)}")
+    else:
+        record.outputs[PREVIEW] = written.sha256
 
 
 def _fitting(predictor: Predictor, case: Case, record: Record, way: Way, share: Share | None) -> tuple[Way, int]:
@@ -142,7 +162,7 @@ def _fitting(predictor: Predictor, case: Case, record: Record, way: Way, share: 
     if share is None and predictor.memory_limit() is None:
         return way, 0
     scan = peek(case.sources[0], predictor.options.uneven == "resample")
-    probabilities = case.label_maps != case.outputs
+    probabilities = case.folder(PROBABILITIES) is not None
     try:
         way = predictor.fitting(scan, way, record, probabilities, container)
     except MemoryBudgetError as error:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from .. import errors
 from ..errors import VisceraError
-from ..names import FORMAT_NAMES, FORMATS, PROBABILITIES
+from ..names import FORMAT_NAMES, FORMATS, PREVIEW, PROBABILITIES
 from ..options import DEVICES, ENGINES, PRECISIONS, UNEVEN, WAYS, WEIGHTS, Options
 from ..pack import unpacked
 from ..version import __version__
@@ -110,6 +110,7 @@ def parse(arguments: Sequence[str | Path] | None = None) -> Request:
     add("--part", type=_part, metavar="I/N", help="the I-th of N parts of the cases; auto: as the job array says")
     add("--format", type=_formats, default=FORMATS[:1], metavar="NAMES", help=f"of {','.join(FORMAT_NAMES)} (nifti)")
     add("--save-probabilities", action="store_true", help="write the folder X.probabilities, with one file per label")
+    add("--preview", action="store_true", help="write pictures to X.preview, and index.html, a page of all cases")
     add("--resume", action="store_true", help="skip cases whose label map was made from the same scan in the same way")
     add("--accept-intensities", action="store_true", help="segment even what cannot be CT in HU, with a warning")
     add(
@@ -147,6 +148,8 @@ def parse(arguments: Sequence[str | Path] | None = None) -> Request:
     add("--hash-names", action="store_true", help="write file names as hashes in logs and records")
     add("--version", action="version", version=f"{PROGRAM} {__version__}")
     given = parser.parse_args(None if arguments is None else [os.fspath(one) for one in arguments])
+    if given.preview and not given.sidecar:
+        parser.error("--preview makes its page from the records, which --no-sidecar leaves out")
     return Request(
         inputs=given.inputs,
         outputs=given.outputs,
@@ -154,7 +157,7 @@ def parse(arguments: Sequence[str | Path] | None = None) -> Request:
         names=tuple(given.case),
         name_by=given.name_by,
         part=given.part,
-        formats=given.format + (PROBABILITIES,) * given.save_probabilities,
+        formats=given.format + (PROBABILITIES,) * given.save_probabilities + (PREVIEW,) * given.preview,
         resume=given.resume,
         empty=given.on_error == "empty",
         timeout=given.timeout,

@@ -1,7 +1,8 @@
 """The summaries of the parts of a run as one: the verb `merge` of the command.
 
-Writes OUTPUTS/summary.json from the files summary.I-of-N.json that `--part I/N` left there and OUTPUTS/measurements.csv
-from the records, says which parts are missing, and ends with the exit code that one run over all cases would have had.
+Writes OUTPUTS/summary.json from the files summary.I-of-N.json that `--part I/N` left there, OUTPUTS/measurements.csv
+and, if there are previews, OUTPUTS/index.html from the records, says which parts are missing, and ends with the exit
+code that one run over all cases would have had.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import Any
 
 from ..errors import ALL_FAILED, SOME_FAILED, InputFolderError, NoInputError, OutputError, VisceraError, shown
 from ..formats.outputs import in_the_way, is_summary
+from ..names import PREVIEW
 from ..version import __version__
+from . import page
 from .console import say, say_error
 from .part import Part, part_of_summary
 from .summary import save, write_measurements
@@ -58,6 +61,7 @@ def merge(outputs: Path) -> dict[str, Any]:
         raise OutputError(f"{shown(path)} {why}")
     save(path, document)
     write_measurements(outputs)
+    page.write(outputs, any(outputs.glob(f"*.{PREVIEW}")))
     return document
 
 

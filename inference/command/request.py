@@ -17,7 +17,7 @@ class Request:
     names       of cases: only these
     name_by     the tag after whose value scans of DICOM are called
     part        of those, the cases of this part; None: all
-    formats     of the label maps, of names.FORMATS, and PROBABILITIES
+    formats     of the label maps, of names.FORMATS, and those of FOLDERS that are asked for
     resume      keep labels that fit
     empty       a failed case gets an empty label map
     timeout     s without progress after which a case fails

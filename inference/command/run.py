@@ -22,8 +22,9 @@ from ..formats.outputs import (
     make_writable,
 )
 from ..measurements import FILE_NAME
-from ..names import record_file
+from ..names import PAGE, PREVIEW, record_file
 from ..record import Record
+from . import page
 from .attempts import Attempts
 from .claim import Claim
 from .console import say_error, say_warning
@@ -109,7 +110,7 @@ class Run:
                 check_labels(path, inputs)
         self._make_writable(request.outputs)
         own = [path for case in self.found.cases for path in (*case.outputs, record_file(case.labels))]
-        own += [self._summary_file(), request.outputs / FILE_NAME]
+        own += [self._summary_file(), request.outputs / FILE_NAME, request.outputs / PAGE]
         self._warn(self.claim.take([case.labels.name for case in self.found.cases]))
         remove_parts(own)
         if request.json:
@@ -144,12 +145,18 @@ class Run:
         """Write what is written once, at the end; returns the exit code."""
         code = _tried(self.records.save, code)
         code = _tried(lambda: self._summarise(code, taken), code)
-        return _tried(self._measurements, code)
+        code = _tried(self._measurements, code)
+        return _tried(self._page, code)
 
     def _measurements(self) -> None:
         """Raises OutputError."""
         if self.request.sidecar and not self.request.part:  # merge writes them: each part would read all records
             write_measurements(self.request.outputs)
+
+    def _page(self) -> None:
+        """Raises OutputError."""
+        if self.request.sidecar and not self.request.part:
+            page.write(self.request.outputs, PREVIEW in self.request.formats)
 
     def _summarise(self, code: int, taken: Message) -> None:
         """Write the summary, unless a case of that name has its record there. Raises OutputError."""

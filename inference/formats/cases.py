@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputFolderError, NoInputError, shown
-from ..names import CHANNEL, FORMATS, PROBABILITIES, case_of, format_of, labels_file, stem
+from ..names import CHANNEL, FOLDERS, FORMATS, case_of, format_of, labels_file, stem
 from .archive import is_archive
 from .entries import SCAN, SLICE, UNKNOWN, look_at
 from .opening import listing
@@ -31,8 +31,8 @@ class Case:
 
     name     of the case: the file's name without channel and format
     files    the file of each channel
-    outputs  the files to write, with the same labels in one format each, the label map first; after them the folder of
-             probabilities, if it is asked for
+    outputs  the files to write, with the same labels in one format each, the label map first; after them the folders
+             of probabilities and of the preview, if they are asked for
     volume   where the scan is of DICOM, its slices; files then has the folder in which they lie
     refused  why it is not segmented but fails, a sentence, such as that another scan has this name already
     """
@@ -60,8 +60,12 @@ class Case:
 
     @property
     def label_maps(self) -> tuple[Path, ...]:
-        """The outputs but for the probabilities."""
-        return tuple(path for path in self.outputs if format_of(path) != PROBABILITIES)
+        """The outputs but for the folders."""
+        return tuple(path for path in self.outputs if format_of(path) not in FOLDERS)
+
+    def folder(self, kind: str) -> Path | None:
+        """That of FOLDERS among the outputs, if it is asked for."""
+        return next((path for path in self.outputs if format_of(path) == kind), None)
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ def find_cases(
     """The cases of a file, or of a folder of scans, with all DICOM below it and in ZIPs.
 
     names     keeps only these; each must be there, and nothing is said about other files
-    formats   of the outputs: of the label maps, and PROBABILITIES
+    formats   of the outputs: of the label maps, and FOLDERS
     channels  names of those that a case has; of several, a file is one channel and stands for its case
     name_by   the tag after whose value scans of DICOM are called
     Raises InputFolderError if `inputs` cannot be opened, NoInputError if it holds no case.

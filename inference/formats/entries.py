@@ -7,7 +7,7 @@ import stat
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from ..names import CHANNEL, PROBABILITIES, SEGMENTATION, format_of, stem
+from ..names import CHANNEL, FOLDERS, SEGMENTATION, format_of, stem
 from .layout import detached
 from .opening import READ, is_folder, listing
 from .outputs import wrote
@@ -52,7 +52,7 @@ def look_at(
             look: str | None = SCAN if stem(entry) else None  # a broken link: a case that will fail by name
         elif is_folder(one):
             path = folder / entry
-            look = None if format_of(path) == PROBABILITIES and wrote(path) else _look_into(path, outputs, known)
+            look = None if format_of(path) in FOLDERS and wrote(path) else _look_into(path, outputs, known)
         elif name.endswith(SEGMENTATION):
             look = None
         elif whole := stem(entry):

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..errors import OutputError, UnwrittenError, names_are_hidden, shown
 from ..measurements import is_table
-from ..names import FORMATS, PROBABILITIES, format_of, labels_file, record_file, siblings
+from ..names import FOLDERS, FORMATS, format_of, labels_file, record_file, siblings
 from .atomic import remove, remove_parts, write_atomically
 from .opening import READ
 
@@ -99,6 +99,11 @@ def in_the_way(path: Path, is_ours: Callable[[Any], bool]) -> str | None:
 def table_in_the_way(path: Path) -> str | None:
     """Why measurements must not be written to `path`; None if nothing is there, or a table of such."""
     return _in_the_way(path, lambda: is_table(_head(path)))
+
+
+def page_in_the_way(path: Path, head: bytes) -> str | None:
+    """Why a page that begins with `head` must not be written to `path`; None if nothing is there, or such a page."""
+    return _in_the_way(path, lambda: _head(path).startswith(head))
 
 
 def _in_the_way(path: Path, is_ours: Callable[[], bool]) -> str | None:
@@ -195,8 +200,8 @@ def make_room(outputs: Sequence[Path]) -> dict[Path, Path]:
     """Take away what lies where the labels of one case will be written, so that a failed case leaves none of an
     earlier run.
 
-    A label map that is just as this program wrote it is removed, in whatever format, and its probabilities: its labels
-    are the earlier run's.
+    A label map that is just as this program wrote it is removed, in whatever format, with its probabilities and its
+    preview: its labels are the earlier run's.
     Anything else may be somebody's work: it is renamed. Returns the new paths of what was renamed, by their old ones.
     Raises UnwrittenError.
     """
@@ -204,7 +209,7 @@ def make_room(outputs: Sequence[Path]) -> dict[Path, Path]:
     file = outputs[0]
     try:
         for file in outputs:
-            if os.path.isdir(file) and not os.path.islink(file) and format_of(file) != PROBABILITIES:
+            if os.path.isdir(file) and not os.path.islink(file) and format_of(file) not in FOLDERS:
                 raise UnwrittenError(f"{shown(file.name)} cannot be written: a folder has that name")
         record = read_record(outputs[0])
         if record is not None:
