@@ -21,6 +21,7 @@ from inference.formats.cases import find_cases
 from inference.formats.outputs import make_room, wrote
 from inference.formats.written import Description
 from inference.names import (
+    FOLDERS,
     FORMAT_NAMES,
     FORMATS,
     PROBABILITIES,
@@ -60,7 +61,7 @@ def test_names_of_each_format() -> None:
         labels = labels_file(Path("out"), "x.1", kind)
         assert labels == Path("out") / f"x.1.{kind}" and format_of(labels) == kind
         assert record_file(labels) == Path("out/x.1.json")
-        assert siblings(labels) == [Path(f"out/x.1.{one}") for one in (*FORMATS, PROBABILITIES)]
+        assert siblings(labels) == [Path(f"out/x.1.{one}") for one in (*FORMATS, *FOLDERS)]
     assert format_of(Path("x.nrrd")) is None
     assert writing.WRITERS.keys() == set(FORMATS) and SEGMENTATION.removeprefix(".") in FORMATS
 
