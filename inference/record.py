@@ -19,7 +19,7 @@ class Record:
     status     "done", "kept" or "failed"
     error      why it failed, a sentence
     warnings   one sentence each
-    seconds    by stage: load, read, prepare, network, restore (blending included), measure, write; total
+    seconds    by stage: load, read, prepare, network, restore (blending included), measure, write, preview; total
     program, labels_version   of the program that made the labels
     weights    network -> sha256 of its card
     plan, step, tta           of the way of windows
@@ -34,7 +34,8 @@ class Record:
     dropped    name of a label -> voxels that lay far from the rest of their organ and were taken out
     windows    network -> windows run, windows of the dense plan that were not, and voxels (z, y, x) of one
     labels     value in the label map -> name, voxels, ml and the rest of what `quantities` measures
-    outputs    format -> sha256 of each file that holds the labels, and of the folder of probabilities
+    outputs    format -> sha256 of each file that holds the labels, and of the folders of probabilities and of
+               the preview
     probabilities   file in that folder -> network, value and name of the label
     memory_estimate_mb, memory_limit_mb    MB (10^6 bytes) that the case was expected to take at most, and that it might
     unwritten  the labels could not be written

@@ -24,7 +24,6 @@ from inference.names import (
     FOLDERS,
     FORMAT_NAMES,
     FORMATS,
-    PROBABILITIES,
     SEGMENTATION,
     format_of,
     labels_file,
