@@ -147,7 +147,8 @@ def _preview(
     try:
         is_ct = predictor.ct[channel]
         channels = scan.channels or _read(predictor, case).channels
-        written = preview.write(path, channels[channel], is_ct, labels, scan.grid, predictor.labels)
+        found = {int(value): label["name"] for value, label in (record.labels or {}).items()}
+        written = preview.write(path, channels[channel], is_ct, labels, scan.grid, found)
     except Exception as error:
         record.warnings.append(f"the labels are good, but have no preview: {cause(error)}")
     else:

@@ -30,11 +30,10 @@ def write(
 
     voxels  (z, y, x), HU if it is CT
     labels  (z, y, x) uint8 on the grid
-    names   value in the label map -> name
+    names   value -> name of the labels that were found
     Raises UnwrittenError.
     """
-    there = np.flatnonzero(np.bincount(labels.reshape(-1), minlength=256)).tolist()
-    found = structures({value: name for value, name in names.items() if value in there})
+    found = structures(names)
     colours = {one.value: one.colour for one in found}
     window = SOFT_TISSUE if is_ct else _window(voxels)
     lying = lie(voxels, labels, grid)
