@@ -139,9 +139,7 @@ def _run(predictor: Predictor, case: Case, record: Record, way: Way, progress: P
             _preview(predictor, case, scan, labels, path, record)
 
 
-def _preview(
-    predictor: Predictor, case: Case, scan: Scan, labels: np.ndarray, path: Path, record: Record
-) -> None:
+def _preview(predictor: Predictor, case: Case, scan: Scan, labels: np.ndarray, path: Path, record: Record) -> None:
     """Write the pictures of the first channel that is CT, or of the first. A case never fails for them."""
     channel = predictor.ct.index(True) if True in predictor.ct else 0
     try:
