@@ -1,4 +1,4 @@
-"""What is in this image, as CycloneDX 1.6 JSON on standard output: Debian's packages and Python's.
+"""What is in this image, as CycloneDX 1.6 JSON on standard output: packages of Debian and Python, and NiiVue.
 
 Run by the image's own Python at the end of its build: `python3 requirements/sbom.py`.
 """
@@ -24,4 +24,7 @@ def python() -> list[dict[str, str]]:
     return [component(name, version, "pypi") for name, version in sorted(found)]
 
 
-print(json.dumps({"bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1, "components": debian() + python()}))
+# In inference/preview/browser, with its licences.
+vendored = [component("@niivue/niivue", "0.69.0", "npm") | {"purl": "pkg:npm/%40niivue/niivue@0.69.0"}]
+components = debian() + python() + vendored
+print(json.dumps({"bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1, "components": components}))
