@@ -244,6 +244,12 @@ def test_a_case_opens_in_the_viewer(folder: Path, tmp_path: Path) -> None:
         await wait(() => !one("#choose").hidden);
         answer.gone = [one("#title").textContent, one("#note").textContent];
         answer.gone.push(one("#viewer").hidden, one("#next").disabled);
+        const chosen = new DataTransfer(), text = JSON.stringify(await load("c%201%23.preview/volume.js"));
+        chosen.items.add(new File([`viscera(${text})\\n`], "volume.js"));
+        one("#choose input").files = chosen.files;
+        one("#choose input").dispatchEvent(new Event("change"));
+        await wait(() => one("#note").textContent.includes("right button"));
+        answer.chosen = [one("#viewer").hidden, one("#choose").hidden];
         one("#close").click();
         await wait(() => current === null);
         answer.back = document.activeElement === opened[1];
@@ -259,3 +265,4 @@ def test_a_case_opens_in_the_viewer(folder: Path, tmp_path: Path) -> None:
     assert red > 20_000 and violet > 1_000 and no_red == 0 and same_violet == pytest.approx(violet, rel=0.2)
     assert found["neither"] == [0, 0] and found["window"] == [-30, 150]
     assert found["gone"] == ["c 2", "gone.preview/volume.js is not beside this page.", True, True] and found["back"]
+    assert found["chosen"] == [False, True]
