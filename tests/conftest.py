@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from tests.made.networks import write_model
+from tests.made.networks import STRUCTURES, rename, write_model
 
 ROOT = Path(__file__).resolve().parent.parent
 NETWORKS = ROOT / "tests" / "networks"
@@ -78,6 +78,14 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A weights folder with two exported tiny networks: organ (values 1..4) and tumor (14). See tests/networks."""
     return shutil.copytree(NETWORKS, tmp_path_factory.mktemp("tiny") / "weights")  # tests try to damage it
+
+
+@pytest.fixture(scope="session")
+def named_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with names of organs: liver, right_kidney, lung_upper_lobe_left and aorta."""
+    folder = shutil.copytree(NETWORKS, tmp_path_factory.mktemp("named") / "weights")
+    rename(folder / "organ", STRUCTURES)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from ..names import FORMAT_NAMES, FORMATS, PREVIEW, PROBABILITIES
 from ..options import DEVICES, ENGINES, PRECISIONS, UNEVEN, WAYS, WEIGHTS, Options
 from ..pack import unpacked
 from ..version import __version__
-from . import merge
+from . import compat, merge
 from .console import forgiving_streams, say_error
 from .part import Part, read_part
 from .progress import KINDS, Progress
@@ -40,6 +40,8 @@ def main(arguments: Sequence[str | Path] | None = None) -> int:
         try:
             if given[:1] == [merge.VERB]:
                 return merge.main(given[1:], _called())
+            if given[:1] == [compat.VERB]:
+                return compat.main(given[1:], _called())
             request = parse(given)
             progress = Progress(request.progress)
             code = _run(request, progress, stopping)
@@ -72,8 +74,11 @@ def _run(request: Request, progress: Progress, stopping: Stopping) -> int:
 def parse(arguments: Sequence[str | Path] | None = None) -> Request:
     """What the command line asks for; one line a flag."""
     called = _called()
-    joins = f"{called} {merge.VERB} OUTPUTS joins the summaries and measurements of all parts (--part)."
-    parser = argparse.ArgumentParser(prog=called, description=DESCRIPTION, epilog=joins)
+    verbs = (
+        f"{called} {merge.VERB} OUTPUTS joins the summaries and measurements of all parts (--part). {called} "
+        f"{compat.VERB} {compat.PROGRAMS[0]} takes the arguments of TotalSegmentator and writes its files."
+    )
+    parser = argparse.ArgumentParser(prog=called, description=DESCRIPTION, epilog=verbs)
     add = parser.add_argument
     add(
         "inputs",

@@ -173,6 +173,17 @@ def export_pair(weights: Path) -> None:
         card.write_text(json.dumps(json.loads(card.read_text()) | {"way": "abdomen"}, indent=2) + "\n")
 
 
+STRUCTURES = {1: "liver", 2: "right_kidney", 3: "lung_upper_lobe_left", 4: "aorta"}  # as cards spell them
+
+
+def rename(network: Path, names: Mapping[int, str]) -> None:
+    """Give labels of an exported network, by their values, other names."""
+    card = json.loads((network / "card.json").read_text())
+    for label in card["labels"]:
+        label["name"] = names.get(label["value"], label["name"])
+    (network / "card.json").write_text(json.dumps(card))
+
+
 if __name__ == "__main__":
     committed = Path(__file__).resolve().parent.parent / "networks"
     shutil.rmtree(committed, ignore_errors=True)

@@ -1,0 +1,168 @@
+"""`totalsegmentator` with the arguments and results of TotalSegmentator 2.18.0 (python_api.py), task `total`."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.nifti1 import Nifti1Image
+
+from ..cards import read_cards
+from ..errors import ScanError, ScanWarning, UnwrittenError
+from ..formats.reading import peek, read_scan
+from ..names import case_of, labels_file
+from ..options import WEIGHTS, Options
+from ..pack import unpacked
+from ..predictor import Predictor
+from ..task import segment_file
+from . import files
+from .statistics import Statistics
+from .statistics import statistics as measured
+from .structures import Structures, theirs, wanted
+
+DEVICES = {"gpu": "auto", "gpu:0": "auto", "cpu": "cpu"}  # theirs too goes on without a GPU
+# What has no counterpart here, and the value that asks for nothing.
+REFUSED: dict[str, Any] = {
+    "nora_tag": "None", "preview": False, "task": "total", "radiomics": False, "crop_path": None,
+    "output_type": "nifti", "test": 0, "license_number": None, "v1_order": False, "remove_small_blobs": False,
+    "statistics_normalized_intensities": False, "save_probabilities": None, "report": None, "save_lowres": False,
+    "plans": "nnUNetPlans", "model_size": "big",
+}  # fmt: skip
+# What chooses among several networks and ways there, and what says only how the work is done.
+FAST = ("fast", "fastest", "higher_order_resampling", "resampling_order")
+EFFORT = ("robust_crop", "debug")
+
+
+def totalsegmentator(
+    input: str | Path | Nifti1Image,
+    output: str | Path | None = None,
+    ml: bool = False,
+    nr_thr_resamp: int = 1,
+    nr_thr_saving: int = 6,
+    fast: bool = False,
+    nora_tag: str | None = "None",
+    preview: bool = False,
+    task: str = "total",
+    roi_subset: Sequence[str] | None = None,
+    statistics: bool | str | Path = False,
+    radiomics: bool = False,
+    crop_path: str | Path | None = None,
+    body_seg: bool = False,
+    force_split: bool = False,
+    output_type: str = "nifti",
+    quiet: bool = False,
+    verbose: bool = False,
+    test: int = 0,
+    skip_saving: bool = False,
+    device: str = "gpu",
+    license_number: str | None = None,
+    statistics_exclude_masks_at_border: bool = True,
+    no_derived_masks: bool = False,
+    v1_order: bool = False,
+    fastest: bool = False,
+    roi_subset_robust: Sequence[str] | None = None,
+    stats_aggregation: str = "mean",
+    remove_small_blobs: bool | float = False,
+    *,
+    statistics_extra: bool = False,
+    weights: str | Path = WEIGHTS,
+    threads: int | None = None,
+    accept_intensities: bool = False,
+    **others: Any,
+) -> Nifti1Image | tuple[Nifti1Image, Statistics]:
+    """Segment a scan. Returns the label map with TotalSegmentator's values, with the statistics if they are asked for.
+
+    input    a file, the folder of a DICOM series, or an image of nibabel in HU
+    output   folder of a mask per structure, with `ml` one file of all; None: nothing is written
+    weights  networks: by default those of this program; threads, accept_intensities: as of Options
+
+    Arguments mean what they mean there; docs/totalsegmentator.md says which change nothing here. Anything odd is a
+    ScanWarning. Raises ValueError for an argument that is not offered and a structure that the networks do not know,
+    TypeError for one that TotalSegmentator has not, and the errors of `errors`.
+    """
+    given = locals()
+    _refuse(given | others)
+    subset = roi_subset_robust if roi_subset_robust is not None else roi_subset
+    if isinstance(subset, str):
+        raise ValueError("roi_subset must be a list of strings")
+    with unpacked(Path(weights)) as folder:
+        asked = wanted(read_cards(folder, None), subset)
+    targets = {} if output is None or skip_saving else _targets(Path(output), ml, asked)
+    options = Options(
+        Path(weights), asked.networks, DEVICES[device], threads=threads, accept_intensities=accept_intensities
+    )
+    with tempfile.TemporaryDirectory(prefix="viscera-") as name:
+        scan = files.saved(input, Path(name)) if isinstance(input, Nifti1Image) else Path(input)
+        numbers_file = _statistics_file(statistics, output, ml)
+        files.check([*targets, *([numbers_file] if numbers_file else [])], scan)
+        predictor = _predictor(options)
+        image, odd = _segmented(predictor, scan, Path(name) / "labels")
+        found = np.asarray(image.dataobj).T
+        labels = asked.recoded(found, predictor.labels)
+        numbers = None
+        if statistics:
+            seen = read_scan(scan, accept_intensities, predictor.ct)
+            numbers = measured(
+                labels, seen.voxels, seen.grid.spacing, asked.names, median=stats_aggregation == "median",
+                cut_too=not statistics_exclude_masks_at_border, extra=statistics_extra,
+            )  # fmt: skip
+        image = files.image_of(labels, image, asked.names)
+        files.write(targets, labels, image, peek(scan), (numbers_file, numbers) if numbers_file and numbers else None)
+    for text in (*odd, *_notes(given | others, found, predictor.labels)):
+        warnings.warn(text, ScanWarning, stacklevel=2)
+    return image if numbers is None else (image, numbers)
+
+
+def _refuse(given: dict[str, Any]) -> None:
+    """Raises ValueError and TypeError where an argument asks for what is not offered."""
+    for name, nothing in REFUSED.items():
+        if given.get(name, nothing) not in (nothing, None):
+            raise ValueError(f"{name}={given[name]!r} of TotalSegmentator is not offered here")
+    for name, choices in (("device", tuple(DEVICES)), ("stats_aggregation", ("mean", "median"))):
+        if given[name] not in choices:
+            raise ValueError(f"{name}={given[name]!r} is not one of {', '.join(choices)}")
+    if unknown := sorted(set(given["others"]) - {*REFUSED, *FAST, *EFFORT}):
+        raise TypeError(f"totalsegmentator() has no argument {', '.join(unknown)}")
+
+
+def _targets(output: Path, ml: bool, asked: Structures) -> dict[Path, int | None]:
+    if ml:
+        return {files.one_file(output): None}
+    return {output / f"{name}.nii.gz": value for value, name in asked.names.items()}
+
+
+def _statistics_file(statistics: bool | str | Path, output: str | Path | None, ml: bool) -> Path | None:
+    if isinstance(statistics, str | Path):
+        return Path(statistics)
+    if not statistics or output is None:
+        return None
+    return (Path(output).parent if ml else Path(output)) / "statistics.json"
+
+
+@lru_cache(maxsize=1)
+def _predictor(options: Options) -> Predictor:
+    """The networks stay loaded for the next scan."""
+    return Predictor(options)
+
+
+def _segmented(predictor: Predictor, scan: Path, work: Path) -> tuple[Nifti1Image, list[str]]:
+    """The label map with the values of the networks, and what was odd."""
+    record = segment_file(predictor, scan, work)
+    if record.status != "done":
+        raise (UnwrittenError if record.unwritten else ScanError)(record.error)
+    return nib.load(labels_file(work, case_of(scan.name))), record.warnings
+
+
+def _notes(given: dict[str, Any], found: np.ndarray, names: Mapping[int, str]) -> list[str]:
+    notes = []
+    if changed := [name for name in FAST if given.get(name)]:
+        notes.append(f"{' and '.join(changed)}: no difference here, the networks decide how fine and how fast it is")
+    if others := [name for value, name in names.items() if theirs(name) is None and (found == value).any()]:
+        notes.append(f"{', '.join(others)}: found, and left out since TotalSegmentator has no such structure")
+    return notes
