@@ -6,7 +6,6 @@ import gzip
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from xml.sax.saxutils import quoteattr
 
 import nibabel as nib
 import numpy as np
@@ -53,7 +52,7 @@ def image_of(labels: np.ndarray, like: Nifti1Image, names: Mapping[int, str]) ->
 
 def _colour(colour: Sequence[int]) -> str:
     parts = zip(("Red", "Green", "Blue"), colour, strict=True)
-    return " ".join(f"{name}={quoteattr(f'{part / 255:.6g}')}" for name, part in parts)
+    return " ".join(f'{name}="{part / 255:.6g}"' for name, part in parts)
 
 
 def write(

@@ -24,7 +24,7 @@ def volume() -> tuple[np.ndarray, np.ndarray]:
 
 def by_hand(labels: np.ndarray, voxels: np.ndarray, value: int) -> dict[str, Any]:
     """As TotalSegmentator's documents say it, on its axes (x, y, z)."""
-    mask, hu = value == labels.T, np.trunc(voxels.T)
+    mask, hu = np.isin(labels.T, [value]), np.trunc(voxels.T)
     places = np.argwhere(mask)
     return {
         "volume": mask.sum() * 0.7 * 0.8 * 2.5,
