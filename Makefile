@@ -5,16 +5,18 @@
 #   make gpu-kit SCANS="scan..."         what a machine with a GPU needs to measure: python -m benchmark gpu --help
 #   make check                          lint and the quick tests: 3 minutes on two cores, once .venv is set up
 #   make test                           lint and all tests, in two processes: at most 15 minutes
+#   make release                        a folder that installs without a network: docs/closed-networks.md
 #   make soak | same | lint | image | lock
 PYTHON ?= python3
 BIN := .venv/bin
 SAMPLE := sample
+RELEASE := release
 GPU_KIT := .gpukit
 # MB that one part of the training kit may have: a transfer of 64 MB carries it beside the tracked files.
 PART ?= $(shell expr 60 - $$(git ls-files -z | du -cm --files0-from=- | tail -n 1 | cut -f 1))
 TORCH = $(shell grep '^torch==' requirements/dev.txt)
 
-.PHONY: predict check test training-kit gpu-kit soak same lint format image lock clean
+.PHONY: predict check test training-kit gpu-kit soak same lint format image release lock clean
 
 ifdef INPUT
 predict: .venv/run
@@ -62,7 +64,7 @@ lint: .venv/dev
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive inference
 	$(BIN)/hadolint Dockerfile
-	$(BIN)/shellcheck predict.sh requirements/*.sh training/recipe/train.sh .ci/run .ci/container .ci/regression .ci/same \
+	$(BIN)/shellcheck predict.sh requirements/*.sh training/recipe/train.sh .ci/run .ci/container .ci/regression .ci/release .ci/same \
 		cluster/slurm.sbatch
 
 format: .venv/dev
@@ -71,6 +73,13 @@ format: .venv/dev
 
 image:
 	docker build -t viscera .
+
+# PYTHONS="3.11 3.12" packs wheels for these versions, IMAGES="viscera:cpu viscera" images that are built already.
+release: .venv/run
+	@images="$(IMAGES)"; \
+	if [ -z "$$images" ] && docker info >/dev/null 2>&1; then docker build -t viscera:cpu --target cpu . && images=viscera:cpu; fi; \
+	[ -n "$$images" ] || echo "note: there is no Docker engine here, and the folder will hold no image" >&2; \
+	$(BIN)/python requirements/release.py "$(RELEASE)" $(if $(PYTHONS),--pythons $(PYTHONS)) --images $$images
 
 lock: .venv/dev
 	$(BIN)/pip install --quiet uv
