@@ -25,6 +25,7 @@ from environment import PIP, PIP_SHA256
 ROOT = Path(__file__).resolve().parent.parent
 GLIBC = (28, 27, 17)  # manylinux_2_N that wheels of requirements.txt have
 EXTRAS = "dicom,formats,onnxruntime"
+LEFT_OUT = "pylibjpeg-libjpeg"  # the extra jpeg: under GPL-3.0, it comes only to who asks for it
 SUMS = "SHA256SUMS"
 INSTALL = """\
 #!/bin/sh
@@ -112,7 +113,11 @@ def download(into: Path, version: str) -> None:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     command += ["--python-version", version, "--implementation", "cp", "--dest", str(into)]
     command += [part for name in platforms for part in ("--platform", name)]
-    run(*command, "--require-hashes", "-r", ROOT / "requirements.txt")
+    locked = re.split(r"\n(?=\S)", (ROOT / "requirements.txt").read_text())
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write("\n".join(entry for entry in locked if not entry.startswith(f"{LEFT_OUT}==")) + "\n")
+        file.flush()
+        run(*command, "--require-hashes", "-r", file.name)
     pins = (ROOT / "requirements" / "dev.txt").read_text()
     run(*command, *re.findall(r"^simpleitk==\S+", pins, re.MULTILINE | re.IGNORECASE))
     run(*command, f"pip=={PIP.split('-')[1]}")

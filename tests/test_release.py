@@ -84,7 +84,7 @@ def test_another_python_is_named(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_there_stays(release: Any, tmp_path: Path) -> None:
-    command = [sys.executable, ROOT / "requirements" / "release.py", tmp_path]
+    command = [sys.executable, str(ROOT / "requirements" / "release.py"), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == f"error: {tmp_path} exists: remove it, or give another folder\n"

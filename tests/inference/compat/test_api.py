@@ -18,8 +18,10 @@ from inference.cards import read_cards
 from inference.compat import totalsegmentator
 from inference.compat.structures import class_map, theirs, wanted
 from inference.errors import OutputError, ScanError, ScanWarning, WeightsError
+from inference.formats.reading import read_scan
 from inference.labels import ORGANS
 from inference.predictor import Predictor
+from tests.inference.dicom import series
 from tests.made.networks import STRUCTURES, rename
 
 VALUES = {"liver": 5, "kidney_right": 2, "lung_upper_lobe_left": 10, "aorta": 52}  # map_to_binary.py of 2.18.0
@@ -169,3 +171,13 @@ def test_nothing_is_left_of_a_failure(named_weights: Path, scan: Path, tmp_path:
     with pytest.raises(OutputError, match="is the scan itself"):
         quietly(scan, scan, True, weights=named_weights, threads=1)
     assert scan.read_bytes() == before
+
+
+def test_a_series_of_dicom(blob: np.ndarray, named_weights: Path, tmp_path: Path) -> None:
+    series(tmp_path / "ct", blob)
+    image = quietly(tmp_path / "ct", tmp_path / "out", weights=named_weights, threads=1)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{name}.nii.gz" for name in VALUES}
+    np.testing.assert_allclose(
+        nib.load(tmp_path / "out" / "aorta.nii.gz").affine, read_scan(tmp_path / "ct").grid.affine
+    )
+    assert image.shape == blob.shape[::-1]
