@@ -33,6 +33,7 @@ class Attempt:
     before  where files that were in the place of labels are, if they were renamed; None before that was looked at
     failed  its record, where an empty label map was asked for
     alone   no other scan may run beside it
+    lost    a worker of a cluster was lost with it
     """
 
     number: int
@@ -43,6 +44,7 @@ class Attempt:
     before: dict[Path, Path] | None = None
     failed: Record | None = None
     alone: bool = False
+    lost: bool = False
     paused: float | None = None
 
     def pause(self) -> None:
@@ -116,7 +118,8 @@ class Attempts:
         """A worker is lost with its case. Returns whether another worker is to have it.
 
         One that is killed, as the kernel does where memory is too small, gets another try: alone, if it had others
-        `beside` it, and then with less memory, if a network can do with less.
+        `beside` it, and then with less memory, if a network can do with less. Where a worker of a cluster is lost,
+        nobody knows whether through its scan: that gets one more try, in the same way.
         """
         self.progress.clear()
         remove_parts(attempt.case.outputs)  # a worker that lives removes its own
@@ -124,12 +127,15 @@ class Attempts:
             return self.answered(attempt, Record(error=f"the process {lost}").to_json())
         text = f"the process that segmented it {lost}"
         smaller = smaller_way(self.cards, attempt.way)
-        if lost.memory and beside and not attempt.alone:
+        if lost.address and not attempt.lost:
+            attempt.lost, how = True, "on another worker"
+        elif lost.memory and beside and not attempt.alone:
             attempt.alone, how = True, "with no other beside it"
         elif lost.memory and smaller:
             attempt.way, how = smaller, "with the least memory"
         else:
-            return self.answered(attempt, self._failure(attempt.case, text).to_json())
+            again = "; it is the second that was lost with this scan" if attempt.lost else ""
+            return self.answered(attempt, self._failure(attempt.case, text + again).to_json())
         say_warning(f"{attempt.title}: {text}; once more {how}")
         return True
 

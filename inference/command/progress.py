@@ -48,7 +48,7 @@ class Progress:
         self.open: dict[int, _Share] = {}  # by number of the case
         self.bar: Any = None
 
-    def starts(self, cases: int, networks: int, workers: int) -> None:
+    def starts(self, cases: int, networks: int, workers: int | None) -> None:
         self.cases, self.networks = cases, networks
         self._say("run", program=__version__, cases=cases, workers=workers)
 
