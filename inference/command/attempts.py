@@ -218,8 +218,11 @@ class Attempts:
         self.progress.ends(attempt.number, attempt.title, attempt.case, record)
 
     def abandon(self, rest: Iterable[Attempt]) -> None:
-        """The run ends before these cases do."""
+        """The run ends before these cases do; no worker has them any more."""
         for attempt in rest:
+            for path in attempt.case.outputs if attempt.before is not None else ():
+                with suppress(OSError):  # written when nobody heard of it any more: labels without a record
+                    remove(path)
             for path in attempt.before or {}:
                 say_warning(f"{attempt.title}: {_moved(path)}")
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 LOSSES = 10  # workers lost one after the other before any of them has loaded its networks
+QUEUED = 30.0  # s without a worker after which it is said that jobs wait
 GOODBYE = 10.0  # s that workers have to give up their scans
 
 
@@ -66,6 +67,7 @@ class Cluster:
         self._refused: set[str] = set()  # addresses of workers that cannot load the networks
         self._workers: dict[int, _Worker] = {}
         self._started = self._tasks = 0
+        self._told = False  # that jobs wait
         self._alone = perf_counter()  # since when there is no worker, as far as there is none
 
     @property
@@ -106,11 +108,18 @@ class Cluster:
             self._listen(patience)
         if self._client.status != "running":
             raise DeviceError(f"the Dask scheduler {self.place.name} is gone")
+        self._look_for_workers()
+        return self._said.popleft() if self._said else None
+
+    def _look_for_workers(self) -> None:
+        alone = perf_counter() - self._alone
         if self._workers or self._waiting:
             self._alone = perf_counter()
-        elif perf_counter() - self._alone > self.timeout and not self.place.queues:
+        elif not self.place.queues and alone > self.timeout:
             raise DeviceError(f"the Dask scheduler {self.place.name} has had no worker for {self.timeout:g} s")
-        return self._said.popleft() if self._said else None
+        elif self.place.queues and alone > QUEUED and not self._told:
+            say_warning("no job has begun yet: `squeue --me` shows what they wait for")
+            self._told = True
 
     def private_memory(self, number: int) -> int:
         """Of this machine's: none."""
@@ -137,8 +146,7 @@ class Cluster:
         with suppress(Exception):  # where the scheduler is gone
             client.unsubscribe_topic("all")  # or the scheduler complains that nobody hears it
             client.cancel([worker.task for worker in self._workers.values() if worker.task])
-            if not self.place.own:
-                client.run(dask_worker.end, self._run, on_error="ignore")
+            client.run(dask_worker.end, self._run, on_error="ignore")
 
     def _meet(self, client: Client) -> None:
         """Get to know the workers that are there, and hear of others as they come and go."""

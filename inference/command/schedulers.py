@@ -22,7 +22,7 @@ STARTED = LOCAL, SLURM = "local", "slurm"
 PROTOCOLS = ("tcp://", "tls://")
 EXTRA = "pip install 'viscera[cluster]'"
 MEMORY = 3_000_000_000  # bytes of a job of Slurm, as of cluster/slurm.sbatch
-HOURS = "04:00:00"
+MINUTES = "00:30:00"  # that dask-jobqueue asks for unless it is told otherwise
 LOOPBACK = "127.0.0.1"
 
 
@@ -116,9 +116,9 @@ def _slurm(place: Place) -> Any:
     def configured(name: str) -> Any:
         return dask.config.get(f"jobqueue.slurm.{name}", None)
 
-    more: dict[str, Any] = {}
-    if configured("walltime") in (None, "00:30:00"):  # the package's own default
-        more["walltime"] = HOURS
+    skipped = list(configured("job-directives-skip") or [])
+    if configured("walltime") == MINUTES:
+        skipped.append(f"-t {MINUTES}")  # the partition's own default is a better guess
     path = shlex.quote(os.fspath(Path(__file__).parents[2]))
     log = [] if configured("log-directory") else ["--output=viscera-%j.log"]
     cluster = SLURMCluster(
@@ -138,8 +138,8 @@ def _slurm(place: Place) -> Any:
         ],
         # Workers that are lost are sent as new jobs; queued again by Slurm there would be one too many.
         job_extra_directives=[*(configured("job-extra-directives") or []), "--no-requeue", *log],
+        job_directives_skip=skipped,
         silence_logs=logging.CRITICAL,
-        **more,
     )
     cluster.adapt(minimum=place.workers, maximum=place.workers)
     return cluster
