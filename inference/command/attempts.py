@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -34,6 +34,7 @@ class Attempt:
     failed  its record, where an empty label map was asked for
     alone   no other scan may run beside it
     lost    a worker of a cluster was lost with it
+    names   of its outputs, without regard to case
     """
 
     number: int
@@ -46,6 +47,10 @@ class Attempt:
     alone: bool = False
     lost: bool = False
     paused: float | None = None
+    names: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.names = frozenset(path.name.casefold() for path in self.case.outputs)
 
     def pause(self) -> None:
         """The time of the case stands still until it is resumed."""

@@ -94,8 +94,11 @@ class Cluster:
 
     def send(self, number: int, order: Message) -> None:
         """Send an order, as worker.py has them: with paths that mean the same in every folder."""
-        case = {name: [os.path.abspath(path) for path in order["case"][name]] for name in ("files", "outputs")}
-        self._submit(number, dask_worker.segment, self._run, json.dumps(order | {"case": order["case"] | case}))
+        case = order["case"]
+        whole = {name: [os.path.abspath(path) for path in case[name]] for name in ("files", "outputs")}
+        if case["pictures"]:
+            whole["pictures"] = [(os.path.abspath(path), frame) for path, frame in case["pictures"]]
+        self._submit(number, dask_worker.segment, self._run, json.dumps(order | {"case": case | whole}))
 
     def receive(self, patience: float = POLL) -> tuple[int, Message | Lost] | None:
         """What the next worker says that has something to say, or its loss; None if none does for so many seconds.
@@ -155,9 +158,9 @@ class Cluster:
             self._waiting[address] = None
         found = client.run(dask_worker.check, self._order, self._wanted, on_error="return") if self._waiting else {}
         for address, why in found.items():
-            if isinstance(why, BaseException):
+            if isinstance(why, Exception) and not isinstance(why, OSError):  # that is one that has just been lost
                 raise DeviceError(f"the worker {address} cannot run this program: {one_line(why)}")
-            if why:
+            if isinstance(why, str):
                 raise WeightsError(f"the worker {address} cannot take part: {why}")
 
     def _heard(self, event: tuple[float, Any]) -> None:
@@ -192,8 +195,8 @@ class Cluster:
             while True:
                 if who is None:
                     self._moved(news["worker"], news["action"] == "add-worker")
-                elif isinstance(news, Exception):
-                    self._lose(who, f" ({type(news).__name__}: {one_line(news)})")
+                elif news is None or isinstance(news, Exception):
+                    self._lose(who, f" ({one_line(news)})" if news else " (it has been restarted)")
                 elif who in self._workers:
                     self._said.append((who, news))
                 who, news = self._news.get_nowait()
@@ -224,20 +227,27 @@ class ClusterSchedule(Schedule):
     def __init__(self, cases: Sequence[Case], cluster: Cluster, attempts: Attempts, room: Room) -> None:
         super().__init__(cases, cluster, 1, attempts, room, gpu=True)
         self.cluster = cluster
-        self.losses = 0  # of workers that loaded, since one has done so
+        self.losses = 0  # of workers that were loading, since one has loaded
 
     def _may_start(self) -> bool:
         return self.cluster.waiting > 0
 
     def _heed(self, number: int, message: Message | Lost) -> None:
+        if isinstance(message, Lost) and number in self.loading and (attempt := self._taken(number)):
+            self.again.append(attempt)
+            self.losses += 1
+            text = f"a worker {message}, while it loaded the networks"
+            if self.losses >= LOSSES and not set(self.cluster.numbers) - self.loading:
+                raise VisceraError(f"{text}, as {self.losses - 1} did before it")
+            say_warning(f"{text}; another one has its case")
+            return
         if not isinstance(message, Lost) and "ready" in message:
             self.losses = 0
         super()._heed(number, message)
 
     def _not_loaded(self, attempt: Attempt, error: VisceraError) -> None:
-        """Another worker has the case; one that was lost may come back. Raises the error if there can be none."""
+        """Another worker has the case. Raises the error if there is none."""
         self.again.append(attempt)
-        self.losses += 1
-        if self.losses >= LOSSES or not (self.cluster.numbers or self.cluster.waiting or self.cluster.place.own):
+        if not (self.cluster.numbers or self.cluster.waiting):
             raise error
         say_warning(f"{error}; the run goes on with other workers")

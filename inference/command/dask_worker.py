@@ -11,7 +11,7 @@ import json
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -104,16 +104,18 @@ def load(order: str, wanted: dict[str, Any]) -> str:
 
 
 def segment(name: str, order: str) -> str:
-    """Do an order of the run of that name: "record".
+    """Do an order of the run of that name: "record". null if the run has ended, or has not loaded its networks in this
+    process: one with the same address had.
 
-    Raises KeyError where this process has not loaded its networks: one with the same address had.
+    Nothing is raised: Dask writes the arguments of what fails into its log, and there are names of files in them.
     """
-    run = _runs[name]
-    with _at(run):
-        if run.worker is None or run.ended:
-            raise Ended
+    run = _runs.get(name)
+    if run is None or run.worker is None:
+        return "null"
+    with _at(run), suppress(Ended):
         run.worker.send({})  # the watch begins
         return json.dumps(run.worker.obey(json.loads(order)), allow_nan=False)
+    return "null"
 
 
 async def end(name: str) -> None:

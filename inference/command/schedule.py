@@ -104,7 +104,7 @@ class Schedule:
     def _is_written(self, case: Case) -> bool:
         """Whether a worker may be writing files that a file system could take for those of a case."""
         names = {path.name.casefold() for path in case.outputs}
-        return any(path.name.casefold() in names for attempt in self.rest() for path in attempt.case.outputs)
+        return not all(attempt.names.isdisjoint(names) for attempt in self.rest())
 
     def _start(self, attempt: Attempt) -> None:
         try:

@@ -68,7 +68,7 @@ class Place:
         from distributed import Client
 
         # Dask's own log tells of workers that come and go, in several lines each; what matters is said here.
-        for name in ("distributed", "distributed.nanny", "distributed.scheduler", "distributed.worker"):
+        for name in ("distributed", *(f"distributed.{part}" for part in ("client", "nanny", "scheduler", "worker"))):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         if self.name == LOCAL and sys.platform != "win32":
             resource_tracker.ensure_running()  # which would let the signals through again as it starts
