@@ -68,6 +68,8 @@ def simulate(workers: int, scans: int, speed: float) -> dict[str, float]:
         players = []
         try:
             while not (folder / "scheduler.json").exists():
+                if scheduler.poll() is not None:
+                    raise RuntimeError("the scheduler of Dask does not start: is the extra cluster installed?")
                 time.sleep(0.05)
             address = json.loads((folder / "scheduler.json").read_text())["address"]
             share = [len(range(player, workers, PROCESSES)) for player in range(min(PROCESSES, workers))]
