@@ -24,6 +24,7 @@ EXTRA = "pip install 'viscera[cluster]'"
 MEMORY = 3_000_000_000  # bytes of a job of Slurm, as of cluster/slurm.sbatch
 MINUTES = "00:30:00"  # that dask-jobqueue asks for unless it is told otherwise
 LOOPBACK = "127.0.0.1"
+QUIET = {"dashboard": False, "dashboard_address": f"{LOOPBACK}:0"}  # no page, and no port that others may have taken
 
 
 def look(name: str) -> None:
@@ -103,6 +104,7 @@ def _local(place: Place) -> Any:
         security=True,  # or every user of this machine could send it a task
         memory_limit=0,
         dashboard_address=None,
+        scheduler_kwargs=QUIET,
         silence_logs=logging.CRITICAL,
     )
 
@@ -129,7 +131,7 @@ def _slurm(place: Place) -> Any:
         protocol="tls://",
         security=True,  # or every user of the cluster could send it a task
         shared_temp_directory=os.fspath(place.folder.absolute()),  # its keys, readable by this user alone
-        scheduler_options={"dashboard_address": f"{LOOPBACK}:0", **(configured("scheduler-options") or {})},
+        scheduler_options={**QUIET, **(configured("scheduler-options") or {})},
         worker_extra_args=[*(configured("worker-extra-args") or []), "--memory-limit", "0"],
         # A worker imports this program from where it lies here.
         job_script_prologue=[

@@ -97,7 +97,8 @@ def test_workers_of_dask_that_slurm_starts_make_the_bytes_of_one_machine(
     flags = ("--weights", str(tiny_weights), "--device", "cpu", "--engine", "onnxruntime", "--threads", "1")
     subprocess.run([*VISCERA, tmp_path / "in", whole, *flags], check=True, capture_output=True, cwd=ROOT)
     environment = slurm.environment | {"PYTHONPATH": str(ROOT)}
-    command = [*VISCERA, tmp_path / "in", out, *flags, "--scheduler", "slurm", "--workers", "2", "--max-memory", "2G"]
+    places = (str(tmp_path / "in"), str(out))
+    command = [*VISCERA, *places, *flags, "--scheduler", "slurm", "--workers", "2", "--max-memory", "2G"]
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=tmp_path, env=environment)
     wait((out / "4.nii.gz").exists, "the workers do nothing")
