@@ -24,6 +24,7 @@ PROGRAMS = {
     "variants": "what precision, windows and plan do to labels and time",
     "score": "DSC and NSD, as FLARE 2023 scores them, of existing label maps",
     "evaluate": "segment labelled scans and score the result",
+    "cluster": "how many workers one scheduler keeps busy, with workers that sleep",
     "floors": "how fast the networks could be on this machine at best",
     "picture": "label maps over their scan",
     "torso": "a synthetic scan for tests",

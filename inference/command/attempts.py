@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -33,6 +33,8 @@ class Attempt:
     before  where files that were in the place of labels are, if they were renamed; None before that was looked at
     failed  its record, where an empty label map was asked for
     alone   no other scan may run beside it
+    lost    a worker of a cluster was lost with it
+    names   of its outputs, without regard to case
     """
 
     number: int
@@ -43,7 +45,12 @@ class Attempt:
     before: dict[Path, Path] | None = None
     failed: Record | None = None
     alone: bool = False
+    lost: bool = False
     paused: float | None = None
+    names: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.names = frozenset(path.name.casefold() for path in self.case.outputs)
 
     def pause(self) -> None:
         """The time of the case stands still until it is resumed."""
@@ -116,7 +123,8 @@ class Attempts:
         """A worker is lost with its case. Returns whether another worker is to have it.
 
         One that is killed, as the kernel does where memory is too small, gets another try: alone, if it had others
-        `beside` it, and then with less memory, if a network can do with less.
+        `beside` it, and then with less memory, if a network can do with less. Where a worker of a cluster is lost,
+        nobody knows whether through its scan: that gets one more try, in the same way.
         """
         self.progress.clear()
         remove_parts(attempt.case.outputs)  # a worker that lives removes its own
@@ -124,12 +132,15 @@ class Attempts:
             return self.answered(attempt, Record(error=f"the process {lost}").to_json())
         text = f"the process that segmented it {lost}"
         smaller = smaller_way(self.cards, attempt.way)
-        if lost.memory and beside and not attempt.alone:
+        if lost.address and not attempt.lost:
+            attempt.lost, how = True, "on another worker"
+        elif lost.memory and beside and not attempt.alone:
             attempt.alone, how = True, "with no other beside it"
         elif lost.memory and smaller:
             attempt.way, how = smaller, "with the least memory"
         else:
-            return self.answered(attempt, self._failure(attempt.case, text).to_json())
+            again = "; it is the second that was lost with this scan" if attempt.lost else ""
+            return self.answered(attempt, self._failure(attempt.case, text + again).to_json())
         say_warning(f"{attempt.title}: {text}; once more {how}")
         return True
 
@@ -212,8 +223,11 @@ class Attempts:
         self.progress.ends(attempt.number, attempt.title, attempt.case, record)
 
     def abandon(self, rest: Iterable[Attempt]) -> None:
-        """The run ends before these cases do."""
+        """The run ends before these cases do; no worker has them any more."""
         for attempt in rest:
+            for path in attempt.case.outputs if attempt.before is not None else ():
+                with suppress(OSError):  # written when nobody heard of it any more: labels without a record
+                    remove(path)
             for path in attempt.before or {}:
                 say_warning(f"{attempt.title}: {_moved(path)}")
 

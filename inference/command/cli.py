@@ -25,6 +25,7 @@ from .part import Part, read_part
 from .progress import KINDS, Progress
 from .request import Request
 from .run import Run
+from .schedulers import LOCAL, PROTOCOLS, SLURM
 from .stopping import Stopped, Stopping
 
 PROGRAM = "viscera"
@@ -58,7 +59,8 @@ def _run(request: Request, progress: Progress, stopping: Stopping) -> int:
     errors.hide_names(request.hash_names)
     try:
         with unpacked(request.options.weights) as weights:
-            run = Run(replace(request, options=replace(request.options, weights=weights)), progress, stopping)
+            unpacked_here = replace(request, options=replace(request.options, weights=weights))
+            run = Run(unpacked_here, request.options, progress, stopping)
             try:
                 return run()
             finally:
@@ -140,6 +142,12 @@ def parse(arguments: Sequence[str | Path] | None = None) -> Request:
         metavar="N",
         help="processes that segment at the same time, and share threads and memory; auto: as many as pay (1)",
     )
+    add(
+        "--scheduler",
+        type=_scheduler,
+        metavar="WHERE",
+        help="workers of Dask: local, slurm, or the address of a scheduler, such as tcp://host:8786",
+    )
     add("--threads", type=_count, metavar="N", help="processors to use (default: all that this process may)")
     add(
         "--max-memory",
@@ -155,6 +163,8 @@ def parse(arguments: Sequence[str | Path] | None = None) -> Request:
     given = parser.parse_args(None if arguments is None else [os.fspath(one) for one in arguments])
     if given.preview and not given.sidecar:
         parser.error("--preview makes its page from the records, which --no-sidecar leaves out")
+    if given.scheduler == SLURM and given.workers is None:
+        parser.error(f"--scheduler {SLURM} needs the number of its --workers, each of which is a job")
     return Request(
         inputs=given.inputs,
         outputs=given.outputs,
@@ -167,6 +177,7 @@ def parse(arguments: Sequence[str | Path] | None = None) -> Request:
         empty=given.on_error == "empty",
         timeout=given.timeout,
         workers=given.workers,
+        scheduler=given.scheduler,
         progress=given.progress,
         json=given.json,
         sidecar=given.sidecar,
@@ -221,6 +232,12 @@ def _count(text: str) -> int:
 
 def _workers(text: str) -> int | None:
     return None if text == "auto" else _count(text)
+
+
+def _scheduler(text: str) -> str:
+    if text not in (LOCAL, SLURM) and not text.startswith(PROTOCOLS):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {LOCAL}, {SLURM} or an address such as tcp://host:8786")
+    return text
 
 
 def _bytes(text: str) -> int:

@@ -16,6 +16,7 @@ from .console import say
 
 KINDS = ("text", "json")
 EVERY = {"text": 0.1, "json": 0.5}  # s between two looks at the same case
+FEW = 16  # cases that are open
 BAR = "{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left"
 
 
@@ -48,7 +49,7 @@ class Progress:
         self.open: dict[int, _Share] = {}  # by number of the case
         self.bar: Any = None
 
-    def starts(self, cases: int, networks: int, workers: int) -> None:
+    def starts(self, cases: int, networks: int, workers: int | None) -> None:
         self.cases, self.networks = cases, networks
         self._say("run", program=__version__, cases=cases, workers=workers)
 
@@ -60,12 +61,17 @@ class Progress:
         """A worker is to have a case."""
         self._say("begun", number=number, case=shown(case.name))
         self.open[number] = _Share(self.networks)
-        self._show()
+        self._moved()
 
     def hear(self, number: int, message: dict[str, Any]) -> None:
         """Take what a worker says of a case: a network begins, or a window is done."""
         self.open[number].hear(message)
         if perf_counter() >= self._due:
+            self._show()
+
+    def _moved(self) -> None:
+        """A case has begun or ended: shown at once, unless so many are open that each look at them takes long."""
+        if len(self.open) <= FEW or perf_counter() >= self._due:
             self._show()
 
     def ends(self, number: int, title: str, case: Case, record: Record) -> None:
@@ -89,7 +95,7 @@ class Progress:
             warnings=record.warnings,
             files=[shown(path.name) for path in case.outputs if str(format_of(path)) in record.outputs],
         )
-        self._show()
+        self._moved()
 
     def ended(self, code: int) -> None:
         """Nothing is said after this."""

@@ -22,6 +22,7 @@ class Request:
     empty       a failed case gets an empty label map
     timeout     s without progress after which a case fails
     workers     processes that segment at the same time, at most; None: as many as pay
+    scheduler   of Dask, whose workers segment: "local", "slurm" or an address; None: processes of this command
     progress    how it is said, of progress.KINDS
     json        file of all records
     sidecar     write records beside the labels, summary.json and measurements.csv
@@ -39,6 +40,7 @@ class Request:
     empty: bool = False
     timeout: float = 600.0
     workers: int | None = 1
+    scheduler: str | None = None
     progress: str = "text"
     json: Path | None = None
     sidecar: bool = True

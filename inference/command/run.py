@@ -23,6 +23,7 @@ from ..formats.outputs import (
 )
 from ..measurements import FILE_NAME
 from ..names import PAGE, PREVIEW, record_file
+from ..options import Options
 from ..record import Record
 from . import page
 from .attempts import Attempts
@@ -32,6 +33,7 @@ from .progress import Progress
 from .request import Request
 from .room import Room
 from .schedule import Schedule
+from .schedulers import SLURM, STARTED, Place, look
 from .stopping import Stopped, Stopping
 from .summary import Records, Summary, write_measurements
 from .workers import Message, Workers
@@ -40,10 +42,13 @@ THREADS = 2  # of a worker where as many are wanted as pay: docs/performance.md
 
 
 class Run:
-    """The cases of a request."""
+    """The cases of a request.
 
-    def __init__(self, request: Request, progress: Progress, stopping: Stopping) -> None:
-        self.request, self.progress, self.stopping = request, progress, stopping
+    given  its options with the weights as they were named, as other machines see them too
+    """
+
+    def __init__(self, request: Request, given: Options, progress: Progress, stopping: Stopping) -> None:
+        self.request, self.given, self.progress, self.stopping = request, given, progress, stopping
         self.found = Found([], [], [])
         self.cards: list[Card] = []
         self.said: set[str] = set()  # warnings of records that hold for the whole run
@@ -56,18 +61,16 @@ class Run:
 
         Raises VisceraError, and Stopped, only before the first of them is begun.
         """
+        if self.request.scheduler:
+            look(self.request.scheduler)
         own = self._prepare()
         options, cases = self.request.options, self.found.cases
         way = way_of(self.cards, options.plan, options.step, options.tta)
-        threads = options.threads or machine.usable_cpus()
-        count = max(min(self.request.workers or threads // THREADS, len(cases)), 1)
-        options = replace(options, threads=max(threads // count, 1))
-        self.request = replace(self.request, options=options)
+        count, threads = self._shared_out(len(cases))
+        self.request = replace(self.request, options=replace(options, threads=threads))
         self.progress.starts(len(cases), len(self.cards), count)
         attempts = Attempts(self.request, len(cases), self.cards, way, self.progress, self._add, self.said)
-        workers = Workers(options, self.request.timeout, self.stopping.check)
-        room, gpu = Room(options.max_memory), self.request.workers is not None
-        schedule = Schedule(cases, workers, count, attempts, room, gpu)
+        schedule = self._schedule(count, attempts)
         ending = None
         try:
             schedule.run()
@@ -79,7 +82,7 @@ class Run:
             code, ending = error.exit_code, str(error)
             self.stopping.over()
         finally:
-            workers.stop()
+            schedule.workers.stop()
         self.progress.clear()
         if ending:
             attempts.abandon(schedule.rest())
@@ -89,6 +92,30 @@ class Run:
         if ending:  # said last: a stream that nobody reads may block
             say_error(ending)
         return code
+
+    def _shared_out(self, cases: int) -> tuple[int | None, int | None]:
+        """Workers for so many cases, and the threads of each; None where a cluster is what decides that."""
+        request, most = self.request, self.request.options.threads
+        if request.scheduler and request.scheduler not in STARTED:
+            return None, most
+        if request.scheduler == SLURM:  # whose processors are not those of this machine
+            return min(request.workers or 1, cases), most or THREADS
+        threads = most or machine.usable_cpus()
+        count = max(min(request.workers or threads // THREADS, cases), 1)
+        return count, max(threads // count, 1)
+
+    def _schedule(self, workers: int | None, attempts: Attempts) -> Schedule:
+        """Whatever gives the cases to workers, none of which is started yet."""
+        request, cases, check = self.request, self.found.cases, self.stopping.check
+        options, room = request.options, Room(request.options.max_memory)
+        if request.scheduler is None:
+            local = Workers(options, request.timeout, check)
+            return Schedule(cases, local, workers or 1, attempts, room, request.workers is not None)
+        from .cluster import Cluster, ClusterSchedule
+
+        place = Place(request.scheduler, workers or 0, options.threads or 1, options.max_memory, request.outputs)
+        given = replace(options, weights=self.given.weights)
+        return ClusterSchedule(cases, Cluster(place, given, request.timeout, check), attempts, room)
 
     def _prepare(self) -> list[Path]:
         """Find the cases, look that nothing is written over, make the folders; returns what may be written."""

@@ -12,15 +12,29 @@ import sys
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Protocol
 
 from ..errors import VisceraError
 from ..formats.cases import Case
 from .attempts import Attempt, Attempts
 from .console import say_warning
 from .room import Room
-from .workers import POLL, Lost, Message, Workers
+from .workers import POLL, Lost, Message
 
 ALONE = sys.maxsize  # bytes that fit beside nothing
+
+
+class Pool(Protocol):
+    """Workers, of this machine or of a cluster; what each method does is said in Workers."""
+
+    @property
+    def numbers(self) -> list[int]: ...
+    def start(self) -> int: ...
+    def send(self, number: int, order: Message) -> None: ...
+    def receive(self, patience: float = POLL) -> tuple[int, Message | Lost] | None: ...
+    def private_memory(self, number: int) -> int: ...
+    def end(self, number: int) -> None: ...
+    def stop(self) -> None: ...
 
 
 class Schedule:
@@ -34,7 +48,7 @@ class Schedule:
     """
 
     def __init__(
-        self, cases: Sequence[Case], workers: Workers, count: int, attempts: Attempts, room: Room, gpu: bool
+        self, cases: Sequence[Case], workers: Pool, count: int, attempts: Attempts, room: Room, gpu: bool
     ) -> None:
         self.cases = deque(enumerate(cases, 1))
         self.workers, self.count, self.attempts, self.room, self.gpu = workers, count, attempts, room, gpu
@@ -90,7 +104,7 @@ class Schedule:
     def _is_written(self, case: Case) -> bool:
         """Whether a worker may be writing files that a file system could take for those of a case."""
         names = {path.name.casefold() for path in case.outputs}
-        return any(path.name.casefold() in names for attempt in self.rest() for path in attempt.case.outputs)
+        return not all(attempt.names.isdisjoint(names) for attempt in self.rest())
 
     def _start(self, attempt: Attempt) -> None:
         try:

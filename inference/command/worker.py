@@ -68,13 +68,10 @@ def serve(orders: int, answers: int, options: Options) -> int:
     try:
         worker = Worker(options, send, go)
     except Exception as error:
-        send({"fatal": _fatal(error)})
+        send(fatal(error))
         return 0
     while line := lines.readline():
-        order = json.loads(line)
-        case, way, container = _case(order["case"]), order["way"], order["container"]
-        record = worker.segment(case, Way(**way), container) if way else worker.empty(case)
-        send({"record": record.to_json()})
+        send(worker.obey(json.loads(line)))
     return 0
 
 
@@ -108,6 +105,12 @@ class Worker:
         choice = self.predictor.choice
         taken = {"device": choice.device, "engine": choice.engine, "precision": choice.precision}
         send({"ready": taken | {"why": list(choice.why)}})
+
+    def obey(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Do what an order asks for, and return the answer that ends it. Nothing is raised."""
+        case, way, container = _case(order["case"]), order["way"], order["container"]
+        record = self.segment(case, Way(**way), container) if way else self.empty(case)
+        return {"record": record.to_json()}
 
     def segment(self, case: Case, way: Way, container: int | None = None) -> Record:
         """Segment a scan and write its label map. Nothing is raised.
@@ -156,13 +159,15 @@ def _case(fields: dict[str, Any]) -> Case:
     return Case(fields["name"], files, outputs, volume=volume)
 
 
-def _fatal(error: Exception) -> list[Any]:
-    """Exit code and sentence for an error that the networks could not be loaded for."""
+def fatal(error: Exception) -> dict[str, Any]:
+    """The answer where an error keeps the networks from being loaded."""
     if isinstance(error, VisceraError):
-        return [error.exit_code, str(error)]
-    if machine.ran_out(error):
-        return [DeviceError.exit_code, "not enough memory to load the networks"]
-    if isinstance(error, (ImportError, OSError, SystemError)):  # the last: a library that was half loaded
-        return [DeviceError.exit_code, f"a library cannot be loaded: {one_line(error)}"]
-    traceback.print_exception(error)
-    return [VisceraError.exit_code, f"internal error: {type(error).__name__}: {one_line(error)}"]
+        code, text = error.exit_code, str(error)
+    elif machine.ran_out(error):
+        code, text = DeviceError.exit_code, "not enough memory to load the networks"
+    elif isinstance(error, (ImportError, OSError, SystemError)):  # the last: a library that was half loaded
+        code, text = DeviceError.exit_code, f"a library cannot be loaded: {one_line(error)}"
+    else:
+        traceback.print_exception(error)
+        code, text = VisceraError.exit_code, f"internal error: {type(error).__name__}: {one_line(error)}"
+    return {"fatal": [code, text]}

@@ -34,11 +34,13 @@ class Lost:
     code     its exit code, or the negative number of the signal that ended it; None if nobody knows
     peak_mb  of its memory; 0 if nobody knows
     silent   s without a word from it after which it was ended, None if it ended by itself
+    address  of a worker on a cluster, about whose end nothing more is known; None for a process of this machine
     """
 
     code: int | None
     peak_mb: float
     silent: float | None = None
+    address: str | None = None
 
     @property
     def memory(self) -> bool:
@@ -50,6 +52,8 @@ class Lost:
     def __str__(self) -> str:
         if self.silent is not None:
             return f"made no progress for {self.silent:g} s and was ended"
+        if self.address:
+            return f"was lost at {self.address}: out of memory, hung, killed, or its machine is gone"
         if self.code is None:
             return "ended, nobody knows how"
         peak = f" after {self.peak_mb:.0f} MB of memory" if self.peak_mb else ""

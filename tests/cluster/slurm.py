@@ -62,7 +62,7 @@ class Slurm:
         key = folder / "munge.key"
         key.write_bytes(os.urandom(128))
         key.chmod(0o400)
-        ports = _free_port(), _free_port()
+        ports = free_port(), free_port()
         host = socket.gethostname().partition(".")[0]
         configuration = folder / "slurm.conf"
         configuration.write_text(
@@ -140,7 +140,7 @@ def _name(number: int) -> str:
     return ""
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         port: int = listening.getsockname()[1]

@@ -81,3 +81,33 @@ def test_an_array_that_loses_a_task_and_then_its_node_makes_the_bytes_of_one_mac
     cases = json.loads((out / "summary.json").read_text())["cases"]
     assert cases["done"] + cases["kept"] == 20 and cases["kept"] >= 2 and not cases["failed"]
     assert not [path.name for path in out.iterdir() if path.name.startswith(".")]  # parts of what was killed
+
+
+@pytest.mark.slow
+def test_workers_of_dask_that_slurm_starts_make_the_bytes_of_one_machine(
+    tmp_path: Path, blob: np.ndarray, save_scan: Callable[..., Path], tiny_weights: Path, slurm: Slurm
+) -> None:
+    """One job is cancelled in the middle: its scan is done by the other, and a new job takes its place."""
+    pytest.importorskip("dask_jobqueue")
+    for number in range(4):
+        save_scan(tmp_path / "in" / f"{number}_0000.nii.gz", blob, (3.0, 2.0, 2.0))
+    for number in range(4, 8):
+        save_scan(tmp_path / "in" / f"{number}_0000.nii.gz", np.resize(blob, (300, 60, 72)), (3.0, 2.0, 2.0))
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    flags = ("--weights", str(tiny_weights), "--device", "cpu", "--engine", "onnxruntime", "--threads", "1")
+    subprocess.run([*VISCERA, tmp_path / "in", whole, *flags], check=True, capture_output=True, cwd=ROOT)
+    environment = slurm.environment | {"PYTHONPATH": str(ROOT)}
+    places = (str(tmp_path / "in"), str(out))
+    command = [*VISCERA, *places, *flags, "--scheduler", "slurm", "--workers", "2", "--max-memory", "2G"]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=tmp_path, env=environment)
+    wait((out / "4.nii.gz").exists, "the workers do nothing")
+    jobs = slurm.asked("squeue", "--noheader", "--states=running", "--format=%i").split()
+    assert len(jobs) == 2
+    slurm.asked("scancel", jobs[0])
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0 and "once more on another worker" in errors, errors
+    wait(lambda: not slurm.asked("squeue", "--noheader"), "jobs are left", 30)
+    assert label_maps(out) == label_maps(whole) and len(label_maps(out)) == 8
+    assert (out / "measurements.csv").read_bytes() == (whole / "measurements.csv").read_bytes()
+    assert not [path.name for path in out.iterdir() if path.name.startswith(".")]  # keys of TLS, parts of files

@@ -17,7 +17,20 @@ import inference
 from inference.options import ENGINES
 from tests.conftest import ROOT
 
-HEAVY = {*ENGINES, "numpy", "nibabel", "scipy", "SimpleITK", "cupy", "onnx", "nnunetv2", "training", "tqdm"}
+HEAVY = {
+    *ENGINES,
+    "dask",
+    "distributed",
+    "numpy",
+    "nibabel",
+    "scipy",
+    "SimpleITK",
+    "cupy",
+    "onnx",
+    "nnunetv2",
+    "training",
+    "tqdm",
+}
 
 
 def imported(program: str, *arguments: str | Path) -> set[str]:

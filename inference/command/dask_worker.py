@@ -1,0 +1,168 @@
+"""What runs in a process of a Dask cluster: networks loaded once for a run, and one of its scans after another.
+
+Orders and answers are those of worker.py, as JSON text, so that a name of any bytes passes whatever Dask packs it in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .. import errors, machine
+from ..cards import digests, read_cards
+from ..engines.lean import leave_out_compiler
+from ..errors import WeightsError
+from ..options import WEIGHTS, Options
+from ..pack import unpacked
+from ..version import LABELS, __version__
+from .worker import Worker, fatal
+
+PATIENCE = 5.0  # s that a scan has to end in once its run has
+
+
+class Ended(BaseException):
+    """The run is over. Not an Exception, so that it does not become a record."""
+
+
+@dataclass
+class _Run:
+    """What this process has of a run."""
+
+    worker: Worker | None = None
+    busy: bool = False
+    ended: bool = False
+
+
+_runs: dict[str, _Run] = {}
+_turn = threading.Lock()  # one scan at a time, whatever the cluster has of threads: the watch is one for the process
+
+
+def first_order(run: str, options: Options, timeout: float) -> str:
+    """What `check` and `load` are told.
+
+    run      a name that no other run has
+    options  whose folder of networks all workers see, or which are the program's own
+    timeout  s without progress after which the process ends itself
+    """
+    given = options.to_json()
+    if options.weights == WEIGHTS:
+        del given["weights"]  # the program may lie elsewhere there
+    hide = errors.names_are_hidden()
+    return json.dumps({"run": run, "options": given, "hide_names": hide, "timeout": timeout})
+
+
+def identity(options: Options) -> dict[str, Any]:
+    """What all workers of a run must agree in. Raises WeightsError."""
+    with unpacked(options.weights) as weights:
+        cards = read_cards(weights, options.networks)
+    return {"program": __version__, "labels": LABELS, "networks": digests(cards)}
+
+
+def check(order: str, wanted: dict[str, Any]) -> str | None:
+    """Why this process cannot be a worker of the run; None if it can."""
+    try:
+        _compare(_options(json.loads(order)), wanted)
+    except Exception as error:
+        text: str = fatal(error)["fatal"][1]
+        return text
+    return None
+
+
+def load(order: str, wanted: dict[str, Any]) -> str:
+    """Load the networks of a run: "ready" or "fatal"."""
+    given = json.loads(order)
+    said: list[dict[str, Any]] = []
+    run = _runs[given["run"]] = _Run()
+
+    def hear(message: dict[str, Any]) -> None:
+        if "ready" in message:
+            said.append(message)
+        if run.ended:
+            raise Ended
+        _watch(given["timeout"])
+
+    with _at(run):
+        _watch(given["timeout"])
+        try:
+            errors.hide_names(given["hide_names"])
+            options = _options(given)
+            _compare(options, wanted)
+            _keep_running()
+            leave_out_compiler()
+            machine.limit_threads(options.threads or machine.usable_cpus())
+            run.worker = Worker(options, hear, lambda: None)
+        except Exception as error:
+            said = [fatal(error)]
+    return json.dumps(said[0])
+
+
+def segment(name: str, order: str) -> str:
+    """Do an order of the run of that name: "record". null if the run has ended, or has not loaded its networks in this
+    process: one with the same address had.
+
+    Nothing is raised: Dask writes the arguments of what fails into its log, and there are names of files in them.
+    """
+    run = _runs.get(name)
+    if run is None or run.worker is None:
+        return "null"
+    with _at(run), suppress(Ended):
+        run.worker.send({})  # the watch begins
+        return json.dumps(run.worker.obey(json.loads(order)), allow_nan=False)
+    return "null"
+
+
+async def end(name: str) -> None:
+    """Give up the scan that this process has of a run, and its networks."""
+    if run := _runs.pop(name, None):
+        run.ended = True
+        loop = asyncio.get_running_loop()
+        until = loop.time() + PATIENCE
+        while run.busy and loop.time() < until:
+            await asyncio.sleep(0.02)
+        run.worker = None
+
+
+@contextmanager
+def _at(run: _Run) -> Iterator[None]:
+    with _turn:
+        run.busy = True
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+            run.busy = False
+
+
+def _watch(timeout: float) -> None:
+    """End this process unless it is called again in time, even if a library holds Python's lock."""
+    faulthandler.dump_traceback_later(timeout, exit=True, file=sys.__stderr__ or sys.stderr)
+
+
+def _options(given: dict[str, Any]) -> Options:
+    return replace(Options(), **given["options"])
+
+
+def _compare(options: Options, wanted: dict[str, Any]) -> None:
+    """Raises WeightsError where this process would make other labels, or other records, than the run wants."""
+    own = identity(options)
+    if own["networks"] != wanted["networks"]:
+        names = [name for name, digest in wanted["networks"].items() if own["networks"].get(name) != digest]
+        raise WeightsError(f"network {', '.join(names)} in {options.weights} is another one there")
+    if own != wanted:
+        raise WeightsError(f"version {own['program']} of this program is there, and {wanted['program']} is here")
+
+
+def _keep_running() -> None:
+    """Dask pauses a worker whose memory is four fifths of its share, for as long as that is so; networks that stay
+    loaded would keep it there for ever."""
+    from distributed import get_worker
+
+    manager: Any = get_worker().memory_manager
+    manager.memory_pause_fraction = False

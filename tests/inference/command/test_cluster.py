@@ -1,0 +1,303 @@
+"""Workers of Dask in the place of processes: the same results, and nothing lost with a worker."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inference.command.cli import parse
+from inference.options import Options
+from tests.cluster.slurm import free_port, wait
+from tests.conftest import ROOT
+from tests.inference.command.test_schedule import label_maps, without_times
+
+pytest.importorskip("distributed")
+
+FLAGS = ("--device", "cpu", "--engine", "onnxruntime", "--threads", "1")
+SPACING = (3.0, 2.0, 2.0)
+Save = Callable[..., Path]
+
+
+def command(*arguments: Any) -> list[str]:
+    return [sys.executable, "-m", "inference", *map(str, arguments), *FLAGS]
+
+
+def run(*arguments: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, check=False, cwd=ROOT, timeout=120)
+
+
+def started(*arguments: Any) -> subprocess.Popen[str]:
+    """The command in a session of its own, as a terminal starts it."""
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command(*arguments), stdout=pipe, stderr=pipe, text=True, cwd=ROOT, start_new_session=True)
+
+
+def in_session(leader: int) -> list[str]:
+    """Command lines of the processes of a session."""
+    listed = subprocess.run(["ps", "-o", "args=", "--sid", str(leader)], capture_output=True, text=True, check=False)
+    return listed.stdout.splitlines()
+
+
+class Dask:
+    """A scheduler and workers of somebody's, as their commands start them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.address = folder, f"tcp://127.0.0.1:{free_port()}"
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.scheduler = self._start("dask_scheduler", "--host", self.address, "--no-dashboard")
+
+    def start_workers(self, count: int, cwd: Path = ROOT) -> None:
+        there = len(self.workers())
+        self._start("dask_worker", self.address, "--nworkers", count, "--nthreads", 2, "--no-dashboard", cwd=cwd)
+        wait(lambda: len(self.workers()) == there + count, "the workers do not come")
+
+    def _start(self, program: str, *arguments: Any, cwd: Path = ROOT) -> subprocess.Popen[bytes]:
+        whole = [sys.executable, "-m", f"distributed.cli.{program}", *map(str, arguments)]
+        with open(self.folder / f"{program}.log", "a") as log:
+            process = subprocess.Popen(whole, stdout=log, stderr=log, cwd=cwd, start_new_session=True)
+        self.processes.append(process)
+        return process
+
+    def asked(self, what: Callable[[Any], Any]) -> Any:
+        """What a client of its own finds out."""
+        from distributed import Client
+
+        with Client(self.address, timeout=60, set_as_default=False) as client:
+            return what(client)
+
+    def workers(self) -> dict[str, int]:
+        """Address -> process."""
+        found: dict[str, int] = self.asked(lambda client: client.run(os.getpid, on_error="ignore"))
+        return found
+
+    def busy(self) -> list[int]:
+        """The processes that have a task."""
+        pids, tasks = self.asked(lambda client: (client.run(os.getpid, on_error="ignore"), client.processing()))
+        return [pids[address] for address, keys in tasks.items() if keys and address in pids]
+
+    def stop(self) -> None:
+        for process in reversed(self.processes):
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@pytest.fixture
+def dask(tmp_path: Path) -> Iterator[Dask]:
+    one = Dask(tmp_path)
+    yield one
+    one.stop()
+
+
+def test_where_workers_are_is_checked_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse(["in", "out"]).scheduler is None
+    for good in ("local", "slurm", "tcp://a:8786", "tls://a:8786"):
+        assert parse(["in", "out", "--scheduler", good]).scheduler == good
+    for bad in (["http://a"], ["slurm", "--workers", "auto"]):
+        with pytest.raises(SystemExit):
+            parse(["in", "out", "--scheduler", *bad])
+    assert "needs the number of its --workers" in capsys.readouterr().err
+
+
+def test_a_missing_package_is_one_sentence(tmp_path: Path, save_scan: Save, blob: np.ndarray) -> None:
+    scan = save_scan(tmp_path / "a_0000.nii.gz", blob, SPACING)
+    bare = [sys.executable, "-S", "-m", "inference", str(scan), str(tmp_path / "out"), "--scheduler", "local"]
+    done = subprocess.run(bare, capture_output=True, text=True, check=False, cwd=ROOT)
+    why = "error: --scheduler needs the package distributed: pip install 'viscera[cluster]'\n"
+    assert (done.returncode, done.stderr) == (3, why)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_missing_scheduler_is_one_sentence(tmp_path: Path, save_scan: Save, blob: np.ndarray) -> None:
+    scan = save_scan(tmp_path / "a_0000.nii.gz", blob, SPACING)
+    done = run(scan, tmp_path / "out", "--scheduler", f"tcp://127.0.0.1:{free_port()}")
+    assert done.returncode == 3 and done.stderr.count("\n") == 1
+    assert "cannot be used" in done.stderr and "Connection refused" in done.stderr
+
+
+def test_a_process_that_stands_still_ends_itself(tmp_path: Path) -> None:
+    """Even if a library has Python's lock, so that no thread of Python's could end it."""
+    program = (
+        "import ctypes; from inference.command.dask_worker import _watch; _watch(0.2); ctypes.PyDLL(None).sleep(50)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 1 and "Timeout" in done.stderr
+
+
+@pytest.mark.slow
+def test_local_workers_of_dask_give_what_processes_give(
+    tmp_path: Path, blob: np.ndarray, save_scan: Save, tiny_weights: Path
+) -> None:
+    inputs = tmp_path / "in"
+    whole = save_scan(inputs / "a_0000.nii.gz", np.resize(blob, (60, 60, 72)), SPACING)
+    save_scan(inputs / "b_0000.nii.gz", blob, SPACING)
+    (inputs / "c_0000.nii.gz").write_bytes(whole.read_bytes()[:-2000])
+    save_scan(inputs / "d_0000.nii.gz", blob[:, ::-1, ::-1], SPACING, "RAS")
+    inputs.joinpath("e_0000.nii.gz").write_bytes(b"no NIfTI")
+    one, two = tmp_path / "one", tmp_path / "two"
+    flags = ("--weights", tiny_weights, "--on-error", "empty", "--format", "nii.gz,seg.nrrd")
+    plain = run(inputs, one, *flags, "--json", f"{one}.json")
+    dask = ("--scheduler", "local", "--workers", 2)
+    done = run(inputs, two, *flags, "--json", f"{two}.json", *dask)
+    assert plain.returncode == done.returncode == 8
+    assert sorted(done.stderr.splitlines()) == sorted(plain.stderr.splitlines())
+    assert label_maps(one) == label_maps(two) and len(label_maps(two)) == 4
+    assert sorted(os.listdir(one)) == sorted(os.listdir(two))  # no hidden file either
+    assert (one / "measurements.csv").read_bytes() == (two / "measurements.csv").read_bytes()
+    records, others = (json.loads(Path(f"{out}.json").read_text()) for out in (one, two))
+    assert without_times(records) == without_times(others)
+    summaries = [json.loads((out / "summary.json").read_text()) for out in (one, two)]
+    for summary in summaries:
+        del summary["started"], summary["ended"]
+    assert summaries[0] == summaries[1]
+    again = run(inputs, two, "--weights", tiny_weights, "--format", "nii.gz,seg.nrrd", "--resume", *dask)
+    assert again.returncode == 8 and again.stdout.count("kept") == 3
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_no_process_and_no_half_written_file(
+    tmp_path: Path, blob: np.ndarray, save_scan: Save, tiny_weights: Path
+) -> None:
+    scan = save_scan(tmp_path / "in" / "a_0000.nii.gz", blob, SPACING)
+    shutil.copy(scan, scan.with_name("b_0000.nii.gz"))
+    for name in "cde":
+        save_scan(tmp_path / "in" / f"{name}_0000.nii.gz", np.resize(blob, (600, 60, 72)), SPACING)
+    out = tmp_path / "out"
+    process = started(tmp_path / "in", out, "--weights", tiny_weights, "--scheduler", "local", "--workers", 2)
+    assert process.stdout
+    while "a.nii.gz" not in process.stdout.readline():
+        pass
+    time.sleep(0.5)
+    assert len(in_session(process.pid)) >= 3
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said == "error: stopped by SIGINT; finished cases are kept\n"
+    wait(lambda: not in_session(process.pid), "processes are left", 3)
+    assert {path.name for path in out.iterdir()} <= {
+        "a.json", "a.nii.gz", "b.json", "b.nii.gz", "summary.json", "measurements.csv"
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_scan_that_costs_two_workers_fails_by_name_and_the_cluster_stays(
+    tmp_path: Path, blob: np.ndarray, save_scan: Save, tiny_weights: Path, dask: Dask
+) -> None:
+    """And a run that is stopped gives back what it holds of somebody's cluster."""
+    dask.start_workers(2)
+    for name in "ac":
+        save_scan(tmp_path / "in" / f"{name}_0000.nii.gz", blob, SPACING)
+    save_scan(tmp_path / "in" / "b_0000.nii.gz", np.resize(blob, (900, 60, 72)), SPACING)
+    out = tmp_path / "out"
+    arguments = (tmp_path / "in", out, "--weights", tiny_weights, "--scheduler", dask.address)
+    process = started(*arguments)
+    wait(lambda: (out / "a.json").exists() and (out / "c.json").exists(), "a and c are not done")
+    (first,) = dask.busy()
+    os.kill(first, signal.SIGKILL)
+    wait(lambda: dask.busy() not in ([], [first]), "no other worker has it")
+    (second,) = dask.busy()
+    os.kill(second, signal.SIGKILL)
+    said, errors = process.communicate(timeout=60)
+    assert process.returncode == 8, said + errors
+    assert "once more on another worker" in errors and "the second that was lost with this scan" in errors
+    summary = json.loads((out / "summary.json").read_text())
+    assert [one["case"] for one in summary["failed"]] == ["b"] and summary["cases"]["done"] == 2
+    assert set(label_maps(out)) == {"a.nii.gz", "c.nii.gz"}
+    wait(lambda: len(dask.workers()) == 2, "the workers do not come back")
+
+    process = started(*arguments, "--resume")
+    wait(lambda: len(dask.busy()) == 1, "b is not begun")
+    time.sleep(1.5)  # now its networks are loaded
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 143 and not dask.busy()
+    assert not [path.name for path in out.iterdir() if path.name.startswith(".") or path.name == "b.nii.gz"]
+    done = run(*arguments, "--resume")
+    assert (done.returncode, done.stdout.count("kept")) == (0, 2), done.stderr
+
+
+@pytest.mark.slow
+def test_workers_with_other_networks_or_without_the_program_are_found_before_the_first_scan(
+    tmp_path: Path, blob: np.ndarray, save_scan: Save, tiny_weights: Path, dask: Dask
+) -> None:
+    from inference.command.dask_worker import check, first_order, identity
+
+    scan = save_scan(tmp_path / "a_0000.nii.gz", blob, SPACING)
+    options = Options(weights=tiny_weights)
+    wanted, order = identity(options), first_order("run", options, 60)
+    assert check(order, wanted) is None
+    assert "version" in str(check(order, wanted | {"labels": 0}))
+    elsewhere = tmp_path / "elsewhere"
+    for folder, source in (("inference", ROOT / "inference"), ("weights", tiny_weights)):
+        shutil.copytree(source, elsewhere / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    dask.start_workers(1)
+    dask.start_workers(1, elsewhere)
+    done = run(scan, tmp_path / "out", "--scheduler", dask.address)  # with the networks of the program
+    assert done.returncode == 9 and "cannot take part: " in done.stderr and not label_maps(tmp_path / "out")
+    shutil.rmtree(elsewhere / "weights")
+    shutil.copytree(ROOT / "weights", elsewhere / "weights")
+    assert run(scan, tmp_path / "out", "--scheduler", dask.address).returncode == 0
+    dask.start_workers(1, tmp_path)
+    done = run(scan, tmp_path / "out", "--scheduler", dask.address)
+    assert done.returncode == 3 and "cannot run this program: " in done.stderr and "No module named" in done.stderr
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_and_nothing_twice_while_workers_are_killed(
+    tmp_path: Path, blob: np.ndarray, save_scan: Save, tiny_weights: Path, dask: Dask
+) -> None:
+    inputs, out, plain = tmp_path / "in", tmp_path / "out", tmp_path / "plain"
+    scan = save_scan(inputs / "00_0000.nii.gz", blob, SPACING)
+    for number in range(1, 60):
+        os.link(scan, inputs / f"{number:02d}_0000.nii.gz")
+    assert run(inputs, plain, "--weights", tiny_weights).returncode == 0
+    dask.start_workers(4)
+    process = started(
+        inputs,
+        out,
+        "--weights",
+        tiny_weights,
+        "--scheduler",
+        dask.address,
+        "--progress",
+        "json",
+        "--json",
+        f"{out}.json",
+    )
+    assert process.stdout
+    ended: list[str] = []
+    killed, held = [(0.0, 0)], []
+    chance = random.Random(33)
+    for line in process.stdout:
+        event = json.loads(line)
+        if event["event"] != "case":
+            continue
+        ended.append(event["case"])
+        when, done = killed[-1]
+        # By now the scan of the last kill is done: the second kill of a scan would be its end.
+        if time.monotonic() > when + 1.5 and len(ended) > done + 6:
+            with open(f"/proc/{dask.scheduler.pid}/status") as status:
+                held += [int(line.split()[1]) for line in status if line.startswith("VmRSS")]
+            os.kill(chance.choice(list(dask.workers().values())), signal.SIGKILL)
+            killed.append((time.monotonic(), len(ended)))
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert len(killed) > 4 and errors.count("once more on another worker"), errors
+    names = [f"{number:02d}" for number in range(60)]
+    assert sorted(ended) == names
+    assert [record["case"] for record in json.loads(Path(f"{out}.json").read_text())] == names
+    assert label_maps(out) == label_maps(plain) and sorted(os.listdir(out)) == sorted(os.listdir(plain))
+    assert (out / "measurements.csv").read_bytes() == (plain / "measurements.csv").read_bytes()
+    assert held[-1] - held[1] < 20_000, held  # kB of the scheduler
