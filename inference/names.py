@@ -9,12 +9,13 @@ METAIMAGE = (".mha", ".mhd")
 NRRD = (".nrrd", ".nhdr")
 SEGMENTATION = ".seg.nrrd"  # 3D Slicer's: never a scan
 # That label maps are written in, the usual one first: files end in a dot and these.
-FORMATS = ("nii.gz", "seg.nrrd", "seg.dcm", "labelmap.dcm", "rtstruct.dcm")
-DICOM_FORMATS = FORMATS[2:]  # for a series of DICOM only
+FORMATS = ("nii.gz", "seg.nrrd", "mha", "seg.dcm", "labelmap.dcm", "rtstruct.dcm")
+DICOM_FORMATS = FORMATS[3:]  # for a series of DICOM only
 # How --format calls them; their endings will do as well.
 FORMAT_NAMES = {
     "nifti": "nii.gz",
     "seg.nrrd": "seg.nrrd",
+    "mha": "mha",
     "seg": "seg.dcm",
     "labelmap": "labelmap.dcm",
     "rtstruct": "rtstruct.dcm",
@@ -58,5 +59,5 @@ def siblings(labels: Path) -> list[Path]:
 
 
 def record_file(labels: Path) -> Path:
-    """X.json beside X.nii.gz, X.seg.nrrd or both."""
+    """X.json beside X.nii.gz, X.seg.nrrd and so on."""
     return labels.with_name(labels.name.removesuffix(f".{format_of(labels)}") + ".json")

@@ -43,7 +43,8 @@ def segment_file(
     file for each. Nothing is raised: the record says how it
     went. No record is written beside the labels. The folder is made if it is missing.
 
-    formats        of the label map, of names.FORMATS: "nii.gz", "seg.nrrd", "seg.dcm", "labelmap.dcm", "rtstruct.dcm"
+    formats        of the label map, of names.FORMATS: "nii.gz", "seg.nrrd", "mha", "seg.dcm", "labelmap.dcm",
+                   "rtstruct.dcm"
     probabilities  are written to the folder OUTPUTS/X.probabilities
     """
     with suppress(OSError):  # if it cannot be made, writing says so

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +14,24 @@ from ..errors import MemoryBudgetError, ScanError
 from ..scan import Grid, check_grid
 
 LONGEST = 2**15 - 1  # voxels along an axis that the header of a NIfTI-1 label map can tell
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # from RAS, and back
 BESIDE = 6  # bytes a voxel beside the stored ones: float32, where they are converted, and labels twice
+
+
+@dataclass(frozen=True)
+class Image:
+    """What the voxels of a file are.
+
+    grid      of the voxels
+    dtype     as they are stored, in the file's byte order
+    warnings  one sentence each for what is odd
+    origin    what a writer of the same format copies, such as numbers to their last digit
+    """
+
+    grid: Grid
+    dtype: np.dtype[Any]
+    warnings: tuple[str, ...]
+    origin: Any = None
 
 
 def check_memory(shape: Sequence[int], stored: int) -> None:
@@ -41,7 +60,7 @@ def lps_grid(
     if max(shape) > LONGEST:
         raise ScanError(f"is too long for a label map: {max(shape)} voxels along an axis, NIfTI holds {LONGEST}")
     # Rounded as its label map will store it, so that both say the same.
-    rounded = (np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine).astype(np.float32).astype(np.float64)
+    rounded = (LPS @ affine).astype(np.float32).astype(np.float64)
     x, y, z = shape
     grid = Grid((z, y, x), rounded)
     return grid, check_grid(grid, treatment)

@@ -14,6 +14,7 @@ import numpy as np
 from ..errors import CaseError, ScanError, shown
 from ..names import METAIMAGE, NRRD
 from ..scan import Grid, Scan, times
+from . import raster
 from .hounsfield import as_they_are, checked
 from .nifti import file as nifti
 from .nifti.header import PAIR
@@ -101,9 +102,7 @@ def _reader(path: Path | Volume, resample: bool) -> Any:
     if path.name.lower().endswith((".img", ".img.gz")):
         raise ScanError(PAIR)
     if path.name.lower().endswith(METAIMAGE + NRRD):
-        from . import itk
-
-        return itk
+        return raster
     return nifti
 
 

@@ -14,13 +14,13 @@ import numpy as np
 from ..labels import ANATOMY, Code, Structure
 from ..scan import Grid, Scan
 from . import written
-from .written import Written
+from .geometry import LPS
+from .written import Written, digits
 
 # Where Slicer looks terms up: its own list has the organs, but no neoplasm.
 GENERAL = "Segmentation category and type - 3D Slicer General Anatomy list"
 MASTER = "Segmentation category and type - DICOM master list"
 REGIONS = "Anatomic codes - DICOM master list"
-LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def write(labels: np.ndarray, scan: Scan, path: Path, table: Iterable[Structure]) -> Written:
@@ -63,7 +63,7 @@ def _head(grid: Grid, table: Sequence[Structure]) -> bytes:
         if one.category and one.type:
             fields["Tags"] = f"TerminologyEntry:{_terminology(one.category, one.type, one.side)}|"
         lines += [f"Segment{number}_{name}:={_escaped(value)}" for name, value in fields.items()]
-    geometry = [*map(_number, grid.affine.reshape(-1) + 0.0), *map(str, whole)]  # RAS here
+    geometry = [*map(digits, grid.affine.reshape(-1) + 0.0), *map(str, whole)]  # RAS here
     lines += [
         "Segmentation_ContainedRepresentationNames:=Binary labelmap|",
         f"Segmentation_ConversionParameters:=Reference image geometry|{';'.join(geometry)};|Geometry of the scan.&",
@@ -79,12 +79,7 @@ def _terminology(category: Code, kind: Code, side: Code | None) -> str:
 
 
 def _vector(values: Iterable[float]) -> str:
-    return f"({','.join(map(_number, values))})"
-
-
-def _number(value: float) -> str:
-    """The shortest text that reads back as the same number."""
-    return repr(float(value)).removesuffix(".0")
+    return f"({','.join(map(digits, values))})"
 
 
 def _escaped(value: str) -> str:

@@ -11,7 +11,7 @@ from ..errors import ScanError, shown
 from ..labels import structures
 from ..names import DICOM_FORMATS, PROBABILITIES, format_of
 from ..scan import Scan
-from . import seg_nrrd
+from . import metaimage, seg_nrrd
 from .atomic import remove
 from .nifti import file as nifti
 from .probabilities import Probabilities
@@ -22,6 +22,10 @@ Writer = Callable[[np.ndarray, Scan, Path, Description], Written]
 
 def _nifti(labels: np.ndarray, scan: Scan, path: Path, about: Description) -> Written:
     return nifti.write_labels(path, labels, scan)  # it has no place for names
+
+
+def _metaimage(labels: np.ndarray, scan: Scan, path: Path, about: Description) -> Written:
+    return metaimage.write_labels(path, labels, scan)
 
 
 def _seg_nrrd(labels: np.ndarray, scan: Scan, path: Path, about: Description) -> Written:
@@ -50,6 +54,7 @@ def _rtstruct(labels: np.ndarray, scan: Scan, path: Path, about: Description) ->
 WRITERS: dict[str | None, Writer] = {
     "nii.gz": _nifti,
     "seg.nrrd": _seg_nrrd,
+    "mha": _metaimage,
     "seg.dcm": _seg,
     "labelmap.dcm": _labelmap,
     "rtstruct.dcm": _rtstruct,

@@ -1,8 +1,9 @@
-"""Reading NRRD and MetaImage, against SimpleITK and the same scans as NIfTI."""
+"""NRRD and MetaImage, against SimpleITK and the same scans as NIfTI."""
 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 import zlib
 from collections.abc import Callable
@@ -13,9 +14,10 @@ import numpy as np
 import pytest
 
 from inference import machine
-from inference.errors import MemoryBudgetError, ScanError, hide_names
+from inference.errors import MemoryBudgetError, ScanError, UnwrittenError, hide_names
+from inference.formats import metaimage, nrrd
 from inference.formats.nifti import file as nifti
-from inference.formats.reading import read_scan, write_empty
+from inference.formats.reading import peek, read_scan, write_empty
 from inference.formats.sources import files_of, scan_digest
 from inference.formats.written import Description
 
@@ -259,7 +261,7 @@ def test_what_would_be_read_wrongly_is_refused(made: Callable[..., Path]) -> Non
         ("a.mhd", "", "s%d.raw 0 999999999 1\n", "does not name"),
         ("a.nrrd", "endian: little\nencoding: bzip2", "\n", "neither raw nor gzip"),
         ("a.nrrd", "endian: little\nencoding: ascii", "\n", "neither raw nor gzip"),
-        ("a.nrrd", "encoding: raw", "\n", "header is damaged"),
+        ("a.nrrd", "encoding: raw", "\n", "has no endian"),
         ("a.nrrd", "endian: little\nencoding: raw\nline skip: 1", "\n", "skips lines"),
     ):
         with pytest.raises(ScanError, match=cause):
@@ -333,3 +335,173 @@ def test_an_empty_label_map_lies_on_the_grid_of_a_damaged_scan(made: Callable[..
     written = sitk.ReadImage(str(tmp_path / "empty.nii.gz"))
     assert written.GetSize() == (14, 12, 10) and written.GetSpacing() == (3, 4, 5)
     assert np.allclose(nifti.peek(tmp_path / "empty.nii.gz").grid.affine, scan.grid.affine)
+
+
+LINES = {
+    ".mha": META.format("BinaryData = True") + "LOCAL\n",
+    ".nrrd": NRRD.format("endian: little\nencoding: raw") + "\n",
+}
+
+
+@pytest.fixture
+def changed(tmp_path: Path, image: Any) -> Callable[..., Path]:
+    """Writes a file whose header has other lines instead of some, and the voxels of a type."""
+
+    def make(ending: str, old: str, new: str, dtype: str = "<i2") -> Path:
+        whole = LINES[ending]
+        assert whole.count(old) == 1
+        voxels = np.abs(sitk.GetArrayFromImage(image) // 8).astype(dtype)
+        (tmp_path / f"x{ending}").write_bytes(whole.replace(old, new).encode() + voxels.tobytes())
+        return tmp_path / f"x{ending}"
+
+    return make
+
+
+def assert_as_simpleitk(path: Path) -> None:
+    """Voxels, and the place of each corner to 0.1 um, which float32 has there."""
+    scan, read = read_scan(path, accept=True), sitk.ReadImage(str(path))
+    assert np.array_equal(scan.voxels, sitk.GetArrayFromImage(read))
+    for corner in np.ndindex(2, 2, 2):
+        index = [int(at * (n - 1)) for at, n in zip(corner, read.GetSize(), strict=True)]
+        x, y, z, _ = scan.grid.affine @ [*index, 1]
+        assert (-x, -y, z) == pytest.approx(read.TransformIndexToPhysicalPoint(index), abs=1e-4)
+
+
+TURNED = "0.8 0.6 0 -0.6 0.8 0 0 0 -1"
+
+
+@pytest.mark.parametrize(
+    ("ending", "old", "new"),
+    [
+        (".mha", "TransformMatrix = 1 0 0 0 1 0 0 0 1", f"TransformMatrix = {TURNED}\nCenterOfRotation = 7 8 9"),
+        (".mha", "TransformMatrix = 1 0 0 0 1 0 0 0 1", f"Rotation = {TURNED}\nAnatomicalOrientation = RAI"),
+        (".mha", "TransformMatrix = 1 0 0 0 1 0 0 0 1", f"Orientation = {TURNED}\nRotation={TURNED}"),
+        (".mha", "TransformMatrix = 1 0 0 0 1 0 0 0 1", "TransformMatrix = 1 0 0 0 1 0 0 0.1 0.995"),
+        (".mha", "Offset = 0 0 0", "Position =  -250.009995 -250.009995\t-240.75"),
+        (".mha", "Offset = 0 0 0", "Origin = 1 -2e2 3"),
+        (".mha", "Offset = 0 0 0\n", ""),
+        (".mha", "ElementSpacing = 3 4 5", "ElementSize = 1 1 1\nElementSpacing = 3 4 5"),
+        (".mha", "ElementSpacing = 3 4 5", "ElementSize = 3 4 5\nComment = ElementSize = 1 1 1"),
+        (".mha", "DimSize = 14 12 10", "DimSize = 12  14 10\nElementNumberOfChannels = 1\nElementMin = 3"),
+        (".nrrd", "(3,0,0) (0,4,0)", "(2.4,1.8,0) (-2.4, 3.2, 0)"),
+        (".nrrd", "left-posterior-superior", "right-anterior-superior"),
+        (".nrrd", "left-posterior-superior", "RAS"),
+        (".nrrd", "left-posterior-superior", "Left-Anterior-Superior"),
+        (".nrrd", "space origin: (0,0,0)", "space origin: (-10.5,20.25,3e1)"),
+        (".nrrd", "space origin: (0,0,0)", 'space units: "mm" "mm" "mm"\nkinds: domain space domain'),
+        (".nrrd", "space origin: (0,0,0)", "measurement frame: (0,1,0) (1,0,0) (0,0,1)\ntype:=float"),
+        (".nrrd", "type: short", "Type: signed short int\n# sizes: 1 1 1"),
+    ],
+)
+def test_headers_mean_what_they_mean_to_simpleitk(
+    ending: str, old: str, new: str, changed: Callable[..., Path]
+) -> None:
+    path = changed(ending, old, new)
+    path.write_bytes(
+        path.read_bytes().replace(b"(3,0,0) (0,4,0)", b"(2.4,1.8,0) (-2.4,3.2,0)")
+    )  # no axis is as another
+    assert_as_simpleitk(path)
+
+
+@pytest.mark.parametrize(
+    ("ending", "name", "dtype"),
+    [
+        *((".mha", name, f"<{stored}") for name, stored in metaimage.TYPES.items()),
+        (".mha", "MET_SHORT_ARRAY", "<i2"),
+        *((".nrrd", name, f"<{stored}") for name, stored in nrrd.TYPES.items()),
+    ],
+)
+def test_voxels_of_every_type(ending: str, name: str, dtype: str, changed: Callable[..., Path]) -> None:
+    old, key = ("ElementType = MET_SHORT", "ElementType =") if ending == ".mha" else ("type: short", "type:")
+    path = changed(ending, old, f"{key} {name}", dtype)
+    scan = read_scan(path, accept=True)
+    theirs = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+    assert np.array_equal(scan.voxels, theirs[..., 0] if theirs.ndim == 4 else theirs)
+    assert scan.voxels.dtype == (np.int16 if np.can_cast(dtype, np.int16) else np.float32)
+
+
+@pytest.mark.parametrize(
+    ("ending", "old", "new", "cause"),
+    [
+        (".mha", "ObjectType = Image", "ObjectType = Tube", "another ObjectType"),
+        (".mha", "NDims = 3", "NDims = three", "NDims is not a number"),
+        (".mha", "NDims = 3", "NDims = 2.5", "NDims is not of whole numbers above 0"),
+        (".mha", "DimSize = 14 12 10", "DimSize = 14 12", "DimSize is not 3 numbers"),
+        (".mha", "DimSize = 14 12 10", "DimSize = 14 0 10", "DimSize is not of whole numbers above 0"),
+        (".mha", "DimSize = 14 12 10", "DimSize = 14 12 1e300", "DimSize is not of whole numbers above 0"),
+        (".mha", "DimSize = 14 12 10", "DimSize = 14 12 10\nDimSize = 10 12 14", "two different values of DimSize"),
+        (".mha", "DimSize = 14 12 10\n", "", "DimSize is not 3 numbers"),
+        (".mha", "Offset = 0 0 0", "Offset = 0,0,0", "Offset is not 3 numbers"),
+        (".mha", "Offset = 0 0 0", "Offset = 0 0 inf", "Offset is not 3 numbers"),
+        (".mha", "Offset = 0 0 0", "Offset = 0 0 0\nOrigin = 0 0 1", "Offset and Origin differ"),
+        (".mha", "TransformMatrix = 1 0", "TransformMatrix = 2 0", "not of length 1"),
+        (".mha", "TransformMatrix = 1 0 0 0 1 0 0 0 1", "TransformMatrix = 1 0 0 1 0 0 0 0 1", "span a volume"),
+        (".mha", "Offset = 0 0 0", "HeaderSize = 1e300", "HeaderSize is no number of bytes"),
+        (".mha", "Offset = 0 0 0", "HeaderSize = -2", "HeaderSize is no number of bytes"),
+        (".mha", "Offset = 0 0 0", "DistanceUnits = um", "other DistanceUnits than mm"),
+        (".mha", "BinaryData = True", "BinaryDataByteOrderMSB = True\nElementByteOrderMSB = False", "differ"),
+        (".mha", "MET_SHORT", "MET_STRING", "an ElementType that is no number"),
+        (".mha", "ElementType = MET_SHORT\n", "", "an ElementType that is no number"),
+        (".nrrd", "dimension: 3", "dimension: 4", "is 4-D"),
+        (".nrrd", "sizes: 14 12 10", "sizes: 14 12", "sizes is not 3 numbers"),
+        (".nrrd", "sizes: 14 12 10", "sizes: 14 12 10\nsizes: 10 12 14", "a field twice"),
+        (".nrrd", "type: short", "type: block", "a type that is no number"),
+        (".nrrd", "(0,0,5)", "none", "space directions is not 3 vectors"),
+        (".nrrd", "(0,0,5)", "(0,5)", "space directions is not 3 numbers"),
+        (".nrrd", "(0,4,0)", "(3,0,0)", "span a volume"),
+        (".nrrd", "space origin: (0,0,0)", "spacings: 3 4 5", "space directions and spacings"),
+        (".nrrd", "space origin: (0,0,0)", "axis mins: 0 0 0", "axis mins"),
+        (".nrrd", "space origin: (0,0,0)", "kinds: domain domain vector", "none of space"),
+        (".nrrd", "space origin: (0,0,0)", 'space units: "um" "um" "um"', "other space units than mm"),
+    ],
+)
+def test_headers_that_contradict_themselves_are_refused(
+    ending: str, old: str, new: str, cause: str, changed: Callable[..., Path]
+) -> None:
+    with pytest.raises(ScanError, match=f"^x{ending} .*{cause}") as caught:
+        read_scan(changed(ending, old, new), accept=True)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("ending", [".mha", ".nrrd"])
+def test_no_byte_of_a_header_breaks_the_reader(ending: str, changed: Callable[..., Path]) -> None:
+    path, whole = changed(ending, "14", "14"), (LINES[ending] + "\0" * 3360).encode()
+    refused = []
+    for at in range(len(LINES[ending])):
+        for other in b"9-\n\xff":
+            path.write_bytes(whole[:at] + bytes([other]) + whole[at + 1 :])
+            try:
+                peek(path)
+            except (ScanError, MemoryBudgetError) as error:
+                refused.append(str(error))
+    assert len(refused) > len(LINES[ending]) and not any("\n" in text for text in refused)
+
+
+def test_a_label_map_lies_where_the_scan_does_to_the_last_digit(changed: Callable[..., Path], tmp_path: Path) -> None:
+    """ITK's filters refuse two images whose origins differ by more than a millionth of a voxel."""
+    path = changed(".mha", "Offset = 0 0 0", "Offset = -250.00999512345 1e-7 -1240.7512345678")
+    path.write_bytes(path.read_bytes().replace(b"TransformMatrix = 1 0 0 0 1 0 0 0 1", f"Rotation = {TURNED}".encode()))
+    scan = read_scan(path, accept=True)
+    labels = (scan.voxels > np.median(scan.voxels)).astype(np.uint8)
+    done = metaimage.write_labels(tmp_path / "labels.mha", labels, scan)
+    assert done.sha256 == hashlib.sha256((tmp_path / "labels.mha").read_bytes()).hexdigest()
+    read, source = (sitk.ReadImage(str(file)) for file in (tmp_path / "labels.mha", path))
+    assert np.array_equal(sitk.GetArrayFromImage(read), labels) and read.GetPixelID() == sitk.sitkUInt8
+    assert (read.GetOrigin(), read.GetSpacing(), read.GetDirection()) == (
+        source.GetOrigin(), source.GetSpacing(), source.GetDirection(),
+    )  # fmt: skip
+    assert np.array_equal(read_scan(tmp_path / "labels.mha", accept=True).voxels, labels)
+
+
+def test_a_label_map_of_a_nifti(image: Any, tmp_path: Path) -> None:
+    sitk.WriteImage(image, str(tmp_path / "x.nii.gz"))
+    scan = read_scan(tmp_path / "x.nii.gz")
+    metaimage.write_labels(tmp_path / "x.mha", (scan.voxels > 0).astype(np.uint8), scan)
+    assert np.allclose(read_scan(tmp_path / "x.mha", accept=True).grid.affine, scan.grid.affine, atol=1e-5)
+    sitk.ReadImage(str(tmp_path / "x.mha"))
+    assert metaimage.write_labels(tmp_path / "y.mha", (scan.voxels > 0).astype(np.uint8), scan).sha256 == (
+        hashlib.sha256((tmp_path / "x.mha").read_bytes()).hexdigest()
+    )
+    (tmp_path / "y.mha").unlink()
+    with pytest.raises(UnwrittenError, match=r"^y.mha cannot be written: No such"):
+        metaimage.write_labels(tmp_path / "none" / "y.mha", (scan.voxels > 0).astype(np.uint8), scan)
