@@ -1,6 +1,7 @@
 # Viscera in a container:
 #   docker build -t viscera .                     for NVIDIA GPUs, and CPUs where there is none
 #   docker build -t viscera:cpu --target cpu .    for CPUs, a small image
+#   docker build -t viscera:gc --target grand-challenge .    for the platform: docs/grand-challenge.md
 # Stages stand in this order so that the legacy builder, which builds all above its target, builds no CUDA for `cpu`.
 ARG BASE_IMAGE=debian:12-slim
 
@@ -55,6 +56,18 @@ FROM runtime AS cpu
 COPY --from=packages-cpu /venv /venv
 COPY --from=code /workspace /workspace
 RUN python3 sbom.py > sbom.json && rm sbom.py
+
+FROM cpu AS grand-challenge
+# invoke: a server on port 4743, as the platform asks since 2026; exec: run once and end.
+ARG API=invoke
+# Of the phase: the relative path of its output socket, and "--socket SLUG" where a case has several images.
+ARG OUTPUT=images/segmentation
+ARG SOCKETS=
+ENV API=${API} OUTPUT=${OUTPUT} SOCKETS=${SOCKETS}
+LABEL org.grand-challenge.api-method="${API}"
+USER 1000:1000
+EXPOSE 4743
+CMD ["sh", "-c", "exec python3 -m inference.doors.grand_challenge $API --output \"$OUTPUT\" $SOCKETS"]
 
 FROM build AS packages-gpu
 COPY requirements/gpu.txt /requirements.txt
