@@ -15,7 +15,7 @@ RUN apt-get update \
 
 FROM python AS code
 WORKDIR /workspace
-COPY predict.sh LICENSE requirements/sbom.py ./
+COPY predict.sh LICENSE requirements/sbom.py requirements/model_card.py ./
 COPY weights weights
 COPY inference inference
 # Nothing is written at run time (--read-only), so the bytecode is made here; unchecked, since nothing changes.
@@ -33,7 +33,9 @@ WORKDIR /workspace
 CMD ["sh", "predict.sh"]
 LABEL org.opencontainers.image.title="Viscera" \
       org.opencontainers.image.description="Abdominal organs and tumours in CT. Research use only." \
-      org.opencontainers.image.licenses="Apache-2.0 AND GPL-3.0-only AND LGPL-3.0-or-later"
+      org.opencontainers.image.licenses="Apache-2.0 AND GPL-3.0-only AND LGPL-3.0-or-later" \
+      org.opencontainers.image.vendor="The Viscera maintainers" \
+      org.opencontainers.image.authors="The Viscera maintainers"
 
 FROM python AS build
 # hadolint ignore=DL3008
@@ -55,7 +57,7 @@ RUN python3 -m venv /venv \
 FROM runtime AS cpu
 COPY --from=packages-cpu /venv /venv
 COPY --from=code /workspace /workspace
-RUN python3 sbom.py > sbom.json && rm sbom.py
+RUN python3 -B sbom.py > sbom.json && rm sbom.py model_card.py
 
 FROM cpu AS grand-challenge
 # invoke: a server on port 4743, as the platform asks since 2026; exec: run once and end.
@@ -83,4 +85,4 @@ ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 COPY --from=packages-gpu /venv /venv
 COPY --from=code /workspace /workspace
-RUN python3 sbom.py > sbom.json && rm sbom.py
+RUN python3 -B sbom.py > sbom.json && rm sbom.py model_card.py

@@ -6,7 +6,7 @@
 #   make check                          lint and the quick tests: 3 minutes on two cores, once .venv is set up
 #   make test                           lint and all tests, in two processes: at most 15 minutes
 #   make release                        a folder that installs without a network: docs/closed-networks.md
-#   make soak | same | lint | image | lock
+#   make soak | same | lint | image | card | lock
 PYTHON ?= python3
 BIN := .venv/bin
 SAMPLE := sample
@@ -16,7 +16,7 @@ GPU_KIT := .gpukit
 PART ?= $(shell expr 60 - $$(git ls-files -z | du -cm --files0-from=- | tail -n 1 | cut -f 1))
 TORCH = $(shell grep '^torch==' requirements/dev.txt)
 
-.PHONY: predict check test training-kit gpu-kit soak same lint format image release lock clean
+.PHONY: predict check test training-kit gpu-kit soak same lint format image card release lock clean
 
 ifdef INPUT
 predict: .venv/run
@@ -71,8 +71,13 @@ format: .venv/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# With the labels that change from commit to commit: version, revision, date, base.
 image:
-	docker build -t viscera .
+	$(PYTHON) requirements/model_card.py labels | xargs -0 docker build -t viscera .
+
+# The front matter of weights/README.md, after a change of weights or of scores.
+card:
+	$(PYTHON) requirements/model_card.py
 
 # PYTHONS="3.11 3.12" packs wheels for these versions, IMAGES="viscera:cpu viscera" images that are built already.
 release: .venv/run

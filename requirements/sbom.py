@@ -1,4 +1,4 @@
-"""What is in this image, as CycloneDX 1.6 JSON on standard output: packages of Debian and Python, and NiiVue.
+"""What is in this image, as CycloneDX 1.6 JSON on standard output: packages of Debian and Python, NiiVue, networks.
 
 Run by the image's own Python at the end of its build: `python3 requirements/sbom.py`.
 """
@@ -6,6 +6,8 @@ Run by the image's own Python at the end of its build: `python3 requirements/sbo
 import json
 import subprocess
 from importlib.metadata import distributions
+
+import model_card
 
 
 def component(name: str, version: str, kind: str) -> dict[str, str]:
@@ -26,5 +28,6 @@ def python() -> list[dict[str, str]]:
 
 # In inference/preview/browser, with its licences.
 vendored = [component("@niivue/niivue", "0.69.0", "npm") | {"purl": "pkg:npm/%40niivue/niivue@0.69.0"}]
-components = debian() + python() + vendored
+networks = [model_card.component(name) for name in model_card.networks()]
+components = debian() + python() + vendored + networks
 print(json.dumps({"bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1, "components": components}))
