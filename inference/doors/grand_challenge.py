@@ -106,7 +106,8 @@ def server(algorithm: Algorithm, port: int = PORT) -> ThreadingHTTPServer:
             self._answer(200 if self.path == "/health" else 404)
 
         def do_POST(self) -> None:
-            self.rfile.read(min(int(self.headers.get("Content-Length") or 0), MOST_BODY))
+            length = self.headers.get("Content-Length", "")
+            self.rfile.read(min(int(length), MOST_BODY) if length.isdecimal() else 0)
             if self.path != "/invoke":
                 self._answer(404)
             elif why := algorithm.run():
