@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,10 @@ def test_a_server_that_is_asked_as_the_platform_asks(platform: Platform, root: P
     assert platform.ask("GET", "/health") == (200, "")
     assert platform.ask("GET", "/")[0] == platform.ask("POST", "/health")[0] == 404
     output = root / "output" / "images" / "organs"
-    assert platform.ask("POST", "/invoke", b"{}") == (201, "")
+    with ThreadPoolExecutor(1) as pool:
+        invoked = pool.submit(platform.ask, "POST", "/invoke", b"{}")
+        assert platform.ask("GET", "/health") == (200, "") and not invoked.done()  # health is told meanwhile
+        assert invoked.result() == (201, "")
     assert os.listdir(root / "output") == ["images"] and os.listdir(output) == ["1f2e.mha"]
     labels, scan = (
         sitk.ReadImage(str(path)) for path in (output / "1f2e.mha", root / "input" / "images" / "ct" / "1f2e.mha")
