@@ -69,7 +69,7 @@ def test_the_flag() -> None:
     assert parse(["in", "out"]).formats == ("nii.gz",)
     assert parse(["in", "out", "--format", "seg.nrrd"]).formats == ("seg.nrrd",)
     assert parse(["in", "out", "--format", ".seg.nrrd, nii.gz,seg.nrrd"]).formats == ("seg.nrrd", "nii.gz")
-    every = "nifti,seg.nrrd,seg,labelmap,rtstruct"
+    every = "nifti,seg.nrrd,mha,seg,labelmap,rtstruct"
     assert (
         parse(["in", "out", "--format", every]).formats
         == FORMATS
