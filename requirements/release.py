@@ -24,7 +24,7 @@ from environment import PIP, PIP_SHA256
 
 ROOT = Path(__file__).resolve().parent.parent
 GLIBC = (28, 27, 17)  # manylinux_2_N that wheels of requirements.txt have
-EXTRAS = "dicom,formats,onnxruntime"
+EXTRAS = "dicom,onnxruntime"
 LEFT_OUT = "pylibjpeg-libjpeg"  # the extra jpeg: under GPL-3.0, it comes only to who asks for it
 SUMS = "SHA256SUMS"
 INSTALL = """\
@@ -107,7 +107,7 @@ def own_wheel(into: Path) -> Path:
 
 
 def download(into: Path, version: str) -> None:
-    """Wheels for a version of Python on Linux: those of requirements.txt by their hashes, SimpleITK and pip."""
+    """Wheels for a version of Python on Linux: those of requirements.txt by their hashes, and pip."""
     machine = platform.machine()
     platforms = [f"manylinux_2_{n}_{machine}" for n in GLIBC] + [f"manylinux2014_{machine}"]
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
@@ -118,8 +118,6 @@ def download(into: Path, version: str) -> None:
         file.write("\n".join(entry for entry in locked if not entry.startswith(f"{LEFT_OUT}==")) + "\n")
         file.flush()
         run(*command, "--require-hashes", "-r", file.name)
-    pins = (ROOT / "requirements" / "dev.txt").read_text()
-    run(*command, *re.findall(r"^simpleitk==\S+", pins, re.MULTILINE | re.IGNORECASE))
     run(*command, f"pip=={PIP.split('-')[1]}")
     if sha256(into / PIP) != PIP_SHA256:
         sys.exit(f"error: {PIP} is not the file that is pinned in requirements/environment.py")
