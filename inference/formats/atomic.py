@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-MOST_NAME = 200  # bytes of the final name in a part's name: file systems allow 255, and the rest of it takes 20
+MOST_NAME = 200  # bytes of the final name in a part's name: file systems allow 255, and the rest of it takes 24
 # O_NOFOLLOW, which Windows lacks: no link that somebody has put there. O_BINARY, which only Windows has: else it
 # translates line ends.
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -112,7 +112,8 @@ def remove_parts(paths: Iterable[Path]) -> None:
 
 
 def _part(path: Path) -> Path:
-    return path.with_name(f"{_prefix(path)}{os.getpid()}.part")
+    """Another at each call: in containers that share a folder every process may have the number 1."""
+    return path.with_name(f"{_prefix(path)}{os.getpid()}{int.from_bytes(os.urandom(4)):010}.part")
 
 
 def _prefix(path: Path) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-HEIGHT = 7
 # Rows from the top, of as many columns as a letter is wide.
 LETTERS = {
     "0": ".###. #...# #...# #...# #...# #...# .###.",

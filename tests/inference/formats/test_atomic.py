@@ -114,8 +114,9 @@ def test_only_parts_of_the_named_files_are_removed(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == [".a.nii.gz.part", ".b.nii.gz.12.part", "a.nii.gz.12.part"]
 
 
-def test_a_link_planted_where_the_part_will_be_is_not_followed(tmp_path: Path) -> None:
-    (tmp_path / f".x.{os.getpid()}.part").symlink_to(tmp_path / "victim")
+def test_a_link_planted_where_the_part_will_be_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "urandom", bytes)
+    (tmp_path / f".x.{os.getpid()}0000000000.part").symlink_to(tmp_path / "victim")
     with pytest.raises(FileExistsError):
         write_atomically(tmp_path / "x", b"data")
     assert not (tmp_path / "victim").exists()

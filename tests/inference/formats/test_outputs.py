@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -231,3 +232,9 @@ while time.time() < {time.time() + 1.5!r}:
     runs = [subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE) for _ in range(4)]
     assert [run.communicate()[1] for run in runs] == [b""] * 4
     assert list(tmp_path.iterdir()) == []
+
+
+def test_processes_of_one_number_as_in_containers_may_begin_in_one_folder(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(16) as pool:  # all have this process's number
+        assert list(pool.map(lambda _: make_writable(tmp_path / "out"), range(64))) == [None] * 64
+    assert os.listdir(tmp_path / "out") == []
