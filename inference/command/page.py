@@ -37,28 +37,38 @@ def _rows(outputs: Path) -> Iterator[Row]:
     entries = set(os.listdir(outputs))
     for entry in sorted(entries):
         case = entry.removesuffix(".json")
-        if case == entry or os.path.getsize(outputs / entry) > LONGEST_RECORD:
+        if case == entry:
             continue
-        record = read_record(labels_file(outputs, case))
-        if record is None:
-            continue
-        files = [path for kind in FORMATS if (path := labels_file(outputs, case, kind)).name in entries]
-        if record["status"] != "failed" and not any(describes(record, path) for path in files):
-            continue
-        name = shown(case) if names_are_hidden() else record["case"]
-        folder = labels_file(outputs, case, PREVIEW)
-        thumbnail = address = None
-        if PREVIEW in record.get("outputs", {}):
-            with suppress(OSError):
-                thumbnail = (folder / THUMBNAIL).read_bytes()
-        if thumbnail and name == shown(case) and not names_are_hidden():
-            address = quote(os.fsencode(folder.name)) + "/"
-        try:
-            one = row(name, _retold(record, case), thumbnail, address)
-        except (KeyError, TypeError, ValueError, AttributeError):
-            say_warning(f"the record of {name} is damaged: it has no row in {PAGE}")
-            continue
-        yield one
+        try:  # whatever else has these keys is somebody's JSON, and must not cost the page
+            one = _row(outputs, entries, case)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, OSError):
+            say_warning(f"the record of {shown(case)} is damaged: it has no row in {PAGE}")
+        else:
+            if one:
+                yield one
+
+
+def _row(outputs: Path, entries: set[str], case: str) -> Row | None:
+    """None where there is no record, or no label map that it describes. Raises as `row`, and OSError."""
+    if os.path.getsize(outputs / f"{case}.json") > LONGEST_RECORD:
+        return None
+    record = read_record(labels_file(outputs, case))
+    if record is None:
+        return None
+    files = [path for kind in FORMATS if (path := labels_file(outputs, case, kind)).name in entries]
+    if record["status"] != "failed" and not any(describes(record, path) for path in files):
+        return None
+    if not isinstance(record["case"], str):
+        raise TypeError("the name of a case is text")
+    name = shown(case) if names_are_hidden() else record["case"]
+    folder = labels_file(outputs, case, PREVIEW)
+    thumbnail = address = None
+    if PREVIEW in record.get("outputs", {}):
+        with suppress(OSError):
+            thumbnail = (folder / THUMBNAIL).read_bytes()
+    if thumbnail and name == shown(case) and not names_are_hidden():
+        address = quote(os.fsencode(folder.name)) + "/"
+    return row(name, _retold(record, case), thumbnail, address)
 
 
 def _retold(record: dict[str, Any], case: str) -> dict[str, Any]:

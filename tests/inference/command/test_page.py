@@ -33,15 +33,15 @@ def cases(out: Path) -> list[str]:
     return re.findall(r'<th scope="row">(.*?)</th>', (out / "index.html").read_text())
 
 
-def write_case(outputs: Path, name: str, **more: object) -> None:
+def write_case(folder: Path, name: str, **more: object) -> None:
     """A label map, its record and its preview."""
-    labels, preview = labels_file(outputs, name), labels_file(outputs, name, "preview")
+    labels, preview = labels_file(folder, name), labels_file(folder, name, "preview")
     labels.write_bytes(name.encode())
     preview.mkdir()
     (preview / "thumbnail.png").write_bytes(b"png")
     outs = {"nii.gz": digest(labels), "preview": digest(preview)}
     record = {"case": name, "status": "done", "program": "0", "outputs": outs, "labels": {}, "doubts": {}}
-    (outputs / f"{name}.json").write_text(json.dumps(record | more))
+    (folder / f"{name}.json").write_text(json.dumps(record | more))
 
 
 @pytest.mark.slow
@@ -122,6 +122,31 @@ def test_the_page_has_the_cases_that_are_as_their_records_say(
     page.write(tmp_path, True)
     assert cases(tmp_path) == ["a", "d", "f"]
     assert capsys.readouterr().err == "warning: the record of e is damaged: it has no row in index.html\n"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"case": 5},
+        {"case": None},
+        {"outputs": None},
+        {"outputs": 7},
+        {"doubts": []},
+        {"warnings": None},
+        {"labels": {"1": {"name": "liver", "ml": 10**400}}},
+    ],
+    ids=str,
+)
+def test_an_odd_record_costs_its_row_and_not_the_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], odd: dict[str, object]
+) -> None:
+    write_case(tmp_path, "a", **({"status": "failed", "error": "why"} | odd))
+    write_case(tmp_path, "b")
+    (tmp_path / "c.json").symlink_to("nowhere")
+    page.write(tmp_path, True)
+    assert cases(tmp_path) == ["b"]
+    said = "warning: the record of {} is damaged: it has no row in index.html\n"
+    assert capsys.readouterr().err == said.format("a") + said.format("c")
 
 
 def test_a_page_of_somebody_elses_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
