@@ -7,9 +7,11 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -75,6 +77,38 @@ def ask(address: str, path: str) -> Any:
     with urlopen(address + path, timeout=10) as answer:
         data = answer.read()
     return data if path.endswith("/file") else json.loads(data)
+
+
+@pytest.mark.parametrize(("status", "seen", "asked"), [(404, 2, "ab"), (503, None, "a"), (401, None, "a")])
+def test_a_series_that_the_server_refuses_is_left_and_the_next_one_done(
+    tmp_path: Path, status: int, seen: int | None, asked: str
+) -> None:
+    """Series a was deleted after the server told of it: Orthanc forgets that it told, so that a server of our own is
+    asked. 401 and 503 are said of every series, and a is asked for again."""
+    changes = [{"Seq": number, "ChangeType": "StableSeries", "ID": name} for number, name in ((1, "a"), (2, "b"))]
+    about = {"MainDicomTags": {"Modality": "MR"}, "Instances": []}
+    paths = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # http.server's name
+            paths.append(self.path)
+            told = {"Changes": changes, "Done": True} if self.path.startswith("/changes") else about
+            self.send_response(status if self.path == "/series/a" else 200)
+            self.end_headers()
+            self.wfile.write(json.dumps(told).encode())
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address, state = f"http://127.0.0.1:{server.server_port}", tmp_path / "state"
+        worker = [sys.executable, "docs/pacs/worker.py", address, "--once", "--state", str(state), "--", "false"]
+        done = subprocess.run(worker, capture_output=True, text=True, check=False, cwd=ROOT)
+        server.shutdown()
+    assert done.returncode == 1 and f"HTTP Error {status}" in done.stderr and done.stderr.count("\n") == 1
+    assert (int(state.read_text()) if state.exists() else None) == seen
+    assert paths[1:] == [f"/series/{name}" for name in asked]
 
 
 @pytest.mark.slow

@@ -19,12 +19,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 FORMATS = {"seg": "seg.dcm", "rtstruct": "rtstruct.dcm"}
 FEWEST = 8  # slices of a volume
 TIMEOUT = 60.0  # s for an answer of the server
+NOT_THE_SERIES = 401, 502, 503  # wrong password, or a server that is not there yet: every series would fail
 
 
 class Server:
@@ -69,7 +70,7 @@ def main() -> int:
     while True:
         try:
             for number, series in server.stable_series(seen):
-                if series and not segment(server, series, given.command, given.formats.split(",")):
+                if series and not attempt(server, series, given.command, given.formats.split(",")):
                     failed += 1
                 seen = number
                 remember(given.state, seen)
@@ -86,6 +87,18 @@ def remember(state: Path, number: int) -> None:
     part = state.with_name(state.name + ".part")
     part.write_text(str(number))
     part.replace(state)
+
+
+def attempt(server: Server, series: str, command: list[str], formats: list[str]) -> bool:
+    """As `segment`; False as well where the server refuses what concerns this series alone: it was deleted meanwhile,
+    or what was made of it is not taken."""
+    try:
+        return segment(server, series, command, formats)
+    except HTTPError as error:
+        if error.code in NOT_THE_SERIES:
+            raise
+        print(f"series {series}: {error}", file=sys.stderr, flush=True)
+        return False
 
 
 def segment(server: Server, series: str, command: list[str], formats: list[str]) -> bool:
