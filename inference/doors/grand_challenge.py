@@ -13,12 +13,14 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
-from ..errors import ALL_FAILED, OutputError, ScanError, VisceraError, shown
+from ..errors import ALL_FAILED, OutputError, ScanError, VisceraError, one_line, shown
 from ..names import stem
 from ..options import WEIGHTS
 from ..predictor import Predictor
@@ -26,6 +28,7 @@ from ..task import segment_file
 
 PORT = 4743
 MOST_BODY = 1 << 20  # bytes of a request, which are read and left alone
+MOST_TAKEN = 1 << 26  # bytes of a longer one, so that whoever sends it sees the answer
 
 
 class Algorithm:
@@ -40,13 +43,19 @@ class Algorithm:
 
     def run(self) -> str | None:
         """Segment the case that lies there now. Returns why that failed: a sentence, or None if it did not."""
+        try:
+            return self._segment()
+        except VisceraError as error:
+            return str(error)
+        except Exception as error:
+            traceback.print_exception(error)
+            return f"internal error: {type(error).__name__}: {one_line(error)}"
+
+    def _segment(self) -> str | None:
+        """As `run`. Raises VisceraError where there is no case."""
         with self._turn:
-            try:
-                self._clear()
-                scans = images(self._inputs, self._sockets)
-            except VisceraError as error:
-                return str(error)
-            record = segment_file(self._predictor, scans, self._output, ["mha"])
+            self._clear()
+            record = segment_file(self._predictor, images(self._inputs, self._sockets), self._output, ["mha"])
         for text in record.warnings:
             print(f"warning: {text}", file=sys.stderr, flush=True)
         if not record.error:
@@ -85,7 +94,7 @@ def _only_file(inputs: Path, places: dict[str, str], slug: str) -> Path:
     if slug not in places:
         raise ScanError(f"inputs.json has no image {shown(slug)}, only: {', '.join(map(shown, sorted(places)))}")
     place = PurePosixPath(places[slug])
-    if place.is_absolute() or ".." in place.parts:
+    if place.is_absolute() or ".." in place.parts or "\0" in places[slug]:
         raise ScanError(f"inputs.json has the image {shown(slug)} outside of /input: refused")
     try:
         files = [file for file in (inputs / place).iterdir() if stem(file.name) and not file.name.startswith(".")]
@@ -106,8 +115,16 @@ def server(algorithm: Algorithm, port: int = PORT) -> ThreadingHTTPServer:
             self._answer(200 if self.path == "/health" else 404)
 
         def do_POST(self) -> None:
-            length = self.headers.get("Content-Length", "")
-            self.rfile.read(min(int(length), MOST_BODY) if length.isdecimal() else 0)
+            length = self.headers.get("Content-Length", "0")
+            if (
+                "Transfer-Encoding" in self.headers
+                or not length.isdecimal()
+                or len(length) > 9
+                or int(length) > MOST_BODY
+            ):
+                self._refuse()
+                return
+            self.rfile.read(int(length))
             if self.path != "/invoke":
                 self._answer(404)
             elif why := algorithm.run():
@@ -115,6 +132,16 @@ def server(algorithm: Algorithm, port: int = PORT) -> ThreadingHTTPServer:
                 self._answer(500, why)
             else:
                 self._answer(201)
+
+        def _refuse(self) -> None:
+            """Of a body that is too long, or does not say how long it is. What has come of it is taken, or the system
+            would take back the answer with it."""
+            self._answer(413, f"a body of at most {MOST_BODY:,} bytes with its Content-Length is read")
+            self.close_connection = True
+            with suppress(OSError):
+                left = MOST_TAKEN
+                while left > 0 and (part := self.rfile.read1(MOST_BODY)):
+                    left -= len(part)
 
         def _answer(self, status: int, text: str = "") -> None:
             content = text.encode()

@@ -8,8 +8,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,19 @@ def program(*arguments: str | Path) -> list[str | Path]:
     return [sys.executable, "-m", "inference.doors.grand_challenge", *arguments]
 
 
+def asked(
+    port: int,
+    method: str,
+    path: str,
+    body: bytes | Iterator[bytes] | None = None,
+    headers: dict[str, str] | None = None,
+) -> tuple[int, str]:
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        connection.request(method, path, body, headers or {})
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+
+
 class Platform:
     """A server that has been started."""
 
@@ -66,10 +81,7 @@ class Platform:
         self.port = int(said.split()[1].rstrip(":"))
 
     def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, str]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        connection.request(method, path, body)
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode()
+        return asked(self.port, method, path, body)
 
 
 @pytest.fixture
@@ -135,6 +147,41 @@ def test_a_program_that_runs_once(root: Path) -> None:
     assert done.returncode == 9 and done.stderr.startswith("error: ")
 
 
+class Broken(grand_challenge.Algorithm):
+    """One with a fault that nobody thought of."""
+
+    def __init__(self) -> None:
+        super().__init__(None, Path(), Path())  # type: ignore[arg-type]
+
+    def _segment(self) -> str | None:
+        raise ValueError("embedded null byte")
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """Of a server in this process."""
+    with grand_challenge.server(Broken(), 0) as listening:
+        thread = threading.Thread(target=listening.serve_forever)
+        thread.start()
+        yield int(listening.server_port)
+        listening.shutdown()
+        thread.join()
+
+
+def test_an_error_of_any_kind_is_an_answer(port: int, capfd: pytest.CaptureFixture[str]) -> None:
+    assert asked(port, "POST", "/invoke") == (500, "internal error: ValueError: embedded null byte")
+    assert "\nerror: internal error: ValueError: embedded null byte\n" in capfd.readouterr().err
+
+
+def test_a_body_that_is_not_read_is_refused(port: int) -> None:
+    for body in (b"x" * (3 << 20), iter([b"x" * 100])):  # the latter is sent in chunks
+        status, why = asked(port, "POST", "/invoke", body)
+        assert status == 413 and "1,048,576 bytes" in why
+    for length in ("-1", "x", "9" * 5000):
+        assert asked(port, "POST", "/invoke", headers={"Content-Length": length})[0] == 413
+    assert asked(port, "POST", "/invoke", b"x" * (1 << 20))[0] == 500  # read, and the case is tried
+
+
 def test_which_images_are_taken(root: Path) -> None:
     inputs = root / "input"
     only = inputs / "images" / "ct" / "1f2e.mha"
@@ -155,6 +202,7 @@ def test_which_images_are_taken(root: Path) -> None:
         ([socket("a", "images/ct")], ["b"], "inputs.json has no image b, only: a"),
         ([socket("a", "../etc")], (), "outside of /input"),
         ([socket("a", "/etc")], (), "outside of /input"),
+        ([socket("a", "images/ct\0")], (), "outside of /input"),
         ([socket("a", "images/mr")], (), "images/mr cannot be opened: No such file"),
         ([socket("a", "images")], (), "images holds 0 images"),
         ([{"slug": "a"}], (), "not a list of sockets"),
