@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import struct
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import WeightsError
+from ..errors import WeightsError, shown
 
 DTYPES = {1: "<f4", 7: "<i8", 10: "<f2"}  # of TensorProto.data_type
 Fields = dict[int, list[Any]]  # number of a field -> its values: whole numbers, or bytes
@@ -39,12 +40,16 @@ class Graph:
     target: str
 
 
-def read_graph(path: Path) -> Graph:
-    """Raises WeightsError where the file is no graph of one input and one output, or has weights of another type."""
+def read_graph(path: Path, beside: Collection[str]) -> Graph:
+    """Read a graph, and its weights from it or from files in its folder, of which `beside` has the names.
+
+    Raises WeightsError where the file is no graph of one input and one output, or has weights of another type or
+    elsewhere.
+    """
     try:
         (model,) = fields(path.read_bytes())[7]
         graph = fields(model)
-        weights = dict(_weights(fields(one), path.parent) for one in graph[5])
+        weights = dict(_weights(fields(one), path, beside) for one in graph[5])
         (source,), (target,) = ([_text(fields(value)[1]) for value in graph[number]] for number in (11, 12))
         return Graph([_node(fields(node)) for node in graph[1]], weights, source, target)
     except (KeyError, ValueError, IndexError, struct.error) as error:
@@ -125,12 +130,15 @@ def _attribute(attribute: Fields) -> tuple[str, Any]:
     return _text(attribute[1]), value
 
 
-def _weights(tensor: Fields, folder: Path) -> tuple[str, np.ndarray]:
+def _weights(tensor: Fields, path: Path, beside: Collection[str]) -> tuple[str, np.ndarray]:
     dtype, shape = np.dtype(DTYPES[tensor[2][0]]), _numbers(tensor[1])
     if tensor[14] == [1]:  # beside the graph
         where = {_text(one[1]): _text(one[2]) for one in map(fields, tensor[13])}
+        name = where["location"]
+        if name not in beside or name != Path(name).name:
+            raise WeightsError(f"{path} has weights in {shown(name)}, which is no file of it on the network's card")
         count = int(where["length"]) // dtype.itemsize
-        values = np.fromfile(folder / where["location"], dtype, count, offset=int(where.get("offset", 0)))
+        values = np.fromfile(path.with_name(name), dtype, count, offset=int(where.get("offset", 0)))
     else:
         values = np.frombuffer(tensor[9][0], dtype).copy()
     return _text(tensor[8]), values.reshape(shape)

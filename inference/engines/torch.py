@@ -24,7 +24,7 @@ def load(card: Card, *, precision: str, device: str, threads: int) -> Network:
     """
     torch.set_num_threads(threads)
     path = card.form("f32")
-    graph = read_graph(path)
+    graph = read_graph(path, card.forms.get("f32", ()))
     weights = {name: torch.from_numpy(values).to(device) for name, values in graph.weights.items()}
     casts = [node for node in graph.nodes if node.operator == "Cast" and node.inputs[0] in weights]
     weights |= {node.output: weights[node.inputs[0]].float() for node in casts}  # stored as float16
