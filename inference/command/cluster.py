@@ -58,7 +58,7 @@ class Cluster:
     def __init__(self, place: Place, options: Options, timeout: float, check: Callable[[], None]) -> None:
         self.place, self.options, self.timeout, self.check = place, options, timeout, check
         self._run = secrets.token_hex(8)
-        self._order = dask_worker.first_order(self._run, options, timeout)
+        self._order = dask_worker.first_order(self._run, options, timeout, place.own)
         self._wanted = dask_worker.identity(options)
         self._client: Client | None = None
         self._news: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()  # from the thread that Dask works in

@@ -33,29 +33,32 @@ class Ended(BaseException):
 
 @dataclass
 class _Run:
-    """What this process has of a run."""
+    """What this process has of a run, whose names of files it hides or shows."""
 
+    hide_names: bool
     worker: Worker | None = None
     busy: bool = False
     ended: bool = False
 
 
 _runs: dict[str, _Run] = {}
+_pauses: list[tuple[Any, Any]] = []  # of Dask, switched off while a run is here: memory managers, and their shares
 _turn = threading.Lock()  # one scan at a time, whatever the cluster has of threads: the watch is one for the process
 
 
-def first_order(run: str, options: Options, timeout: float) -> str:
+def first_order(run: str, options: Options, timeout: float, own: bool) -> str:
     """What `check` and `load` are told.
 
     run      a name that no other run has
     options  whose folder of networks all workers see, or which are the program's own
     timeout  s without progress after which the process ends itself
+    own      whether the process was started for this run, and does nothing else
     """
     given = options.to_json()
     if options.weights == WEIGHTS:
         del given["weights"]  # the program may lie elsewhere there
     hide = errors.names_are_hidden()
-    return json.dumps({"run": run, "options": given, "hide_names": hide, "timeout": timeout})
+    return json.dumps({"run": run, "options": given, "hide_names": hide, "timeout": timeout, "own": own})
 
 
 def identity(options: Options) -> dict[str, Any]:
@@ -79,7 +82,7 @@ def load(order: str, wanted: dict[str, Any]) -> str:
     """Load the networks of a run: "ready" or "fatal"."""
     given = json.loads(order)
     said: list[dict[str, Any]] = []
-    run = _runs[given["run"]] = _Run()
+    run = _runs[given["run"]] = _Run(given["hide_names"])
 
     def hear(message: dict[str, Any]) -> None:
         if "ready" in message:
@@ -91,11 +94,11 @@ def load(order: str, wanted: dict[str, Any]) -> str:
     with _at(run):
         _watch(given["timeout"])
         try:
-            errors.hide_names(given["hide_names"])
             options = _options(given)
             _compare(options, wanted)
             _keep_running()
-            leave_out_compiler()
+            if given["own"]:
+                leave_out_compiler()
             machine.limit_threads(options.threads or machine.usable_cpus())
             run.worker = Worker(options, hear, lambda: None)
         except Exception as error:
@@ -127,15 +130,20 @@ async def end(name: str) -> None:
         while run.busy and loop.time() < until:
             await asyncio.sleep(0.02)
         run.worker = None
+    if not _runs:
+        _let_pause()
 
 
 @contextmanager
 def _at(run: _Run) -> Iterator[None]:
     with _turn:
         run.busy = True
+        before = errors.names_are_hidden()
+        errors.hide_names(run.hide_names)  # other runs in this process may show them
         try:
             yield
         finally:
+            errors.hide_names(before)
             faulthandler.cancel_dump_traceback_later()
             run.busy = False
 
@@ -165,4 +173,12 @@ def _keep_running() -> None:
     from distributed import get_worker
 
     manager: Any = get_worker().memory_manager
+    _pauses.append((manager, manager.memory_pause_fraction))
     manager.memory_pause_fraction = False
+
+
+def _let_pause() -> None:
+    """As before the first run that is or was here."""
+    while _pauses:
+        manager, share = _pauses.pop()
+        manager.memory_pause_fraction = share

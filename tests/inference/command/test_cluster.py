@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from inference.command.cli import parse
+from inference.errors import hide_names
 from inference.options import Options
 from tests.cluster.slurm import free_port, wait
 from tests.conftest import ROOT
@@ -236,7 +237,7 @@ def test_workers_with_other_networks_or_without_the_program_are_found_before_the
 
     scan = save_scan(tmp_path / "a_0000.nii.gz", blob, SPACING)
     options = Options(weights=tiny_weights)
-    wanted, order = identity(options), first_order("run", options, 60)
+    wanted, order = identity(options), first_order("run", options, 60, False)
     assert check(order, wanted) is None
     assert "version" in str(check(order, wanted | {"labels": 0}))
     elsewhere = tmp_path / "elsewhere"
@@ -252,6 +253,55 @@ def test_workers_with_other_networks_or_without_the_program_are_found_before_the
     dask.start_workers(1, tmp_path)
     done = run(scan, tmp_path / "out", "--scheduler", dask.address)
     assert done.returncode == 3 and "cannot run this program: " in done.stderr and "No module named" in done.stderr
+
+
+@pytest.mark.slow
+def test_runs_in_one_worker_change_neither_each_other_nor_the_worker(
+    tmp_path: Path, tiny_weights: Path, dask: Dask
+) -> None:
+    from inference.command.dask_worker import end, first_order, identity, load, segment
+
+    def share(dask_worker: Any) -> Any:
+        return dask_worker.memory_manager.memory_pause_fraction
+
+    def export_works() -> bool:
+        import torch.export
+
+        return hasattr(torch.export, "export")
+
+    dask.start_workers(1)
+    options = Options(weights=tiny_weights, device="cpu", engine="onnxruntime", threads=1)
+    wanted = identity(options)
+    (tmp_path / "jane_0000.nii.gz").write_bytes(b"no NIfTI")
+    case = {"name": "jane", "files": [str(tmp_path / "jane_0000.nii.gz")], "outputs": [str(tmp_path / "jane.nii.gz")]}
+    order = json.dumps({"case": case, "way": None, "container": None})
+    first = {}
+    for name in ("hides", "shows"):
+        hide_names(name == "hides")
+        try:
+            first[name] = first_order(name, options, 60, False)
+        finally:
+            hide_names(False)
+
+    def both(client: Any) -> None:
+        def done(what: Any, *arguments: Any) -> Any:
+            return client.submit(what, *arguments, pure=False).result(60)
+
+        (before,) = client.run(share).values()
+        assert before == 0.8
+        for name in ("hides", "shows"):
+            assert "ready" in done(load, first[name], wanted)
+        assert "jane" in done(segment, "shows", order)
+        error = json.loads(done(segment, "hides", order))["record"]["error"]
+        assert "no" in error and "jane" not in error
+        assert list(client.run(share).values()) == [False]  # its networks must not stop it
+        client.run(end, "hides")
+        assert list(client.run(share).values()) == [False]
+        client.run(end, "shows")
+        assert list(client.run(share).values()) == [before]
+        assert done(export_works)
+
+    dask.asked(both)
 
 
 @pytest.mark.slow
