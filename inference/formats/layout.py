@@ -148,7 +148,8 @@ def _named(folder: Path, named: str, rest: bytes) -> tuple[Path, ...]:
     if not 0 < len(names) <= MOST_FILES or not all(names):
         raise ScanError("does not name the file of its voxels")
     for name in names:
-        if PurePath(name).is_absolute() or ".." in PurePath(name).parts or "\0" in name:
+        # Not only what is absolute: C:x and \\x lead out of a folder on Windows, too.
+        if PurePath(name).anchor or ".." in PurePath(name).parts or "\0" in name:
             raise ScanError("has its voxels outside its own folder by its header: refused; move them beside it")
     return tuple(folder / name for name in names)
 

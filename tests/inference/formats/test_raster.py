@@ -7,7 +7,7 @@ import hashlib
 import os
 import zlib
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import pytest
 
 from inference import machine
 from inference.errors import MemoryBudgetError, ScanError, UnwrittenError, hide_names
-from inference.formats import metaimage, nrrd
+from inference.formats import layout, metaimage, nrrd
 from inference.formats.nifti import file as nifti
 from inference.formats.reading import peek, read_scan, write_empty
 from inference.formats.sources import files_of, scan_digest
@@ -221,6 +221,16 @@ def test_a_header_that_leads_out_of_its_folder_is_refused(made: Callable[..., Pa
             path = made(name, lines, data)
             with pytest.raises(ScanError, match=f"^{path.name} has its voxels outside its own folder"):
                 read_scan(path)
+
+
+@pytest.mark.parametrize("named", ["C:x.raw", "C:\\x.raw", "\\x.raw", "/x.raw", "\\\\host\\share\\x.raw", "..\\x.raw"])
+def test_a_header_that_leads_out_of_its_folder_on_windows(
+    made: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    monkeypatch.setattr(layout, "PurePath", PureWindowsPath)
+    path = made("a.mhd", "", f"{named}\n")
+    with pytest.raises(ScanError, match="^a.mhd has its voxels outside its own folder"):
+        read_scan(path)
 
 
 def test_what_is_missing_or_no_file_is_named_and_not_waited_for(made: Callable[..., Path], tmp_path: Path) -> None:
