@@ -82,9 +82,10 @@ _hidden = False
 
 
 def first_cause(error: BaseException) -> BaseException:
-    """The error at the beginning of a chain of `raise ... from`: NumPy's own words go on for 20 lines."""
-    while error.__cause__ is not None:
-        error = error.__cause__
+    """The error at the beginning of a chain of `raise ... from`: NumPy's own words go on for 20 lines. That something
+    was cancelled is no cause: why is told by what was raised from it."""
+    while (cause := error.__cause__) is not None and type(cause).__name__ != "CancelledError":
+        error = cause
     return error
 
 
