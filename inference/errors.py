@@ -78,6 +78,8 @@ class ScanWarning(UserWarning):
     """What was odd about a scan that Predictor was called with; see warnings.catch_warnings."""
 
 
+UNTOLD = "what an earlier run without --hash-names told is hidden: run again without --resume to see it"
+
 _hidden = False
 
 
@@ -120,12 +122,10 @@ def shown(name: str | Path) -> str:
     return _escaped(name)
 
 
-def retold(text: str, case: str) -> str:
-    """A text of an earlier run, in which the name of the case is hidden if names are hidden now."""
-    if not _hidden:
-        return text
-    # Not inside of longer words, or a case named "a" would leave nothing legible; "_" is where _0000 begins.
-    return re.sub(rf"(?<![^\W_]){re.escape(_escaped(case))}(?![^\W_])", shown(case), text)
+def retold(text: str, case: str, told_of: str) -> str:
+    """A text of an earlier run, whose record calls the case `told_of`; another one in its place if names are hidden now
+    and were not then: it may name any file or folder."""
+    return text if not _hidden or told_of == shown(case) else UNTOLD
 
 
 def _escaped(name: str | Path) -> str:

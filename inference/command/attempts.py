@@ -96,7 +96,7 @@ class Attempts:
             return None
         if self.request.resume and (kept := resume.fits(case, self.cards, self.way, self.request.options)):
             self.written |= _files(case)
-            warnings = [retold(warning, case.name) for warning in kept.warnings]
+            warnings = [retold(warning, case.name, kept.case) for warning in kept.warnings]
             self._end(attempt, replace(kept, case=shown(case.name), status="kept", warnings=warnings))
             return None
         self.progress.begins(number, case)

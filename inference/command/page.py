@@ -13,7 +13,7 @@ from ..errors import OutputError, names_are_hidden, retold, shown
 from ..formats.atomic import write_atomically
 from ..formats.outputs import describes, page_in_the_way, read_record
 from ..names import FORMATS, PAGE, PREVIEW, THUMBNAIL, labels_file
-from ..preview.page import HEAD, Row, html, row
+from ..preview.page import HEAD, SUMMARY, Row, html, row
 from .console import say_warning
 
 LONGEST_RECORD = 4 << 20  # bytes; a longer JSON is something else's
@@ -72,9 +72,12 @@ def _row(outputs: Path, entries: set[str], case: str) -> Row | None:
 
 
 def _retold(record: dict[str, Any], case: str) -> dict[str, Any]:
-    """The record with the sentences that may name the case, which an earlier run may have shown."""
-    error = record.get("error")
+    """The record with the sentences that may name files, which an earlier run may have shown."""
+    error, told_of = record.get("error"), record["case"]
     return record | {
-        "error": error and retold(error, case),
-        "warnings": [retold(warning, case) for warning in record.get("warnings", [])],
+        "error": error and retold(error, case, told_of),
+        "warnings": [
+            warning if warning.startswith(SUMMARY) else retold(warning, case, told_of)  # it names organs, no file
+            for warning in record.get("warnings", [])
+        ],
     }

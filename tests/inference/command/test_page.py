@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from inference.command import page
-from inference.errors import OutputError, hide_names
+from inference.errors import UNTOLD, OutputError, hide_names
 from inference.formats.outputs import digest
 from inference.names import labels_file
 from tests.conftest import ROOT
@@ -168,13 +169,20 @@ def test_a_page_of_somebody_elses_stays(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_names_that_a_record_shows_are_hidden_where_they_are_to_be(tmp_path: Path) -> None:
-    write_case(tmp_path, "secret", warnings=["secret_0000.nii.gz is odd"])
+    write_case(tmp_path, "secret", warnings=["secret_0000.nii.gz is odd", "MUELLER_HANS holds IM1.dcm twice"])
+    write_case(tmp_path, "2", status="failed", error="MUELLER_HANS holds IM2.dcm, which is cut off")
+    hidden = hashlib.sha256(b"3").hexdigest()[:12]
+    write_case(tmp_path, "3", case=hidden, warnings=[f"{hidden} is odd"])  # of a run with --hash-names
     hide_names()
     try:
         page.write(tmp_path, True)
     finally:
         hide_names(False)
-    assert "secret" not in (tmp_path / "index.html").read_text() and len(cases(tmp_path)) == 1
+    text = (tmp_path / "index.html").read_text()
+    assert len(cases(tmp_path)) == 3 and text.count(UNTOLD) == 3 and f"{hidden} is odd" in text
+    assert not any(name in text for name in ("secret", "MUELLER", ".dcm"))
+    for name in "23":
+        (tmp_path / f"{name}.json").unlink()
     hashed = {"case": "0123456789ab", "warnings": []}  # of a run with --hash-names, merged without
     shutil.rmtree(tmp_path / "secret.preview")
     write_case(tmp_path, "secret", **hashed)
