@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess  # nosec B404
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from queue import Queue
@@ -41,10 +43,11 @@ def planes_of(slices: Sequence[Slice]) -> Iterator[tuple[int, np.ndarray]]:
         return
     answers: Queue[Answer] = Queue(2 * count)
     parts = np.array_split(np.arange(len(slices)), count)
-    programs = [_start([slices[z] for z in part]) for part in parts]
+    programs: list[subprocess.Popen[bytes]] = []
     try:
-        for program, part in zip(programs, parts, strict=True):
-            Thread(target=_collect, args=(program, part, answers), daemon=True).start()
+        for part in parts:
+            programs.append(_start([slices[z] for z in part]))
+            Thread(target=_collect, args=(programs[-1], part, answers), daemon=True).start()
         running = count
         while running:
             answer = answers.get()
@@ -67,7 +70,8 @@ def beside(slices: Sequence[Slice]) -> int:
 
 def _processes(slices: Sequence[Slice]) -> int:
     packed = sum(one.is_packed for one in slices)
-    count = min(packed // WORTH, int(os.environ.get("OMP_NUM_THREADS", usable_cpus())), MOST)
+    threads = re.match(r"\d+", os.environ.get("OMP_NUM_THREADS", ""))  # "4,2" where threads have threads
+    count = min(packed // WORTH, int(threads[0]) if threads else usable_cpus(), MOST)
     # A file of frames would be read by each of them.
     return 0 if count < 2 or any(one.has_frames for one in slices) else count
 
@@ -80,8 +84,9 @@ def _start(slices: Sequence[Slice]) -> subprocess.Popen[bytes]:
     program = subprocess.Popen(command, stdin=pipe, stdout=pipe, start_new_session=True)  # nosec B603
     assert program.stdin
     order = {"hidden": names_are_hidden(), "slices": [asdict(one) | {"file": os.fspath(one.file)} for one in slices]}
-    program.stdin.write((json.dumps(order) + "\n").encode("ascii"))
-    program.stdin.flush()
+    with suppress(BrokenPipeError):  # it was killed: it will give no answer
+        program.stdin.write((json.dumps(order) + "\n").encode("ascii"))
+        program.stdin.flush()
     return program
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from inference.errors import ScanError
 from inference.formats.dicom import unpacking
 from inference.formats.dicom.headers import headers_of, quiet
 from inference.formats.dicom.pixels import planes
+from inference.formats.dicom.slices import Slice
 from inference.formats.reading import read_scan
 from tests.inference.dicom import packed_in, series
 from tests.inference.formats.test_dicom_folders import body
@@ -44,6 +48,41 @@ def test_the_same_voxels_come_from_several_processes(packed: list[Path], monkeyp
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     started.clear()
     assert len(dict(unpacking.planes_of(slices))) == 70 and not started
+
+
+@pytest.mark.parametrize(("told", "count"), [("4,2", 2), ("1,8", 0), ("", 2), ("many", 2)])
+def test_threads_that_are_told_in_another_way(
+    told: str, count: int, packed: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", told)
+    monkeypatch.setattr(unpacking, "usable_cpus", lambda: 4)
+    assert unpacking._processes(headers_of(packed)) == count
+
+
+def test_no_process_is_left_where_another_cannot_start(packed: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    started: list[subprocess.Popen[bytes]] = []
+    start = unpacking._start
+
+    def second_fails(slices: Sequence[Slice]) -> subprocess.Popen[bytes]:
+        if started:
+            raise OSError("no more processes")
+        started.append(start(slices))
+        return started[0]
+
+    monkeypatch.setattr(unpacking, "_start", second_fails)
+    with pytest.raises(OSError, match="no more processes"):
+        dict(unpacking.planes_of(headers_of(packed)))
+    assert started[0].returncode is not None
+
+
+def test_a_process_that_is_gone_before_its_order_is_lack_of_memory(
+    packed: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(MemoryError):
+        dict(unpacking.planes_of(headers_of(packed)))
 
 
 def test_a_damaged_slice_fails_the_series_by_name(packed: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
