@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from zipfile import ZipFile, ZipInfo  # imported where there is an archive: it takes 10 ms
 
 ENDING = ".zip"
+TOO_LONG = "unpacks to far more bytes than its rows and columns need"
 
 
 def is_archive(path: Path) -> bool:
@@ -36,8 +37,9 @@ def files_in(archive: Path) -> list[Path]:
 
 
 @contextmanager
-def open_anywhere(path: Path) -> Iterator[IO[bytes]]:
-    """A regular file, or a file in a ZIP, for reading. Raises ScanError as `open_file`, or where a checksum differs."""
+def open_anywhere(path: Path, most: int | None = None) -> Iterator[IO[bytes]]:
+    """A regular file, or a file in a ZIP, for reading. Raises ScanError as `open_file`, where a checksum differs, or
+    where a file in a ZIP unpacks to more than `most` bytes."""
     inside = _split(path)
     if inside is None:
         with open_file(path) as plain:
@@ -59,6 +61,8 @@ def open_anywhere(path: Path) -> Iterator[IO[bytes]]:
             raise ScanError("is encrypted")
         if member.file_size == 0:
             raise ScanError("is empty (0 bytes)")
+        if most is not None and member.file_size > most:
+            raise ScanError(TOO_LONG)
         with _opened(*_state(archive)).open(member) as packed:
             yield packed
     except (OSError, BadZipFile, DamagedError, EOFError, NotImplementedError):

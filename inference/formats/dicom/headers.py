@@ -9,17 +9,19 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from io import BufferedReader
+from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+from zlib import MAX_WBITS, decompressobj
+from zlib import error as DamagedError
 
 from pydicom import dcmread
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset
-from pydicom.uid import UID
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from ...errors import ScanError
-from ..archive import open_anywhere, state_of
+from ..archive import TOO_LONG, open_anywhere, state_of
 from ..sources import Picture
 from .slices import TAGS, Slice, holding
 
@@ -35,6 +37,9 @@ FORMATS = {"US": "H", "SS": "H", "UL": "I", "SL": "i", "FD": "d", "FL": "f"}  # 
 BINARY = {number for number in NUMBERS if number >> 8 == 0x002801} | {0x00280002, 0x00280010, 0x00280011, 0x00209156}
 PIXELS = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")  # the tag of PixelData, in either order of bytes
 UNDEFINED = 0xFFFFFFFF  # length of packed pixels
+LONGEST_HEADER = 32 << 20  # bytes; 5000 frames of enhanced CT take about 10
+DEFLATED = DeflatedExplicitVRLittleEndian.encode()
+INFLATED = ExplicitVRLittleEndian.encode().ljust(len(DEFLATED), b"\0")
 NO_DICOM = "is damaged, cut off, or not a DICOM image"
 
 
@@ -110,14 +115,57 @@ def read_header(file: Path) -> list[Slice]:
         raise ScanError(NO_DICOM) from None
 
 
-def dataset_of(file: IO[bytes], stop: bool) -> FileDataset:
-    """The tags of TAGS, without the pixels if it is to `stop` before them. Raises ScanError."""
+def dataset_of(file: IO[bytes], stop: bool, most: int = LONGEST_HEADER) -> FileDataset:
+    """The tags of TAGS, without the pixels if it is to `stop` before them. Raises ScanError.
+
+    most  bytes that a deflated file may have
+    """
     try:
-        return dcmread(file, stop_before_pixels=stop, specific_tags=[*NUMBERS, SHARED, OWN], force=True)
+        return read(file, most, stop, [*NUMBERS, SHARED, OWN])
     except ScanError:
         raise
     except Exception:  # whatever a damaged file is to pydicom
         raise ScanError(NO_DICOM) from None
+
+
+def read(file: IO[bytes], most: int, stop: bool, wanted: list[Any] | None = None) -> FileDataset:
+    """What pydicom reads of a file, in which nothing is inflated beyond `most` bytes: whatever there is, pydicom would.
+    Raises ScanError, and what pydicom does."""
+    deferred = LONGEST_HEADER if stop else None
+    try:
+        return dcmread(_Parts(file), deferred, stop, force=True, specific_tags=wanted)
+    except _DeflatedError:
+        end = file.tell()
+    file.seek(0)
+    meta = file.read(end).replace(DEFLATED, INFLATED)
+    stream = decompressobj(-MAX_WBITS)
+    try:
+        data = stream.decompress(file.read(2 * most), most + 1)  # deflating makes nothing much longer
+    except DamagedError:
+        raise ScanError(NO_DICOM) from None
+    if len(data) <= most and not stream.eof:
+        raise ScanError(NO_DICOM)
+    if len(data) > most and not stop:
+        raise ScanError(TOO_LONG)
+    dataset = dcmread(BytesIO(meta + data), deferred, stop, force=True, specific_tags=wanted)
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    return dataset
+
+
+class _DeflatedError(Exception):
+    pass
+
+
+class _Parts:
+    """A file that is read in parts only: all at once is how pydicom reads what is deflated, after the file's meta."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.seek, self.tell, self._read = file.seek, file.tell, file.read
+
+    def read(self, size: int = -1) -> bytes:
+        if size < 0:
+            raise _DeflatedError
+        return self._read(size)
 
 
 def tags_of(dataset: Dataset) -> dict[str, str]:
@@ -157,7 +205,7 @@ def _check_pixels_follow(file: IO[bytes], tags: dict[str, str]) -> None:
     head = file.read(12)
     if head[:4] not in PIXELS:
         raise ScanError(NO_DICOM)
-    explicit = head[4:6].isalpha()
+    explicit = head[4:6] in (b"OB", b"OW", b"UN")  # as numbers all are odd, and the length of pixels is even
     start, order = (12 if explicit else 8), "<" if head[:4] == PIXELS[0] else ">"
     (length,) = struct.unpack_from(f"{order}I", head.ljust(12, b"\0"), start - 4)
     if isinstance(file, BufferedReader) and length != UNDEFINED:

@@ -9,14 +9,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pydicom import dcmread
 from pydicom.datadict import keyword_for_tag, tag_for_keyword
 from pydicom.dataset import Dataset
 
 from ...errors import NoInputError, ScanError
 from ...names import case_of
 from ..archive import open_anywhere
-from .headers import quiet
+from .headers import LONGEST_HEADER, quiet, read
 from .slices import Slice
 
 DESCRIPTION = 0x0008103E
@@ -40,18 +39,17 @@ def names_of(volumes: Sequence[Sequence[Slice]], inputs: Path, name_by: str | No
     number = None if name_by is None else tag_number(name_by)
     bases = [_base(one, number) for one in volumes]
     series = [_uid(one) for one in volumes]
-    several = Counter(zip(bases, series, strict=True))  # volumes of one series
-    owners: dict[str, set[str]] = {}
-    for base, uid in zip(bases, series, strict=True):
-        owners.setdefault(base.casefold(), set()).add(uid)
-    names: list[str] = []
-    for base, uid in zip(bases, series, strict=True):
-        name = base
-        if len(owners[base.casefold()]) > 1:  # series that would have one name
-            name += f"_{hashlib.sha256(uid.encode()).hexdigest()[:8]}"
-        if several[base, uid] > 1:
-            name += f"_{1 + sum(known.rpartition('_')[0] == name for known in names)}"
-        names.append(name)
+    keys = [(base.casefold(), uid) for base, uid in zip(bases, series, strict=True)]
+    several = Counter(keys)  # volumes of one series
+    numbered = [f"_{1 + keys[:at].count(key)}" if several[key] > 1 else "" for at, key in enumerate(keys)]
+    owners: dict[str, set[str]] = {}  # series that would have one name, or one that numbers give to another
+    for base, uid, ending in zip(bases, series, numbered, strict=True):
+        for name in {base, base + ending}:
+            owners.setdefault(name.casefold(), set()).add(uid)
+    names = []
+    for base, uid, ending in zip(bases, series, numbered, strict=True):
+        alone = len(owners[base.casefold()]) == 1
+        names.append((base if alone else f"{base}_{hashlib.sha256(uid.encode()).hexdigest()[:8]}") + ending)
     return names
 
 
@@ -130,7 +128,7 @@ def _value(header: Dataset, number: int) -> str:
 def _header(one: Slice) -> Dataset:
     with quiet(), open_anywhere(one.file) as file:
         try:
-            return dcmread(file, stop_before_pixels=True, force=True)
+            return read(file, LONGEST_HEADER, stop=True)
         except ScanError:
             raise
         except Exception:  # whatever a damaged file is to pydicom: such a name has no description

@@ -19,7 +19,7 @@ from ...errors import ScanError
 from ..archive import open_anywhere
 from ..complaints import complaints
 from ..hounsfield import AIR
-from .headers import dataset_of
+from .headers import LONGEST_HEADER, dataset_of
 from .slices import Slice, holding, tag
 
 PIXEL_DATA = 0x7FE00010
@@ -141,8 +141,10 @@ class _Pixels:
         self.frames = int(one.numbers("NumberOfFrames")[0]) if one.has_frames else 1
         if self.allocated not in (8, 16, 32) or not 0 < self.bits <= self.high + 1 <= self.allocated:
             raise ScanError(f"has {tag('BitsAllocated')}, {tag('BitsStored')} and {tag('HighBit')} that do not fit")
-        with open_anywhere(one.file) as file:
-            self.dataset: FileDataset = dataset_of(file, stop=False)
+        # Packed pixels take no more than unpacked ones, or hardly.
+        most = LONGEST_HEADER + self.rows * self.columns * self.frames * self.allocated // 8
+        with open_anywhere(one.file, most) as file:
+            self.dataset: FileDataset = dataset_of(file, stop=False, most=most)
         element = self.dataset.get_item(PIXEL_DATA) if PIXEL_DATA in self.dataset else None
         if not isinstance(element, RawDataElement) or not isinstance(element.value, bytes):
             raise ScanError(f"has no {tag('PixelData')}: it is cut off, or no image")

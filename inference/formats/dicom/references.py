@@ -15,7 +15,6 @@ from typing import Any
 from warnings import catch_warnings, simplefilter
 
 import numpy as np
-from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
@@ -28,6 +27,7 @@ from ..archive import open_anywhere
 from ..atomic import write_atomically
 from ..sources import Picture
 from ..written import Description, Written
+from .headers import LONGEST_HEADER, read
 from .read import Series
 
 # What an object must tell of each slice, and what of all of them: without these nobody could find them.
@@ -147,7 +147,7 @@ def _headers(pictures: Sequence[Picture]) -> list[Any]:
 def _read(file: Path) -> Any:
     wanted = [*INSTANCE, *PLACE, *SERIES, *PATIENT, *STUDY, *SHAPE, *OTHERS, *FUNCTIONAL]
     with open_anywhere(file) as opened:
-        return dcmread(opened, stop_before_pixels=True, specific_tags=wanted, force=True)
+        return read(opened, LONGEST_HEADER, stop=True, wanted=wanted)
 
 
 def _slice(found: Any, frame: int) -> Any:

@@ -8,6 +8,9 @@ import shutil
 import struct
 import subprocess
 import sys
+import tracemalloc
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,10 +21,11 @@ import pytest
 
 from inference.errors import ScanError, hide_names
 from inference.formats.cases import find_cases
+from inference.formats.dicom.headers import headers_of
 from inference.formats.reading import read_scan, write_empty
 from inference.formats.sources import dicom_files, scan_digest
 from inference.formats.written import Description
-from tests.inference.dicom import DEFLATED, JPEG_2000, JPEG_LOSSLESS, series, slice_bytes
+from tests.inference.dicom import DEFLATED, IMPLICIT, JPEG_2000, JPEG_LOSSLESS, packed_in, series, slice_bytes
 
 sitk = pytest.importorskip("SimpleITK")
 
@@ -325,6 +329,43 @@ def test_fewer_pixels_than_rows_and_columns_are_not_filled_from_memory(hu: np.nd
     files[4].write_bytes(slice_bytes(hu[4], DEFLATED, ImagePositionPatient="-20\\-30\\19")[:-336])
     with pytest.raises(ScanError, match=r"holds 004.dcm, which "):
         read_scan(tmp_path / "s")
+
+
+def test_a_deflated_bomb_is_refused_by_name_and_takes_little_memory(hu: np.ndarray, tmp_path: Path) -> None:
+    files = series(tmp_path / "s", hu)
+    plain = slice_bytes(hu[4], DEFLATED, packed=b"", ImagePositionPatient="-20\\-30\\19")
+    start = 132 + 12 + struct.unpack_from("<I", plain, 140)[0]
+    body = plain[start : plain.rindex(b"\xe0\x7f\x10\x00")]
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    bomb = packer.compress(body + b"\xe0\x7f\x10\x00OW\0\0" + struct.pack("<I", 400 << 20))
+    bomb += b"".join(packer.compress(bytes(1 << 20)) for _ in range(400)) + packer.flush()
+    files[4].write_bytes(plain[:start] + bomb)
+    assert files[4].stat().st_size < 500_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(ScanError, match=r"^s holds 004.dcm, which unpacks to far more bytes than its rows and"):
+            read_scan(tmp_path / "s")
+        assert tracemalloc.get_traced_memory()[1] < 150e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_slice_in_an_archive_that_unpacks_to_more_than_its_pixels_is_refused(hu: np.ndarray, tmp_path: Path) -> None:
+    files = series(tmp_path / "s", hu)
+    (tmp_path / "in").mkdir()
+    with zipfile.ZipFile(tmp_path / "in" / "e.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for z, file in enumerate(files):
+            archive.writestr(file.name, file.read_bytes() + bytes(40 << 20 if z == 4 else 0))
+    (case,) = find_cases(tmp_path / "in", tmp_path / "out").cases
+    with pytest.raises(ScanError, match="004.dcm, which unpacks to far more bytes"):
+        read_scan(case.sources)
+
+
+@pytest.mark.parametrize("side", [102, 107, 115])
+def test_a_length_that_looks_like_letters_is_a_length(side: int, tmp_path: Path) -> None:
+    (tmp_path / "one.dcm").write_bytes(packed_in(slice_bytes(np.zeros((side, side), np.int16)), IMPLICIT))
+    (one,) = headers_of([tmp_path / "one.dcm"])
+    assert "cut off" not in one.tags and struct.pack("<I", 2 * side * side)[:2].isalpha()
 
 
 def test_what_is_no_file_or_no_picture_fails_the_series_by_name(hu: np.ndarray, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ that is asked for."""
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,16 @@ def test_a_tag_may_name_scans(tmp_path: Path) -> None:
     assert names(tmp_path, name_by="StudyID") == ["2", "3"]  # absent
     with pytest.raises(NoInputError, match="--name-by Nonsense is no tag of DICOM"):
         names(tmp_path, name_by="Nonsense")
+
+
+def test_a_number_that_makes_another_series_name_is_told_apart(tmp_path: Path) -> None:
+    first, two = tmp_path / "in", uid(3) | {"SeriesDescription": "abd"}
+    first.mkdir()
+    for number, folder in ((1, "a"), (2, "b")):  # two volumes of 3_abd
+        write(hu=HU + number, folder=folder, AcquisitionNumber=number, **two)(first)
+    write(hu=LATER, folder="c", **(uid(4) | {"SeriesNumber": 3, "SeriesDescription": "abd 1"}))(first)
+    found = sorted(names(first), key=len)
+    assert found[:2] == ["3_abd_1", "3_abd_2"] and re.fullmatch("3_abd_1_[0-9a-f]{8}", found[2])
 
 
 def test_what_the_other_tags_say_appears_nowhere(tmp_path: Path, tiny_weights: Path) -> None:
