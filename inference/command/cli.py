@@ -1,6 +1,7 @@
 """The command line: arguments, exit code.
 
-Nothing but the standard library is imported here: the work is done by a process of its own, the worker.
+Nothing but the standard library is imported here: the work is done by a process of its own, the worker. Only where
+there is DICOM among the inputs its headers are read in this process, by pydicom, to find the cases.
 """
 
 from __future__ import annotations
