@@ -181,8 +181,7 @@ def with_lesions(chance: Chance, hu: Tensor, label: Tensor, spacing: Spacing) ->
     cyst = rng.random() < 0.3
     count = int(rng.integers(1, 5)) if host == _LIVER and rng.random() < 0.35 else 1
     for _ in range(count):
-        picked = np.unravel_index(int(voxels[rng.integers(len(voxels))]), hu.shape[2:])
-        centre = [int(index) for index in picked]
+        centre = chance.voxel(voxels, shape_of(hu))
         radius = float(np.exp(rng.uniform(np.log(4), np.log(45 if host in ROOMY else 25))))
         radii = [radius * rng.uniform(0.75, 1.3) for _ in range(3)]
         reach = chance.lump(hu, centre, radii, 0.18, radius + 8, spacing)

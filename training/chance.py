@@ -5,7 +5,7 @@ Arrays are (1, 1, z, y, x); lengths are mm.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +41,11 @@ class Chance:
         """Smooth noise of unit variance with bumps of about `length`."""
         return self.field(shape, [int(size * step / length) for size, step in zip(shape, spacing, strict=True)])
 
+    def voxel(self, among: Tensor, shape: Sequence[int]) -> list[int]:
+        """(z, y, x) of one of the voxels of a volume whose places in it, flattened, are `among`."""
+        picked = int(among[self.rng.integers(len(among))])
+        return [int(index) for index in np.unravel_index(picked, tuple(shape))]
+
     def lump(
         self,
         like: Tensor,
@@ -60,6 +65,17 @@ class Chance:
             along = ((torch.arange(size, device=like.device) - middle).float() * step / radius) ** 2
             squared = squared + along.view([-1 if other == axis else 1 for other in range(3)])
         return squared.sqrt() + rough * self.grain(shape, length, spacing)
+
+
+def pooled(pool: Callable[..., Tensor], x: Tensor, reach: float, spacing: Spacing) -> Tensor:
+    """`x` (1, 1, z, y, x) pooled over a box that reaches so many mm about each voxel, axis by axis, which is the same
+    and much faster."""
+    for axis, step in enumerate(spacing):
+        if voxels := round(reach / step):
+            kernel, padding = [1, 1, 1], [0, 0, 0]
+            kernel[axis], padding[axis] = 2 * voxels + 1, voxels
+            x = pool(x, tuple(kernel), 1, tuple(padding))
+    return x
 
 
 def shape_of(x: Tensor) -> Shape:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.chance import Chance, shape_of
+from training.chance import Chance, pooled, shape_of
 from training.labels import ORGANS
 from training.settings import Spacing
 
@@ -102,7 +102,7 @@ def with_bowel(chance: Chance, hu: Tensor, label: Tensor, spacing: Spacing) -> T
     if len(voxels) < LEAST:
         return hu
     for _ in range(int(rng.integers(1, 5))):
-        centre = [int(at) for at in np.unravel_index(int(voxels[rng.integers(len(voxels))]), hu.shape[2:])]
+        centre = chance.voxel(voxels, shape_of(hu))
         radius = float(np.exp(rng.uniform(np.log(7), np.log(24))))
         long = rng.integers(3)
         radii = [radius * (rng.uniform(1.0, 3.0) if axis == long else rng.uniform(0.8, 1.2)) for axis in range(3)]
@@ -129,7 +129,7 @@ def with_fluid(chance: Chance, hu: Tensor, label: Tensor, spacing: Spacing) -> T
     voxels = (label == int(rng.choice((_LIVER, _LIVER, _SPLEEN, _STOMACH)))).flatten().nonzero()[:, 0]
     if len(voxels) < LEAST:
         return hu
-    centre = [int(at) for at in np.unravel_index(int(voxels[rng.integers(len(voxels))]), hu.shape[2:])]
+    centre = chance.voxel(voxels, shape_of(hu))
     radius = float(rng.uniform(20, 80))
     reach = chance.lump(hu, centre, [radius * rng.uniform(0.7, 1.4) for _ in range(3)], 0.3, radius, spacing)
     fat = (label == 0) & (hu > -150) & (hu < -30)
@@ -159,12 +159,7 @@ def _lumen(label: Tensor, organs: tuple[int, ...], wall: float, spacing: Spacing
     inside = torch.zeros_like(label, dtype=torch.float32)
     for organ in organs:
         inside = inside.masked_fill_(label == organ, 1.0)
-    for axis, step in enumerate(spacing):
-        reach = round(wall / step)
-        if reach:
-            kernel, padding = [1, 1, 1], [0, 0, 0]
-            kernel[axis], padding[axis] = 2 * reach + 1, reach
-            inside = -F.max_pool3d(-inside, tuple(kernel), 1, tuple(padding))
+    inside = -pooled(F.max_pool3d, -inside, wall, spacing)
     return F.avg_pool3d(inside, 3, 1, 1, count_include_pad=False)
 
 

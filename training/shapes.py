@@ -16,6 +16,7 @@ from scipy.ndimage import find_objects
 from torch import Tensor
 
 from training.labels import IGNORE, ORGANS
+from training.packed import no_bends
 from training.warp import KNOTS, sampled
 
 GRID = KNOTS / 3  # mm: masks are compared on it
@@ -61,7 +62,7 @@ def displacements(own: Shape, others: Sequence[Shape], count: int, seed: int) ->
     for number in np.random.default_rng(seed).permutation(len(others))[: 3 * count]:
         if len(found) < count and (field := displacement(own, others[number])) is not None:
             found.append(np.round(field).astype(np.int8))
-    return np.stack(found) if found else np.zeros((0, 3, 2, 2, 2), np.int8)
+    return np.stack(found) if found else no_bends()
 
 
 def displacement(own: Shape, other: Shape) -> np.ndarray | None:
