@@ -37,6 +37,11 @@ def clipped(box: Box, within: Box) -> Box:
     return z, y, x
 
 
+def widened(box: Sequence[slice], by: int) -> tuple[slice, ...]:
+    """A box with so many voxels more on each side, as far as there are any; it may end beyond the volume."""
+    return tuple(slice(max(part.start - by, 0), part.stop + by) for part in box)
+
+
 def shifted(box: Box, by: Sequence[int]) -> Box:
     """A box moved by so many voxels along each axis."""
     z, y, x = (slice(part.start + n, part.stop + n) for part, n in zip(box, by, strict=True))

@@ -23,7 +23,7 @@ CGROUP = Path("/sys/fs/cgroup")
 MOST_THREADS = 16  # more gain little on one patch, and a container with a pids limit of 64 must hold four pools
 
 # The thread pools of the libraries under us; read by each when it is first imported.
-THREADS = "OMP_NUM_THREADS"
+THREADS_VARIABLE = "OMP_NUM_THREADS"
 # NumPy's matrix products are small, and OpenBLAS's threads wait for each other by spinning: with another process on
 # the same processors two of them took 16.6 s for what one did in 0.13 s (512 x 512 x 554, 2 cores, 2026-11-24).
 ONE_THREAD = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -74,7 +74,7 @@ def usable_cpus() -> int:
 
 def limit_threads(threads: int) -> None:
     """Tell the numeric libraries, before they are imported, how many threads to start."""
-    os.environ |= {THREADS: str(threads)} | dict.fromkeys(ONE_THREAD, "1")
+    os.environ |= {THREADS_VARIABLE: str(threads)} | dict.fromkeys(ONE_THREAD, "1")
 
 
 def peak_memory_mb() -> float | None:

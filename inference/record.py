@@ -10,6 +10,8 @@ from typing import Any
 
 from .version import LABELS, __version__
 
+TWICE = "organs to look at twice"  # begins the warning that repeats the doubts
+
 
 @dataclass
 class Record:

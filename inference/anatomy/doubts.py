@@ -20,6 +20,7 @@ import cc3d
 import numpy as np
 
 from ..labels import BY_KEY, TUMOR
+from ..record import TWICE
 from .orientation import Thin
 
 CONTACT = 20.0  # mm2 of an organ on the edge of the scan: there it is cut
@@ -102,7 +103,7 @@ def summary(doubts: Mapping[str, Doubt]) -> str | None:
         for key, doubt in doubts.items()
         if doubt.kind != "cut"
     ]
-    return f"organs to look at twice: {', '.join(names)}" if names else None
+    return f"{TWICE}: {', '.join(names)}" if names else None
 
 
 def _odd(scan: Thin, key: str, rule: Rule, cut: bool) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import cc3d
 import numpy as np
 
+from ..boxes import widened
 from .body import dilated
 
 # Of what lies around a piece. On the scans that the shipped network was trained on, tumours of liver have 0.17 and
@@ -31,7 +32,7 @@ def drop_hostless(labels: np.ndarray, hosts: Mapping[int, Sequence[int]]) -> dic
         pieces, count = cc3d.connected_components(mask, connectivity=26, return_N=True)
         boxes = cc3d.statistics(pieces)["bounding_boxes"]
         for piece in range(1, count + 1):
-            grown = tuple(slice(max(part.start - RIM, 0), part.stop + RIM) for part in boxes[piece])
+            grown = widened(boxes[piece], RIM)
             own = rim = pieces[grown] == piece
             for _ in range(RIM):
                 rim = dilated(rim, (0, 1, 2))
@@ -51,4 +52,4 @@ def _box(labels: np.ndarray, value: int) -> tuple[slice, ...] | None:
     for plane in labels[planes.argmax() : len(planes) - planes[::-1].argmax()]:
         flat |= plane == value
     ends = [np.flatnonzero(one)[[0, -1]].tolist() for one in (planes, flat.any(1), flat.any(0))]
-    return tuple(slice(max(first - RIM, 0), last + 1 + RIM) for first, last in ends)
+    return widened([slice(first, last + 1) for first, last in ends], RIM)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import cc3d
 import numpy as np
 
+from ..boxes import widened
 from .body import dilated
 
 CELL = 4.0  # mm: pieces are looked for on every so many voxels
@@ -68,7 +69,7 @@ def _drop(
     labels: np.ndarray, pieces: np.ndarray, piece: int, value: int, box: tuple[slice, ...], step: list[int]
 ) -> int:
     """Set the voxels of a piece of the thinned volume to 0, and those of its label beside it; returns how many."""
-    grown = tuple(slice(max(part.start - 1, 0), part.stop + 1) for part in box)
+    grown = widened(box, 1)
     mask = pieces[grown] == piece
     for axis in range(3):  # its edges and corners lie between the voxels that were looked at
         mask = dilated(mask, (axis,)).repeat(step[axis], axis)

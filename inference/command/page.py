@@ -13,7 +13,8 @@ from ..errors import OutputError, names_are_hidden, retold, shown
 from ..formats.atomic import write_atomically
 from ..formats.outputs import describes, page_in_the_way, read_record
 from ..names import FORMATS, PAGE, PREVIEW, THUMBNAIL, labels_file
-from ..preview.page import HEAD, SUMMARY, Row, html, row
+from ..preview.page import HEAD, Row, html, row
+from ..record import TWICE
 from .console import say_warning
 
 LONGEST_RECORD = 4 << 20  # bytes; a longer JSON is something else's
@@ -77,7 +78,7 @@ def _retold(record: dict[str, Any], case: str) -> dict[str, Any]:
     return record | {
         "error": error and retold(error, case, told_of),
         "warnings": [
-            warning if warning.startswith(SUMMARY) else retold(warning, case, told_of)  # it names organs, no file
+            warning if warning.startswith(TWICE) else retold(warning, case, told_of)  # it names organs, no file
             for warning in record.get("warnings", [])
         ],
     }

@@ -15,11 +15,11 @@ from importlib import resources
 from typing import Any
 
 from ..labels import known, structures
+from ..record import TWICE
 
 HEAD = b'<!doctype html>\n<html lang="en">\n<meta name="generator" content="Viscera">\n'  # of no other page
 VERDICTS = {"failed": "failed", "look": "to be looked at", "good": "without doubts"}  # in the order in which they sort
 DOUBTS = ("missing", "look", "cut")
-SUMMARY = "organs to look at twice"  # begins the warning that repeats the doubts
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def row(case: str, record: Mapping[str, Any], thumbnail: bytes | None, folder: s
         case,
         error,
         tuple(sorted(doubts, key=lambda doubt: DOUBTS.index(doubt[0]))),
-        tuple(str(one) for one in record.get("warnings", []) if not str(one).startswith(SUMMARY)),
+        tuple(str(one) for one in record.get("warnings", []) if not str(one).startswith(TWICE)),
         labels,
         thumbnail,
         folder,

@@ -82,6 +82,7 @@ def _by_series(files: Sequence[Path]) -> tuple[list[list[Slice]], dict[Path, set
     """The slices of each series; files that cannot be read, each with the numbers of the series to which it may belong,
     by the files of its folder before and after it; and those without such neighbours."""
     series: dict[tuple[str, ...], list[Slice]] = {}
+    places: dict[tuple[str, ...], int] = {}  # of each series among them
     numbers: dict[Path, int] = {}
     unread = []
     with quiet():
@@ -93,10 +94,16 @@ def _by_series(files: Sequence[Path]) -> tuple[list[list[Slice]], dict[Path, set
                 continue
             key = _series_of(slices[0])
             series.setdefault(key, []).extend(slices)
-            numbers[file] = list(series).index(key)
+            numbers[file] = places.setdefault(key, len(places))
     lost, damaged = {}, []
+    folders: dict[Path, list[Path]] = {folder: [] for folder in {file.parent for file in unread}}
+    for file in files if unread else ():
+        if file.parent in folders:
+            folders[file.parent].append(file)
+    for entries in folders.values():
+        entries.sort(key=lambda one: _natural(one.name))
     for file in unread:
-        beside = sorted((one for one in files if one.parent == file.parent), key=lambda one: _natural(one.name))
+        beside = folders[file.parent]
         at = beside.index(file)
         before = next((numbers[one] for one in reversed(beside[:at]) if one in numbers), None)
         after = next((numbers[one] for one in beside[at:] if one in numbers), None)

@@ -93,9 +93,7 @@ def _words(one: Slice) -> Iterator[str]:
     hidden = _private_words(header)
     for word in re.findall(r"[a-z0-9.]+", _letters(_value(header, DESCRIPTION))):
         word = word.strip(".")
-        if (
-            word and not any(_alike(word, other) for other in hidden) and not re.search(r"\d{5}", word)
-        ):  # dates and identifiers have many digits
+        if word and not any(_alike(word, other) for other in hidden) and not re.search(r"\d{5}", word):
             yield word
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import ScanError, hide_names, names_are_hidden
-from ...machine import usable_cpus
+from ...machine import THREADS_VARIABLE, usable_cpus
 from .headers import quiet
 from .pixels import planes
 from .slices import Slice
@@ -70,7 +70,7 @@ def beside(slices: Sequence[Slice]) -> int:
 
 def _processes(slices: Sequence[Slice]) -> int:
     packed = sum(one.is_packed for one in slices)
-    threads = re.match(r"\d+", os.environ.get("OMP_NUM_THREADS", ""))  # "4,2" where threads have threads
+    threads = re.match(r"\d+", os.environ.get(THREADS_VARIABLE, ""))  # "4,2" where threads have threads
     count = min(packed // WORTH, int(threads[0]) if threads else usable_cpus(), MOST)
     # A file of frames would be read by each of them.
     return 0 if count < 2 or any(one.has_frames for one in slices) else count
