@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -23,6 +25,11 @@ settings.register_profile("check", max_examples=50, derandomize=True, database=N
 settings.register_profile("soak", max_examples=2000, database=None, deadline=None)
 SOAK = bool(os.environ.get("SOAK"))
 settings.load_profile("soak" if SOAK else "check")
+
+
+def command(*arguments: Any) -> list[str]:
+    """What starts the program of this checkout, with ROOT as its folder."""
+    return [sys.executable, "-m", "inference", *map(str, arguments)]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

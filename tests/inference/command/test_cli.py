@@ -10,7 +10,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -25,14 +24,13 @@ import pytest
 from inference import __version__
 from inference.command.cli import parse
 from inference.errors import UNTOLD
-from tests.conftest import ROOT
+from tests.conftest import ROOT, command
 
 F32 = ("--device", "cpu", "--engine", "onnxruntime")
 
 
 def run(*arguments: str | Path, **changes: Any) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "inference", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, **changes)
+    return subprocess.run(command(*arguments), capture_output=True, text=True, check=False, cwd=ROOT, **changes)
 
 
 @pytest.fixture
@@ -453,9 +451,9 @@ def test_a_scan_that_kills_or_hangs_the_worker_costs_that_scan_only(
     shutil.copytree(tiny_weights, weights)
     card = weights / "organ" / "card.json"
     card.write_text(json.dumps(json.loads(card.read_text()) | {"window_multiple": [2, 4, 4]}))
-    command: list[str | Path] = [sys.executable, "-m", "inference", tmp_path / "in", out, "--weights", weights]
+    asked = command(tmp_path / "in", out, "--weights", weights)
     process = subprocess.Popen(
-        [*command, "--timeout", "4", *F32], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*asked, "--timeout", "4", *F32], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout
     while not process.stdout.readline().startswith("[1/3]"):
@@ -481,9 +479,9 @@ def test_a_worker_does_not_outlive_its_supervisor(
     tmp_path: Path, blob: np.ndarray, save_scan: Callable[..., Path], tiny_weights: Path
 ) -> None:
     save_scan(tmp_path / "in" / "b_0000.nii.gz", np.resize(blob, (900, 60, 72)), (3.0, 2.0, 2.0))
-    command: list[str | Path] = [sys.executable, "-m", "inference", tmp_path / "in", tmp_path / "out"]
+    asked = command(tmp_path / "in", tmp_path / "out")
     process = subprocess.Popen(
-        [*command, "--weights", tiny_weights, *F32], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [*asked, "--weights", tiny_weights, *F32], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
     assert process.stdout and process.stdout.readline()  # the networks are loaded
     (worker,) = workers(process.pid)
@@ -564,17 +562,8 @@ def test_sigterm_ends_with_143_and_leaves_nothing_half_written(
     for number in range(60):
         save_scan(tmp_path / "in" / f"{number:02d}_0000.nii.gz", blob, (3.0, 2.0, 2.0))
     out = tmp_path / "out"
-    command: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "inference",
-        tmp_path / "in",
-        out,
-        "--weights",
-        tiny_weights,
-        *F32,
-    ]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    asked = command(tmp_path / "in", out, "--weights", tiny_weights, *F32)
+    process = subprocess.Popen(asked, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not list(out.glob("*.nii.gz")) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -608,17 +597,8 @@ def test_a_bar_on_a_terminal(inputs: Path, tmp_path: Path, tiny_weights: Path) -
 
     reader, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (24, 80))  # rows, columns: a bar is not drawn on a screen of size 0
-    command: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "inference",
-        inputs,
-        tmp_path / "out",
-        "--weights",
-        tiny_weights,
-        *F32,
-    ]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=terminal)
+    asked = command(inputs, tmp_path / "out", "--weights", tiny_weights, *F32)
+    process = subprocess.Popen(asked, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=terminal)
     os.close(terminal)
     shown = b""
     while True:
@@ -640,10 +620,10 @@ def test_the_record_of_many_cases_is_written_seldom_and_whole(tmp_path: Path, ti
     for number in range(300):
         (tmp_path / "in" / f"{number:03d}_0000.nii.gz").touch()
     record = tmp_path / "r.json"
-    command: list[str | Path] = [sys.executable, "-m", "inference", tmp_path / "in", tmp_path / "out", "--json", record]
+    asked = command(tmp_path / "in", tmp_path / "out", "--json", record)
     began = time.monotonic()
     process = subprocess.Popen(
-        [*command, "--weights", tiny_weights, "--no-sidecar", *F32],
+        [*asked, "--weights", tiny_weights, "--no-sidecar", *F32],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -662,9 +642,9 @@ def test_the_record_of_many_cases_is_written_seldom_and_whole(tmp_path: Path, ti
 def test_a_record_that_cannot_be_written_costs_no_case(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
     record = tmp_path / "full" / "r.json"
     record.parent.mkdir()
-    command: list[str | Path] = [sys.executable, "-m", "inference", inputs, tmp_path / "out", "--json", record]
+    asked = command(inputs, tmp_path / "out", "--json", record)
     process = subprocess.Popen(
-        [*command, "--weights", tiny_weights, *F32], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*asked, "--weights", tiny_weights, *F32], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout and process.stdout.readline()  # the networks are loaded
     shutil.rmtree(record.parent)

@@ -21,7 +21,7 @@ from inference.command.cli import parse
 from inference.errors import hide_names
 from inference.options import Options
 from tests.cluster.slurm import free_port, wait
-from tests.conftest import ROOT
+from tests.conftest import ROOT, command
 from tests.inference.command.test_schedule import label_maps, without_times
 
 pytest.importorskip("distributed")
@@ -31,18 +31,18 @@ SPACING = (3.0, 2.0, 2.0)
 Save = Callable[..., Path]
 
 
-def command(*arguments: Any) -> list[str]:
-    return [sys.executable, "-m", "inference", *map(str, arguments), *FLAGS]
-
-
 def run(*arguments: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), capture_output=True, text=True, check=False, cwd=ROOT, timeout=120)
+    return subprocess.run(
+        command(*arguments, *FLAGS), capture_output=True, text=True, check=False, cwd=ROOT, timeout=120
+    )
 
 
 def started(*arguments: Any) -> subprocess.Popen[str]:
     """The command in a session of its own, as a terminal starts it."""
     pipe = subprocess.PIPE
-    return subprocess.Popen(command(*arguments), stdout=pipe, stderr=pipe, text=True, cwd=ROOT, start_new_session=True)
+    return subprocess.Popen(
+        command(*arguments, *FLAGS), stdout=pipe, stderr=pipe, text=True, cwd=ROOT, start_new_session=True
+    )
 
 
 def in_session(leader: int) -> list[str]:

@@ -28,7 +28,7 @@ from inference.command.workers import Message, Workers
 from inference.formats.cases import Case
 from inference.options import ABDOMEN
 from inference.record import Record
-from tests.conftest import ROOT
+from tests.conftest import ROOT, command
 from tests.inference.test_estimate import cgroup  # noqa: F401
 
 FLAGS = ("--device", "cpu", "--engine", "onnxruntime", "--threads", "2")
@@ -38,9 +38,9 @@ Save = Callable[..., Path]
 def run(*arguments: Any, group: Path | None = None) -> subprocess.CompletedProcess[str]:
     """The command, in a cgroup if one is given."""
     enter = f"echo $$ > {group}/cgroup.procs; " if group else ""
-    command = [sys.executable, "-m", "inference", *map(str, arguments), *FLAGS]
+    asked = command(*arguments, *FLAGS)
     return subprocess.run(
-        ["bash", "-c", f'{enter}exec "$@"', "bash", *command], capture_output=True, text=True, check=False, cwd=ROOT
+        ["bash", "-c", f'{enter}exec "$@"', "bash", *asked], capture_output=True, text=True, check=False, cwd=ROOT
     )
 
 
@@ -110,18 +110,9 @@ def test_a_worker_that_is_killed_or_hangs_costs_its_scan_at_most(
     for name in "cdefg":
         save_scan(tmp_path / "in" / f"{name}_0000.nii.gz", blob, (3.0, 2.0, 2.0))
     out = tmp_path / "out"
-    command: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "inference",
-        tmp_path / "in",
-        out,
-        "--weights",
-        tiny_weights,
-        *FLAGS,
-    ]
+    asked = command(tmp_path / "in", out, "--weights", tiny_weights, *FLAGS)
     process = subprocess.Popen(
-        [*command, "--timeout", "4", "--workers", "2", "--progress", "json"],
+        [*asked, "--timeout", "4", "--workers", "2", "--progress", "json"],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout
@@ -151,17 +142,8 @@ def test_no_worker_outlives_its_supervisor(
 ) -> None:
     for name in "ab":
         save_scan(tmp_path / "in" / f"{name}_0000.nii.gz", np.resize(blob, (900, 60, 72)), (3.0, 2.0, 2.0))
-    command: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "inference",
-        tmp_path / "in",
-        tmp_path / "out",
-        "--weights",
-        tiny_weights,
-        *FLAGS,
-    ]
-    process = subprocess.Popen([*command, "--workers", "2"], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=sys.stderr)
+    asked = command(tmp_path / "in", tmp_path / "out", "--weights", tiny_weights, *FLAGS)
+    process = subprocess.Popen([*asked, "--workers", "2"], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=sys.stderr)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     deadline = time.monotonic() + 30
     while len(children.read_text().split()) < 2 and time.monotonic() < deadline:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from inference.errors import NoInputError, ScanError
 from inference.formats.cases import find_cases
 from inference.formats.reading import peek, read_scan, write_empty
 from inference.formats.written import Description
+from tests.conftest import command
 from tests.inference.dicom import series, slice_bytes
 from tests.inference.formats.test_dicom_folders import HU, LATER, at, body, uid, write
 
@@ -89,18 +89,9 @@ def test_what_the_other_tags_say_appears_nowhere(tmp_path: Path, tiny_weights: P
             spoil(file)
     broken = sorted((inputs / "b").iterdir())[3]
     broken.write_bytes(broken.read_bytes()[:-50])
-    command: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "inference",
-        inputs,
-        tmp_path / "out",
-        "--weights",
-        tiny_weights,
-        "--json",
-    ]
+    asked = command(inputs, tmp_path / "out", "--weights", tiny_weights, "--json")
     flags = ["--device", "cpu", "--engine", "onnxruntime"]
-    done = subprocess.run([*command, tmp_path / "r.json", *flags], capture_output=True, text=True, check=False)
+    done = subprocess.run([*asked, tmp_path / "r.json", *flags], capture_output=True, text=True, check=False)
     assert done.returncode == 8, done.stderr
     assert [one["status"] for one in json.loads((tmp_path / "r.json").read_text())] == ["done", "failed"]
     files = [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
