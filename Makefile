@@ -16,7 +16,7 @@ GPU_KIT := .gpukit
 PART ?= $(shell expr 60 - $$(git ls-files -z | du -cm --files0-from=- | tail -n 1 | cut -f 1))
 TORCH = $(shell grep '^torch==' requirements/dev.txt)
 
-.PHONY: predict check test training-kit gpu-kit soak same lint format image card release lock clean
+.PHONY: predict check test training-kit gpu-kit gpu-kit-onnxruntime soak same lint format image card release lock clean
 
 ifdef INPUT
 predict: .venv/run
@@ -48,6 +48,13 @@ gpu-kit: .venv/dev
 		$(foreach n,28 27 17,--platform manylinux_2_$(n)_x86_64) --platform manylinux2014_x86_64 --dest $(GPU_KIT)/wheels \
 		$(shell grep -oE '^(connected-components-3d|isal|nibabel|tqdm)==[^ ]+' requirements.txt)
 	$(BIN)/python -m benchmark gpu-kit $(GPU_KIT) $(SCANS)
+
+# ONNX Runtime for that machine, in parts like those of the training kit: its wheel has 256 MB.
+gpu-kit-onnxruntime: .venv/dev
+	rm -rf $(GPU_KIT)-onnxruntime
+	$(BIN)/pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 --implementation cp --dest $(GPU_KIT)-onnxruntime \
+		--platform manylinux_2_28_x86_64 $(shell grep -oE '^onnxruntime-gpu==[^ ]+' requirements/gpu.txt)
+	cd $(GPU_KIT)-onnxruntime && ls *.whl > name && split --bytes $(PART)M --suffix-length 2 *.whl part_ && rm *.whl
 
 # The long tests at their full length, and laws on many examples: about 25 minutes; the log is committed.
 soak: .venv/dev

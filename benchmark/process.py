@@ -19,7 +19,7 @@ from benchmark.efficiency import figures, flare24
 from inference import __version__
 from inference.machine import usable_cpus
 
-LIBRARIES = ("numpy", "openvino", "onnxruntime", "onnxruntime-gpu", "cupy-cuda13x", "torch", "nibabel", "isal")
+LIBRARIES = ("numpy", "openvino", "onnxruntime", "onnxruntime-gpu", "torch", "nibabel", "isal")
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -1,4 +1,4 @@
-"""The array library of a run, behind one name: NumPy on the CPU; on the GPU that of its engine, PyTorch or CuPy.
+"""The array library of a run, behind one name: NumPy, or PyTorch on the GPU where that is the engine.
 
 Numerics take the library as `xp` and are written once (array API standard, section
 "Use cases": https://data-apis.org/array-api/latest/use_cases.html).
@@ -11,47 +11,28 @@ from typing import Any
 
 import numpy as np
 
-from .errors import DeviceError
-
-Array = Any  # numpy.ndarray, torch.Tensor or cupy.ndarray
+Array = Any  # numpy.ndarray or torch.Tensor
 Network = Callable[[Array], Array]  # (b, c, z, y, x) float32, C-contiguous -> (b, k, z, y, x) float32
 
 
 def array_library(device: str, engine: str) -> Any:
-    """NumPy for "cpu"; for "cuda" PyTorch (`tensors`) if that is the engine, else CuPy.
-
-    Raises DeviceError where CuPy or a CUDA device is missing.
-    """
-    if device == "cpu":
+    """NumPy, or for engine torch on "cuda" PyTorch (`tensors`)."""
+    if device == "cpu" or engine != "torch":
         return np
-    if engine == "torch":
-        from .tensors import Tensors
+    from .tensors import Tensors
 
-        return Tensors(device)
-    try:
-        import cupy
-    except ImportError as error:
-        raise DeviceError(f"device cuda needs CuPy, which is not installed ({error})") from error
-    try:
-        cupy.zeros(1, cupy.float32)  # the cheapest use of the driver, the runtime and the allocator
-    except Exception as error:  # CuPy raises a type of its own for each layer that can fail
-        raise DeviceError(f"device cuda cannot be used: {error}") from error
-    return cupy
+    return Tensors(device)
 
 
 def free_blocks(xp: Any) -> None:
     """Give back what the library keeps of a GPU's memory for its next arrays; NumPy keeps nothing."""
-    if hasattr(xp, "free_blocks"):
+    if xp is not np:
         xp.free_blocks()
-    elif xp is not np:
-        xp.get_default_memory_pool().free_all_blocks()
 
 
 def to_host(array: Array) -> np.ndarray:
     """The same values as a NumPy array; no copy where it already is one."""
-    if isinstance(array, np.ndarray):
-        return array
-    return array.get() if hasattr(array, "get") else array.cpu().numpy()
+    return array if isinstance(array, np.ndarray) else array.cpu().numpy()
 
 
 def as_type(array: Array, dtype: Any) -> Array:

@@ -33,6 +33,9 @@ for list in "$site"/highdicom/_standard/*.json; do
   python3 -c 'import json, sys; d = json.load(open(sys.argv[1])); json.dump(d, open(sys.argv[1], "w"), separators=(",", ":"))' "$list"
 done
 
+# cuFFT, 0.2 GB, is opened by ONNX Runtime for Fourier transforms, which no network here has.
+rm -f "$site"/nvidia/cu13/lib/libcufft*
+
 # ONNX Runtime's Python module holds the whole library: the second copy (34 MB) is for C programs.
 # Its tools for converting models are the only users of protobuf and flatbuffers.
 rm -rf "$site"/onnxruntime/capi/libonnxruntime.so.* \

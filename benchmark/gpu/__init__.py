@@ -1,10 +1,17 @@
 """Measure this program on a machine with a GPU, without questions: `python -m benchmark gpu KIT OUT`
 
-KIT is what `make gpu-kit` made. On the other machine, which needs Python 3.12, PyTorch and onnx, from the root of this
+KIT is what `make gpu-kit` made. On the other machine, which needs Python 3.12 and PyTorch, from the root of this
 project:
 
     pip install --no-index --no-deps --target /tmp/site KIT/wheels/*.whl; \\
     PYTHONPATH=/tmp/site python3 -m benchmark gpu KIT OUT
+
+For engine onnxruntime all KIT-onnxruntime/part_* are brought there one after another, and before these commands
+
+    cat part_* > KIT/wheels/$(cat KIT-onnxruntime/name); \\
+    mkdir -p /tmp/site; ln -s "$(python3 -c 'import nvidia; print(*nvidia.__path__)')" /tmp/site/nvidia
+
+whose link is where ONNX Runtime looks for CUDA and cuDNN: PyTorch's.
 
 Stages, each in a process with a time limit, most important first; what it finds is in OUT at once, so that whatever
 ends it costs little:
@@ -36,6 +43,7 @@ from benchmark.document import write
 from benchmark.gpu import labels, memory, process, runs, start
 from benchmark.gpu.job import Job
 from benchmark.process import ROOT
+from inference.options import ENGINES
 
 LIMITS = {"labels": 50, "runs": 50, "process": 40, "start": 70, "memory": 60}  # seconds, with a GPU
 CPU_LIMIT = 300  # without one
@@ -70,6 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kit", type=Path, metavar="KIT")
     parser.add_argument("out", type=Path, metavar="OUT")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--engine", choices=("auto", *ENGINES), default="auto", help="of the device (default: auto)")
     parser.add_argument("--stages", default=",".join(STAGES), help="some of them (default: all)")
     parser.add_argument("--scans", type=int, default=10, help="that one process segments (default: 10)")
     parser.add_argument("--seconds", type=float, default=200, help="for everything (default: 200)")
@@ -81,7 +90,9 @@ def run(options: argparse.Namespace) -> None:
     kit, out = options.kit.absolute(), options.out.absolute()
     if options.inside:
         stage, folder = options.inside
-        (STAGES | {"sizes": runs.sizes})[stage](Job(kit, out, Path(folder), options.device, options.scans))
+        (STAGES | {"sizes": runs.sizes})[stage](
+            Job(kit, out, Path(folder), options.device, options.engine, options.scans)
+        )
         return
     wanted = options.stages.split(",")
     if unknown := set(wanted) - set(STAGES):
@@ -90,7 +101,7 @@ def run(options: argparse.Namespace) -> None:
     begin, errors = time.monotonic(), {}
     with tempfile.TemporaryDirectory(prefix="viscera-gpu-") as work:
         command = [sys.executable, "-u", "-m", "benchmark", "gpu", str(kit), str(out), "--device", options.device]
-        command += ["--scans", str(options.scans), "--inside"]
+        command += ["--engine", options.engine, "--scans", str(options.scans), "--inside"]
 
         def stage(name: str, limit: float) -> None:
             since = time.monotonic()

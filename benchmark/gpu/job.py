@@ -15,23 +15,22 @@ from benchmark.document import write
 from benchmark.parity import agreement
 from benchmark.process import ROOT
 
-ENGINES = {"cuda": "torch", "cpu": "auto"}  # where there is PyTorch, but no ONNX Runtime for CUDA
-
 
 @dataclass(frozen=True)
 class Job:
-    """What a stage is told: folders, the device, how many scans one process takes."""
+    """What a stage is told: folders, the device and the engine, how many scans one process takes."""
 
     kit: Path
     out: Path
     work: Path
     device: str
+    engine: str
     scans: int
 
     @property
     def flags(self) -> list[str]:
         """Of python -m inference."""
-        return ["--device", self.device, "--engine", ENGINES[self.device]]
+        return ["--device", self.device, "--engine", self.engine]
 
     @property
     def scan(self) -> Path:

@@ -8,7 +8,7 @@ import pstats
 import time
 from typing import Any
 
-from benchmark.gpu.job import ENGINES, Job
+from benchmark.gpu.job import Job
 
 USUAL_SIZE = "slices_215_0000.nii.gz"
 
@@ -22,7 +22,7 @@ def run(job: Job) -> None:
     path = job.work / "sizes" / USUAL_SIZE
     path = path if path.is_file() else job.scan
     begin = time.perf_counter()
-    predictor = Predictor(device=job.device, engine=ENGINES[job.device])
+    predictor = Predictor(device=job.device, engine=job.engine)
     document: dict[str, Any] = {"scan": path.name, "load": time.perf_counter() - begin, "scans": []}
     for _ in range(job.scans):
         begin = time.perf_counter()

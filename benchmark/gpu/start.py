@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmark.gpu.job import ENGINES, Job
+from benchmark.gpu.job import Job
 from benchmark.process import ROOT, host
 
 PROBE_LIMIT = 25  # seconds
@@ -40,6 +40,19 @@ from inference.predictor import Predictor; step("import inference.predictor")
 Predictor(device=device, engine=sys.argv[2]); step("the rest of Predictor")
 if device == "cuda":
     free, total = torch.cuda.mem_get_info(); steps["gpu_mb"] = round((total - free) / 1e6)
+print(json.dumps(steps))
+"""
+)
+WITHOUT_TORCH = (
+    STEPS
+    + """
+import numpy; step("import numpy")
+import onnxruntime; step("import onnxruntime")
+from inference.predictor import Predictor; step("import inference.predictor")
+predictor = Predictor(device=device, engine="onnxruntime"); step("the rest of Predictor")
+window = numpy.zeros((1, 1, *predictor.cards[0].patch), numpy.float32)
+for name in ("first window", "second window"):
+    predictor._models[0].network(window); step(name)
 print(json.dumps(steps))
 """
 )
@@ -104,6 +117,8 @@ def run(job: Job) -> None:
     """What a start is made of, part by part; with a GPU at last one that finds no file and no kernel in a cache."""
     document: dict[str, Any] = {"host": asdict(host()), "device": job.device, "probes": [], "imports": []}
     probes = {"load": LOAD, "import torch": "import torch", "import torch without its compiler": LEAN + "import torch"}
+    if find_spec("onnxruntime"):
+        probes["load, ONNX Runtime"] = WITHOUT_TORCH
     if job.device == "cuda":
         probes |= CUDA_PROBES
     probes |= {"python": "pass", "import numpy": "import numpy"}
@@ -128,7 +143,7 @@ def run(job: Job) -> None:
 def _probe(code: str, job: Job, variables: dict[str, str]) -> dict[str, Any]:
     """Wall time of a fresh interpreter with `code`, its own memory, what it printed as JSON, its last words."""
     begin = time.perf_counter()
-    command = [sys.executable, "-c", code, job.device, ENGINES[job.device]]
+    command = [sys.executable, "-c", code, job.device, job.engine]
     environment = os.environ | variables
     try:
         done = subprocess.run(

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 
 from ..arrays import Array, Network
 from ..card import Card
@@ -33,7 +34,8 @@ PRECISIONS = {
     ("torch", "cuda"): ("f16", "f32", "bf16"),
 }
 
-CUDA_ARRAYS = {"onnxruntime": "cupy", "torch": "torch"}  # the package whose arrays an engine takes on a GPU
+# The library for CUDA that lies in an engine's package: builds for the CPU alone lack it.
+CUDA_LIBRARIES = {"onnxruntime": "capi/*onnxruntime_providers_cuda.*", "torch": "lib/*torch_cuda.*"}
 CUDA_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 NO_THREAD = re.compile("resource temporarily unavailable|start new thread|thread creation failed", re.IGNORECASE)
 
@@ -62,7 +64,7 @@ def choose(device: str, engine: str, precision: str, cards: Sequence[Card] = ())
         raise DeviceError(f"device cuda was asked for, but {missing}")
     able = [name for name in ENGINES if (name, device) in PRECISIONS]
     if engine == "auto":
-        installed = [name for name in able if find_spec(name) and (device == "cpu" or find_spec(CUDA_ARRAYS[name]))]
+        installed = [name for name in able if (find_spec(name) if device == "cpu" else _runs_on_cuda(name))]
         if not installed:
             raise DeviceError(f"no engine for device {device} is installed; any of {', '.join(able)} would do")
         engine = installed[0]
@@ -136,7 +138,14 @@ def _missing_for_cuda(engine: str) -> str | None:
     count = ctypes.c_int(0)
     if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
         return "the NVIDIA driver shows no usable GPU"
-    libraries = [library for name, library in CUDA_ARRAYS.items() if engine in ("auto", name)]
-    if libraries and not any(map(find_spec, libraries)):
-        return f"the package {' or '.join(libraries)} is not installed"
+    engines = [name for name in CUDA_LIBRARIES if engine in ("auto", name)]
+    if engines and not any(map(_runs_on_cuda, engines)):
+        return f"no {' or '.join(engines)} for CUDA is installed"
     return None
+
+
+def _runs_on_cuda(engine: str) -> bool:
+    """Whether an engine's package is installed, built for CUDA."""
+    found = find_spec(engine)
+    folders = (found and found.submodule_search_locations) or ()
+    return any(next(Path(folder).glob(CUDA_LIBRARIES[engine]), None) for folder in folders)

@@ -25,7 +25,6 @@ HEAVY = {
     "nibabel",
     "scipy",
     "SimpleITK",
-    "cupy",
     "onnx",
     "nnunetv2",
     "training",

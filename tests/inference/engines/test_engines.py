@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -55,6 +56,54 @@ def test_a_cpu_without_the_instructions(monkeypatch: pytest.MonkeyPatch) -> None
     assert engines.choose("cpu", "openvino", "auto").precision == "f32"
     with pytest.raises(DeviceError, match="this CPU has none of"):
         engines.choose("cpu", "openvino", "bf16")
+
+
+@pytest.mark.parametrize(("engine", "library"), [
+    ("onnxruntime", "capi/libonnxruntime_providers_cuda.so"),
+    ("onnxruntime", "capi/onnxruntime_providers_cuda.dll"),
+    ("torch", "lib/libtorch_cuda.so"),
+])  # fmt: skip
+def test_a_build_for_the_cpu_is_not_taken_for_one_with_cuda(
+    engine: str, library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = ModuleSpec(engine, None, is_package=True)
+    spec.submodule_search_locations = [str(tmp_path)]
+    monkeypatch.setattr(engines, "find_spec", lambda name: spec if name == engine else None)
+    assert not engines._runs_on_cuda(engine)
+    (tmp_path / library).parent.mkdir()
+    (tmp_path / library).touch()
+    assert engines._runs_on_cuda(engine)
+
+
+def test_the_graph_of_f16_takes_and_gives_float32(tiny_weights: Path) -> None:
+    """As ONNX Runtime runs it on a GPU, here with the CPU's provider."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    from inference.card import read_card
+    from inference.engines.onnxruntime import run_by, session_of
+
+    card = read_card(tiny_weights / "organ")
+    patch = np.random.default_rng(3).normal(size=(1, 1, *card.patch)).astype(np.float32)
+    of_cpu = [("CPUExecutionProvider", dict[str, str]())]
+    half, single = (
+        run_by(session_of(card, precision, onnxruntime.SessionOptions(), of_cpu), precision)(patch)
+        for precision in ("f16", "f32")
+    )
+    assert half.dtype == np.float32
+    assert 0 < np.abs(half - single).max() < 5e-3 * np.abs(single).max()
+
+
+def test_a_provider_that_is_not_given_is_missed(tiny_weights: Path) -> None:
+    """ONNX Runtime itself goes on with the CPU."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    from inference.card import read_card
+    from inference.engines.onnxruntime import session_of
+
+    if HAS_CUDA:
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(DeviceError, match="did not give CUDAExecutionProvider"):
+        session_of(
+            read_card(tiny_weights / "organ"), "f16", onnxruntime.SessionOptions(), [("CUDAExecutionProvider", {})]
+        )
 
 
 @pytest.mark.slow
