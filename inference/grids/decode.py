@@ -26,6 +26,8 @@ from ..card import Card
 Codes = Callable[[Array, Any], Array]  # logits (k, ...), array library -> (...) uint8
 Shares = Callable[[Array, Any], Array]  # logits (k, ...), array library -> probabilities (k, ...) float32
 VOXELS = 1 << 13  # whose logits are held at a time: 118 of each are 4 MB
+TILE = (4, 8)  # planes and rows of a tile of features, which is one voxel wide: so NumPy reads them in order
+CLOSE = 1e-5  # of the largest logit: what sums of features are rounded by, several times over
 VOXELS_CUDA = 1 << 18  # by a GPU, where each call costs more than its work: 124 MB
 
 
@@ -33,31 +35,47 @@ VOXELS_CUDA = 1 << 18  # by a GPU, where each call costs more than its work: 124
 class Decode:
     """What logits mean, or features where the card has a head.
 
-    codes          of logits
+    codes          of what is held: of logits, or of features by way of the head
+    of_logits      codes of logits
+    head           the last layer, as of `read_head`, where features are held
     values         that each code has in a label map (uint8)
     probabilities  of logits, one for each label of the card
     foreground     which of these are not the background
-    has_share      whether the last channel of what it takes is 1 where the network looked, as that of features is
     """
 
     codes: Codes
+    of_logits: Codes
+    head: np.ndarray | None
     values: np.ndarray
     probabilities: Shares
     foreground: np.ndarray
-    has_share: bool
 
     @classmethod
     def of(cls, card: Card) -> Decode:
         """Raises WeightsError where the head's file is damaged."""
         values = [label.value for label in card.labels]
-        codes, probabilities = CODES[card.decode], PROBABILITIES[card.decode]
+        of_logits, probabilities = CODES[card.decode], PROBABILITIES[card.decode]
         if card.resample.version == 1:
             probabilities = unchanged
-        head = read_head(card)
+        codes, head = of_logits, read_head(card)
         if head is not None:
             codes, probabilities = after(head, codes), _all_after(head, probabilities)
         coded = np.array([0, *values] if card.decode == "regions" else values, np.uint8)
-        return cls(codes, coded, probabilities, np.flatnonzero(values), head is not None)
+        return cls(codes, of_logits, head, coded, probabilities, np.flatnonzero(values))
+
+    @property
+    def has_share(self) -> bool:
+        """Whether the last channel of what is held is 1 where the network looked, as that of features is."""
+        return self.head is not None
+
+    @property
+    def largest_wins(self) -> bool:
+        """Whether the code is the channel with the largest logit."""
+        return self.of_logits is winning_channel
+
+    def logits(self, held: np.ndarray) -> np.ndarray:
+        """(n, k): logits of n voxels, of which (n, ...) is held."""
+        return held if self.head is None else held @ self.head.T
 
 
 def read_head(card: Card) -> np.ndarray | None:
@@ -93,6 +111,13 @@ def after(head: np.ndarray, codes: Codes) -> Codes:
     def of(features: Array, xp: Any) -> Array:
         weights = xp.asarray(head)
         flat = features.reshape(len(features), -1)
+        if xp is np and codes is winning_channel and features.ndim == 4:
+            found, sure = _winners_of_tiles(head, features)
+            rest = np.flatnonzero(~sure)
+            for start in range(0, len(rest), VOXELS):
+                at = rest[start : start + VOXELS]
+                found[at] = codes((flat[:, at].T @ weights.T).T, xp)
+            return found.reshape(features.shape[1:])
         found = xp.empty(flat.shape[1], xp.uint8)
         at_once = VOXELS if xp is np else VOXELS_CUDA
         for start in range(0, len(found), at_once):
@@ -101,6 +126,40 @@ def after(head: np.ndarray, codes: Codes) -> Codes:
         return found.reshape(features.shape[1:])
 
     return of
+
+
+def _winners_of_tiles(head: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each voxel of features (c + 1, z, y, x), flat: a channel, and whether it is known to be the winning one.
+
+    In a tile, whose features lie between a smallest and a largest value each, the logits lie between bounds. Where one
+    channel's lower bound is above the upper bounds of all others, as in nine of ten tiles, no voxel need be looked at.
+    """
+    shape = features.shape[1:]
+    found, sure = np.empty(shape, np.uint8), np.empty(shape, bool)
+    for start in range(0, shape[0], TILE[0]):
+        planes = slice(start, start + TILE[0])
+        low, high = (_over_tiles(extreme, features[:, planes]) for extreme in (np.minimum, np.maximum))
+        middle, reach = (low + high) / 2, (high - low) / 2
+        winner, alone = np.empty(low.shape[1:], np.uint8), np.empty(low.shape[1:], bool)
+        for row in range(len(winner)):
+            logits, beyond = middle[:, row].T @ head.T, reach[:, row].T @ np.abs(head).T
+            near = CLOSE * (np.abs(logits).max() + beyond.max())
+            floor = (logits - beyond).max(axis=1, keepdims=True) - near
+            possible = ~(logits + beyond < floor)  # so is what is no number
+            winner[row], alone[row] = possible.argmax(axis=1), np.count_nonzero(possible, axis=1) == 1
+        rows = np.arange(shape[1]) // TILE[1]
+        found[planes], sure[planes] = winner[rows], alone[rows]
+    return found.ravel(), sure.ravel()
+
+
+def _over_tiles(extreme: np.ufunc, features: np.ndarray) -> np.ndarray:
+    """(c, rows of tiles, x): the smallest or largest of features (c, z, y, x) of one tile along z."""
+    of_rows = extreme.reduce(features, axis=1)
+    found = of_rows[:, :: TILE[1]].copy()
+    for row in range(1, TILE[1]):
+        part = of_rows[:, row :: TILE[1]]
+        extreme(found[:, : part.shape[1]], part, out=found[:, : part.shape[1]])
+    return found
 
 
 def _all_after(head: np.ndarray, probabilities: Shares) -> Shares:

@@ -9,8 +9,7 @@ import numpy as np
 from ..arrays import Array
 from ..boxes import shape_of
 from ..card import Earlier
-from .resize import separate_axis
-from .restore import Taps, taps
+from .resize import Taps, separate_axis, taps
 from .view import View
 
 

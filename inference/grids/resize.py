@@ -10,6 +10,7 @@ scipy.ndimage.zoom(mode="nearest", grid_mode=True).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -66,6 +67,42 @@ def linear_taps(n_in: int, n_out: int) -> tuple[np.ndarray, np.ndarray]:
     position = np.clip(sample_positions(n_in, n_out), 0, n_in - 1)
     lower = np.minimum(np.floor(position), max(n_in - 2, 0)).astype(np.intp)
     return lower, (position - lower).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Taps:
+    """Along one axis, the two samples between which each output voxel lies: lower and upper index, upper's weight.
+
+    `lower` and `upper` are equal, and `weight` 0, along an axis that takes the nearest sample.
+    """
+
+    lower: np.ndarray
+    upper: np.ndarray
+    weight: np.ndarray
+
+    def matrix(self, n_in: int) -> np.ndarray:
+        """(n_out, n_in) float32: the weight of every sample."""
+        matrix = np.zeros((len(self.lower), n_in), np.float32)
+        rows = np.arange(len(matrix))
+        matrix[rows, self.lower] = 1 - self.weight
+        matrix[rows, self.upper] += self.weight
+        return matrix
+
+
+def taps(n_in: int, n_out: int, order: int, method: str = "spline") -> Taps:
+    """The taps of an axis for order 0 (nearest) or 1 (linear); `method` as of nearest_index."""
+    if order == 0 or n_in == n_out:
+        index = nearest_index(n_in, n_out, method)
+        return Taps(index, index, np.zeros(n_out, np.float32))
+    lower, weight = linear_taps(n_in, n_out)
+    return Taps(lower, np.minimum(lower + 1, n_in - 1), weight)
+
+
+def within(along: Taps, part: slice) -> tuple[slice, Taps]:
+    """The output voxels whose samples both lie in `part`, and their taps counted from its start."""
+    there = np.flatnonzero((along.lower >= part.start) & (along.upper < part.stop))
+    rows = slice(int(there[0]), int(there[-1]) + 1) if len(there) else slice(0, 0)
+    return rows, Taps(along.lower[rows] - part.start, along.upper[rows] - part.start, along.weight[rows])
 
 
 @lru_cache(maxsize=16)

@@ -9,7 +9,6 @@ This holds for linear interpolation; splines of a higher order, which few plans 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,47 +19,11 @@ from ..card import Card
 from ..windows.layout import Part, Slab
 from .decode import Codes, Decode
 from .probabilities import Keep, PlaneInterpolator, in_bytes, looked
-from .resize import ANISOTROPY, apply_matrix, axis_matrix, linear_taps, nearest_index, separate_axis
+from .resize import ANISOTROPY, Taps, apply_matrix, axis_matrix, nearest_index, separate_axis, taps, within
+from .sparse import PlaneRestorer
 from .view import View
 
-VOXELS = 1 << 13  # of the scan that are interpolated at a time: 15 channels of as many fit the cache
 PLANES = 16  # planes that are restored at a time by splines of an order above 1
-
-
-@dataclass(frozen=True)
-class Taps:
-    """Along one axis, the two samples between which each output voxel lies: lower and upper index, upper's weight.
-
-    `lower` and `upper` are equal, and `weight` 0, along an axis that takes the nearest sample.
-    """
-
-    lower: np.ndarray
-    upper: np.ndarray
-    weight: np.ndarray
-
-    def matrix(self, n_in: int) -> np.ndarray:
-        """(n_out, n_in) float32: the weight of every sample."""
-        matrix = np.zeros((len(self.lower), n_in), np.float32)
-        rows = np.arange(len(matrix))
-        matrix[rows, self.lower] = 1 - self.weight
-        matrix[rows, self.upper] += self.weight
-        return matrix
-
-
-def taps(n_in: int, n_out: int, order: int, method: str = "spline") -> Taps:
-    """The taps of an axis for order 0 (nearest) or 1 (linear); `method` as of nearest_index."""
-    if order == 0 or n_in == n_out:
-        index = nearest_index(n_in, n_out, method)
-        return Taps(index, index, np.zeros(n_out, np.float32))
-    lower, weight = linear_taps(n_in, n_out)
-    return Taps(lower, np.minimum(lower + 1, n_in - 1), weight)
-
-
-def within(along: Taps, part: slice) -> tuple[slice, Taps]:
-    """The output voxels whose samples both lie in `part`, and their taps counted from its start."""
-    there = np.flatnonzero((along.lower >= part.start) & (along.upper < part.stop))
-    rows = slice(int(there[0]), int(there[-1]) + 1) if len(there) else slice(0, 0)
-    return rows, Taps(along.lower[rows] - part.start, along.upper[rows] - part.start, along.weight[rows])
 
 
 def restore(
@@ -122,7 +85,7 @@ def _restore(
     along_z, along_y, along_x = axes
     _, *sizes = shape_of(box)
     plane = (
-        _PlaneRestorer(along_y, along_x, decode.codes, xp) if xp is np
+        PlaneRestorer(along_y, along_x, decode) if xp is np
         else _WholePlaneRestorer(along_y.matrix(sizes[0]), along_x.matrix(sizes[1]), decode.codes, xp)
     )  # fmt: skip
     interpolator = None
@@ -232,73 +195,8 @@ class _WholePlaneRestorer:
         self.rows, self.columns = xp.asarray(rows), xp.asarray(columns).T
 
     def restore(self, logits: Array, codes: Array, lower: int, upper: int, weight: np.float32) -> Array:
-        """As of _PlaneRestorer."""
+        """As of PlaneRestorer."""
         plane = logits[:, lower]
         if weight > 0:
             plane = plane + float(weight) * (logits[:, upper] - plane)
         return self.codes(self.xp.matmul(self.xp.matmul(self.rows, plane), self.columns), self.xp)
-
-
-class _PlaneRestorer:
-    """Restores one plane of the scan at a time; what depends on y and x alone is computed once."""
-
-    def __init__(self, along_y: Taps, along_x: Taps, codes: Codes, xp: Any) -> None:
-        self.xp, self.codes = xp, codes
-        self.y, self.x = (
-            Taps(xp.asarray(t.lower), xp.asarray(t.upper), xp.asarray(t.weight)) for t in (along_y, along_x)
-        )
-        self.spread_y, self.spread_x = (bool((t.upper > t.lower).any()) for t in (along_y, along_x))
-
-    def restore(self, logits: Array, codes: Array, lower: int, upper: int, weight: np.float32) -> Array:
-        """Codes (y, x) uint8 between the planes `lower` and `upper` of logits (k, z, y, x)."""
-        xp = self.xp
-        own = codes[lower]
-        mixed = self._mixed(own)
-        if weight > 0:
-            mixed |= (own != codes[upper]) | self._mixed(codes[upper])
-        found = own[self.y.lower][:, self.x.lower]
-        at_y, at_x = xp.nonzero(mixed[self.y.lower][:, self.x.lower])
-        if len(at_y) == 0:
-            return found
-
-        # Interpolate along z at the corners of mixed cells only, into a table that fits the cache.
-        corners = mixed.copy()
-        corners[1:] |= mixed[:-1]
-        corners[:, 1:] |= corners[:, :-1].copy()
-        nodes = xp.flatnonzero(corners)
-        row_of_node = xp.empty(corners.size, xp.int32)
-        row_of_node[nodes] = xp.arange(len(nodes), dtype=xp.int32)
-        row_of_node = row_of_node.reshape(corners.shape)
-        table = self._at(nodes, logits[:, lower])
-        if weight > 0:
-            table += weight * (self._at(nodes, logits[:, upper]) - table)
-        for start in range(0, len(at_y), VOXELS):
-            part_y, part_x = at_y[start : start + VOXELS], at_x[start : start + VOXELS]
-            found[part_y, part_x] = self.codes(self._between(part_y, part_x, row_of_node, table).T, xp)
-        return found
-
-    def _at(self, nodes: Array, plane: Array) -> Array:
-        """(n, k): of a plane (k, y, x), all channels of a voxel beside each other, since they are read together."""
-        return self.xp.ascontiguousarray(plane.reshape(len(plane), -1)[:, nodes].T)
-
-    def _between(self, at_y: Array, at_x: Array, row_of_node: Array, table: Array) -> Array:
-        """(n, k): logits at voxels of the scan, out of the rows (k) of a table for the samples around them."""
-        weight_y, weight_x = self.y.weight[at_y], self.x.weight[at_x]
-        value: Array = 0
-        for rows, part_y in ((self.y.lower, 1 - weight_y), (self.y.upper, weight_y)):
-            for columns, part_x in ((self.x.lower, 1 - weight_x), (self.x.upper, weight_x)):
-                corner = table[row_of_node[rows[at_y], columns[at_x]]]
-                corner *= (part_y * part_x)[:, None]
-                value = value + corner
-        return value
-
-    def _mixed(self, codes: Array) -> Array:
-        """True where a cell's corners (y, x), (y + 1, x), (y, x + 1), (y + 1, x + 1) differ."""
-        mixed = self.xp.zeros(codes.shape, bool)
-        if self.spread_y:
-            mixed[:-1] |= codes[:-1] != codes[1:]
-        if self.spread_x:
-            mixed[:, :-1] |= codes[:, :-1] != codes[:, 1:]
-        if self.spread_y and self.spread_x:
-            mixed[:-1, :-1] |= codes[:-1, :-1] != codes[1:, 1:]
-        return mixed

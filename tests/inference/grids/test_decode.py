@@ -43,6 +43,21 @@ def test_where_no_window_was_is_background(head: np.ndarray) -> None:
     assert not after(head, CODES["argmax"])(np.zeros((FEATURES + 1, 2, 2), np.float32), np).any()
 
 
+def test_tiles_whose_winner_is_sure_hold_no_other(head: np.ndarray) -> None:
+    """On a grid that no tile divides, with regions of like features and noise in some."""
+    rng = np.random.default_rng(4)
+    coarse = rng.normal(size=(FEATURES, 2, 2, 4))
+    features = coarse.repeat(8, axis=1).repeat(16, axis=2).repeat(6, axis=3)[:, :13, :29]
+    features += 0.02 * rng.normal(size=features.shape)
+    features[:, :4, :8] += rng.normal(size=(FEATURES, 4, 8, 24))
+    features = np.concatenate([features, np.ones_like(features[:1])]).astype(np.float32)
+    expected = winning_channel(logits_of(head, features), np)
+    found, sure = decode._winners_of_tiles(head, features)
+    assert 0.2 < sure.mean() < 0.9
+    assert np.array_equal(found[sure], expected.ravel()[sure])
+    assert np.array_equal(after(head, winning_channel)(features, np), expected)
+
+
 @pytest.mark.parametrize("kind", ["argmax", "regions"])
 def test_labels_of_a_scan_with_the_head_apart_and_in_the_network(tmp_path: Path, head: np.ndarray, kind: str) -> None:
     def features(batch: np.ndarray) -> np.ndarray:

@@ -1,0 +1,98 @@
+"""What is left out of interpolation: no label changes by it, whatever the logits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from inference.grids import sparse
+from inference.grids.decode import Codes, Decode, after, last_region, winning_channel
+from inference.grids.resize import Taps, taps
+from inference.grids.sparse import Candidates, PlaneRestorer
+from tests.inference.cards import make_card
+
+SHAPE = (2, 11, 13)
+SIZES = [(40, 31), (17, 13), (11, 50), (5, 7), (11, 13)]
+WEIGHTS = [np.float32(0), np.float32(0.3)]
+
+
+def logits_of(kind: str, channels: int, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
+    noise = np.random.default_rng(2).normal(size=(channels, *shape))
+    if kind == "smooth":
+        noise = 5 * ndimage.gaussian_filter(noise, (0, 1, 2, 2))
+    return (np.round(noise) if kind == "ties" else noise).astype(np.float32)
+
+
+def dense(logits: np.ndarray, y: Taps, x: Taps, weight: np.float32, codes: Codes) -> np.ndarray:
+    plane = logits[:, 0] + weight * (logits[:, 1] - logits[:, 0]) if weight > 0 else logits[:, 0]
+    value = np.zeros((len(plane), len(y.lower), len(x.lower)), np.float32)
+    for rows, part_y in ((y.lower, 1 - y.weight), (y.upper, y.weight)):
+        for columns, part_x in ((x.lower, 1 - x.weight), (x.upper, x.weight)):
+            value += plane[:, rows][:, :, columns] * (part_y[:, None] * part_x)
+    return codes(value, np)
+
+
+def axes(size: tuple[int, int]) -> tuple[Taps, Taps]:
+    return taps(SHAPE[1], size[0], 1), taps(SHAPE[2], size[1], 1)
+
+
+def restored(decode: Decode, held: np.ndarray, y: Taps, x: Taps, weight: np.float32) -> np.ndarray:
+    return PlaneRestorer(y, x, decode).restore(held, decode.codes(held, np), 0, 1, weight)
+
+
+@pytest.mark.parametrize("weight", WEIGHTS)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("channels", [2, 15, 118])
+@pytest.mark.parametrize("kind", ["smooth", "noise", "ties"])
+def test_the_channels_left_out_win_nowhere(
+    kind: str, channels: int, size: tuple[int, int], weight: np.float32, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit as if every channel were interpolated at every voxel, with a few cells at a time."""
+    monkeypatch.setattr(sparse, "NUMBERS", 30 * channels)
+    logits, (y, x) = logits_of(kind, channels), axes(size)
+    found = restored(Decode.of(make_card(channels=channels)), logits, y, x, weight)
+    assert np.array_equal(found, dense(logits, y, x, weight, winning_channel))
+
+
+@pytest.mark.parametrize("weight", WEIGHTS)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("regions", [1, 3, 7])
+def test_regions_are_all_interpolated(regions: int, size: tuple[int, int], weight: np.float32) -> None:
+    logits, (y, x) = logits_of("smooth", regions), axes(size)
+    decode = Decode.of(make_card(values=tuple(range(1, regions + 1)), decode="regions"))
+    assert np.array_equal(restored(decode, logits, y, x, weight), dense(logits, y, x, weight, last_region))
+
+
+@pytest.mark.parametrize("kind", ["smooth", "noise"])
+def test_a_head_after_interpolation_and_before_gives_the_same_labels(kind: str) -> None:
+    features = np.concatenate([logits_of(kind, 6), np.ones((1, *SHAPE), np.float32)])
+    head = np.random.default_rng(3).normal(size=(50, 7)).astype(np.float32)
+    plain = Decode.of(make_card(channels=50))
+    decode = replace(plain, head=head, codes=after(head, plain.of_logits))
+    y, x = axes(SIZES[0])
+    expected = dense(np.einsum("kc,czyx->kzyx", head, features), y, x, WEIGHTS[1], winning_channel)
+    found = restored(decode, features, y, x, WEIGHTS[1])
+    assert len(np.unique(expected)) > 10
+    assert (found == expected).mean() > 0.999  # sums in another order: ties may fall otherwise
+
+
+def test_what_wins_at_no_corner_may_win_between_them() -> None:
+    """Two channels with a border between them, a third that is second at all corners, and one far below."""
+    table = np.array([[9, -9, 5, -1], [-9, 9, 5, -1]], np.float32)
+    among = Candidates(table, np.array([[0], [1], [0], [1]]), True)
+    assert among.counts.tolist() == [3]
+    assert among.channel.tolist() == [0, 1, 2]
+    assert among.values[2].tolist() == [5, 5, 5, 5]
+
+
+def test_what_is_no_number_stops_nothing() -> None:
+    logits, (y, x) = logits_of("smooth", 5), axes(SIZES[0])
+    logits[3, 0, 2:4, 3] = np.nan
+    logits[1, 0, 8, 8] = np.inf
+    with np.errstate(all="ignore"):
+        found = restored(Decode.of(make_card(channels=5)), logits, y, x, WEIGHTS[1])
+    assert found.shape == (40, 31)
+    assert found.max() < 5
