@@ -52,6 +52,11 @@ class Structure:
     side: Code | None = None
     totalsegmentator: str | None = None
 
+    @property
+    def hex_colour(self) -> str:
+        """As in web pages, "#c8553d"."""
+        return "#{:02x}{:02x}{:02x}".format(*self.colour)
+
 
 def _organ(value: int, key: str, colour: RGB, kind: Code, side: Code | None = None, theirs: str = "") -> Structure:
     return Structure(value, key, key.replace("_", " "), colour, ANATOMY, kind, side, theirs or key)

@@ -34,7 +34,7 @@ from .formats.outputs import table_in_the_way
 from .formats.reading import elsewhere, read_scan
 from .labels import TABLE
 from .measurements import Row, rows, table
-from .names import METAIMAGE, NIFTI, NRRD, SEGMENTATION, stem
+from .names import BIDS, METAIMAGE, NIFTI, NRRD, SEGMENTATION, bids_case, labels_file, stem
 from .pack import unpacked
 from .quantities import VALUES, quantities
 
@@ -81,12 +81,19 @@ def _pairs(found: Found, scans: Path, labels: Path) -> list[tuple[Case, Path | N
         if len(found.cases) > 1:
             raise NoInputError(f"{shown(labels)} is one label map, and {shown(scans)} holds {len(found.cases)} cases")
         return [(found.cases[0], labels)]
-    return [(case, _labels_of(case, labels)) for case in found.cases]
+    pairs: list[tuple[Case, Path | None]] = []
+    for case in found.cases:
+        path = _labels_of(case, labels)
+        if path in (used for _, used in pairs):  # of two cases that BIDS calls alike a run labels the first
+            path = None
+        pairs.append((case, path))
+    return pairs
 
 
 def _labels_of(case: Case, folder: Path) -> Path | None:
-    for ending in NIFTI + METAIMAGE + NRRD:
-        path = folder / f"{case.name}{ending}"
+    """In a folder of label maps, in whatever layout."""
+    as_bids = labels_file(folder, bids_case(case.name) or case.name, layout=BIDS)
+    for path in (*(folder / f"{case.name}{ending}" for ending in NIFTI + METAIMAGE + NRRD), as_bids):
         if path.exists() and not path.samefile(case.scan):
             return path
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 NIFTI = (".nii.gz", ".nii")
@@ -25,6 +26,9 @@ PREVIEW = "preview"  # ending of the folder that holds the pictures of a case
 FOLDERS = (PROBABILITIES, PREVIEW)
 PICTURE, THUMBNAIL, VOLUME = "picture.png", "thumbnail.png", "volume.js"  # in the preview of a case
 PAGE = "index.html"  # of all cases of a folder
+LAYOUTS = ("flat", "bids")  # of the outputs: all in one folder, or as BIDS names and sorts them
+BIDS = LAYOUTS[1]
+ANAT, DSEG = "anat", "_dseg"  # the folder of BIDS that label maps lie in, and how their names end
 CHANNEL = "_0000"  # nnU-Net's and FLARE's suffix of the first, here the only, image channel
 
 
@@ -42,8 +46,26 @@ def case_of(name: str) -> str:
     return whole.removesuffix(CHANNEL).lstrip(".") or whole.lstrip(".") or "scan"
 
 
-def labels_file(outputs: Path, case: str, kind: str = FORMATS[0]) -> Path:
-    """OUTPUTS/X.nii.gz, or with the ending of another of FORMATS or of FOLDERS."""
+def bids_case(case: str) -> str | None:
+    """What BIDS calls a case: its entities where it has such, as in sub-01_ses-2_acq-venous_ct, else sub- and what is
+    left of its name. None if that is nothing: ASCII letters and digits alone may be in it.
+    """
+    if entities := re.fullmatch(r"(sub-[0-9a-zA-Z+]+(?:_[a-z]+-[0-9a-zA-Z+]+)*)(?:_[0-9a-zA-Z]+)?", case):
+        return entities[1]
+    label = re.sub(r"[^0-9a-zA-Z]", "", case)
+    return f"sub-{label}" if label else None
+
+
+def bids_folder(outputs: Path, case: str) -> Path:
+    """OUTPUTS/sub-X/ses-Y/anat of a case as BIDS calls it, without ses-Y if it has none."""
+    levels = re.match(r"(sub-[^_]+)(?:_(ses-[^_]+))?", case)
+    return outputs.joinpath(*filter(None, levels.groups()), ANAT) if levels else outputs
+
+
+def labels_file(outputs: Path, case: str, kind: str = FORMATS[0], layout: str = LAYOUTS[0]) -> Path:
+    """OUTPUTS/X.nii.gz, or with the ending of another of FORMATS or of FOLDERS; in another layout where that has it."""
+    if layout == BIDS:
+        return bids_folder(outputs, case) / f"{case}{DSEG}.{kind}"
     return outputs / f"{case}.{kind}"
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from .. import errors
 from ..errors import VisceraError
-from ..names import FORMAT_NAMES, FORMATS, PREVIEW, PROBABILITIES
+from ..names import BIDS, FORMAT_NAMES, FORMATS, LAYOUTS, PREVIEW, PROBABILITIES
 from ..options import DEVICES, ENGINES, PRECISIONS, UNEVEN, WAYS, WEIGHTS, Options
 from ..pack import unpacked
 from ..version import __version__
@@ -117,6 +117,7 @@ def parse(arguments: Sequence[str | Path] | None = None) -> Request:
     add("--name-by", type=_name, metavar="TAG", help="call scans of DICOM after this tag, such as AccessionNumber")
     add("--part", type=_part, metavar="I/N", help="the I-th of N parts of the cases; auto: as the job array says")
     add("--format", type=_formats, default=FORMATS[:1], metavar="NAMES", help=f"of {','.join(FORMAT_NAMES)} (nifti)")
+    add("--layout", choices=LAYOUTS, default=LAYOUTS[0], help="of OUTPUTS: one folder (flat), or as in BIDS")
     add("--save-probabilities", action="store_true", help="write the folder X.probabilities, with one file per label")
     add("--preview", action="store_true", help="write pictures to X.preview, and index.html, a page of all cases")
     add("--resume", action="store_true", help="skip cases whose label map was made from the same scan in the same way")
@@ -164,6 +165,10 @@ def parse(arguments: Sequence[str | Path] | None = None) -> Request:
     given = parser.parse_args(None if arguments is None else [os.fspath(one) for one in arguments])
     if given.preview and not given.sidecar:
         parser.error("--preview makes its page from the records, which --no-sidecar leaves out")
+    if given.layout == BIDS and not given.sidecar:
+        parser.error("--layout bids has a JSON file beside each label map, which --no-sidecar leaves out")
+    if given.layout == BIDS and FORMATS[0] not in given.format:
+        parser.error("--layout bids needs NIfTI, the only format of label maps in BIDS: name nifti in --format as well")
     if given.scheduler == SLURM and given.workers is None:
         parser.error(f"--scheduler {SLURM} needs the number of its --workers, each of which is a job")
     return Request(
@@ -174,6 +179,7 @@ def parse(arguments: Sequence[str | Path] | None = None) -> Request:
         name_by=given.name_by,
         part=given.part,
         formats=given.format + (PROBABILITIES,) * given.save_probabilities + (PREVIEW,) * given.preview,
+        layout=given.layout,
         resume=given.resume,
         empty=given.on_error == "empty",
         timeout=given.timeout,

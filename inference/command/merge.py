@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ALL_FAILED, SOME_FAILED, InputFolderError, NoInputError, OutputError, VisceraError, shown
-from ..formats.outputs import in_the_way, is_summary
+from ..formats.outputs import in_the_way, is_summary, label_folders
 from ..names import PREVIEW
 from ..version import __version__
 from . import page
@@ -61,7 +61,7 @@ def merge(outputs: Path) -> dict[str, Any]:
         raise OutputError(f"{shown(path)} {why}")
     save(path, document)
     write_measurements(outputs)
-    page.write(outputs, any(outputs.glob(f"*.{PREVIEW}")))
+    page.write(outputs, any(any(folder.glob(f"*.{PREVIEW}")) for folder in label_folders(outputs)))
     return document
 
 

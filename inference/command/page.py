@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 from ..errors import OutputError, names_are_hidden, retold, shown
 from ..formats.atomic import write_atomically
-from ..formats.outputs import describes, page_in_the_way, read_record
-from ..names import FORMATS, PAGE, PREVIEW, THUMBNAIL, labels_file
+from ..formats.outputs import Recorded, describes, page_in_the_way, read_record, recorded
+from ..names import PAGE, PREVIEW, THUMBNAIL
 from ..preview.page import HEAD, Row, html, row
 from ..record import TWICE
 from .console import say_warning
@@ -35,40 +35,35 @@ def write(outputs: Path, wanted: bool) -> None:
 
 def _rows(outputs: Path) -> Iterator[Row]:
     """Of failed cases, and of those whose label map is as its record says, in the order of their names."""
-    entries = set(os.listdir(outputs))
-    for entry in sorted(entries):
-        case = entry.removesuffix(".json")
-        if case == entry:
-            continue
+    for one in recorded(outputs):
         try:  # whatever else has these keys is somebody's JSON, and must not cost the page
-            one = _row(outputs, entries, case)
+            made = _row(outputs, one)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, OSError):
-            say_warning(f"the record of {shown(case)} is damaged: it has no row in {PAGE}")
+            say_warning(f"the record of {shown(one.case)} is damaged: it has no row in {PAGE}")
         else:
-            if one:
-                yield one
+            if made:
+                yield made
 
 
-def _row(outputs: Path, entries: set[str], case: str) -> Row | None:
+def _row(outputs: Path, one: Recorded) -> Row | None:
     """None where there is no record, or no label map that it describes. Raises as `row`, and OSError."""
-    if os.path.getsize(outputs / f"{case}.json") > LONGEST_RECORD:
+    if os.path.getsize(one.record) > LONGEST_RECORD:
         return None
-    record = read_record(labels_file(outputs, case))
+    record, case = read_record(one.record), one.case
     if record is None:
         return None
-    files = [path for kind in FORMATS if (path := labels_file(outputs, case, kind)).name in entries]
-    if record["status"] != "failed" and not any(describes(record, path) for path in files):
+    if record["status"] != "failed" and not any(describes(record, path) for path in one.files):
         return None
     if not isinstance(record["case"], str):
         raise TypeError("the name of a case is text")
     name = shown(case) if names_are_hidden() else record["case"]
-    folder = labels_file(outputs, case, PREVIEW)
+    folder = one.beside(PREVIEW)
     thumbnail = address = None
     if PREVIEW in record.get("outputs", {}):
         with suppress(OSError):
             thumbnail = (folder / THUMBNAIL).read_bytes()
     if thumbnail and name == shown(case) and not names_are_hidden():
-        address = quote(os.fsencode(folder.name)) + "/"
+        address = quote(os.fsencode(folder.relative_to(outputs).as_posix())) + "/"
     return row(name, _retold(record, case), thumbnail, address)
 
 

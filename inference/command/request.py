@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..names import FORMATS
+from ..names import FORMATS, LAYOUTS
 from ..options import Options
 from .part import Part
 
@@ -18,6 +18,7 @@ class Request:
     name_by     the tag after whose value scans of DICOM are called
     part        of those, the cases of this part; None: all
     formats     of the label maps, of names.FORMATS, and those of FOLDERS that are asked for
+    layout      of the outputs, of names.LAYOUTS
     resume      keep labels that fit
     empty       a failed case gets an empty label map
     timeout     s without progress after which a case fails
@@ -36,6 +37,7 @@ class Request:
     name_by: str | None = None
     part: Part | None = None
     formats: tuple[str, ...] = FORMATS[:1]
+    layout: str = LAYOUTS[0]
     resume: bool = False
     empty: bool = False
     timeout: float = 600.0

@@ -40,7 +40,7 @@ def fits(case: Case, cards: Sequence[Card], way: Way, options: Options) -> Recor
     The label map's own bytes are compared as well: what is damaged does not fit.
     """
     try:
-        record = read_record(case.labels)
+        record = read_record(record_file(case.labels))
         same = (
             record is not None
             and record["status"] == "done"

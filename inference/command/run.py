@@ -13,6 +13,7 @@ from .. import machine
 from ..card import Card
 from ..cards import digests, read_cards, way_of
 from ..errors import ALL_FAILED, SOME_FAILED, OutputError, VisceraError
+from ..formats import bids
 from ..formats.atomic import remove_parts
 from ..formats.cases import Found, find_cases
 from ..formats.outputs import (
@@ -22,7 +23,7 @@ from ..formats.outputs import (
     make_writable,
 )
 from ..measurements import FILE_NAME
-from ..names import PAGE, PREVIEW, record_file
+from ..names import BIDS, PAGE, PREVIEW, record_file
 from ..options import Options
 from ..record import Record
 from . import page
@@ -123,7 +124,13 @@ class Run:
         self.cards = read_cards(request.options.weights, request.options.networks)
         channels = [channel.name for channel in self.cards[0].channels]
         self.found = find_cases(
-            request.inputs, request.outputs, request.names, request.formats, channels, request.name_by
+            request.inputs,
+            request.outputs,
+            request.names,
+            request.formats,
+            channels,
+            request.name_by,
+            request.layout,
         )
         if part := request.part:
             # What is left out is one part's to tell, or each would fail for it.
@@ -138,6 +145,8 @@ class Run:
         self._make_writable(request.outputs)
         own = [path for case in self.found.cases for path in (*case.outputs, record_file(case.labels))]
         own += [self._summary_file(), request.outputs / FILE_NAME, request.outputs / PAGE]
+        if request.layout == BIDS:
+            bids.describe(request.outputs, {value: name for card in self.cards for value, name in card.names.items()})
         self._warn(self.claim.take([case.labels.name for case in self.found.cases]))
         remove_parts(own)
         if request.json:

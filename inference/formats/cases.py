@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputFolderError, NoInputError, shown
-from ..names import CHANNEL, FOLDERS, FORMATS, case_of, format_of, labels_file, stem
+from ..names import BIDS, CHANNEL, FOLDERS, FORMATS, LAYOUTS, bids_case, case_of, format_of, labels_file, stem
 from .archive import is_archive
 from .entries import SCAN, SLICE, UNKNOWN, look_at
 from .opening import listing
@@ -98,6 +98,7 @@ def find_cases(
     formats: Sequence[str] = FORMATS[:1],
     channels: Sequence[str] = ("CT",),
     name_by: str | None = None,
+    layout: str = LAYOUTS[0],
 ) -> Found:
     """The cases of a file, or of a folder of scans, with all DICOM below it and in ZIPs.
 
@@ -105,13 +106,21 @@ def find_cases(
     formats   of the outputs: of the label maps, and FOLDERS
     channels  names of those that a case has; of several, a file is one channel and stands for its case
     name_by   the tag after whose value scans of DICOM are called
+    layout    of the outputs, of names.LAYOUTS
     Raises InputFolderError if `inputs` cannot be opened, NoInputError if it holds no case.
     """
     left_out: list[LeftOut] = []
     cases: dict[str, list[Case]] = {}
 
     def add(name: str, files: Sequence[Path], refused: str | None, volume: Volume | None = None) -> None:
-        into = tuple(labels_file(outputs, name, kind) for kind in formats)
+        if layout == BIDS:
+            if (as_bids := bids_case(name)) is None:
+                refused = f"{shown(files[0].name)} has no letter or digit in its name that BIDS allows: rename it"
+            name = as_bids or name
+        if same := cases.get(name):  # one would overwrite the other
+            refused = f"{shown(files[0].name)} is left out: {shown(same[0].scan.name)} has the same case name"
+            refused += f", {shown(name)}" if layout == BIDS else ""
+        into = tuple(labels_file(outputs, name, kind, layout) for kind in formats)
         cases.setdefault(name, []).append(Case(name, tuple(files), into, refused, volume))
 
     if len(channels) > 1:
@@ -130,12 +139,10 @@ def find_cases(
         found: list[tuple[str, Path, Volume | None]] = [(name, scan, None) for scan, name in scans.items()]
         found += [(name, volume.folder, volume) for name, volume in volumes]
         for name, scan, volume in sorted(found, key=lambda one: one[:2]):
-            refused = None
-            if same := cases.get(name):  # one would overwrite the other
-                refused = f"{shown(scan.name)} is left out: {shown(same[0].scan.name)} has the same case name"
-            add(name, [scan], refused, volume)
+            add(name, [scan], None, volume)
     if names:
         left_out = []
+        names = [(bids_case(name) if layout == BIDS else None) or name for name in names]
         for name in names:
             if name not in cases:
                 raise NoInputError(f"case {shown(name)} is not in {shown(inputs)}")

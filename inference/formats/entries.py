@@ -52,7 +52,7 @@ def look_at(
             look: str | None = SCAN if stem(entry) else None  # a broken link: a case that will fail by name
         elif is_folder(one):
             path = folder / entry
-            look = None if format_of(path) in FOLDERS and wrote(path) else _look_into(path, outputs, known)
+            look = None if _is_ours(path) else _look_into(path, outputs, known)
         elif name.endswith(SEGMENTATION):
             look = None
         elif whole := stem(entry):
@@ -90,8 +90,13 @@ def _look_into(folder: Path, outputs: Path, known: Collection[Path]) -> str | No
         looks = [look for _, look in look_at(root, files, outputs, known)]
         if any(stem(one.name) for one in folders) or any(look != UNKNOWN or not known for look in looks):
             return "there are scans inside, but subfolders are not searched: give such a folder as INPUTS"
-        below += [root / one.name for one in folders if not one.is_symlink()]
+        below += [root / one.name for one in folders if not one.is_symlink() and not _is_ours(root / one.name)]
     return "a folder that cannot be opened, and may hold scans" if closed else None
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder is that of the probabilities or the preview of a case, as this program wrote it."""
+    return format_of(folder) in FOLDERS and wrote(folder)
 
 
 def _look_inside(file: Path) -> str | None:

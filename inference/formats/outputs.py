@@ -12,13 +12,14 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 from ..errors import OutputError, UnwrittenError, names_are_hidden, shown
 from ..measurements import is_table
-from ..names import FOLDERS, FORMATS, format_of, labels_file, record_file, siblings
+from ..names import ANAT, DSEG, FOLDERS, FORMATS, format_of, labels_file, record_file, siblings
 from .atomic import remove, remove_parts, write_atomically
 from .opening import READ
 
@@ -79,9 +80,9 @@ def check_labels(labels: Path, inputs: Callable[[], set[Identity]]) -> None:
 def check_records(path: Path, others: Iterable[Path], inputs: set[Identity]) -> None:
     """Raises OutputError if the file of --json would take the place of one that is not such a file.
 
-    others  what else the run will write; their folders are there
+    others  what else the run will write
     """
-    if _place(path) in map(_place, others):
+    if _place(path) in [_place(one) for one in others if one.parent.exists()]:
         why: str | None = "has the name of another output of this run"
     elif _is_empty(path) and not identities(path) & inputs:
         why = None  # as mktemp leaves it
@@ -123,21 +124,54 @@ def measured(outputs: Path) -> Iterator[tuple[Any, Any]]:
 
     Raises OSError if the folder cannot be listed.
     """
-    entries = set(os.listdir(outputs))
-    for entry in sorted(entries):
-        case = entry.removesuffix(".json")
-        files = [path for kind in FORMATS if (path := labels_file(outputs, case, kind)).name in entries]
-        if case == entry or not files:  # another file may be large
-            continue
-        record = read_record(files[0])
-        if record and record["status"] == "done" and any(describes(record, path) for path in files):
-            yield shown(case) if names_are_hidden() else record["case"], record.get("labels")
+    for one in recorded(outputs):
+        record = read_record(one.record) if one.files else None  # another file may be large
+        if record and record["status"] == "done" and any(describes(record, path) for path in one.files):
+            yield shown(one.case) if names_are_hidden() else record["case"], record.get("labels")
 
 
-def read_record(labels: Path) -> dict[str, Any] | None:
-    """The record beside a label map; None where there is none of ours."""
+@dataclass(frozen=True)
+class Recorded:
+    """A JSON file where records are, so perhaps a record.
+
+    case    by the name of the file
+    record  the file
+    files   label maps of that name beside it
+    """
+
+    case: str
+    record: Path
+    files: list[Path]
+
+    def beside(self, kind: str) -> Path:
+        """The file of one of FORMATS, or one of FOLDERS."""
+        return labels_file(self.record.parent, self.record.name.removesuffix(".json"), kind)
+
+
+def recorded(outputs: Path) -> Iterator[Recorded]:
+    """What may be records in OUTPUTS and in its folders of BIDS, in the order of their names.
+
+    Raises OSError if a folder cannot be listed.
+    """
+    for folder in label_folders(outputs):
+        entries = set(os.listdir(folder))
+        for entry in sorted(entries):
+            stem = entry.removesuffix(".json")
+            if stem != entry:
+                case = stem if folder == outputs else stem.removesuffix(DSEG)
+                files = [path for kind in FORMATS if (path := labels_file(folder, stem, kind)).name in entries]
+                yield Recorded(case, folder / entry, files)
+
+
+def label_folders(outputs: Path) -> list[Path]:
+    """Where label maps of OUTPUTS lie, in whatever layout they were written."""
+    return [outputs, *sorted([*outputs.glob(f"sub-*/{ANAT}"), *outputs.glob(f"sub-*/ses-*/{ANAT}")])]
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """The record in a file; None where there is none of ours."""
     try:
-        record: dict[str, Any] = _json(record_file(labels))
+        record: dict[str, Any] = _json(path)
     except (OSError, ValueError, RecursionError):
         return None
     return record if is_record(record) else None
@@ -145,7 +179,7 @@ def read_record(labels: Path) -> dict[str, Any] | None:
 
 def wrote(labels: Path) -> bool:
     """Whether a label map is just as this program wrote it: its sha256 is in the record beside it."""
-    record = read_record(labels)
+    record = read_record(record_file(labels))
     return record is not None and describes(record, labels)
 
 
@@ -197,8 +231,8 @@ def _probe(path: Path) -> str | None:
 
 
 def make_room(outputs: Sequence[Path]) -> dict[Path, Path]:
-    """Take away what lies where the labels of one case will be written, so that a failed case leaves none of an
-    earlier run.
+    """Make the folder of the labels of one case, and take away what lies where they will be written, so that a failed
+    case leaves none of an earlier run.
 
     A label map that is just as this program wrote it is removed, in whatever format, with its probabilities and its
     preview: its labels are the earlier run's.
@@ -211,7 +245,8 @@ def make_room(outputs: Sequence[Path]) -> dict[Path, Path]:
         for file in outputs:
             if os.path.isdir(file) and not os.path.islink(file) and format_of(file) not in FOLDERS:
                 raise UnwrittenError(f"{shown(file.name)} cannot be written: a folder has that name")
-        record = read_record(outputs[0])
+        outputs[0].parent.mkdir(parents=True, exist_ok=True)
+        record = read_record(record_file(outputs[0]))
         if record is not None:
             ours = [file for file in siblings(outputs[0]) if describes(record, file)]
             record_file(outputs[0]).unlink()  # it describes labels that go

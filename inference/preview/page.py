@@ -109,7 +109,7 @@ def _columns(rows: Sequence[Row]) -> list[_Column]:
     columns = []
     for name in sorted(values, key=lambda name: (values[name], name)):
         (structure,) = structures({values[name]: name})
-        columns.append(_Column(name, structure.title, "#{:02x}{:02x}{:02x}".format(*structure.colour)))
+        columns.append(_Column(name, structure.title, structure.hex_colour))
     return columns
 
 
