@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from importlib.util import find_spec
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 from warnings import catch_warnings, simplefilter
@@ -24,9 +23,8 @@ from ...names import format_of
 from ...scan import Scan
 from ...version import __version__
 from ..archive import open_anywhere
-from ..atomic import write_atomically
 from ..sources import Picture
-from ..written import Description, Written
+from ..written import Description
 from .headers import LONGEST_HEADER, read
 from .read import Series
 
@@ -152,6 +150,8 @@ def _read(file: Path) -> Any:
 
 def _slice(found: Any, frame: int) -> Any:
     """A frame of a file as if it had one of its own; of a file without frames all that it tells."""
+    if not any(name in found for name in (*FUNCTIONAL, "NumberOfFrames")):
+        return found
     one = Dataset()
     for element in found:
         if element.keyword not in FUNCTIONAL:
@@ -243,17 +243,3 @@ def codes(one: Structure) -> tuple[Code, Code]:
     if one.category and one.type:
         return one.category, one.type
     return (ALTERED, NEOPLASM) if is_tumor(one.key) else (ANATOMY, ANATOMY)
-
-
-def save(made: Any, path: Path) -> Written:
-    """Write an object, whole or not at all. Raises UnwrittenError."""
-    content = BytesIO()
-    try:
-        with lenient():
-            made.save_as(content, enforce_file_format=True)
-        data = content.getbuffer()
-        return Written(hashlib.sha256(data).hexdigest(), write_atomically(path, [data]))
-    except OSError as error:
-        raise UnwrittenError(f"{shown(path.name)} cannot be written: {error.strerror or error}") from error
-    except MemoryError as error:
-        raise UnwrittenError(f"{shown(path.name)} cannot be written: not enough memory") from error

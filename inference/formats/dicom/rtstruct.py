@@ -24,9 +24,9 @@ from .references import (
     lenient,
     moment,
     references,
-    save,
     there,
 )
+from .saving import save
 
 NUMBER = 901  # of the series
 RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"

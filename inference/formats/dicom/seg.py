@@ -31,9 +31,9 @@ from .references import (
     lenient,
     moment,
     references,
-    save,
     there,
 )
+from .saving import save, uncollected
 
 NUMBER = 900  # of the series
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
@@ -53,6 +53,7 @@ def write_labelmap(labels: np.ndarray, scan: Scan, path: Path, about: Descriptio
     return save(_made(labels, scan, path, about, "LABELMAP"), path)
 
 
+@uncollected()
 def _made(labels: np.ndarray, scan: Scan, path: Path, about: Description, kind: str) -> Any:
     from highdicom.seg import Segmentation
 

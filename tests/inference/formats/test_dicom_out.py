@@ -19,6 +19,7 @@ from skimage.draw import polygon2mask
 
 from inference.errors import ScanError, UnwrittenError
 from inference.formats.cases import find_cases
+from inference.formats.dicom import saving
 from inference.formats.reading import read_scan, write_empty
 from inference.formats.sources import scan_digest
 from inference.formats.writing import check, write
@@ -296,6 +297,21 @@ def test_what_an_object_tells_of_the_patient(kind: str, labels: np.ndarray, tmp_
     one = pydicom.dcmread(file)
     assert {str(one[name].value or "") for name in PATIENT} == {""}
     assert one.StudyInstanceUID == STUDY
+
+
+@pytest.mark.parametrize("kind", ["seg.dcm", "labelmap.dcm"])
+def test_frames_are_written_as_pydicom_would(
+    kind: str, labels: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = enhanced(tmp_path / "e", np.random.default_rng(1).integers(-900, 200, labels.shape).astype(np.int16))
+    for scan in (scan_of(labels, tmp_path / "s"), read_scan(frames)):
+        for some in (labels, (labels == 1).astype(np.uint8), np.zeros_like(labels)):
+            (ours,) = written(some, scan, tmp_path / "ours", kind)
+            with monkeypatch.context() as patch:
+                patch.setattr(saving, "_frames", lambda made: iter(()))
+                (theirs,) = written(some, scan, tmp_path / "theirs", kind)
+            assert len(pydicom.dcmread(theirs).PerFrameFunctionalGroupsSequence) >= 1
+            assert ours.read_bytes() == theirs.read_bytes()
 
 
 def test_labels_of_another_network(labels: np.ndarray, tmp_path: Path) -> None:
