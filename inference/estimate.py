@@ -37,31 +37,33 @@ ENGINES = {
     ("torch", "f32"): (6.0, 2.0),
     ("torch", "bf16"): (2.5, 2.0),
 }
+PREVIEW = 64e6  # bytes: 16 for each of the blocks that a preview makes of voxels, 4 million at most (preview/volume.py)
 START = 30e6  # bytes: what an engine takes to compile, and what allocators keep
 
 
 def fitting(
-    scan: Scan, cards: Sequence[Card], way: Way, choice: Choice, base: int, limit: int
+    scan: Scan, cards: Sequence[Card], way: Way, choice: Choice, base: int, limit: int, preview: bool = False
 ) -> tuple[Way | None, int]:
     """The first of `way` and of ways with smaller and smaller windows that a limit (bytes) allows, None if none is,
     and the estimate of the last that was tried.
 
-    scan, base  as of `estimate`
+    scan, base, preview  as of `estimate`
     """
-    need = estimate(scan, cards, way, choice, base)
+    need = estimate(scan, cards, way, choice, base, preview)
     while need > limit:
         if smaller_way(cards, way) is None:
             return None, need
         way = replace(way, most_voxels=max(way.most_voxels // 2, LEAST_VOXELS))
-        need = estimate(scan, cards, way, choice, base)
+        need = estimate(scan, cards, way, choice, base, preview)
     return way, need
 
 
-def estimate(scan: Scan, cards: Sequence[Card], way: Way, choice: Choice, base: int) -> int:
+def estimate(scan: Scan, cards: Sequence[Card], way: Way, choice: Choice, base: int, preview: bool = False) -> int:
     """Bytes that the process takes at most.
 
-    scan  whose voxels need not be there: its grid, and `voxel_bytes`
-    base  bytes that the process held once its networks were loaded
+    scan     whose voxels need not be there: its grid, and `voxel_bytes`
+    base     bytes that the process held once its networks were loaded
+    preview  is made as well
     """
     voxels, (held, most) = prod(scan.grid.shape), scan.voxel_bytes
     channels = len(cards[0].channels)
@@ -75,7 +77,8 @@ def estimate(scan: Scan, cards: Sequence[Card], way: Way, choice: Choice, base: 
         steps = stored + labels + max(preparing, running)
     else:  # a scan that is read for this is freed once it is prepared
         steps = max(stored + preparing, voxels + running + (stored if scan.channels else 0))
-    return round(base + COMMAND + START + engines + max(voxels + reading, steps))
+    showing = stored + preview * PREVIEW
+    return round(base + COMMAND + START + engines + max(voxels + max(reading, showing), steps))
 
 
 def _engine(scan: Scan, card: Card, way: Way, choice: Choice) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 import weakref
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from math import prod
@@ -24,6 +24,7 @@ from .formats.geometry import BESIDE
 from .formats.probabilities import Probabilities
 from .given import checked_scan, scan_of
 from .machine import container_budget, held_memory, ran_out, usable_cpus
+from .names import PREVIEW, PROBABILITIES
 from .options import WEIGHTS, Options, Way
 from .pack import unpacked
 from .record import Record
@@ -100,40 +101,41 @@ class Predictor:
         limit = self.options.max_memory or container or container_budget() + held_memory()
         return limit if limit < ENDLESS and self.choice.device == "cpu" else None
 
-    def need(self, scan: Scan, way: Way, probabilities: bool = False, container: int | None = None) -> int:
+    def need(self, scan: Scan, way: Way, folders: Collection[str] = (), container: int | None = None) -> int:
         """Bytes that this process takes at most for a scan that is read from files, and that its reader asks for; 0 on
         a GPU: nobody knows. As of `fitting`.
         """
         if self.choice.device != "cpu":
             return 0
         voxels, (held, most) = prod(scan.grid.shape), scan.voxel_bytes
-        base, scan = self._base_for(scan, probabilities), _as_networks_see(scan)
+        base, scan = self._base_for(scan, folders), _as_networks_see(scan)
         if self.memory_limit(container) is None:  # its voxels are not freed in between
             base += voxels * held * len(self.ct)
-        return max(estimate(scan, self.cards, way, self.choice, base), base + voxels * (most + BESIDE))
+        most_of_it = estimate(scan, self.cards, way, self.choice, base, PREVIEW in folders)
+        return max(most_of_it, base + voxels * (most + BESIDE))
 
     def fitting(
         self,
         scan: Scan,
         way: Way | None,
         record: Record,
-        probabilities: bool = False,
+        folders: Collection[str] = (),
         container: int | None = None,
     ) -> Way:
         """A way that the limit on memory allows: `way` (default: the predictor's own), or one of smaller windows. The
         record gets the limit, if there is one, and what was decided.
 
-        scan           may lack its voxels, as of `formats.reading.peek`
-        probabilities  are asked for as well
-        container      as of `memory_limit`
+        scan       may lack its voxels, as of `formats.reading.peek`
+        folders    of names.FOLDERS: what is asked for as well
+        container  as of `memory_limit`
         Raises MemoryBudgetError, whose text goes on from the scan's name.
         """
         way, limit = way or self.way, self.memory_limit(container)
         if limit is None:
             return way
         record.memory_limit_mb = limit / 1e6
-        base, scan = self._base_for(scan, probabilities), _as_networks_see(scan)
-        fits, need = fitting(scan, self.cards, way, self.choice, base, limit)
+        base, scan = self._base_for(scan, folders), _as_networks_see(scan)
+        fits, need = fitting(scan, self.cards, way, self.choice, base, limit, PREVIEW in folders)
         record.memory_estimate_mb = need / 1e6
         if fits is None:
             raise MemoryBudgetError(
@@ -146,10 +148,10 @@ class Predictor:
             )
         return fits
 
-    def _base_for(self, scan: Scan, probabilities: bool) -> int:
+    def _base_for(self, scan: Scan, folders: Collection[str]) -> int:
         """Bytes beside those that the networks take for a scan."""
         base = self._base
-        if probabilities:  # those of a plane in several forms, and then of one label at a time
+        if PROBABILITIES in folders:  # those of a plane in several forms, and then of one label at a time
             z, y, x = sorted(scan.grid.shape)
             base += 16 * max(len(card.labels) for card in self.cards) * y * x + z * y * x
         if self.options.fix_orientation:  # voxels and labels are kept for another look
@@ -200,7 +202,7 @@ class Predictor:
         if not scan.checked:
             scan = checked_scan(scan, self.options.accept_intensities, self.ct)
             record.warnings += scan.warnings
-        way = way or self.fitting(scan, None, record, probabilities is not None)
+        way = way or self.fitting(scan, None, record, [PROBABILITIES] * (probabilities is not None))
         with self._turn:
             try:
                 progress = progress or Quiet()

@@ -21,7 +21,7 @@ from .formats.reading import peek, read_scan
 from .formats.sources import case_digest
 from .formats.writing import check, write
 from .formats.written import Description, Written
-from .names import FORMATS, PREVIEW, PROBABILITIES, case_of, format_of, labels_file
+from .names import FOLDERS, FORMATS, PREVIEW, PROBABILITIES, case_of, format_of, labels_file
 from .options import Way
 from .predictor import Predictor
 from .preview import folder as preview
@@ -162,12 +162,12 @@ def _fitting(predictor: Predictor, case: Case, record: Record, way: Way, share: 
     if share is None and predictor.memory_limit() is None:
         return way, 0
     scan = peek(case.sources[0], predictor.options.uneven == "resample")
-    probabilities = case.folder(PROBABILITIES) is not None
+    folders = [kind for kind in FOLDERS if case.folder(kind)]
     try:
-        way = predictor.fitting(scan, way, record, probabilities, container)
+        way = predictor.fitting(scan, way, record, folders, container)
     except MemoryBudgetError as error:
         raise MemoryBudgetError(f"{shown(case.scan.name)} {error}") from error
-    return way, predictor.need(scan, way, probabilities, container)
+    return way, predictor.need(scan, way, folders, container)
 
 
 def _read(predictor: Predictor, case: Case) -> Scan:

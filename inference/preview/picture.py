@@ -58,8 +58,8 @@ def _planes(lying: Lying, mm: float) -> list[tuple[np.ndarray, np.ndarray]]:
         sizes = [max(round(lying.labels.shape[other] * lying.spacing[other] / mm), 1) for other in (down, across)]
         rows, columns = (axis_matrix(n, size, 1) for n, size in zip(counts, sizes, strict=True))
         nearest = np.ix_(*(nearest_index(n, size) for n, size in zip(counts, sizes, strict=True)))
-        hu = rows @ lying.hu.take(index, axis).astype(np.float32) @ columns.T
-        cuts.append((hu, lying.labels.take(index, axis)[nearest]))
+        hu, labels = (np.moveaxis(one, axis, 0)[index] for one in (lying.hu, lying.labels))  # take would copy it all
+        cuts.append((rows @ hu.astype(np.float32) @ columns.T, labels[nearest]))
     return cuts
 
 

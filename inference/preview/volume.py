@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import nibabel as nib
 import numpy as np
 
+from ..boxes import bounding
 from ..labels import Structure
 from ..scan import Grid
 
@@ -82,10 +83,19 @@ def _placed(steps: Sequence[int]) -> np.ndarray:
 
 def _place(labels: np.ndarray, affine: np.ndarray, value: int) -> list[float] | None:
     """Where a label is: the voxel nearest to its middle, mm (R, A, S); None for one too small to be left."""
-    own = np.argwhere(labels == value)
-    if not len(own):
+    own = labels == value
+    if (box := bounding(own)) is None:
         return None
-    z, y, x = own[np.square(own - own.mean(axis=0)).sum(axis=1).argmin()]
+    own = own[box]
+    squares = []
+    for axis in range(3):
+        counts = own.sum(axis=tuple(other for other in range(3) if other != axis))
+        places = np.arange(len(counts))
+        squares.append(np.square(places - (places * counts).sum() / counts.sum()))
+    distances = squares[0][:, None, None] + squares[1][:, None] + squares[2]
+    distances[~own] = np.inf
+    at = np.unravel_index(distances.argmin(), own.shape)
+    z, y, x = (along.start + int(place) for along, place in zip(box, at, strict=True))
     return [round(float(mm), 1) for mm in (affine @ (x, y, z, 1))[:3]]
 
 

@@ -20,9 +20,10 @@ from inference import Predictor
 from inference.cards import read_cards, way_of
 from inference.engines.choose import Choice
 from inference.errors import DeviceError, MemoryBudgetError
-from inference.estimate import estimate, fitting
+from inference.estimate import PREVIEW, estimate, fitting
 from inference.formats.reading import peek, read_scan
 from inference.options import DENSE, LEAST_VOXELS
+from inference.preview import folder as preview
 from inference.record import Record
 from inference.scan import Grid, Scan
 from tests.conftest import ROOT
@@ -47,6 +48,30 @@ def test_more_planes_wider_voxels_and_more_networks_take_more(tiny_weights: Path
     assert of(header(200)) > of(header(100)) > 100 * MB
     assert of(header(100, (4, 8))) - of(header(100)) >= 2 * voxels  # held as float32
     assert of(header(100)) - of(header(100), 1) >= 3 * voxels  # labels of both networks, and of both together
+
+
+@pytest.mark.parametrize("shape", [(158, 158, 158), (500, 256, 256)])  # 4 million blocks; many voxels, turned
+def test_a_preview_takes_no_more_than_is_estimated_for_it(shape: tuple[int, int, int], tmp_path: Path) -> None:
+    voxels = np.random.default_rng(0).integers(-1000, 1000, shape, np.int16)
+    labels, grid = np.ones(shape, np.uint8), Grid.of(shape, (1.0, 1.0, 1.0), "RAS")
+    tracemalloc.start()
+    try:
+        preview.write(tmp_path / "x.preview", voxels, True, labels, grid, {1: "liver"})
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert PREVIEW / 4 < most < PREVIEW
+
+
+def test_a_preview_counts_where_nothing_takes_more(tiny_weights: Path) -> None:
+    cards, shipped = read_cards(tiny_weights, ["organ"]), read_cards(ROOT / "weights", None)
+
+    def more(cards: list[Any], planes: int) -> int:
+        with_it, without = (estimate(header(planes), cards, DENSE, CHOICE, 0, asked) for asked in (True, False))
+        return with_it - without
+
+    assert 0 < more(cards, 1000) <= PREVIEW
+    assert more(shipped, 100) == 0
 
 
 def test_windows_get_smaller_until_they_fit_and_then_the_scan_is_refused() -> None:
@@ -192,7 +217,8 @@ def test_what_is_accepted_stays_below_the_limit_that_the_kernel_holds_it_to(
     networks: str, tmp_path: Path, tiny_weights: Path, cgroup: Callable[[int], Path]
 ) -> None:
     weights = tiny_weights if networks == "tiny" else ROOT / "weights"
-    arguments = SAMPLE, "--weights", weights, "--engine", "openvino", "--precision", "f32", "--device", "cpu"
+    how = ("--engine", "openvino", "--precision", "f32", "--device", "cpu", "--preview")
+    arguments = (SAMPLE, "--weights", weights, *how)
     code, free, _ = run(tmp_path / "free", 10**12, None, *arguments)
     need = round(free["memory_estimate_mb"] * MB) + MB  # one run's base is not quite another's
     assert code == 0 and free["fallback"] == [] and free["peak_memory_mb"] < free["memory_estimate_mb"]
