@@ -10,7 +10,7 @@ METAIMAGE = (".mha", ".mhd")
 NRRD = (".nrrd", ".nhdr")
 SEGMENTATION = ".seg.nrrd"  # 3D Slicer's: never a scan
 # That label maps are written in, the usual one first: files end in a dot and these.
-FORMATS = ("nii.gz", "seg.nrrd", "mha", "seg.dcm", "labelmap.dcm", "rtstruct.dcm")
+FORMATS = ("nii.gz", "seg.nrrd", "mha", "seg.dcm", "labelmap.dcm", "rtstruct.dcm", "sr.dcm")
 DICOM_FORMATS = FORMATS[3:]  # for a series of DICOM only
 # How --format calls them; their endings will do as well.
 FORMAT_NAMES = {
@@ -20,6 +20,7 @@ FORMAT_NAMES = {
     "seg": "seg.dcm",
     "labelmap": "labelmap.dcm",
     "rtstruct": "rtstruct.dcm",
+    "sr": "sr.dcm",
 }
 PROBABILITIES = "probabilities"  # ending of the folder that holds those of a case, one file a label
 PREVIEW = "preview"  # ending of the folder that holds the pictures of a case

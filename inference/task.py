@@ -44,7 +44,7 @@ def segment_file(
     went. No record is written beside the labels. The folder is made if it is missing.
 
     formats        of the label map, of names.FORMATS: "nii.gz", "seg.nrrd", "mha", "seg.dcm", "labelmap.dcm",
-                   "rtstruct.dcm"
+                   "rtstruct.dcm", "sr.dcm"
     probabilities  are written to the folder OUTPUTS/X.probabilities
     """
     with suppress(OSError):  # if it cannot be made, writing says so
@@ -129,7 +129,7 @@ def _run(predictor: Predictor, case: Case, record: Record, way: Way, progress: P
         with record.stage("measure"):
             record.labels = _measured(predictor, case, scan, labels)
         with record.stage("write"):  # last of all: once a label map is there, nothing may fail any more
-            about = Description(predictor.labels, record.weights, predictor.options.anonymous)
+            about = Description(predictor.labels, record.weights, predictor.options.anonymous, record.labels)
             outputs = [path for path in case.outputs if format_of(path) != PREVIEW]
             written = write(labels, scan, outputs, about, probabilities)
         record.probabilities = probabilities.listed() if probabilities else None

@@ -22,7 +22,7 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-FORMATS = {"seg": "seg.dcm", "rtstruct": "rtstruct.dcm"}
+FORMATS = {"seg": "seg.dcm", "rtstruct": "rtstruct.dcm", "sr": "sr.dcm"}
 FEWEST = 8  # slices of a volume
 TIMEOUT = 60.0  # s for an answer of the server
 NOT_THE_SERIES = 401, 502, 503  # wrong password, or a server that is not there yet: every series would fail
@@ -60,7 +60,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("server", help="address of Orthanc, such as http://localhost:8042")
     parser.add_argument("command", nargs="+", help="after --: viscera with its flags")
-    parser.add_argument("--formats", default="seg", help="what is sent back: seg, rtstruct or seg,rtstruct (seg)")
+    parser.add_argument("--formats", default="seg", help="what is sent back, of seg, rtstruct and sr (seg)")
     parser.add_argument("--state", type=Path, default=Path("worker.state"), help="file that holds what was done")
     parser.add_argument("--once", action="store_true", help="end when nothing is left to do")
     parser.add_argument("--wait", type=float, default=5.0, help="seconds between two looks at the server (5)")

@@ -260,6 +260,8 @@ def _formats(text: str) -> tuple[str, ...]:
     formats = tuple(dict.fromkeys(FORMAT_NAMES.get(name, name) for name in names))
     if unknown := [name for name in formats if name not in FORMATS]:
         raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(FORMAT_NAMES)}")
+    if "sr.dcm" in formats and "seg.dcm" not in formats:
+        raise argparse.ArgumentTypeError("sr refers to the segments of a DICOM SEG: name seg as well")
     return formats
 
 

@@ -50,6 +50,12 @@ def _rtstruct(labels: np.ndarray, scan: Scan, path: Path, about: Description) ->
     return rtstruct.write(labels, scan, path, about)
 
 
+def _report(labels: np.ndarray, scan: Scan, path: Path, about: Description) -> Written:
+    from .dicom import report
+
+    return report.write(labels, scan, path, about)
+
+
 # By format, of names.FORMATS.
 WRITERS: dict[str | None, Writer] = {
     "nii.gz": _nifti,
@@ -58,6 +64,7 @@ WRITERS: dict[str | None, Writer] = {
     "seg.dcm": _seg,
     "labelmap.dcm": _labelmap,
     "rtstruct.dcm": _rtstruct,
+    "sr.dcm": _report,
 }
 
 

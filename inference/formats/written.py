@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,11 +29,13 @@ class Description:
     names      value in the label map -> name, background left out
     weights    network -> sha256 of its card
     anonymous  no data of the patient and the study, but for the UIDs that the labels refer to
+    measured   value -> what was measured of the label, as `quantities` has it
     """
 
     names: Mapping[int, str]
     weights: Mapping[str, str] = field(default_factory=dict)
     anonymous: bool = False
+    measured: Mapping[str, dict[str, Any]] = field(default_factory=dict)
 
 
 class Written(NamedTuple):

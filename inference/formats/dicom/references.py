@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,10 @@ class References:
     def on_slices(self, labels: np.ndarray) -> np.ndarray:
         """Of labels (z, y, x) the planes that lie on the slices, in their order."""
         return labels if self.planes == tuple(range(len(labels))) else labels[list(self.planes)]
+
+    def beside(self, kind: str) -> References:
+        """The same for an object in another format of the same labels."""
+        return replace(self, seed="\0".join([kind, *self.seed.split("\0")[1:]]))
 
     def uid(self, *parts: str) -> str:
         """The same for the same parts, slices, networks and labels (PS3.5 B.2: a UUID as a decimal number)."""

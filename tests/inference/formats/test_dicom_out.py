@@ -26,12 +26,13 @@ from inference.formats.writing import check, write
 from inference.formats.written import Description
 from inference.labels import BY_VALUE, TABLE
 from inference.names import DICOM_FORMATS, labels_file
+from inference.quantities import quantities
 from inference.scan import Scan
 from tests.inference.dicom import ENHANCED, enhanced_bytes
 from tests.made.ct import AXIAL, FRAME, SERIES, STUDY, ct_series
 
 pydicom = pytest.importorskip("pydicom")
-pytest.importorskip("highdicom")
+srread = pytest.importorskip("highdicom.sr").srread
 sitk = pytest.importorskip("SimpleITK")
 
 ABOUT = Description({one.value: one.key for one in TABLE}, {"organ": "0" * 64})
@@ -182,7 +183,7 @@ def checked_by_dciodvfy(file: Path) -> str:
     return done.stderr
 
 
-@pytest.mark.parametrize("kind", ["seg.dcm", "rtstruct.dcm"])
+@pytest.mark.parametrize("kind", ["seg.dcm", "rtstruct.dcm", "sr.dcm"])
 def test_dciodvfy_finds_no_error(kind: str, labels: np.ndarray, tmp_path: Path) -> None:
     (file,) = written(labels, scan_of(labels, tmp_path / "s"), tmp_path, kind)
     said = checked_by_dciodvfy(file)
@@ -249,7 +250,7 @@ def test_a_repeat_is_the_same_byte_for_byte_and_anything_else_another_object(
         seen += [pydicom.dcmread(file, stop_before_pixels=True) for file in files]
     for name in ("SOPInstanceUID", "SeriesInstanceUID"):
         uids = [str(one[name].value) for one in seen]
-        assert len(set(uids)) == len(uids) == 12
+        assert len(set(uids)) == len(uids) == 16
         assert all(re.fullmatch(r"2\.25\.[1-9]\d{1,38}", uid) for uid in uids)
 
 
@@ -352,6 +353,46 @@ def test_a_label_map_object_keeps_values(labels: np.ndarray, tmp_path: Path) -> 
     assert [one.SegmentNumber for one in seg.SegmentSequence] == np.unique(labels).tolist()
 
 
+def test_a_report_has_what_was_measured_of_each_segment(labels: np.ndarray, tmp_path: Path) -> None:
+    """As highdicom reads it; what is measured is as of the table for the whole run."""
+    scan = scan_of(labels, tmp_path / "s")
+    found = quantities(labels, scan.grid, ABOUT.names, {0: scan.voxels})
+    about = Description(ABOUT.names, ABOUT.weights, measured=found)
+    seg, sr = written(labels, scan, tmp_path, "seg.dcm", "sr.dcm", about=about)
+    segments, report = pydicom.dcmread(seg), srread(sr)
+    numbers = {int(one.SegmentNumber): one for one in segments.SegmentSequence}
+    groups = report.content.get_volumetric_roi_measurement_groups()
+    assert len(groups) == len(numbers) == len(found)
+    for group in groups:
+        (referred,) = group.referenced_segment[0].ReferencedSOPSequence
+        assert referred.ReferencedSOPInstanceUID == segments.SOPInstanceUID
+        segment = numbers.pop(int(referred.ReferencedSegmentNumber))
+        value = next(value for value, one in BY_VALUE.items() if one.title == segment.SegmentLabel)
+        entry, measured = BY_VALUE[value], found[str(value)]
+        assert entry.type and group.finding_type.value == entry.type.value
+        assert group.tracking_identifier == entry.title
+        expected = {
+            ("Volume", None, "cm3"): measured["ml"],
+            ("Attenuation Coefficient", "Mean", "[hnsf'U]"): measured["hu"]["0"]["mean"],
+            ("Attenuation Coefficient", "Median", "[hnsf'U]"): measured["hu"]["0"]["median"],
+            ("Attenuation Coefficient", "Standard Deviation", "[hnsf'U]"): measured["hu"]["0"]["standard_deviation"],
+        }
+        if value == 14:
+            expected["Long axis", None, "mm"] = measured["diameter"]["mm"]
+            assert not group.finding_sites
+        else:
+            (site,) = group.finding_sites
+            side = site.laterality.value if site.laterality else None
+            assert (site.topographical_modifier, side) == (None, entry.side.value if entry.side else None)
+        assert expected == {
+            (one.name.meaning, one.derivation and one.derivation.meaning, one.unit.value): one.value
+            for one in group.get_measurements()
+        }
+    assert not numbers
+    evidence = {uid for _, _, uid, _ in report.get_evidence()}
+    assert segments.SOPInstanceUID in evidence and report.StudyInstanceUID == STUDY
+
+
 @pytest.mark.parametrize("kind", DICOM_FORMATS)
 def test_where_nothing_was_found_every_label_is_named(kind: str, labels: np.ndarray, tmp_path: Path) -> None:
     scan_of(labels, tmp_path / "s")
@@ -360,6 +401,10 @@ def test_where_nothing_was_found_every_label_is_named(kind: str, labels: np.ndar
     if kind == "rtstruct.dcm":
         assert [str(region.ROIName) for region in one.StructureSetROISequence] == [entry.title for entry in TABLE]
         assert all("ContourSequence" not in region for region in one.ROIContourSequence)
+    elif kind == "sr.dcm":
+        groups = srread(tmp_path / f"x.{kind}").content.get_volumetric_roi_measurement_groups()
+        assert [group.tracking_identifier for group in groups] == [entry.title for entry in TABLE]
+        assert not any(group.get_measurements() for group in groups)
     else:
         assert not one.pixel_array.any()
         assert [str(segment.SegmentLabel) for segment in one.SegmentSequence][-14:] == [entry.title for entry in TABLE]
@@ -522,16 +567,19 @@ def test_the_command(blob: np.ndarray, tmp_path: Path, tiny_weights: Path) -> No
 
     def run(inputs: Path, *flags: str) -> tuple[subprocess.CompletedProcess[str], list[dict[str, Any]]]:
         command = [sys.executable, "-m", "inference", inputs, out, "--weights", tiny_weights, "--json", tmp_path / "r"]
-        command += ["--device", "cpu", "--resume", "--format", "nifti,seg,rtstruct,seg.nrrd,labelmap", *flags]
+        command += ["--device", "cpu", "--resume", "--format", "nifti,seg,rtstruct,seg.nrrd,labelmap,sr", *flags]
         done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
         return done, json.loads((tmp_path / "r").read_text())
 
     done, (record,) = run(tmp_path / "in" / "s")
     assert done.returncode == 0, done.stderr
-    kinds = ["labelmap.dcm", "nii.gz", "rtstruct.dcm", "seg.dcm", "seg.nrrd"]
+    kinds = ["labelmap.dcm", "nii.gz", "rtstruct.dcm", "seg.dcm", "seg.nrrd", "sr.dcm"]
     assert sorted(record["outputs"]) == kinds and not record["anonymous"]
     assert sorted(path.name for path in out.glob("s.*")) == sorted(["s.json", *(f"s.{kind}" for kind in kinds)])
     assert pydicom.dcmread(out / "s.seg.dcm").PatientID == "P1"
+    groups = srread(out / "s.sr.dcm").content.get_volumetric_roi_measurement_groups()
+    volumes = {group.tracking_identifier: group.get_measurements()[0].value for group in groups}
+    assert volumes == {one["name"].replace("_", " "): one["ml"] for one in record["labels"].values()}
     done, (record,) = run(tmp_path / "in" / "s")
     assert record["status"] == "kept"
     done, (record,) = run(tmp_path / "in" / "s", "--anonymous")

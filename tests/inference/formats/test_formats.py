@@ -69,13 +69,13 @@ def test_the_flag() -> None:
     assert parse(["in", "out"]).formats == ("nii.gz",)
     assert parse(["in", "out", "--format", "seg.nrrd"]).formats == ("seg.nrrd",)
     assert parse(["in", "out", "--format", ".seg.nrrd, nii.gz,seg.nrrd"]).formats == ("seg.nrrd", "nii.gz")
-    every = "nifti,seg.nrrd,mha,seg,labelmap,rtstruct"
+    every = "nifti,seg.nrrd,mha,seg,labelmap,rtstruct,sr"
     assert (
         parse(["in", "out", "--format", every]).formats
         == FORMATS
         == tuple(FORMAT_NAMES[one] for one in every.split(","))
     )
-    for wrong in ("nrrd", "", "nii.gz,"):
+    for wrong in ("nrrd", "", "nii.gz,", "nifti,sr"):
         with pytest.raises(SystemExit):
             parse(["in", "out", "--format", wrong])
 
