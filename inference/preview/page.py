@@ -6,7 +6,6 @@ Standard library only. All of it is in one file, but for the volumes of the view
 from __future__ import annotations
 
 import base64
-import gzip
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -76,7 +75,7 @@ def html(rows: Sequence[Row]) -> Iterator[bytes]:
         "style": _file("page.css"),
         "script": _file("page.js"),
         "licence": _file("NIIVUE-LICENSE.txt").replace("--", "=="),  # "--" may end a comment
-        "viewer": base64.b64encode(gzip.compress(_file("niivue.js").encode(), 9, mtime=0)).decode(),
+        "viewer": base64.b64encode(_bytes("niivue.js.gz")).decode(),
         "count": f"{len(rows):,} case" + "s" * (len(rows) != 1),
         "counts": ", ".join(f"{number:,} {VERDICTS[verdict]}" for verdict, number in counts.items() if number),
         "labels": "".join(map(_head_cell, columns)),
@@ -165,4 +164,8 @@ def _text(text: str) -> str:
 
 
 def _file(name: str) -> str:
-    return (resources.files(__package__) / "browser" / name).read_text(encoding="utf-8")
+    return _bytes(name).decode()
+
+
+def _bytes(name: str) -> bytes:
+    return (resources.files(__package__) / "browser" / name).read_bytes()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import hashlib
 import re
 from html.parser import HTMLParser
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +121,14 @@ def test_the_page_asks_for_nothing_from_elsewhere() -> None:
     assert "default-src 'none'" in policy and "http" not in policy
 
 
+def test_the_viewer_is_the_published_one_and_its_licence_is_on_the_page() -> None:
+    browser = resources.files("inference.preview") / "browser"
+    licence, packed = (browser / "NIIVUE-LICENSE.txt").read_text(), (browser / "niivue.js.gz").read_bytes()
+    assert hashlib.sha256(gzip.decompress(packed)).hexdigest() in licence
+    text = text_of([])
+    assert base64.b64encode(packed).decode() in text and "Copyright (c) 2021, Niivue" in text
+
+
 def test_a_person_with_a_keyboard_or_a_screen_reader_finds_everything() -> None:
     page = Page(text_of([row("a", record(), b"png", "a.preview/")]))
     tags = [tag for tag, _ in page.tags]
@@ -152,7 +164,7 @@ def test_colours_have_contrast(scheme: str) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The page of 200 cases, of which one has a volume: half of it liver, and a slab of spleen."""
+    """The page of 1,000 cases, of which one has a volume: half of it liver, and a slab of spleen."""
     out = tmp_path / "out"
     preview = out / "c 1#.preview"
     preview.mkdir(parents=True)
@@ -167,7 +179,7 @@ def folder(tmp_path: Path) -> Path:
     rows = [row("c 1#", record(), small, "c%201%23.preview/"), row("c 2", record(), small, "gone.preview/")]
     rows += [
         row(f"case {number}", record(labels={"3": {"name": "spleen", "ml": float(number)}}), None, None)
-        for number in range(2, 199)
+        for number in range(2, 999)
     ]
     rows.append(row(EVIL, record(status="failed", error="cut off"), None, None))
     (out / "index.html").write_bytes(b"".join(html(rows)))
@@ -196,11 +208,11 @@ def test_the_table_is_sorted_and_searched(folder: Path, tmp_path: Path) -> None:
     )
     none = [None] * 6
     assert found == [
-        200, [None, "ascending", *none[2:]],
-        ["case 198", "case 197"], [*none[:5], "descending"],
+        1000, [None, "ascending", *none[2:]],
+        ["case 998", "case 997"], [*none[:5], "descending"],
         ["case 2", "case 3"], [*none[:5], "ascending"],
         EVIL,
-        10, "10 shown",
+        11, "11 shown",
         [EVIL], 3,
     ]  # fmt: skip
 
