@@ -74,15 +74,15 @@ def _run(request: Request, progress: Progress, stopping: Stopping) -> int:
         errors.hide_names(hidden)
 
 
-def parse(arguments: Sequence[str | Path] | None = None) -> Request:
-    """What the command line asks for; one line a flag."""
+def parser() -> argparse.ArgumentParser:
+    """All arguments of the command; one line a flag."""
     called = _called()
     verbs = (
         f"{called} {merge.VERB} OUTPUTS joins the summaries and measurements of all parts (--part). {called} "
         f"{compat.VERB} {compat.PROGRAMS[0]} takes the arguments of TotalSegmentator and writes its files."
     )
-    parser = argparse.ArgumentParser(prog=called, description=DESCRIPTION, epilog=verbs)
-    add = parser.add_argument
+    command = argparse.ArgumentParser(prog=called, description=DESCRIPTION, epilog=verbs)
+    add = command.add_argument
     add(
         "inputs",
         metavar="INPUTS",
@@ -162,15 +162,21 @@ def parse(arguments: Sequence[str | Path] | None = None) -> Request:
     add("--no-sidecar", dest="sidecar", action="store_false", help="write no X.json, summary.json, measurements.csv")
     add("--hash-names", action="store_true", help="write file names as hashes in logs and records")
     add("--version", action="version", version=f"{PROGRAM} {__version__}")
-    given = parser.parse_args(None if arguments is None else [os.fspath(one) for one in arguments])
+    return command
+
+
+def parse(arguments: Sequence[str | Path] | None = None) -> Request:
+    """What the command line asks for."""
+    command = parser()
+    given = command.parse_args(None if arguments is None else [os.fspath(one) for one in arguments])
     if given.preview and not given.sidecar:
-        parser.error("--preview makes its page from the records, which --no-sidecar leaves out")
+        command.error("--preview makes its page from the records, which --no-sidecar leaves out")
     if given.layout == BIDS and not given.sidecar:
-        parser.error("--layout bids has a JSON file beside each label map, which --no-sidecar leaves out")
+        command.error("--layout bids has a JSON file beside each label map, which --no-sidecar leaves out")
     if given.layout == BIDS and FORMATS[0] not in given.format:
-        parser.error("--layout bids needs NIfTI, the only format of label maps in BIDS: name nifti in --format as well")
+        command.error("--layout bids needs NIfTI, the only format of label maps in BIDS: name nifti in --format as well")
     if given.scheduler == SLURM and given.workers is None:
-        parser.error(f"--scheduler {SLURM} needs the number of its --workers, each of which is a job")
+        command.error(f"--scheduler {SLURM} needs the number of its --workers, each of which is a job")
     return Request(
         inputs=given.inputs,
         outputs=given.outputs,

@@ -1,0 +1,89 @@
+"""An application package of MONAI Deploy (MAP): DICOM in, DICOM SEG out, and the files that describe it.
+
+As github.com/Project-MONAI/monai-deploy, guidelines/monai-application-package.md, version 1.0.0: without a parameter
+the application runs and ends; `show` prints the manifests; `extract` copies what is asked for by a mounted folder.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..command import cli
+from ..command.console import say, say_error
+from ..errors import OutputError
+from .settings import NAMED, flags
+
+# Of the specification; requirements/doors.py writes them to app.json.
+ENVIRONMENT = {
+    "HOLOSCAN_INPUT_PATH": "/var/holoscan/input/",
+    "HOLOSCAN_OUTPUT_PATH": "/var/holoscan/output/",
+    "HOLOSCAN_WORKDIR": "/var/holoscan/",
+    "HOLOSCAN_APPLICATION": "/opt/holoscan/app/",
+    "HOLOSCAN_MODEL_PATH": "/opt/holoscan/models/",
+    "HOLOSCAN_CONFIG_PATH": "/var/holoscan/app.yaml",
+    "HOLOSCAN_APP_MANIFEST_PATH": "/etc/holoscan/app.json",
+    "HOLOSCAN_PKG_MANIFEST_PATH": "/etc/holoscan/pkg.json",
+    "HOLOSCAN_DOCS_PATH": "/opt/holoscan/docs/",
+    "HOLOSCAN_LOGS_PATH": "/var/holoscan/logs/",
+}
+MANIFESTS = {"app": "HOLOSCAN_APP_MANIFEST_PATH", "pkg": "HOLOSCAN_PKG_MANIFEST_PATH"}
+EXPORT = Path("/var/run/holoscan/export")
+# What a host sends on is DICOM: no records beside it.
+DEFAULTS = {**NAMED, "--format": "seg", "--no-sidecar": "true"}
+WRONG = 2  # as argparse ends
+
+
+def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> int:
+    """Do what the container was started for; returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    variables = ENVIRONMENT | dict(environment)
+    if not given:
+        return segment(variables)
+    try:
+        if given[0] == "show" and all(name in MANIFESTS for name in given[1:]):
+            for name in given[1:] or MANIFESTS:
+                say(Path(variables[MANIFESTS[name]]).read_text())
+            return 0
+        if given == ["extract"]:
+            extract(variables, EXPORT)
+            return 0
+    except OSError as error:
+        say_error(str(error))
+        return OutputError.exit_code
+    say_error("this package runs without arguments, or with: show [app] [pkg], extract")
+    return WRONG
+
+
+def segment(variables: Mapping[str, str]) -> int:
+    """Run the command on the folders of the variables; those that are relative lie in the working directory."""
+    folder = Path(variables["HOLOSCAN_WORKDIR"])
+    inputs, outputs = (folder / variables[f"HOLOSCAN_{name}_PATH"] for name in ("INPUT", "OUTPUT"))
+    models = folder / variables["HOLOSCAN_MODEL_PATH"]
+    weights = [f"--weights={models}"] if models.is_dir() and any(models.iterdir()) else []
+    try:
+        asked = flags(variables, DEFAULTS)
+    except ValueError as error:
+        say_error(str(error))
+        return WRONG
+    return cli.main([inputs, outputs, *weights, *asked])
+
+
+def extract(variables: Mapping[str, str], export: Path) -> None:
+    """Copy application, networks, documents and manifests, or those for which a folder is there. Raises OSError."""
+    folders = {"app": "HOLOSCAN_APPLICATION", "models": "HOLOSCAN_MODEL_PATH", "docs": "HOLOSCAN_DOCS_PATH"}
+    there = [path.name for path in export.iterdir()]
+    for part in [part for part in (*folders, "config") if part in there] or (*folders, "config"):
+        if part == "config":
+            (export / part).mkdir(exist_ok=True)
+            for name in MANIFESTS.values():
+                shutil.copy(variables[name], export / part)
+        else:
+            shutil.copytree(variables[folders[part]], export / part, dirs_exist_ok=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
