@@ -6,7 +6,7 @@
 #   make check                          lint and the quick tests: 3 minutes on two cores, once .venv is set up
 #   make test                           lint and all tests, in two processes: at most 15 minutes
 #   make release                        a folder that installs without a network: docs/closed-networks.md
-#   make soak | same | lint | image | card | lock
+#   make soak | same | lint | image | card | doors | lock
 PYTHON ?= python3
 BIN := .venv/bin
 SAMPLE := sample
@@ -16,7 +16,7 @@ GPU_KIT := .gpukit
 PART ?= $(shell expr 60 - $$(git ls-files -z | du -cm --files0-from=- | tail -n 1 | cut -f 1))
 TORCH = $(shell grep '^torch==' requirements/dev.txt)
 
-.PHONY: predict check test training-kit gpu-kit gpu-kit-onnxruntime soak same lint format image card release lock clean
+.PHONY: predict check test training-kit gpu-kit gpu-kit-onnxruntime soak same lint format image card doors release lock clean
 
 ifdef INPUT
 predict: .venv/run
@@ -85,6 +85,10 @@ image:
 # The front matter of weights/README.md, after a change of weights or of scores.
 card:
 	$(PYTHON) requirements/model_card.py
+
+# What XNAT reads of an image, in the Dockerfile, after a change of flags or of the version.
+doors:
+	$(PYTHON) requirements/doors.py
 
 # PYTHONS="3.11 3.12" packs wheels for these versions, IMAGES="viscera:cpu viscera" images that are built already.
 release: .venv/run
