@@ -93,7 +93,7 @@ ENV PYTHONPATH=/opt/holoscan/app
 LABEL org.opencontainers.image.version="0.2.0"
 USER 1000:1000
 WORKDIR /var/holoscan
-ENTRYPOINT ["python3", "-m", "inference.doors.map"]
+ENTRYPOINT ["python3", "-m", "inference.doors.monai_deploy"]
 CMD []
 
 FROM build AS packages-gpu

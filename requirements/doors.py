@@ -19,7 +19,7 @@ ROOT = HERE if (HERE / "inference").is_dir() else HERE.parent  # in an image all
 sys.path.insert(0, str(ROOT))
 
 from inference.command.cli import DESCRIPTION  # noqa: E402
-from inference.doors import kaapana, map  # noqa: E402
+from inference.doors import kaapana, monai_deploy  # noqa: E402
 from inference.doors.settings import NAMED, Setting, settings  # noqa: E402
 from inference.version import __version__  # noqa: E402
 
@@ -30,15 +30,20 @@ MEMORY = 3  # GiB: twice what the largest scan of README takes; the program keep
 
 def app_json() -> dict:
     """As MONAI's specification has it, and holoscan-cli, whose names for formats differ, writes it."""
-    defaults = {one.variable: one.default for one in settings(map.DEFAULTS) if one.flag in map.DEFAULTS}
+    defaults = {
+        one.variable: one.default for one in settings(monai_deploy.DEFAULTS) if one.flag in monai_deploy.DEFAULTS
+    }
     return {
         "apiVersion": "1.0.0",
         "type": "application",
-        "command": json.dumps(["python3", "-m", map.__name__]),  # JSON in a string, as in all packages
-        "environment": map.ENVIRONMENT | defaults,
-        "input": {"path": map.ENVIRONMENT["HOLOSCAN_INPUT_PATH"], "formats": [{"data": "file", "type": "dicom"}]},
+        "command": json.dumps(["python3", "-m", monai_deploy.__name__]),  # JSON in a string, as in all packages
+        "environment": monai_deploy.ENVIRONMENT | defaults,
+        "input": {
+            "path": monai_deploy.ENVIRONMENT["HOLOSCAN_INPUT_PATH"],
+            "formats": [{"data": "file", "type": "dicom"}],
+        },
         "output": {
-            "path": map.ENVIRONMENT["HOLOSCAN_OUTPUT_PATH"],
+            "path": monai_deploy.ENVIRONMENT["HOLOSCAN_OUTPUT_PATH"],
             "format": {"data": "file", "type": "dicom"},
             "formats": [{"data": "file", "type": "dicom"}],
         },
@@ -46,7 +51,7 @@ def app_json() -> dict:
         "readiness": None,
         "timeout": 0,
         "version": __version__,
-        "workingDirectory": map.ENVIRONMENT["HOLOSCAN_WORKDIR"],
+        "workingDirectory": monai_deploy.ENVIRONMENT["HOLOSCAN_WORKDIR"],
     }
 
 
@@ -54,8 +59,8 @@ def pkg_json() -> dict:
     networks = sorted(path.parent.name for path in (ROOT / "weights").glob("*/card.json"))
     return {
         "apiVersion": "1.0.0",
-        "applicationRoot": map.ENVIRONMENT["HOLOSCAN_APPLICATION"],
-        "modelRoot": map.ENVIRONMENT["HOLOSCAN_MODEL_PATH"],
+        "applicationRoot": monai_deploy.ENVIRONMENT["HOLOSCAN_APPLICATION"],
+        "modelRoot": monai_deploy.ENVIRONMENT["HOLOSCAN_MODEL_PATH"],
         "models": [{"name": name, "path": name} for name in networks],
         "resources": {"cpu": 2, "gpu": 0, "memory": f"{MEMORY}Gi", "sharedMemory": "64Mi"},
         "version": __version__,

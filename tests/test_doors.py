@@ -232,7 +232,8 @@ def test_a_command_of_xnat(command: dict[str, Any]) -> None:
         known: list[str] = []
         for one in wrapper["external-inputs"] + wrapper["derived-inputs"]:
             assert one.keys() <= WRAPPER_INPUT and one["type"] in ("Scan", "Resource")
-            assert one.get("derived-from-wrapper-input", *known[:1] or [None]) in [*known, None]
+            assert ("derived-from-wrapper-input" in one) == (one in wrapper["derived-inputs"])
+            assert one.get("derived-from-wrapper-input", one["name"]) in [*known, one["name"]]
             assert one.get("provides-files-for-command-mount", mounts[0]) in mounts
             known.append(one["name"])
         assert len(wrapper["external-inputs"]) == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from inference.command import cli
-from inference.doors import kaapana, map
+from inference.doors import kaapana, monai_deploy
 from inference.doors.settings import NAMED, PLATFORMS_OWN, Setting, flags, settings
 
 SEG = {**NAMED, "--format": "seg"}
@@ -15,7 +15,7 @@ def test_every_flag_is_offered_or_the_platforms_own() -> None:
     offered = {one.flag for one in settings({})}
     named = {name for action in cli.parser()._actions for name in action.option_strings if name.startswith("--")}
     assert offered | PLATFORMS_OWN == named and not offered & PLATFORMS_OWN
-    for defaults in (map.DEFAULTS, kaapana.DEFAULTS):
+    for defaults in (monai_deploy.DEFAULTS, kaapana.DEFAULTS):
         assert defaults.keys() <= offered
         assert {one.flag: one.default for one in settings(defaults)}.items() >= defaults.items()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inference.doors import map
+from inference.doors import monai_deploy
 from tests.conftest import ROOT, command
 from tests.made.ct import SERIES, ct_series
 
@@ -27,7 +27,7 @@ def root(tmp_path: Path, blob: np.ndarray, tiny_weights: Path) -> Path:
     (tmp_path / "opt" / "holoscan" / "models").symlink_to(tiny_weights)
     (tmp_path / "opt" / "holoscan" / "docs" / "LICENSE").write_text("free")
     (tmp_path / "opt" / "holoscan" / "app" / "predict.sh").write_text("sh")
-    program = [sys.executable, "requirements/doors.py", "map", tmp_path / "etc" / "holoscan"]
+    program = [sys.executable, "requirements/doors.py", "map", str(tmp_path / "etc" / "holoscan")]
     subprocess.run(program, check=True, cwd=ROOT)
     return tmp_path
 
@@ -77,30 +77,30 @@ def test_what_fails_has_the_commands_exit_code(root: Path) -> None:
 
 def test_manifests_are_printed(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for asked in ("app", "pkg"):
-        assert map.main(["show", asked], environment(root)) == 0
+        assert monai_deploy.main(["show", asked], environment(root)) == 0
         assert json.loads(capsys.readouterr().out) == json.loads((root / "etc/holoscan" / f"{asked}.json").read_text())
-    assert map.main(["show"], environment(root)) == 0
+    assert monai_deploy.main(["show"], environment(root)) == 0
     assert capsys.readouterr().out.count('"apiVersion": "1.0.0"') == 2
     (root / "etc/holoscan/app.json").unlink()
-    gone = {name: f"{root}{value}" for name, value in map.ENVIRONMENT.items()}
-    assert map.main(["show"], gone) == 7 and "app.json" in capsys.readouterr().err
+    gone = {name: f"{root}{value}" for name, value in monai_deploy.ENVIRONMENT.items()}
+    assert monai_deploy.main(["show"], gone) == 7 and "app.json" in capsys.readouterr().err
 
 
 def test_contents_are_copied_out(root: Path) -> None:
     export = root / "export"
-    map.extract(environment(root), export)
+    monai_deploy.extract(environment(root), export)
     there = {str(path.relative_to(export)) for path in export.rglob("*") if path.is_file()}
     assert {"app/predict.sh", "docs/LICENSE", "config/app.json", "config/pkg.json"} <= there
     assert "models/organ/card.json" in there
 
     only = root / "only"
     (only / "config").mkdir(parents=True)  # of several parts the host mounts the one that it wants
-    map.extract(environment(root), only)
+    monai_deploy.extract(environment(root), only)
     assert os.listdir(only) == ["config"] and sorted(os.listdir(only / "config")) == ["app.json", "pkg.json"]
 
 
 def test_copying_to_no_folder_is_a_sentence(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    if map.EXPORT.exists():
-        pytest.skip(f"this machine has a folder {map.EXPORT}")
-    assert map.main(["extract"], environment(root)) == 7
-    assert f"No such file or directory: '{map.EXPORT}'" in capsys.readouterr().err
+    if monai_deploy.EXPORT.exists():
+        pytest.skip(f"this machine has a folder {monai_deploy.EXPORT}")
+    assert monai_deploy.main(["extract"], environment(root)) == 7
+    assert f"No such file or directory: '{monai_deploy.EXPORT}'" in capsys.readouterr().err
