@@ -2,7 +2,7 @@
 
     python3 requirements/doors.py map FOLDER    # app.json and pkg.json of MONAI Deploy
     python3 requirements/doors.py kaapana       # processing-container.json, on standard output
-    python3 requirements/doors.py xnat          # the command of XNAT's container service, on standard output
+    python3 requirements/doors.py xnat [IMAGE]  # the command of XNAT's container service, on standard output
     python3 requirements/doors.py               # write that into the Dockerfile anew, as a label, and the version
     python3 requirements/doors.py --check       # exit code 1 if it is not up to date
 
@@ -189,8 +189,11 @@ def main(arguments: list[str]) -> int:
             Path(folder).mkdir(parents=True, exist_ok=True)
             for name, document in (("app.json", app_json()), ("pkg.json", pkg_json())):
                 (Path(folder) / name).write_text(json.dumps(document, indent=2) + "\n")
-        case ["kaapana" | "xnat" as door]:
-            print(json.dumps(processing_container() if door == "kaapana" else xnat_command(), indent=2))
+        case ["kaapana"]:
+            print(json.dumps(processing_container(), indent=2))
+        case ["xnat"] | ["xnat", _]:  # a label names no image: XNAT knows which one it reads
+            image = {"image": arguments[1]} if arguments[1:] else {}
+            print(json.dumps(xnat_command() | image, indent=2))
         case []:
             DOCKERFILE.write_text(dockerfile())
         case ["--check"]:

@@ -180,6 +180,7 @@ def command() -> dict[str, Any]:
 def test_the_dockerfile_is_up_to_date(command: dict[str, Any]) -> None:
     assert doors("--check").returncode == 0, "make doors"
     assert command == made("xnat")
+    assert made("xnat", "registry/viscera:1") == command | {"image": "registry/viscera:1"}  # to be pasted
 
 
 def test_another_version_makes_it_out_of_date(tmp_path: Path) -> None:
