@@ -59,7 +59,7 @@ def test_a_series_becomes_a_seg(pipeline: Any, tmp_path: Path, blob: np.ndarray,
     seg = highdicom.seg.segread(tmp_path / "output_data" / "1.2.3" / "viscera.seg.dcm")
     assert seg.number_of_segments and seg.Modality == "SEG"
     assert os.listdir(tmp_path / "output_data") == ["1.2.3"]  # the other one failed, and is told
-    assert "viscera ended with exit code 2 and 0 segmentations" in capsys.readouterr().out
+    assert "viscera ended with exit code 4 and 0 segmentations" in capsys.readouterr().out
 
 
 def test_the_segments_are_named_as_segdb_does() -> None:

@@ -174,7 +174,9 @@ def parse(arguments: Sequence[str | Path] | None = None) -> Request:
     if given.layout == BIDS and not given.sidecar:
         command.error("--layout bids has a JSON file beside each label map, which --no-sidecar leaves out")
     if given.layout == BIDS and FORMATS[0] not in given.format:
-        command.error("--layout bids needs NIfTI, the only format of label maps in BIDS: name nifti in --format as well")
+        command.error(
+            "--layout bids needs NIfTI, the only format of label maps in BIDS: name nifti in --format as well"
+        )
     if given.scheduler == SLURM and given.workers is None:
         command.error(f"--scheduler {SLURM} needs the number of its --workers, each of which is a job")
     return Request(

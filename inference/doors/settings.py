@@ -24,6 +24,7 @@ PLATFORMS_OWN = {
     "--scheduler",
     "--progress",
     "--json",
+    "--layout",
 }
 ELSEWHERE = {f"{PREFIX}TENSORRT_CACHE"}  # of an engine
 # A series has one name on every platform, that of its UID: folders of a container say nothing.
