@@ -68,7 +68,10 @@ class Predictor:
         self._models = [self._loaded(card) for card in self.cards]
         self._xp = array_library(self.choice.device, self.choice.engine)
         if self.options.max_memory and self.choice.device != "cpu":
-            raise DeviceError("a limit on memory is held on the CPU only: --device cpu")
+            raise DeviceError(
+                "a limit on memory is held on the CPU only (--device cpu): how much CUDA takes, of the machine's memory "
+                "and of the card's, is not known before it has taken it"
+            )
         self._base = held_memory()
         self._turn = threading.Lock()  # a network's answer may live in memory that its next call overwrites
 
