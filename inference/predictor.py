@@ -69,7 +69,7 @@ class Predictor:
         self._xp = array_library(self.choice.device, self.choice.engine)
         if self.options.max_memory and self.choice.device != "cpu":
             raise DeviceError(
-                "a limit on memory is held on the CPU only (--device cpu): how much CUDA takes, of the machine's memory "
+                "a limit on memory is held on the CPU only (--device cpu): how much CUDA takes, of the host's memory "
                 "and of the card's, is not known before it has taken it"
             )
         self._base = held_memory()
