@@ -36,7 +36,8 @@ from .room import Room
 from .schedule import Schedule
 from .schedulers import SLURM, STARTED, Place, look
 from .stopping import Stopped, Stopping
-from .summary import Records, Summary, write_measurements
+from .summary import Records, Summary
+from .table import LIST, write_measurements
 from .workers import Message, Workers
 
 THREADS = 2  # of a worker where as many are wanted as pay: docs/performance.md
@@ -144,7 +145,7 @@ class Run:
                 check_labels(path, inputs)
         self._make_writable(request.outputs)
         own = [path for case in self.found.cases for path in (*case.outputs, record_file(case.labels))]
-        own += [self._summary_file(), request.outputs / FILE_NAME, request.outputs / PAGE]
+        own += [self._summary_file(), *(request.outputs / name for name in (FILE_NAME, LIST, PAGE))]
         if request.layout == BIDS:
             bids.describe(request.outputs, {value: name for card in self.cards for value, name in card.names.items()})
         self._warn(self.claim.take([case.labels.name for case in self.found.cases]))
