@@ -64,12 +64,17 @@ def computes(precision: str) -> bool:
 
 
 def usable_cpus() -> int:
-    """Processors by the affinity mask and the quotas of cgroups, whichever is less; at most MOST_THREADS."""
+    """Processors that one process makes use of: at most MOST_THREADS of those that it may."""
+    return min(processors(), MOST_THREADS)
+
+
+def processors() -> int:
+    """Processors by the affinity mask and the quotas of cgroups, whichever is less."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     granted = cgroups.processors()
     if granted is not None:
         count = min(count, max(int(granted), 1))
-    return min(count, MOST_THREADS)
+    return count
 
 
 def limit_threads(threads: int) -> None:

@@ -102,9 +102,7 @@ class Run:
             return None, most
         if request.scheduler == SLURM:  # whose processors are not those of this machine
             return min(request.workers or 1, cases), most or THREADS
-        threads = most or machine.usable_cpus()
-        count = max(min(request.workers or threads // THREADS, cases), 1)
-        return count, max(threads // count, 1)
+        return shared_out(request.workers, most, cases)
 
     def _schedule(self, workers: int | None, attempts: Attempts) -> Schedule:
         """Whatever gives the cases to workers, none of which is started yet."""
@@ -205,6 +203,18 @@ class Run:
     def _summary_file(self) -> Path:
         part = self.request.part
         return self.request.outputs / (part.summary if part else "summary.json")
+
+
+def shared_out(workers: int | None, threads: int | None, cases: int) -> tuple[int, int]:
+    """Workers of this machine for so many cases, and the threads of each.
+
+    workers  that are asked for; None: as many as pay
+    threads  of all together; None: as many as there are processors and each worker makes use of
+    """
+    count = threads or machine.processors()
+    found = max(min(workers or count // THREADS, cases), 1)
+    each = max(count // found, 1)
+    return found, each if threads else min(each, machine.MOST_THREADS)
 
 
 def _tried(write: Callable[[], None], code: int) -> int:
