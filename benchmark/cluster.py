@@ -1,7 +1,10 @@
 """How many workers one command and one Dask scheduler keep busy: the real ones, with workers that only sleep.
 
 A worker sleeps as long as a scan was measured to take, and answers as one that has segmented it. So everything is real
-but for the networks, and for the files: the folder, the queue, the orders, the records beside the labels.
+but for the networks and the label maps: the folder, the queue, the orders, the records.
+
+A few processes play all workers, on the same machine. What else a worker's process has to do, which in a cluster takes
+a little of its own machine, would take all of this one for a thousand of them: they do not watch themselves (WATCHING).
 """
 
 from __future__ import annotations
@@ -23,13 +26,20 @@ from inference.command import dask_worker
 # s: the README's table of times, which docs/cluster.md has for the arithmetic as well.
 SECONDS = (3.2, 3.4, 3.9, 4.1, 4.8, 5.2, 6.0, 5.8)
 PROCESSES = 4  # that play all workers
+WATCHING = {  # of Dask's settings: profiles and monitors of each worker, up to 100 times a second
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "10s",
+    "distributed.admin.tick.cycle": "10s",
+    "distributed.admin.system-monitor.interval": "60s",
+    "distributed.admin.system-monitor.gil.enabled": False,
+}
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[100, 250, 500, 1000])
     parser.add_argument("--scans", type=int, default=10_000)
-    parser.add_argument("--speed", type=float, default=1.0, help="scans take so many times less time")
+    parser.add_argument("--speed", type=float, default=1.0, help="scans take so many times less time; below 1, more")
     parser.add_argument("--out", type=Path, help="JSON of all figures")
     parser.add_argument("--play", nargs=2, metavar=("ADDRESS", "COUNT"), help=argparse.SUPPRESS)
 
@@ -76,7 +86,9 @@ def simulate(workers: int, scans: int, speed: float) -> dict[str, float]:
             for count in share:
                 players.append(_start("-m", "benchmark", "cluster", "--speed", speed, "--play", address, count))
             _wait_for_workers(address, workers)
+            began = [_cpu_seconds(process.pid) for process in (scheduler, *players)]
             figures = _measure(folder, address)
+            taken = [_cpu_seconds(process.pid) for process in (scheduler, *players)]
             held = _peak_mb(scheduler.pid)
         finally:
             for process in (*players, scheduler):
@@ -85,6 +97,7 @@ def simulate(workers: int, scans: int, speed: float) -> dict[str, float]:
     asleep = sum(seconds_of(name, speed) for name in names)
     efficiency = asleep / (workers * figures["seconds"])
     return {"workers": workers, "scans": scans, "speed": speed, "efficiency": efficiency, **figures,
+            "scheduler_cpu_seconds": taken[0] - began[0], "players_cpu_seconds": sum(taken[1:]) - sum(began[1:]),
             "scheduler_peak_mb": held}  # fmt: skip
 
 
@@ -131,9 +144,17 @@ def _peak_mb(pid: int) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e6
 
 
+def _cpu_seconds(pid: int) -> float:
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
 async def _play(address: str, count: int, speed: float) -> None:
     """Be so many workers. The functions that the command sends are named, not sent, so that it is these here."""
+    import dask
     from distributed import Worker
+
+    dask.config.set(WATCHING)
 
     async def segment(run: str, order: str) -> str:
         case = json.loads(order)["case"]["name"]

@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from . import cgroups
 from .errors import first_cause
 
 try:
@@ -19,7 +20,6 @@ except ImportError:  # Windows
 
 PEAK_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes, of getrusage's ru_maxrss
 USUAL_MB = 300.0  # of a process with its networks loaded: the largest of our engines, PyTorch
-CGROUP = Path("/sys/fs/cgroup")
 MOST_THREADS = 16  # more gain little on one patch, and a container with a pids limit of 64 must hold four pools
 
 # The thread pools of the libraries under us; read by each when it is first imported.
@@ -64,12 +64,17 @@ def computes(precision: str) -> bool:
 
 
 def usable_cpus() -> int:
-    """Processors by the affinity mask and the cgroup's quota, whichever is less; at most MOST_THREADS."""
+    """Processors that one process makes use of: at most MOST_THREADS of those that it may."""
+    return min(processors(), MOST_THREADS)
+
+
+def processors() -> int:
+    """Processors by the affinity mask and the quotas of cgroups, whichever is less."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _cpu_quota()
-    if quota is not None:
-        count = min(count, max(int(quota), 1))
-    return min(count, MOST_THREADS)
+    granted = cgroups.processors()
+    if granted is not None:
+        count = min(count, max(int(granted), 1))
+    return count
 
 
 def limit_threads(threads: int) -> None:
@@ -94,8 +99,8 @@ def reset_peak_memory() -> None:
 
 
 def memory_left() -> int:
-    """Bytes that processes of this container can still take together: what the machine has free, and what its cgroup
-    leaves. Where the system does not say, all that the machine has, or more than any has.
+    """Bytes that processes of this container can still take together: what the machine has free, and what its cgroups
+    leave. Where the system does not say, all that the machine has, or more than any has.
     """
     return max(min(_field("/proc/meminfo", "MemAvailable:") * 1024 or _all_memory(), container_budget()), 0)
 
@@ -111,20 +116,9 @@ def memory_budget() -> int:
 
 
 def container_budget() -> int:
-    """Bytes that the cgroup leaves; more than any machine has where it sets no limit. Who takes more is killed."""
-    budgets = [sys.maxsize]
-    for limit, used, reclaimable in (
-        ("memory.max", "memory.current", "inactive_file"),  # cgroup v2
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),  # v1
-    ):
-        try:
-            most = int((CGROUP / limit).read_text())
-            taken = int((CGROUP / used).read_text())
-        except (OSError, ValueError):  # not there, or "max"
-            continue
-        cache = _field(str((CGROUP / limit).with_name("memory.stat")), reclaimable)
-        budgets.append(most - taken + cache)
-    return min(budgets)
+    """Bytes that the cgroups leave; more than any machine has where none sets a limit. Who takes more is killed."""
+    left = cgroups.memory_left()
+    return sys.maxsize if left is None else left
 
 
 def private_memory(pid: int) -> int:
@@ -148,22 +142,6 @@ def _all_memory() -> int:
 def ran_out(error: BaseException) -> bool:
     """Whether an error, of ours or of a library's, says that memory ran out."""
     return isinstance(error, MemoryError) or bool(OUT_OF_MEMORY.search(str(first_cause(error))))
-
-
-def _cpu_quota() -> float | None:
-    """Processors that the cgroup (v2, then v1) grants, or None where it sets no limit."""
-    try:
-        quota, period = (CGROUP / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:
-            quota = (CGROUP / "cpu/cpu.cfs_quota_us").read_text()
-            period = (CGROUP / "cpu/cpu.cfs_period_us").read_text()
-        except OSError:
-            return None
-    try:
-        return int(quota) / int(period) if int(quota) > 0 else None
-    except ValueError:  # "max"
-        return None
 
 
 def _field(path: str, name: str) -> int:

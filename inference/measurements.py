@@ -9,6 +9,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 
 FILE_NAME = "measurements.csv"
@@ -32,14 +33,18 @@ def rows(case: str, labels: dict[str, dict[str, Any]]) -> Iterator[Row]:
 
 
 def table(cases: Iterable[Iterable[Row]]) -> Iterator[bytes]:
-    """The table as CSV in UTF-8, a part a case: fields with a comma in quotes, as spreadsheets write them."""
+    """The table as CSV in UTF-8, a part a case."""
     yield HEAD
-    for lines in cases:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        for case, label, name, quantity, number, unit in lines:
-            writer.writerow((_plain(case), label, _plain(name), quantity, number, unit))
-        yield text.getvalue().encode()
+    yield from map(lines, cases)
+
+
+def lines(rows: Iterable[Row]) -> bytes:
+    """Rows as lines of the table: fields with a comma in quotes, as spreadsheets write them."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    for case, label, name, quantity, number, unit in rows:
+        writer.writerow((_plain(case), label, _plain(name), quantity, number, unit))
+    return text.getvalue().encode()
 
 
 def is_table(head: bytes) -> bool:
@@ -81,6 +86,7 @@ def _number(value: object) -> float:
     return value
 
 
+@lru_cache(maxsize=1000)
 def _plain(text: str) -> str:
     """A text that no spreadsheet takes for a formula, whatever it takes for the end of a field."""
     return re.sub(r"(^|[,;|\t])(\s*)(?=[=+@＝＋－＠-])", r"\1\2'", text)

@@ -17,6 +17,7 @@ import numpy as np
 from .arrays import array_library, free_blocks
 from .card import Card
 from .cards import read_cards, smaller_way, way_of, which_are_ct, with_earlier
+from .cgroups import ENDLESS
 from .engines.choose import Choice, choose, load
 from .errors import DeviceError, MemoryBudgetError, ScanWarning, WeightsError, one_line
 from .estimate import estimate, fitting
@@ -34,8 +35,6 @@ from .tilt import Tilt
 
 # Python shows a warning of the same words once; every scan's count. Filters that a program sets come before this one.
 warnings.simplefilter("always", ScanWarning, append=True)
-
-ENDLESS = 1 << 60  # bytes: cgroup 1 has a number, not a word, for no limit
 
 
 class Predictor:
@@ -69,7 +68,10 @@ class Predictor:
         self._models = [self._loaded(card) for card in self.cards]
         self._xp = array_library(self.choice.device, self.choice.engine)
         if self.options.max_memory and self.choice.device != "cpu":
-            raise DeviceError("a limit on memory is held on the CPU only: --device cpu")
+            raise DeviceError(
+                "a limit on memory is held on the CPU only (--device cpu): how much CUDA takes, of the host's memory "
+                "and of the card's, is not known before it has taken it"
+            )
         self._base = held_memory()
         self._turn = threading.Lock()  # a network's answer may live in memory that its next call overwrites
 

@@ -20,7 +20,8 @@ from ..version import __version__
 from . import page
 from .console import say, say_error
 from .part import Part, part_of_summary
-from .summary import save, write_measurements
+from .summary import save
+from .table import write_measurements
 
 VERB = "merge"
 LISTED = 20  # missing parts that are named

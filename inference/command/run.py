@@ -36,10 +36,12 @@ from .room import Room
 from .schedule import Schedule
 from .schedulers import SLURM, STARTED, Place, look
 from .stopping import Stopped, Stopping
-from .summary import Records, Summary, write_measurements
+from .summary import Records, Summary
+from .table import LIST, write_measurements
 from .workers import Message, Workers
 
-THREADS = 2  # of a worker where as many are wanted as pay: docs/performance.md
+THREADS = 2  # of a worker on a machine of a cluster, where nothing else is said
+ALONE = 2  # processors of which one worker makes as good use as two: docs/performance.md
 
 
 class Run:
@@ -101,9 +103,7 @@ class Run:
             return None, most
         if request.scheduler == SLURM:  # whose processors are not those of this machine
             return min(request.workers or 1, cases), most or THREADS
-        threads = most or machine.usable_cpus()
-        count = max(min(request.workers or threads // THREADS, cases), 1)
-        return count, max(threads // count, 1)
+        return shared_out(request.workers, most, cases)
 
     def _schedule(self, workers: int | None, attempts: Attempts) -> Schedule:
         """Whatever gives the cases to workers, none of which is started yet."""
@@ -144,7 +144,7 @@ class Run:
                 check_labels(path, inputs)
         self._make_writable(request.outputs)
         own = [path for case in self.found.cases for path in (*case.outputs, record_file(case.labels))]
-        own += [self._summary_file(), request.outputs / FILE_NAME, request.outputs / PAGE]
+        own += [self._summary_file(), *(request.outputs / name for name in (FILE_NAME, LIST, PAGE))]
         if request.layout == BIDS:
             bids.describe(request.outputs, {value: name for card in self.cards for value, name in card.names.items()})
         self._warn(self.claim.take([case.labels.name for case in self.found.cases]))
@@ -204,6 +204,18 @@ class Run:
     def _summary_file(self) -> Path:
         part = self.request.part
         return self.request.outputs / (part.summary if part else "summary.json")
+
+
+def shared_out(workers: int | None, threads: int | None, cases: int) -> tuple[int, int]:
+    """Workers of this machine for so many cases, and the threads of each.
+
+    workers  that are asked for; None: as many as pay
+    threads  of all together; None: as many as there are processors and each worker makes use of
+    """
+    count = threads or machine.processors()
+    found = max(min(workers or (count if count > ALONE else 1), cases), 1)
+    each = max(count // found, 1)
+    return found, each if threads else min(each, machine.MOST_THREADS)
 
 
 def _tried(write: Callable[[], None], code: int) -> int:

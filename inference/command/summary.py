@@ -1,19 +1,18 @@
-"""What is written about a run: the list of --json as it goes, and summary.json and measurements.csv at its end."""
+"""What is written about a run: the list of --json as it goes, and summary.json at its end."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from ..errors import OutputError, shown
-from ..formats.atomic import write_atomically, write_json
+from ..formats.atomic import write_json
 from ..formats.cases import LeftOut
-from ..formats.outputs import in_the_way, is_summary, measured, table_in_the_way
-from ..measurements import FILE_NAME, Row, rows, table
+from ..formats.outputs import in_the_way, is_summary
 from ..record import Record
 from ..version import __version__
 from .console import say_warning
@@ -88,30 +87,6 @@ class Summary:
             "warnings": _in_order(self.odd),
         }
         save(path, document | more)
-
-
-def write_measurements(outputs: Path) -> None:
-    """Write OUTPUTS/measurements.csv, of every label map of the folder: those of this run, those kept, and those of
-    other runs. Raises OutputError.
-    """
-    path = outputs / FILE_NAME
-    if why := table_in_the_way(path):
-        say_warning(f"the measurements are not written: {shown(path)} {why}")
-        return
-    try:
-        write_atomically(path, table(_rows(outputs)))
-    except OSError as error:
-        raise OutputError(f"{shown(path)} cannot be written: {error.strerror}") from error
-
-
-def _rows(outputs: Path) -> Iterator[list[Row]]:
-    for case, labels in measured(outputs):
-        try:
-            found = list(rows(case, labels or {}))
-        except (KeyError, TypeError, ValueError, AttributeError):
-            say_warning(f"the record of {case} is damaged: it has no rows in {FILE_NAME}")
-        else:
-            yield found
 
 
 def _in_order(entries: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:

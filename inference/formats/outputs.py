@@ -119,17 +119,6 @@ def _in_the_way(path: Path, is_ours: Callable[[], bool]) -> str | None:
     return None if ours else "is there already and was not written by this program"
 
 
-def measured(outputs: Path) -> Iterator[tuple[Any, Any]]:
-    """Case, as it may be shown, and what was measured of every label map in a folder that is as its record says.
-
-    Raises OSError if the folder cannot be listed.
-    """
-    for one in recorded(outputs):
-        record = read_record(one.record) if one.files else None  # another file may be large
-        if record and record["status"] == "done" and any(describes(record, path) for path in one.files):
-            yield shown(one.case) if names_are_hidden() else record["case"], record.get("labels")
-
-
 @dataclass(frozen=True)
 class Recorded:
     """A JSON file where records are, so perhaps a record.
@@ -159,8 +148,16 @@ def recorded(outputs: Path) -> Iterator[Recorded]:
             stem = entry.removesuffix(".json")
             if stem != entry:
                 case = stem if folder == outputs else stem.removesuffix(DSEG)
-                files = [path for kind in FORMATS if (path := labels_file(folder, stem, kind)).name in entries]
+                files = [folder / name for kind in FORMATS if (name := f"{stem}.{kind}") in entries]
                 yield Recorded(case, folder / entry, files)
+
+
+def measured(one: Recorded) -> tuple[Any, Any] | None:
+    """Case, as it may be shown, and what was measured, if one of its label maps is as its record says."""
+    record = read_record(one.record)
+    if record and record["status"] == "done" and any(describes(record, path) for path in one.files):
+        return shown(one.case) if names_are_hidden() else record["case"], record.get("labels")
+    return None
 
 
 def label_folders(outputs: Path) -> list[Path]:

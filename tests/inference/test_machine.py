@@ -1,51 +1,13 @@
-"""What a container may use, read from copies of the kernel's files."""
+"""What a process may use of the machine, and what libraries say when that is not enough."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from inference import machine
-
-GB = 10**9
-
-
-@pytest.fixture
-def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(machine, "CGROUP", tmp_path)
-    return tmp_path
-
-
-def write(folder: Path, **files: str) -> None:
-    folder.mkdir(exist_ok=True)
-    for name, text in files.items():
-        (folder / name.replace("__", ".")).write_text(text)
-
-
-def test_without_a_limit_the_machine_decides(cgroup: Path) -> None:
-    free = machine.memory_budget()
-    assert 0 < free <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    write(cgroup, memory__max="max\n", memory__current="5\n")
-    assert machine.memory_budget() == pytest.approx(free, rel=0.2)
-
-
-def test_a_limit_of_cgroup_2_less_what_is_taken_but_for_file_cache(cgroup: Path) -> None:
-    write(cgroup, memory__max="300000", memory__current="200000", memory__stat="anon 1\ninactive_file 50000\n")
-    assert machine.memory_budget() == 150000
-
-
-def test_a_limit_of_cgroup_1(cgroup: Path) -> None:
-    write(
-        cgroup / "memory",
-        memory__limit_in_bytes="300000",
-        memory__usage_in_bytes="200000",
-        memory__stat="total_inactive_file 1000\n",
-    )
-    assert machine.memory_budget() == 101000
 
 
 @pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_DATA"])
@@ -91,20 +53,6 @@ def test_other_errors_are_not_of_memory() -> None:
     assert machine.ran_out(MemoryError())
     for text in ("", "Illegal instruction", "allocator", "shape mismatch", "No such file or directory"):
         assert not machine.ran_out(RuntimeError(text))
-
-
-@pytest.mark.parametrize(("quota", "cpus"), [("100000 100000", 1), ("50000 100000", 1), ("max 100000", None)])
-def test_a_quota_of_processors(quota: str, cpus: int | None, cgroup: Path) -> None:
-    every = min(len(os.sched_getaffinity(0)), machine.MOST_THREADS)
-    write(cgroup, cpu__max=quota)
-    assert machine.usable_cpus() == (cpus or every)
-
-
-def test_a_quota_of_cgroup_1(cgroup: Path) -> None:
-    write(cgroup / "cpu", cpu__cfs_quota_us="100000", cpu__cfs_period_us="100000")
-    assert machine.usable_cpus() == 1
-    write(cgroup / "cpu", cpu__cfs_quota_us="-1")
-    assert machine.usable_cpus() == min(len(os.sched_getaffinity(0)), machine.MOST_THREADS)
 
 
 def test_the_peak_of_memory_is_seen() -> None:

@@ -40,6 +40,7 @@ UNDEFINED = 0xFFFFFFFF  # length of packed pixels
 LONGEST_HEADER = 32 << 20  # bytes; 5000 frames of enhanced CT take about 10
 DEFLATED = DeflatedExplicitVRLittleEndian.encode()
 INFLATED = ExplicitVRLittleEndian.encode().ljust(len(DEFLATED), b"\0")
+LONG_HEADER = f"has a header of more than {LONGEST_HEADER >> 20} MB"
 NO_DICOM = "is damaged, cut off, or not a DICOM image"
 
 
@@ -129,11 +130,12 @@ def dataset_of(file: IO[bytes], stop: bool, most: int = LONGEST_HEADER) -> FileD
 
 
 def read(file: IO[bytes], most: int, stop: bool, wanted: list[Any] | None = None) -> FileDataset:
-    """What pydicom reads of a file, in which nothing is inflated beyond `most` bytes: whatever there is, pydicom would.
-    Raises ScanError, and what pydicom does."""
+    """What pydicom reads of a file, of which it gets `most` bytes, inflated ones included: it would take whatever a
+    length in a file says. Raises ScanError, and what pydicom does."""
     deferred = LONGEST_HEADER if stop else None
+    too_long = LONG_HEADER if stop else TOO_LONG
     try:
-        return dcmread(_Parts(file), deferred, stop, force=True, specific_tags=wanted)
+        return dcmread(_Parts(file, most, too_long), deferred, stop, force=True, specific_tags=wanted)
     except _DeflatedError:
         end = file.tell()
     file.seek(0)
@@ -146,7 +148,7 @@ def read(file: IO[bytes], most: int, stop: bool, wanted: list[Any] | None = None
     if len(data) <= most and not stream.eof:
         raise ScanError(NO_DICOM)
     if len(data) > most and not stop:
-        raise ScanError(TOO_LONG)
+        raise ScanError(too_long)
     dataset = dcmread(BytesIO(meta + data), deferred, stop, force=True, specific_tags=wanted)
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     return dataset
@@ -157,15 +159,24 @@ class _DeflatedError(Exception):
 
 
 class _Parts:
-    """A file that is read in parts only: all at once is how pydicom reads what is deflated, after the file's meta."""
+    """A file that is read in parts only: all at once is how pydicom reads what is deflated, after the file's meta.
 
-    def __init__(self, file: IO[bytes]) -> None:
+    left      bytes that may still be read, in all parts together; what is skipped does not count
+    too_long  why no more may be
+    """
+
+    def __init__(self, file: IO[bytes], left: int, too_long: str) -> None:
         self.seek, self.tell, self._read = file.seek, file.tell, file.read
+        self.left, self.too_long = left, too_long
 
     def read(self, size: int = -1) -> bytes:
         if size < 0:
             raise _DeflatedError
-        return self._read(size)
+        if size > self.left:
+            raise ScanError(self.too_long)
+        part = self._read(size)
+        self.left -= len(part)
+        return part
 
 
 def tags_of(dataset: Dataset) -> dict[str, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydicom.datadict import keyword_for_tag, tag_for_keyword
 from pydicom.dataset import Dataset
 
-from ...errors import NoInputError, ScanError
+from ...errors import NoInputError
 from ...names import case_of
 from ..archive import open_anywhere
 from .headers import LONGEST_HEADER, quiet, read
@@ -127,9 +127,7 @@ def _header(one: Slice) -> Dataset:
     with quiet(), open_anywhere(one.file) as file:
         try:
             return read(file, LONGEST_HEADER, stop=True)
-        except ScanError:
-            raise
-        except Exception:  # whatever a damaged file is to pydicom: such a name has no description
+        except Exception:  # whatever a damaged file is, to us or to pydicom: such a name has no description
             return Dataset()
 
 

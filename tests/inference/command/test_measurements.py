@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from inference.command.summary import write_measurements
+from inference import errors
+from inference.command import table
+from inference.command.table import write_measurements
 from inference.errors import OutputError
-from inference.formats.outputs import digest
+from inference.formats.outputs import Recorded, digest, measured
 from tests.conftest import ROOT
 
 Rows = list[dict[str, str]]
@@ -117,6 +122,85 @@ def test_a_table_of_somebody_elses_stays(tmp_path: Path, capsys: pytest.CaptureF
         write_measurements(tmp_path)
         assert volumes(tmp_path) == {("a", "1"): 1.0}
     assert sorted(one.name for one in tmp_path.iterdir()) == ["a.json", "a.nii.gz", "measurements.csv"]
+
+
+def rewrite(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Write the table of a folder; which records were read. The bytes are those of a table made of all records."""
+    read: list[str] = []
+
+    def noted(one: Recorded) -> Any:
+        read.append(one.case)
+        return measured(one)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(table, "measured", noted)
+        write_measurements(outputs)
+    written = (outputs / "measurements.csv").read_bytes()
+    copy = shutil.copytree(outputs, outputs.with_name("copy"), ignore=shutil.ignore_patterns(".viscera*", "*.csv"))
+    write_measurements(copy)
+    assert (copy / "measurements.csv").read_bytes() == written
+    shutil.rmtree(copy)
+    return read
+
+
+def test_rows_whose_files_nobody_touched_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for number, name in enumerate("abcdefgh"):
+        write_case(out, name, float(number))
+    assert rewrite(out, monkeypatch) == list("abcdefgh") and not (out / table.LIST).exists()  # too few
+    monkeypatch.setattr(table, "MANY", 5)
+    assert rewrite(out, monkeypatch) == list("abcdefgh")
+    assert rewrite(out, monkeypatch) == []
+    write_case(out, "B, after b", 9.0)
+    write_case(out, "c", 9.0)  # the same number of bytes
+    (out / "d.nii.gz").unlink()
+    times = (out / "e.nii.gz").stat()
+    (out / "e.nii.gz").write_bytes(b"E")
+    os.utime(out / "e.nii.gz", ns=(times.st_atime_ns, times.st_mtime_ns))
+    (out / "f.seg.nrrd").write_bytes(b"f")
+    (out / "g.json").write_text('{"case": "g", "status": "done", "program": "0", "labels": 1}')
+    assert rewrite(out, monkeypatch) == ["B, after b", "c", "e", "f", "g"]
+    assert volumes(out) == {("B, after b", "1"): 9.0, ("a", "1"): 0.0, ("b", "1"): 1.0, ("c", "1"): 9.0,
+                            ("f", "1"): 5.0, ("h", "1"): 7.0}  # fmt: skip
+    assert rewrite(out, monkeypatch) == ["e", "g"]  # read until they are as their records say
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda out: (out / "measurements.csv").write_bytes((out / "measurements.csv").read_bytes() + b"\n"),
+        lambda out: (out / "measurements.csv").unlink(),
+        lambda out: (out / table.LIST).write_bytes(b""),
+        lambda out: (out / table.LIST).write_bytes((out / table.LIST).read_bytes()[:-9]),
+        lambda out: (out / table.LIST).write_text("[" * 10**5),
+        lambda out: (out / table.LIST).unlink() or (out / table.LIST).mkdir(),
+    ],
+    ids=["table changed", "no table", "no list", "a list cut off", "brackets", "a folder"],
+)
+def test_a_table_that_is_not_that_of_its_list_is_made_anew(
+    spoil: Callable[[Path], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "MANY", 1)
+    (tmp_path / "out").mkdir()
+    for name in "abc":
+        write_case(tmp_path / "out", name, 1.0)
+    assert rewrite(tmp_path / "out", monkeypatch) == ["a", "b", "c"] and rewrite(tmp_path / "out", monkeypatch) == []
+    spoil(tmp_path / "out")
+    assert rewrite(tmp_path / "out", monkeypatch)[-1] == "c"
+
+
+def test_names_are_hidden_in_rows_that_were_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "MANY", 1)
+    (tmp_path / "out").mkdir()
+    write_case(tmp_path / "out", "a", 1.0)
+    for hidden in (False, True, False):
+        errors.hide_names(hidden)
+        try:
+            assert rewrite(tmp_path / "out", monkeypatch) == ["a"]
+        finally:
+            errors.hide_names(False)
+        assert {case == "a" for case, _ in volumes(tmp_path / "out")} == {not hidden}
 
 
 def test_a_table_that_cannot_be_written_is_said(tmp_path: Path) -> None:

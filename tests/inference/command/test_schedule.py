@@ -17,11 +17,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from inference import machine
 from inference.cards import read_cards
 from inference.command.attempts import Attempts
 from inference.command.cli import parse
 from inference.command.progress import Progress
 from inference.command.room import Room
+from inference.command.run import shared_out
 from inference.command.schedule import Schedule
 from inference.command.summary import Records, Summary
 from inference.command.workers import Message, Workers
@@ -179,6 +181,28 @@ def test_scans_that_together_are_too_large_for_a_container_run_alone(
     assert done.returncode == 0, done.stderr
     assert "killed" not in done.stderr and "SIGKILL" not in done.stderr
     assert label_maps(tmp_path / "1") == label_maps(tmp_path / "2")
+
+
+@pytest.mark.parametrize(
+    ("processors", "asked", "cases", "shared"),
+    [
+        (2, (None, None), 9, (1, 2)), (2, (2, None), 9, (2, 1)), (3, (None, None), 9, (3, 1)),
+        (1, (None, 1), 9, (1, 1)), (4, (9, None), 9, (9, 1)),
+        (32, (None, None), 99, (32, 1)),  # all of them, though one process makes use of 16 alone
+        (32, (1, None), 99, (1, 16)), (32, (None, None), 1, (1, 16)), (32, (4, None), 99, (4, 8)),
+        (32, (1, 32), 99, (1, 32)), (32, (None, 8), 99, (8, 1)), (8, (None, None), 4, (4, 2)),
+        (32, (None, None), 3, (3, 10)),
+    ],
+)  # fmt: skip
+def test_threads_are_shared_out(
+    processors: int,
+    asked: tuple[int | None, int | None],
+    cases: int,
+    shared: tuple[int, int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(machine, "processors", lambda: processors)
+    assert shared_out(*asked, cases) == shared
 
 
 def test_what_ends_out_of_order_is_written_in_order(tmp_path: Path) -> None:

@@ -361,6 +361,34 @@ def test_a_slice_in_an_archive_that_unpacks_to_more_than_its_pixels_is_refused(h
         read_scan(case.sources)
 
 
+@pytest.mark.parametrize("count", [1, 100], ids=["one element", "many"])
+def test_a_header_in_an_archive_that_unpacks_to_more_than_any_has_is_refused(
+    count: int, hu: np.ndarray, tmp_path: Path
+) -> None:
+    """In the file's meta, all of which pydicom reads whatever its lengths say."""
+    files = series(tmp_path / "s", hu)
+    (tmp_path / "in").mkdir()
+    with zipfile.ZipFile(tmp_path / "in" / "e.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for z, file in enumerate(files):
+            data = file.read_bytes()
+            with archive.open(file.name, "w") as member:
+                member.write(data[:144])  # preamble and length of the meta
+                size = (100 << 20) // count
+                for number in range(count if z == 4 else 0):
+                    member.write(struct.pack("<HH2sHI", 2, 0x0102 + number, b"OB", 0, size))
+                    for _ in range(size >> 20):
+                        member.write(bytes(1 << 20))
+                member.write(data[144:])
+    tracemalloc.start()
+    try:
+        (case,) = find_cases(tmp_path / "in", tmp_path / "out").cases
+        with pytest.raises(ScanError, match=r"004.dcm, which has a header of more than 32 MB"):
+            read_scan(case.sources)
+        assert tracemalloc.get_traced_memory()[1] < 45e6
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize("side", [102, 107, 115])
 def test_a_length_that_looks_like_letters_is_a_length(side: int, tmp_path: Path) -> None:
     (tmp_path / "one.dcm").write_bytes(packed_in(slice_bytes(np.zeros((side, side), np.int16)), IMPLICIT))
