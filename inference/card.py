@@ -140,6 +140,7 @@ NORMALISE = ("ct", "zscore", "rescale01", "rgb01", "none")
 METHODS = ("spline", "torch", "none")
 VERSIONS = (1, 2)  # of nnU-Net
 DECODE = ("argmax", "regions")
+TUNED = ("int8",)  # precisions that a card may name
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,7 @@ class Card:
     labels            one an output channel; with argmax the first is background
     way               the name of the way of windows that it was made for: "dense" unless it says otherwise
     step              distance of windows as a share of the patch
+    precision         what "auto" takes where engine and processor have it; None: the fastest but int8
     activations       numbers that the network holds at once for a voxel of a window, at most, counted in its graph;
                       None: nobody has counted
     trained_on        a sentence for people: data, iterations, known weakness
@@ -189,6 +191,7 @@ class Card:
     labels: tuple[Label, ...]
     way: str
     step: float
+    precision: str | None
     activations: float | None
     trained_on: str
     after: Earlier | None
@@ -296,6 +299,7 @@ def _card(folder: Path, fields: dict[str, Any], digest: str) -> Card:
         labels=tuple(_label(label) for label in fields["labels"]),
         way=_one_of(fields.get("way", DENSE.name), WAYS),
         step=_share(fields.get("step", DENSE.step)),
+        precision=None if (precision := fields.get("precision")) is None else _one_of(precision, TUNED),
         activations=None if (activations := fields.get("activations")) is None else float(activations),
         trained_on=str(fields["trained_on"]),
         after=_earlier(folder, fields["after"]) if fields.get("after") else None,

@@ -47,7 +47,7 @@ def fits(case: Case, cards: Sequence[Card], way: Way, options: Options) -> Recor
             and record["labels_version"] == LABELS
             and record["weights"] == digests(cards)
             and (record["plan"], record["step"], record.get("tta", False)) == (way.name, way.step, way.tta)
-            and (record["precision"] == options.precision or _auto_gives(record["precision"], options.precision))
+            and (record["precision"] == options.precision or _auto_gives(record["precision"], options.precision, cards))
             and _lay_as_asked(record.get("orientation"), options.fix_orientation)
             and (not record.get("resampled") or options.uneven == "resample")
             and (record.get("anonymous", False) == options.anonymous or not _tells_patient(case))
@@ -69,6 +69,7 @@ def _tells_patient(case: Case) -> bool:
     return any(format_of(path) in DICOM_FORMATS for path in case.outputs)
 
 
-def _auto_gives(precision: str, asked: str) -> bool:
-    """Whether labels of a precision are as good as those that "auto" would make: int8 has to be asked for."""
-    return asked == "auto" and precision != "int8"
+def _auto_gives(precision: str, asked: str, cards: Sequence[Card]) -> bool:
+    """Whether labels of a precision are as good as those that "auto" would make: int8 has to be asked for, or what
+    the networks were tuned to."""
+    return asked == "auto" and (precision != "int8" or all(card.precision == "int8" for card in cards))

@@ -53,7 +53,7 @@ class Choice:
 def choose(device: str, engine: str, precision: str, cards: Sequence[Card] = ()) -> Choice:
     """Resolve "auto" in any of the three. What was asked for by name is given or refused, never replaced.
 
-    int8 can be had where all `cards` have files for it.
+    int8 can be had where all `cards` have files for it, and "auto" takes it where all were tuned to it.
     Raises DeviceError, naming what is missing.
     """
     why = []
@@ -78,8 +78,10 @@ def choose(device: str, engine: str, precision: str, cards: Sequence[Card] = ())
     if "int8" in possible and (without or not cards):
         possible.remove("int8")
     if precision == "auto":
-        precision = possible[0]
-        why.append(f"precision {precision}: the fastest that {engine} has on this {device}")
+        tuned = {card.precision for card in cards} == {"int8"} and "int8" in possible
+        precision = "int8" if tuned else possible[0]
+        reason = "as the networks were tuned" if tuned else f"the fastest that {engine} has on this {device}"
+        why.append(f"precision {precision}: {reason}")
     elif precision not in PRECISIONS[engine, device]:
         raise DeviceError(f"precision {precision} is not one of engine {engine} on {device}: {', '.join(possible)}")
     elif precision == "int8" and without and computes(precision):

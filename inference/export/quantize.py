@@ -81,7 +81,9 @@ def quantize(folder: Path, scans: list[Path]) -> None:
     )
     with workshop(folder) as made:
         ov.save_model(small, made / FILES[0], compress_to_fp16=False)
-        save_card(newest(read_json(folder / FILE_NAME)), made, {"int8": FILES})
+        fields = newest(read_json(folder / FILE_NAME))
+        fields.pop("precision", None)  # what was tuned was tried with other files
+        save_card(fields, made, {"int8": FILES})
         move(made, folder)
 
 

@@ -1,8 +1,10 @@
 """The fastest way of windows that leaves a network its labels, found on a few scans: `%(prog)s weights/liver SCANS...`
 
-Every way segments every scan beside nnU-Net's own, all windows half a patch apart in float32. Of those whose labels
-keep a mean Dice of --least with that on each scan, the fastest is written on the card, and is what a run takes unless
---plan or --step say otherwise. How far labels move depends on the network: one that is sure of itself hardly notices.
+Every way segments every scan beside nnU-Net's own, all windows half a patch apart in float32; in int8 as well, where
+export.quantize made it and the processor has instructions for it, if the way keeps labels without it. Of those whose
+labels keep a mean Dice of --least on each scan, the fastest is written on the card, and is what a run takes unless
+--plan, --step or --precision say otherwise. How far labels move depends on the network: one that is sure of itself
+hardly notices.
 """
 
 from __future__ import annotations
@@ -18,8 +20,10 @@ import numpy as np
 
 from ..card import FILE_NAME, Card, newest, read_card
 from ..cards import which_are_ct
+from ..engines.choose import choose
 from ..errors import ScanError, WeightsError
 from ..formats.reading import read_scan
+from ..machine import computes
 from ..options import BODY, DENSE, Options, Way
 from ..predictor import Predictor
 from .checkpoint import read_json
@@ -33,13 +37,14 @@ SEEN = 500  # voxels that a label must have for its Dice to count
 
 @dataclass(frozen=True)
 class Trial:
-    """A way on all scans.
+    """A way in a precision on all scans.
 
     seconds  of all scans together, reading and writing left out
     dice     the mean over labels with nnU-Net's own way, of the scan where it is lowest
     """
 
     way: Way
+    precision: str
     seconds: float
     dice: float
 
@@ -59,27 +64,39 @@ def tune(folder: Path, scans: Sequence[Path], least: float = LEAST) -> list[Tria
     """
     card = read_card(folder)
     own = Options(weights=folder.parent, networks=(folder.name,), device="cpu")
-    exact, usual = Predictor(replace(own, precision="f32")), Predictor(own)
     if len(card.channels) > 1:
         raise WeightsError(f"{folder} takes {len(card.channels)} channels: networks of one are tuned")
-    trials = {way: Trial(way, 0.0, 1.0) for way in ways(card)}
+    usual = choose("cpu", "auto", "auto").precision  # whatever the card was tuned to before
+    precisions = (usual, "int8") if "int8" in card.forms and computes("int8") else (usual,)
+    trials = {(way, of): Trial(way, of, 0.0, 1.0) for of in precisions for way in ways(card)}
+
+    def keeps(way: Way) -> bool:
+        return trials[way, usual].dice >= least
+
     for path in scans:
         scan = read_scan((path,), own.accept_intensities, which_are_ct([card]))
-        expected, _ = exact.segment(scan, way=DENSE)
+        expected, _ = Predictor(replace(own, precision="f32")).segment(scan, way=DENSE)
         if not expected.any():
             raise ScanError(f"{path}: nothing was found, so that ways cannot be compared on it")
-        usual.segment(scan, way=list(trials)[-1])  # else the first way would pay for what is compiled once
-        for way, trial in trials.items():
-            start = perf_counter()
-            labels, _ = usual.segment(scan, way=way)
-            seconds = perf_counter() - start
-            found = mean_dice(labels, expected)
-            print(f"{path.name}: {_called(way)}: {seconds:.1f} s, mean Dice {found:.4f}", flush=True)
-            trials[way] = Trial(way, trial.seconds + seconds, min(trial.dice, found))
-    good = [trial for trial in trials.values() if trial.dice >= least] or [trials[DENSE]]
+        for precision in precisions:
+            tried = [way for way in ways(card) if precision == usual or keeps(way)]
+            predictor = Predictor(replace(own, precision=precision))
+            if tried:  # else the first way would pay for what is compiled once
+                predictor.segment(scan, way=tried[-1])
+            for way in tried:
+                start = perf_counter()
+                labels, _ = predictor.segment(scan, way=way)
+                seconds = perf_counter() - start
+                trial, found = trials[way, precision], mean_dice(labels, expected)
+                trial = replace(trial, seconds=trial.seconds + seconds, dice=min(trial.dice, found))
+                trials[way, precision] = trial
+                print(f"{path.name}: {_called(trial)}: {seconds:.1f} s, mean Dice {found:.4f}", flush=True)
+    dense = trials[DENSE, usual]
+    # An int8 that is not tried on every scan is that of a way which does not keep labels without it.
+    good = [trial for trial in trials.values() if keeps(trial.way) and trial.dice >= least] or [dense]
     chosen = min(good, key=lambda trial: trial.seconds)
-    _enter(folder, chosen, trials[DENSE], len(scans))
-    return [chosen, *(trial for trial in trials.values() if trial is not chosen)]
+    _enter(folder, chosen, dense, len(scans))
+    return [chosen, *(trial for trial in trials.values() if trial is not chosen and trial.seconds)]
 
 
 def mean_dice(labels: np.ndarray, expected: np.ndarray) -> float:
@@ -95,6 +112,9 @@ def mean_dice(labels: np.ndarray, expected: np.ndarray) -> float:
 def _enter(folder: Path, chosen: Trial, dense: Trial, scans: int) -> None:
     fields = newest(read_json(folder / FILE_NAME))
     fields |= {"way": chosen.way.name, "step": chosen.way.step}
+    fields.pop("precision", None)
+    if chosen.precision == "int8":
+        fields["precision"] = "int8"
     share = round(chosen.seconds / dense.seconds, 3)
     tuned = {"scans": scans, "mean_dice": round(chosen.dice, 4), "share_of_time": share}
     fields["source"] = fields.get("source", {}) | {"tuned": tuned}
@@ -103,15 +123,15 @@ def _enter(folder: Path, chosen: Trial, dense: Trial, scans: int) -> None:
         move(made, folder)
 
 
-def _called(way: Way) -> str:
-    return f"--plan {way.name} --step {way.step:g}"
+def _called(trial: Trial) -> str:
+    return f"--plan {trial.way.name} --step {trial.way.step:g} --precision {trial.precision}"
 
 
 def run(options: argparse.Namespace) -> None:
     chosen, *rest = tune(options.folder, options.scans, options.least)
-    dense = next(trial for trial in (chosen, *rest) if trial.way == DENSE)
+    dense = next(trial for trial in (chosen, *rest) if trial.way == DENSE and trial.precision != "int8")
     faster = dense.seconds / chosen.seconds
-    print(f"{options.folder}: {_called(chosen.way)} from now on, {faster:.1f} times as fast as all windows")
+    print(f"{options.folder}: {_called(chosen)} from now on, {faster:.1f} times as fast as all windows")
 
 
 def main() -> None:

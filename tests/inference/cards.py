@@ -41,6 +41,7 @@ def make_card(
         labels=labels,
         way="dense",
         step=0.5,
+        precision=None,
         activations=None,
         trained_on="",
         after=None,

@@ -73,6 +73,7 @@ def test_both_formats_say_the_same(tmp_path: Path) -> None:
         ({"folds": 5}, "unknown field folds"),  # it may change what is meant
         ({"decode": "sigmoid"}, "'sigmoid' is not one of argmax, regions"),
         ({"way": "chest"}, "'chest' is not one of abdomen, body, dense"),
+        ({"precision": "f64"}, "'f64' is not one of int8"),
         ({"channels": [second["channels"][0] | {"normalise": "log"}]}, "'log' is not one of ct, zscore"),
     ):
         (folder / "card.json").write_text(json.dumps(second | changes))

@@ -60,3 +60,21 @@ def test_labels_of_another_program_are_kept_if_it_gives_the_same(
     } | changes  # fmt: skip
     (tmp_path / "x.json").write_text(json.dumps({name: value for name, value in record.items() if value is not GONE}))
     assert (fits(case, cards, ABDOMEN, Options()) is not None) == fit
+
+
+def test_int8_is_kept_without_being_asked_for_where_all_networks_were_tuned_to_it(tmp_path: Path) -> None:
+    case = Case("x", (tmp_path / "x_0000.nii.gz",), (tmp_path / "x.nii.gz",))
+    case.scan.write_bytes(b"scan")
+    case.labels.write_bytes(b"labels")
+    one, other = (make_card(name=name) for name in ("organ", "tumor"))
+    tuned = [replace(card, precision="int8") for card in (one, other)]
+    for cards, fit in (([one], False), ([tuned[0], other], False), (tuned, True)):
+        record = {
+            "case": "x", "status": "done", "program": "0.1.0", "labels_version": LABELS, "precision": "int8",
+            "plan": "abdomen", "step": 0.5, "weights": digests(cards), "input_sha256": digest(case.scan),
+            "output_sha256": digest(case.labels), "warnings": [],
+        }  # fmt: skip
+        (tmp_path / "x.json").write_text(json.dumps(record))
+        assert (fits(case, cards, ABDOMEN, Options()) is not None) == fit
+        assert fits(case, cards, ABDOMEN, Options(precision="int8")) is not None
+        assert fits(case, cards, ABDOMEN, Options(precision="bf16")) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,7 @@ from inference.engines import choose as engines
 from inference.errors import DeviceError, EngineError
 from inference.options import ENGINES
 from tests.conftest import ROOT
+from tests.inference.cards import make_card
 
 HAS_CUDA = engines._missing_for_cuda("auto") is None
 
@@ -49,6 +51,19 @@ def test_a_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(DeviceError, match="openvino is not installed"):
         engines.choose("cpu", "openvino", "f32")
     assert engines.choose("cpu", "auto", "f32").engine == "onnxruntime"
+
+
+def test_int8_is_taken_where_all_networks_were_tuned_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = replace(make_card(), forms={"f32": ("model.onnx",), "int8": ("model_int8.xml", "model_int8.bin")})
+    tuned = replace(plain, precision="int8")
+    monkeypatch.setattr(engines, "computes", lambda precision: True)
+    choice = engines.choose("cpu", "openvino", "auto", [tuned, tuned])
+    assert (choice.precision, choice.why) == ("int8", ("precision int8: as the networks were tuned",))
+    assert engines.choose("cpu", "openvino", "f32", [tuned]).precision == "f32"  # asked for by name
+    assert engines.choose("cpu", "openvino", "auto", [tuned, plain]).precision == "bf16"
+    assert engines.choose("cpu", "onnxruntime", "auto", [tuned]).precision == "f32"  # which has no int8
+    monkeypatch.setattr(engines, "computes", lambda precision: precision == "f32")
+    assert engines.choose("cpu", "openvino", "auto", [tuned]).precision == "f32"
 
 
 def test_a_cpu_without_the_instructions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ pytest.importorskip("dynamic_network_architectures")
 from inference.cards import read_cards, way_of
 from inference.errors import ScanError
 from inference.export.tune import STEPS, mean_dice, tune
+from inference.machine import computes
 from inference.options import BODY, DENSE
 from inference.predictor import Predictor
 
@@ -54,6 +55,34 @@ def test_the_fastest_way_that_keeps_the_labels_is_what_a_run_takes(organ: Path, 
     assert way_of(cards, "dense", None) == DENSE  # whoever asks for nnU-Net's windows gets its step as well
     assert way_of(cards, None, 0.9).step == 0.9
     assert Predictor(organ.parent, device="cpu").way == chosen.way
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not computes("int8"), reason="this processor has no instructions for int8")
+def test_int8_is_tried_with_ways_that_keep_the_labels_and_taken_where_it_is_fastest(organ: Path, scan: Path) -> None:
+    pytest.importorskip("nncf")
+    from inference.export.quantize import quantize
+
+    usual = Predictor(organ.parent, device="cpu").choice.precision
+    quantize(organ, [scan])
+    ways = {(plan, step) for plan in ("dense", "body") for step in STEPS}
+    trials = tune(organ, [scan], least=0.0)
+    for precision in (usual, "int8"):
+        assert {(trial.way.name, trial.way.step) for trial in trials if trial.precision == precision} == ways
+    assert trials[0].seconds == min(trial.seconds for trial in trials)
+    assert Predictor(organ.parent, device="cpu").choice.precision == trials[0].precision
+
+    card = json.loads((organ / "card.json").read_text())
+    (organ / "card.json").write_text(json.dumps(card | {"precision": "int8"}))
+    assert Predictor(organ.parent, device="cpu").choice.precision == "int8"
+    chosen, *rest = tune(organ, [scan], least=1.0)  # tuned again, from the precision that every network has
+    kept = {trial.way for trial in (chosen, *rest) if trial.precision == usual and trial.dice == 1}
+    assert {trial.way for trial in rest if trial.precision == "int8"} <= kept
+    assert Predictor(organ.parent, device="cpu").choice.precision == chosen.precision
+
+    (organ / "card.json").write_text(json.dumps(card | {"precision": "int8"}))
+    quantize(organ, [scan])  # what was tried is no longer there
+    assert Predictor(organ.parent, device="cpu").choice.precision == usual
 
 
 def test_where_every_other_way_moves_labels_all_windows_stay(organ: Path, scan: Path) -> None:
