@@ -45,6 +45,11 @@ class Lesions:
         lesions = [{"ml": one.ml, "iou": one.iou, "found": one.found} for one in self.reference]
         return {"reference": lesions, "false_ml": list(self.false_ml)}
 
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Lesions:
+        lesions = (Lesion(one["ml"], one["iou"]) for one in document["reference"])
+        return cls(tuple(lesions), tuple(document["false_ml"]))
+
 
 def score_lesions(prediction: np.ndarray, reference: np.ndarray, spacing: tuple[float, float, float]) -> Lesions:
     """Of two label maps of one shape (x, y, z), spacing mm. Voxels of the reference that nobody can tell count nowhere,
