@@ -105,15 +105,19 @@ def read_scan(scan: Scan) -> Packed:
     return as_packed(scan.name, hu, corrected(label, hu, spacing, scan.wrong), spacing)
 
 
-def find_shapes(known: Sequence[Packed], data: Path) -> dict[str, Shape]:
+def find_shapes(known: Sequence[Packed], data: Path, pool: Executor) -> dict[str, Shape]:
     """How organs lie in the scans that are trained on, and in label maps whose CT is not there."""
-    shapes = {one.name: shape_of(one.label, one.spacing) for one in known}
-    for path in (path for pattern in SHAPES for path in sorted((data / "label_maps").glob(pattern))):
-        image = to_lps(nib.load(path))
-        label = np.asarray(image.dataobj).T
-        known_there = np.where(label == IGNORE, 0, label)  # all that is no organ
-        shapes[path.name] = shape_of(known_there, [float(step) for step in image.header.get_zooms()[::-1]])
-    return shapes
+    maps = [path for pattern in SHAPES for path in sorted((data / "label_maps").glob(pattern))]
+    ours = pool.map(lambda one: shape_of(one.label, one.spacing), known)
+    names = (*(one.name for one in known), *(path.name for path in maps))
+    return dict(zip(names, (*ours, *pool.map(_shape_of_map, maps)), strict=True))
+
+
+def _shape_of_map(path: Path) -> Shape:
+    image = to_lps(nib.load(path))
+    label = np.asarray(image.dataobj).T
+    label = np.where(label == IGNORE, 0, label)  # all that is no organ
+    return shape_of(label, [float(step) for step in image.header.get_zooms()[::-1]])
 
 
 def to_train_on(scan: Scan, read: Packed, shapes: dict[str, Shape]) -> Packed:
@@ -219,7 +223,7 @@ def pack(
         read = dict(zip((scan.name for scan in scans), pool.map(read_scan, scans), strict=True))
         missing = [scan for scan in scans if not packed_file(packed, scan.name).exists()]
         ours = [read[scan.name] for scan in scans if not scan.held_out()]
-        shapes = find_shapes(ours, data) if missing else {}
+        shapes = find_shapes(ours, data, pool) if missing else {}
 
         def one(scan: Scan) -> None:
             known = read[scan.name]
