@@ -1,7 +1,7 @@
 """Batches drawn while the steps before them run: in a thread of its own and, on a GPU, in a stream of its own.
 
-Drawing a patch waits for the device about ten times. In the stream that trains, it would wait each time for the step
-before, and the GPU then for Python: a quarter of the time on an H100.
+Drawing a patch waits for the device about ten times. In the stream that trains, each wait is for the step before as
+well, and then the GPU waits for Python: an H100 was idle for a quarter of the time.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ besides. OUT/packed gets the packed scans and spec.json, which says what trainin
 there are not packed again. OUT/part_1, part_2, ... are the same in parts of at most --part MB each, what one transfer
 to that machine may carry.
 
-The patients of VALIDATION are packed to be scored and are never trained on. About 3 s a scan on two cores, most of it
-for how one patient's organs would lie in another's.
+The patients of VALIDATION are packed to be scored and are never trained on. About 3 s of processor time a scan, most of
+it for how one patient's organs would lie in another's; scans are packed side by side on all cores.
 """
 
 from __future__ import annotations
