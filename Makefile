@@ -36,7 +36,7 @@ check: lint
 test: lint
 	$(BIN)/python -m pytest --durations=10 --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-# About fifteen minutes; what is packed already is kept. FROM=bn.pt adds weights to begin with.
+# Four minutes of processor time, on all cores; what is packed already is kept. FROM=bn.pt adds weights to begin with.
 training-kit: .venv/dev
 	@test -n "$(DATA)" || { echo "error: give DATA=dir" >&2; exit 2; }
 	$(BIN)/python -m training.pack .gpu --data "$(DATA)" --corrections training/corrections.json --synthetic 20 --part $(PART) $(if $(FROM),--from "$(FROM)")

@@ -129,3 +129,10 @@ def read_runs(path: Path) -> Runs:
 def write(document: dict[str, Any], out: Path) -> None:
     """Write JSON so that a kill leaves the file as it was before."""
     write_atomically(out, (json.dumps(document, indent=1) + "\n").encode())
+
+
+def markdown(table: list[list[str]]) -> str:
+    """Rows of which the first is the head; all columns but the first are numbers."""
+    head, *rows = table
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join("| " + " | ".join(row) + " |" for row in lines)

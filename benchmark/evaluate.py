@@ -1,32 +1,37 @@
 """Segment labelled scans and score the result: `python -m benchmark evaluate WEIGHTS SCANS... --references DIR`.
 
-Prints DSC and NSD as FLARE 2023 computes them, per scan and label, and their means. A reference may know fewer
-labels than the network: only those that it holds are scored, and `--labels` names others that it would hold had
-they been in view. Scores of scans that the network was trained on say nothing: leave those out.
+Prints DSC and NSD as FLARE 2023 computes them, per scan and label, and their means; and tumours one by one (see
+benchmark.lesions). A reference may know fewer labels than the network: only those that it holds are scored, and
+`--labels` names others that it would hold had they been in view, such as 14 where it is known that there is no tumour:
+then what is called one is false. Scores of scans that the network was trained on say nothing: leave those out.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from benchmark.document import markdown, write
+from benchmark.lesions import Lesions, rows, score_lesions
 from benchmark.process import start
 from benchmark.run import add_flags
+from benchmark.score import as_document
 from benchmark.scoring import Score, read_pair, score_case
-from inference.labels import BY_VALUE, ORGANS, TABLE
+from inference.labels import BY_VALUE, ORGANS, TABLE, TUMOR
 from inference.names import case_of, labels_file
 
 
 def evaluate(
     weights: Path, scans: list[Path], references: Path, labels: list[int], flags: list[str]
-) -> dict[str, dict[int, Score]]:
-    """Scores by case and label. Raises CalledProcessError where inference fails, ValueError for a wrong grid."""
-    scores = {}
+) -> tuple[dict[str, dict[int, Score]], dict[str, Lesions]]:
+    """Scores by case and label, and tumours by case where that label is scored.
+
+    Raises CalledProcessError where inference fails, ValueError for a wrong grid.
+    """
+    scores, tumours = {}, {}
     with tempfile.TemporaryDirectory(prefix="viscera-evaluate-") as temporary:
         for scan in scans:
             start(scan, temporary, "--weights", weights, *flags)
@@ -34,7 +39,9 @@ def evaluate(
             found, wanted, spacing = read_pair(labels_file(Path(temporary), case), labels_file(references, case))
             held = {int(value) for value in np.unique(wanted)} & BY_VALUE.keys()
             scores[case] = score_case(found, wanted, spacing, sorted(held | set(labels)))
-    return scores
+            if TUMOR.value in scores[case]:
+                tumours[case] = score_lesions(found, wanted, spacing)
+    return scores, tumours
 
 
 def means(scores: dict[str, dict[int, Score]]) -> dict[int, Score]:
@@ -68,12 +75,12 @@ def table(scores: dict[str, dict[int, Score]]) -> str:
         return f"{100 * score.dsc:.1f} / {100 * score.nsd:.1f}"
 
     mean = means(scores)
-    rows = [["label", *scores, "mean"], ["---"] * (len(scores) + 2)]
+    made = [["label", *scores, "mean"]]
     for one in TABLE:
         if one.value in mean:
-            rows.append([one.title, *(cell(case.get(one.value)) for case in scores.values()), cell(mean[one.value])])
-    rows.append(["mean of organs", *(cell(of_organs(case)) for case in scores.values()), cell(of_organs(mean))])
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+            made.append([one.title, *(cell(case.get(one.value)) for case in scores.values()), cell(mean[one.value])])
+    made.append(["mean of organs", *(cell(of_organs(case)) for case in scores.values()), cell(of_organs(mean))])
+    return markdown(made)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,12 +93,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print the table of scores."""
+    """Print the table of scores, and that of tumours if a reference knows any."""
     labels = [int(label) for label in options.labels.split(",") if label]
-    scores = evaluate(options.weights, options.scans, options.references, labels, options.flags)
+    scores, tumours = evaluate(options.weights, options.scans, options.references, labels, options.flags)
     print(table(scores))
+    if tumours:
+        print(f"\n{markdown(rows(tumours))}")
     if options.out:
-        plain: dict[str, Any] = {
-            case: {str(label): vars(score) for label, score in found.items()} for case, found in scores.items()
-        }
-        options.out.write_text(json.dumps(plain, indent=2) + "\n")
+        write(as_document(scores, tumours), options.out)

@@ -17,7 +17,8 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from benchmark.document import Run, Runs, read, read_runs
+from benchmark.document import Run, Runs, markdown, read, read_runs
+from benchmark.lesions import Lesions, rows
 from benchmark.paper import MOST_GPU_MB, MOST_SECONDS, TABLE_4, TABLE_5
 from inference.labels import ORGANS, TABLE, TUMOR
 
@@ -99,6 +100,9 @@ def build(document: Runs, scores: dict[str, Any] | None, out: Path) -> None:
     if scores:
         parts += ["## Beside the paper's Table 4", _table_4(scores["means"]), _SCORE_NOTE]
         parts += ["DSC / NSD in per cent by label, mean over the cases:", _label_table(scores)]
+        if tumours := scores.get("lesions", {}).get("cases"):
+            cases_of = {case: Lesions.from_json(found) for case, found in tumours.items()}
+            parts += ["## Tumours one by one", rows(cases_of), _LESION_NOTE]
     ran = [case for case in cases if case.runs]
     if ran:
         parts += ["## Where the time goes", _plot_stages(ran, out / "stages.png")]
@@ -112,6 +116,10 @@ _PAPER_NOTE = (
     "a case of the same size was run."
 )
 _SCORE_NOTE = "The paper's figures are of FLARE's hidden validation scans, ours of the references that were given."
+_LESION_NOTE = (
+    "A tumour of the reference is found if a piece of the prediction has an IoU of 0.1 with it, and a piece that has "
+    "this with none of them is false."
+)
 
 
 def _cases(document: Runs) -> list[CaseRuns]:
@@ -270,9 +278,7 @@ def _markdown(parts: list[str | Table | Path]) -> str:
         elif isinstance(part, str):
             blocks.append(part)
         else:
-            head, *rows = part
-            lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
-            blocks.append("\n".join("| " + " | ".join(row) + " |" for row in lines))
+            blocks.append(markdown(part))
     return "\n\n".join(blocks) + "\n"
 
 

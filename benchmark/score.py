@@ -1,14 +1,16 @@
-"""DSC and NSD as FLARE 2023 scores them, of label maps with the names of their references."""
+"""DSC and NSD as FLARE 2023 scores them, and tumours one by one, of label maps with the names of their references."""
 
 from __future__ import annotations
 
 import argparse
 import statistics
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmark.document import FORMAT, VERSION, write
-from benchmark.scoring import read_pair, score_case
+from benchmark.document import FORMAT, VERSION, markdown, write
+from benchmark.lesions import Lesions, rows, score_lesions, summary
+from benchmark.scoring import Score, read_pair, score_case
 from inference.labels import TABLE
 from inference.names import case_of
 
@@ -20,23 +22,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """DSC and NSD of every reference's label map. Raises ValueError where one is missing or on another grid."""
+    """DSC, NSD and tumours by reference. Raises ValueError where a label map is missing or on another grid."""
     references = sorted(options.ref.glob("*.nii.gz"))
     if not references:
         raise ValueError(f"{options.ref} holds no X.nii.gz")
     missing = [path.name for path in references if not (options.pred / path.name).is_file()]
     if missing:
         raise ValueError(f"{options.pred} lacks {', '.join(missing)}")
-    scores = {}
+    scores: dict[str, dict[int, Score]] = {}
+    tumours: dict[str, Lesions] = {}
     for path in references:
-        found, wanted, spacing = read_pair(options.pred / path.name, path)
-        case = score_case(found, wanted, spacing, [one.value for one in TABLE])
-        scores[case_of(path.name)] = {str(label): vars(value) for label, value in case.items()}
+        case, (found, wanted, spacing) = case_of(path.name), read_pair(options.pred / path.name, path)
+        scores[case] = score_case(found, wanted, spacing, [one.value for one in TABLE])
+        tumours[case] = score_lesions(found, wanted, spacing)
+    document = as_document(scores, tumours)
+    for structure in TABLE:
+        mean = document["means"][str(structure.value)]
+        print(f"{structure.title}: " + ", ".join(f"{key.upper()} {value}" for key, value in mean.items()))
+    print(markdown(rows(tumours)))
+    write(document, options.out)
+
+
+def as_document(scores: Mapping[str, Mapping[int, Score]], tumours: Mapping[str, Lesions]) -> dict[str, Any]:
+    """Scores by case and label, and the tumours of cases whose references know them, as schema.json has them."""
     means: dict[str, Any] = {}
     for structure in TABLE:
-        label = str(structure.value)
-        known = [case[label] for case in scores.values() if case[label]["dsc"] is not None]
-        mean = {key: statistics.fmean(one[key] for one in known) if known else None for key in ("dsc", "nsd")}
-        means[label] = mean
-        print(f"{structure.title}: " + ", ".join(f"{key.upper()} {value}" for key, value in mean.items()))
-    write({"format": FORMAT, "version": VERSION, "scores": scores, "means": means}, options.out)
+        known = [case[structure.value] for case in scores.values() if structure.value in case]
+        known = [score for score in known if score.dsc is not None]
+        mean = {key: statistics.fmean(vars(one)[key] for one in known) if known else None for key in ("dsc", "nsd")}
+        means[str(structure.value)] = mean
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "scores": {case: {str(label): vars(score) for label, score in found.items()} for case, found in scores.items()},
+        "means": means,
+        "lesions": {
+            "cases": {case: found.to_json() for case, found in tumours.items()},
+            "all": summary(tumours.values()),
+        },
+    }

@@ -52,6 +52,7 @@ class Volume:
         self.label = torch.from_numpy(packed.label).to(device).float()[None, None]
         self.bends = torch.from_numpy(packed.bends).to(device).float()
         self.extent = np.array(packed.label.shape) * packed.spacing
+        self._size, self._step = torch.tensor([packed.label.shape, packed.spacing], device=device)
         self.seeds: dict[int, np.ndarray] = {}  # class -> points (SEEDS, 3) in it, mm
         for code in range(1, TUMOR + 1):
             voxels = np.flatnonzero(packed.label == code)
@@ -74,10 +75,9 @@ class Volume:
 
         Beside the scan there is air.
         """
-        size = torch.tensor(self.hu.shape[2:], dtype=torch.float32, device=where.device)
-        index = where / torch.tensor(self.spacing, device=where.device)
-        outside = (index < -0.5) | (index > size - 0.5)
-        grid = (2 * index / (size - 1).clamp(min=1) - 1).flip(-1)[None]
+        index = where / self._step
+        outside = (index < -0.5) | (index > self._size - 0.5)
+        grid = (2 * index / (self._size - 1).clamp(min=1) - 1).flip(-1)[None]
         hu = F.grid_sample(self.hu, grid, mode="bilinear", padding_mode="border", align_corners=True)
         label = F.grid_sample(self.label, grid, mode="nearest", padding_mode="border", align_corners=True)
         beside = outside[..., 1:].any(-1)[None, None]

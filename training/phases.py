@@ -6,7 +6,9 @@ few of the shapes in few of the phases. Arrays are (1, 1, z, y, x), LPS; lengths
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -25,9 +27,10 @@ class Phase(IntEnum):
     DELAYED = 3
 
 
-# Organ -> mean HU (native, arterial, portal, delayed), spread between patients. Rough means for 100 to 120 kV, after
-# radiology text books; the spread is wide on purpose.
-ORGAN_HU: dict[str, tuple[tuple[float, float, float, float], float]] = {
+Key = TypeVar("Key")
+Row = tuple[tuple[float, float, float, float], float]  # mean HU (native, arterial, portal, delayed), spread
+# Rough means for 100 to 120 kV, after radiology text books; the spread between patients is wide on purpose.
+ORGAN_HU: dict[str, Row] = {
     "liver": ((56, 72, 108, 96), 13),
     "right_kidney": ((33, 150, 180, 165), 22),
     "left_kidney": ((33, 150, 180, 165), 22),
@@ -66,7 +69,7 @@ def in_another_phase(chance: Chance, hu: Tensor, label: Tensor, spacing: Spacing
     codes, values = label[soft], hu[soft]
     count = torch.bincount(codes, minlength=TUMOR + 1)
     means = (torch.bincount(codes, values, minlength=TUMOR + 1) / count.clamp(min=1)).tolist()
-    wanted = _levels(rng, phase)
+    wanted = _organ_levels(rng, phase)
     native = phase == Phase.NATIVE
     before, after, kept = torch.zeros(256), torch.zeros(256), torch.ones(256)
     for organ, code in ORGANS.items():
@@ -84,17 +87,26 @@ def in_another_phase(chance: Chance, hu: Tensor, label: Tensor, spacing: Spacing
     return shown
 
 
-def _levels(rng: np.random.Generator, phase: Phase) -> dict[str, float]:
-    """HU of each of ORGANS in one patient: timing is a continuum, so that a phase is mixed with the next."""
+def levels(rng: np.random.Generator, phase: Phase, table: Mapping[Key, Row]) -> dict[Key, float]:
+    """HU of each row of a table in one patient: timing is a continuum, so that a phase is mixed with the next."""
     later = min(phase + 1, Phase.DELAYED) if phase else phase
     mixed = rng.uniform(0, 0.5)
-    levels = {}
-    for organ in ORGANS:
-        means, spread = ORGAN_HU[organ]
+    drawn = {}
+    for key, (means, spread) in table.items():
         mean = (1 - mixed) * means[phase] + mixed * means[later]
-        levels[organ] = rng.normal(mean, spread * (0.6 if phase == Phase.NATIVE else 1.0))
+        drawn[key] = rng.normal(mean, spread * (0.6 if phase == Phase.NATIVE and mean > 0 else 1.0))
+    return drawn
+
+
+def fat_in_liver(rng: np.random.Generator) -> float:
+    """HU by which one patient's liver is darker than others': mostly none."""
+    return rng.uniform(15, 50) if rng.random() < 0.18 else 0.0
+
+
+def _organ_levels(rng: np.random.Generator, phase: Phase) -> dict[str, float]:
+    """HU of each of ORGANS in one patient."""
+    drawn = levels(rng, phase, {organ: ORGAN_HU[organ] for organ in ORGANS})
     for one, other in PAIRS:
-        levels[other] = levels[one] + rng.normal(0, 4)
-    if rng.random() < 0.18:
-        levels["liver"] -= rng.uniform(15, 50)  # a fatty one
-    return levels
+        drawn[other] = drawn[one] + rng.normal(0, 4)
+    drawn["liver"] -= fat_in_liver(rng)
+    return drawn

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from scipy.ndimage import find_objects
 from torch import Tensor
 
+from training.chance import pooled
 from training.labels import IGNORE, ORGANS
 from training.packed import no_bends
 from training.warp import KNOTS, sampled
@@ -25,7 +27,7 @@ FARTHEST = 45.0  # mm
 MARGIN, UNKNOWN = 10.0, 0.3
 COMMON = 5  # organs that both patients must show whole
 SCALES = (0.75, 1.3)  # of one patient to the other, along each axis
-STAGES = ((2, 40), (1, 40))  # width of the smoothing in voxels of GRID, and steps
+STAGES = ((2, 40), (1, 40))  # width of the smoothing, and how far apart it is looked at, in voxels of GRID; steps
 SMOOTH, SMALL = 5.0, 1e-4  # weights of the displacement's slope and of its square, mm
 LEAST_VOLUME = 0.15  # of a voxel after bending, to before: less is a fold
 
@@ -83,11 +85,12 @@ def displacement(own: Shape, other: Shape) -> np.ndarray | None:
     field = torch.zeros((1, 3, *knots), requires_grad=True)
     optimizer = torch.optim.Adam([field], lr=1.5)
     for width, steps in STAGES:
-        wanted, given = _smoothed(target, width), _smoothed(moving, width)
+        thinned = (slice(None, None, width),) * 3
+        wanted, given = _smoothed(target, width)[(..., *thinned)], _smoothed(moving, width)
         weight = 1 / wanted.sum((2, 3, 4), keepdim=True).clamp(min=1)
         for _ in range(steps):
             optimizer.zero_grad()
-            bent = sampled(given, here + _spread(field, own.size), GRID)
+            bent = sampled(given, (here + _spread(field, own.size))[thinned], GRID)
             apart = ((bent - wanted).square() * weight).sum() / len(codes)
             slopes = torch.stack([(torch.diff(field, dim=axis) / KNOTS).square().mean() for axis in (2, 3, 4)])
             loss = apart + SMOOTH * slopes.sum() + SMALL * field.square().mean()
@@ -108,7 +111,7 @@ def _spread(field: Tensor, size: Sequence[int]) -> Tensor:
 
 def _smoothed(masks: Tensor, width: int) -> Tensor:
     for _ in range(2):
-        masks = F.avg_pool3d(masks, 2 * width + 1, 1, width, count_include_pad=False)
+        masks = pooled(partial(F.avg_pool3d, count_include_pad=False), masks, width, (1, 1, 1))
     return masks
 
 

@@ -31,11 +31,12 @@ from torch import Tensor
 
 from inference.machine import computes
 from inference.windows.patches import gaussian
+from training.ahead import BATCHES, Ahead, Batch
 from training.augment import Patches, Volume
 from training.chance import Chance
 from training.labels import OUTPUTS, RARE
 from training.losses import deep_loss, disagreement
-from training.packed import ENDING, SPEC, Spec, read_packed, read_spec
+from training.packed import SPEC, Spec, packed_file, read_packed, read_spec
 from training.plans import STUDENTS
 from training.settings import Settings, Shape, Size
 from training.unet import DEEP, State, UNet, folded, read_tensors, unfold
@@ -53,7 +54,7 @@ class Trainer:
 
     def __init__(self, settings: Settings, early: Patches, late: Patches, out: Path, device: torch.device) -> None:
         self.settings, self.out, self.device = settings, out, device
-        self.patches, self._late = early, late
+        self._early, self._late = early, late
         torch.manual_seed(settings.seed)
         self.network = UNet(settings.student, CHANNELS).to(device)
         self.network.to(memory_format=LAID)  # type: ignore[call-overload]
@@ -68,6 +69,7 @@ class Trainer:
             self._load(out / "last.pt")
         self.network.train()
         self._keep_frozen()
+        self.ahead = Ahead(self.draw, device, BATCHES if device.type == "cuda" else 0)  # else for nothing
         self._began = time.monotonic()
 
     def start_from(self, path: Path) -> None:
@@ -92,6 +94,12 @@ class Trainer:
 
     def run(self) -> None:
         """Train to the end of the budget. Raises ValueError if the loss is no longer finite."""
+        try:
+            self._run()
+        finally:
+            self.ahead.close()
+
+    def _run(self) -> None:
         saved = logged = time.monotonic()
         losses: list[Tensor] = []
         while self.progress() < 1:
@@ -123,14 +131,13 @@ class Trainer:
         progress = self.progress()
         if not self.frozen and progress > self.settings.freeze:
             self._freeze()
-        chance = Chance.seeded(self.device, self.settings.seed, self.steps)
-        size = self._size(chance.rng, "late" if self.frozen else "early")
-        image, label = self.patches.batch(chance, self.settings.shape(size), size.count)
+        batch = self.ahead.take(self.steps, self.frozen)
+        rng = batch.chance.rng
         with self._autocast():
-            outputs = self.network(_laid(image), DEEP)
-        loss = deep_loss(outputs, label, self.weight)
-        if self.frozen and chance.rng.random() < self.settings.consistency:
-            loss = loss + self._disagreement(chance.rng, image, outputs[0])
+            outputs = self.network(_laid(batch.image), DEEP)
+        loss = deep_loss(outputs, batch.label, self.weight)
+        if self.frozen and rng.random() < self.settings.consistency:
+            loss = loss + self._disagreement(rng, batch.image, outputs[0])
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.rate(progress, self.steps)
         self.optimizer.zero_grad()
@@ -143,6 +150,13 @@ class Trainer:
             numbers = dict(_numbers(self.network))
             torch._foreach_lerp_([self.average[name] for name in numbers], list(numbers.values()), 1 - decay)
         return loss.detach()
+
+    def draw(self, step: int, late: bool) -> Batch:
+        """What a step is trained on. Changes nothing here, so that any thread may call it."""
+        chance = Chance.seeded(self.device, self.settings.seed, step)
+        size = self._size(chance.rng, "late" if late else "early")
+        patches = self._late if late else self._early
+        return Batch(chance, *patches.batch(chance, self.settings.shape(size), size.count))
 
     def save(self) -> None:
         """Write plain.pt, bn.pt and last.pt, each whole or not at all."""
@@ -193,13 +207,12 @@ class Trainer:
         """A batch of images on which the norms' statistics are taken."""
         chance = Chance.seeded(self.device, self.settings.seed, self.steps, number)
         size = self._size(chance.rng, "norms")
-        return _laid(self.patches.batch(chance, self.settings.shape(size), size.count)[0])
+        return _laid(self._early.batch(chance, self.settings.shape(size), size.count)[0])
 
     def _keep_frozen(self) -> None:
         if self.frozen:
             for norm in self.network.norms():
                 norm.eval()
-            self.patches = self._late
             self.weight = torch.ones_like(self.weight)
 
     def _average_from_here(self) -> None:
@@ -244,10 +257,10 @@ def computes_bfloat16(device: torch.device) -> bool:
 
 def open_volumes(packed: Path, names: list[str], device: torch.device) -> list[Volume]:
     """Raises ValueError, naming them, if some of the scans are not in the folder."""
-    if absent := [name for name in names if not (packed / f"{name}{ENDING}").is_file()]:
+    if absent := [name for name in names if not packed_file(packed, name).is_file()]:
         raise ValueError(f"{packed} lacks {len(absent)} of {len(names)} scans, {absent[0]} among them: copy every part")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        read = pool.map(read_packed, [packed / f"{name}{ENDING}" for name in names])
+        read = pool.map(read_packed, [packed_file(packed, name) for name in names])
         return [Volume(one, device) for one in read]
 
 

@@ -53,11 +53,13 @@ def test_the_report_says_what_was_measured_and_what_failed(report: Path) -> None
     text = (report / "README.md").read_text()
     runs = json.loads((report.parent / "runs.json").read_text())
     good = next(run for run in runs["runs"] if run["case"] == "good")
-    rows = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("|")}
+    lines = reversed(text.splitlines())  # of two rows with one name the first
+    rows = {line.split("|")[1].strip(): line for line in lines if line.startswith("|")}
     assert f"{good['wall_s']:.1f}" in rows["good"] and "72 x 60 x 55" in rows["good"]
     assert "failed" in rows["broken"]
     assert "| 27.73 | - |" in rows["512 x 512 x 55"]  # as many slices, but another size
     assert "100.00" in rows["liver"] and "88.59" in rows["paper"]
+    assert "| good | 0 of 0 | 0 of 0 | 0 | 0 | 0.0 |" in text, "no tumour, and none that is false"
     assert runs["host"]["commit"] in text and "1 of 2 cases within 15 s" in text
     for figure in ("slices", "stages", "memory"):
         assert f"]({figure}.png)" in text and (report / f"{figure}.png").stat().st_size > 5000
@@ -83,7 +85,7 @@ def test_the_page_opens_in_a_browser_and_needs_no_other_file(report: Path, tmp_p
         [*command, "--dump-dom", "--virtual-time-budget=2000", page.as_uri()],
         capture_output=True, text=True, check=True, timeout=120,
     ).stdout  # fmt: skip
-    assert shown.count("<table>") == 4 and shown.count("<img") == 3
+    assert shown.count("<table>") == 5 and shown.count("<img") == 3
     picture = tmp_path / "page.png"
     size = "--window-size=1200,3400"
     subprocess.run(

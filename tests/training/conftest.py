@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from training.labels import IGNORE
-from training.packed import ENDING, Spec, write_packed
+from training.packed import Spec, as_packed, write_packed
 from training.plans import Student
 
 SPACING = (5.0, 4.0, 4.0)
@@ -48,7 +48,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of three packed scans, one of them for validation: see SPEC."""
     folder = tmp_path_factory.mktemp("packed")
     for seed, name in enumerate(("one", "two", "held_out")):
-        write_packed(folder / f"{name}{ENDING}", *abdomen(seed), SPACING)
+        write_packed(folder, as_packed(name, *abdomen(seed), SPACING))
     return folder
 
 

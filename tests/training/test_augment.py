@@ -14,7 +14,7 @@ from tests.training.conftest import SPACING, abdomen  # noqa: E402
 from training.augment import HOSTS, Patches, Volume, with_lesions  # noqa: E402
 from training.chance import Chance  # noqa: E402
 from training.labels import IGNORE, TUMOR  # noqa: E402
-from training.packed import ENDING, Packed, read_packed  # noqa: E402
+from training.packed import Packed, packed_file, read_packed  # noqa: E402
 from training.scanners import blur  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -23,7 +23,7 @@ SHAPE = (12, 20, 28)
 
 @pytest.fixture(scope="module")
 def volumes(packed: Path) -> list[Volume]:
-    return [Volume(read_packed(packed / f"{name}{ENDING}"), CPU) for name in ("one", "two")]
+    return [Volume(read_packed(packed_file(packed, name)), CPU) for name in ("one", "two")]
 
 
 def test_the_same_seed_gives_the_same_patch_and_another_another(volumes: list[Volume]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from training.pack import VALIDATION, doubtful, find_scans, pack, real_shares
-from training.packed import ENDING, Spec, read_packed, read_spec, write_packed, write_spec
+from training.packed import ENDING, Spec, as_packed, packed_file, read_packed, read_spec, write_packed, write_spec
 
 
 @pytest.fixture
@@ -32,15 +32,17 @@ def save_pair(blob: np.ndarray, save_scan: Callable[..., Path]) -> Callable[...,
 
 def test_what_is_packed_is_what_was_there(tmp_path: Path, blob: np.ndarray) -> None:
     label = (blob > 0).astype(np.uint8)
-    write_packed(tmp_path / f"x{ENDING}", blob, label, (3.0, 2.0, 1.5))
-    packed = read_packed(tmp_path / f"x{ENDING}")
+    write_packed(tmp_path, as_packed("x", blob, label, (3.0, 2.0, 1.5)))
+    packed = read_packed(packed_file(tmp_path, "x"))
     assert packed.name == "x" and packed.spacing == (3.0, 2.0, 1.5)
     assert np.array_equal(packed.label, label)
     hu = packed.codes * 4.0 - 200
     assert np.abs(hu - np.clip(blob, -200, 300)).max() <= 2
-    (tmp_path / f"x{ENDING}").write_bytes(b"damaged")
-    with pytest.raises(ValueError, match=r"x\.xz cannot be read as a packed scan"):
-        read_packed(tmp_path / f"x{ENDING}")
+    whole = packed_file(tmp_path, "x").read_bytes()
+    for damaged in (b"damaged", b"", whole[:-9]):
+        packed_file(tmp_path, "x").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"x\.bz2 cannot be read as a packed scan"):
+            read_packed(packed_file(tmp_path, "x"))
 
 
 def test_patients_of_the_validation_are_never_trained_on(tmp_path: Path, save_pair: Callable[..., None]) -> None:
@@ -60,7 +62,7 @@ def test_patients_of_the_validation_are_never_trained_on(tmp_path: Path, save_pa
     assert set(spec.validation) == {*VALIDATION, "another_date", "HCC_048_late"}
     assert said == "2 scans, 0 rendered volumes, 7 for validation, in 1 parts"
     for name in (*spec.shares, *spec.validation):
-        assert (out / "part_1" / f"{name}{ENDING}").is_file()
+        assert packed_file(out / "part_1", name).is_file()
     for path in (data / "reviewed").glob("HCC_049*"):
         path.unlink()
     for path in (data / "reviewed").glob("HCC_0481*"):
@@ -132,9 +134,29 @@ def test_scans_of_any_orientation_are_packed_alike(
         save_scan(tmp_path / "labelled" / f"{name}_0000.nii.gz", voxels, (3.0, 2.0, 1.5), orientation)
         save_scan(tmp_path / "labelled" / f"{name}.nii.gz", (voxels > 0).astype(np.uint8), (3.0, 2.0, 1.5), orientation)
     pack(tmp_path / "kit", tmp_path, 0, 58.0, None)
-    lps, ras = (read_packed(tmp_path / "kit" / "packed" / f"{name}{ENDING}") for name in ("lps", "ras"))
+    lps, ras = (read_packed(packed_file(tmp_path / "kit" / "packed", name)) for name in ("lps", "ras"))
     assert lps.spacing == ras.spacing == (3.0, 2.0, 1.5)
     assert np.array_equal(lps.codes, ras.codes) and np.array_equal(lps.label, ras.label)
+
+
+def test_scans_are_bent_to_shapes_of_labels_that_are_corrected(tmp_path: Path, save_scan: Callable[..., Path]) -> None:
+    labels = np.zeros((30, 40, 40), np.uint8)
+    axes = np.ogrid[:30, :40, :40]
+    for code, middle in {1: (15, 12, 12), 2: (9, 26, 30), 3: (20, 12, 30), 4: (14, 20, 20), 11: (22, 30, 12)}.items():
+        labels[sum((axis - at) ** 2 for axis, at in zip(axes, middle, strict=True)) <= 16] = code
+    for name in ("one", "two"):
+        save_scan(tmp_path / "reviewed" / f"{name}_0000.nii.gz", 50 * (labels > 0).astype(np.int16), (6.0, 6.0, 6.0))
+        save_scan(tmp_path / "reviewed" / f"{name}.nii.gz", labels, (6.0, 6.0, 6.0))
+    corner = {"z": [9, 20], "polygon": [[5, 5], [18, 5], [18, 18], [5, 18]], "from": [0], "to": 1, "why": "a test"}
+    wrong = tmp_path / "wrong.json"
+    wrong.write_text(json.dumps([{"scan": "two", **corner}]))
+    farthest = []
+    for corrections in (None, wrong):
+        pack(tmp_path / str(corrections is None), tmp_path, 0, 58.0, None, corrections)
+        bends = read_packed(packed_file(tmp_path / str(corrections is None) / "packed", "one")).bends
+        assert len(bends) == 1
+        farthest.append(np.abs(bends).max())
+    assert farthest[0] <= 1 and farthest[1] >= 4, "mm: as long as both livers are alike, nothing is bent"
 
 
 def test_soft_tissue_about_a_doubted_organ_is_unknown() -> None:

@@ -9,15 +9,12 @@ from __future__ import annotations
 import numpy as np
 
 from training.labels import ORGANS
-from training.phases import ORGAN_HU, Phase
+from training.phases import ORGAN_HU, Phase, Row, fat_in_liver, levels
 from training.synthesis.anatomy import Tissue
 
 PHASE_SHARES = [0.22, 0.2, 0.46, 0.12]
 
-# Tissue -> mean HU (native, arterial, portal, delayed), spread between patients.
-HU: dict[Tissue, tuple[tuple[float, float, float, float], float]] = {
-    Tissue(ORGANS[organ]): row for organ, row in ORGAN_HU.items()
-} | {
+HU: dict[Tissue, Row] = {Tissue(ORGANS[organ]): row for organ, row in ORGAN_HU.items()} | {
     Tissue.AIR: ((-1000, -1000, -1000, -1000), 10),
     Tissue.FAT: ((-103, -102, -101, -101), 7),
     Tissue.SUBCUTANEOUS: ((-106, -106, -105, -105), 6),
@@ -42,19 +39,14 @@ HU: dict[Tissue, tuple[tuple[float, float, float, float], float]] = {
 
 def draw_levels(rng: np.random.Generator, phase: Phase) -> np.ndarray:
     """(64,) float32: one patient's mean HU per Tissue."""
-    levels = np.zeros(64, np.float32)
-    # Timing is a continuum: blend the phase with its neighbour.
-    later = min(phase + 1, Phase.DELAYED) if phase else phase
-    blend = rng.uniform(0, 0.5)
-    for tissue, (means, spread) in HU.items():
-        mean = (1 - blend) * means[phase] + blend * means[later]
-        levels[tissue] = rng.normal(mean, spread * (0.6 if phase == Phase.NATIVE and mean > 0 else 1.0))
-    levels[Tissue.LEFT_KIDNEY] = levels[Tissue.RIGHT_KIDNEY] + rng.normal(0, 6)
-    levels[Tissue.LEFT_ADRENAL] = levels[Tissue.RIGHT_ADRENAL] + rng.normal(0, 4)
-    levels[Tissue.ARTERY] = levels[Tissue.AORTA] + rng.normal(0, 10)
-    levels[Tissue.SUBCUTANEOUS] = levels[Tissue.FAT] + rng.normal(-2, 3)
-    if rng.random() < 0.18:  # fatty liver
-        levels[Tissue.LIVER] -= rng.uniform(15, 50)
+    drawn = np.zeros(64, np.float32)
+    for tissue, level in levels(rng, phase, HU).items():
+        drawn[tissue] = level
+    drawn[Tissue.LEFT_KIDNEY] = drawn[Tissue.RIGHT_KIDNEY] + rng.normal(0, 6)
+    drawn[Tissue.LEFT_ADRENAL] = drawn[Tissue.RIGHT_ADRENAL] + rng.normal(0, 4)
+    drawn[Tissue.ARTERY] = drawn[Tissue.AORTA] + rng.normal(0, 10)
+    drawn[Tissue.SUBCUTANEOUS] = drawn[Tissue.FAT] + rng.normal(-2, 3)
+    drawn[Tissue.LIVER] -= fat_in_liver(rng)
     if phase == Phase.NATIVE and rng.random() < 0.5:  # blood and parenchyma lie close together without contrast
-        levels[[Tissue.VENA_CAVA, Tissue.VEIN, Tissue.PORTAL_VEIN]] = levels[Tissue.AORTA] + rng.normal(0, 3)
-    return levels
+        drawn[[Tissue.VENA_CAVA, Tissue.VEIN, Tissue.PORTAL_VEIN]] = drawn[Tissue.AORTA] + rng.normal(0, 3)
+    return drawn

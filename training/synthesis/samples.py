@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.synthesis.sources import open_renderers
+from training.synthesis.sources import LABEL_MAPS, open_renderer
 
 SHAPE, SPACING = (12, 192, 256), np.array([4.0, 1.2, 1.2])  # fine enough in the plane to be looked at
 
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=5)
     parser.add_argument("--columns", type=int, default=6)
     arguments = parser.parse_args()
-    renderers = list(open_renderers(arguments.data).values())
+    renderers = [open_renderer(arguments.data, name) for name in LABEL_MAPS]
     rng = np.random.default_rng(arguments.seed)
     figure, axes = pyplot.subplots(
         arguments.rows, arguments.columns, figsize=(4 * arguments.columns, 3.3 * arguments.rows)

@@ -31,9 +31,9 @@ _V1 = [
 ]
 
 
-def open_renderers(data: Path) -> dict[str, Renderer]:
-    """A renderer by the name of each label map. Raises OSError or RuntimeError if one is missing."""
-    return {name: Renderer(_anatomy(data, name)) for name in LABEL_MAPS}
+def open_renderer(data: Path, name: str) -> Renderer:
+    """Of one of LABEL_MAPS. Raises OSError or RuntimeError if it is missing."""
+    return Renderer(_anatomy(data, name))
 
 
 def _anatomy(data: Path, name: str) -> Anatomy:
