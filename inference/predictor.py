@@ -19,7 +19,7 @@ from .card import Card
 from .cards import read_cards, smaller_way, way_of, which_are_ct, with_earlier
 from .cgroups import ENDLESS
 from .engines.choose import Choice, choose, load
-from .errors import DeviceError, MemoryBudgetError, ScanWarning, WeightsError, one_line
+from .errors import DeviceError, EngineError, MemoryBudgetError, ScanWarning, WeightsError, one_line
 from .estimate import estimate, fitting
 from .formats.geometry import BESIDE
 from .formats.probabilities import Probabilities
@@ -63,10 +63,7 @@ class Predictor:
         self.cards = read_cards(unpacking.enter_context(unpacked(self.options.weights)), self.options.networks)
         self.ct = which_are_ct(self.cards)
         self.way = way_of(self.cards, self.options.plan, self.options.step, self.options.tta)
-        self.choice: Choice = choose(self.options.device, self.options.engine, self.options.precision,
-                                     with_earlier(self.cards))  # fmt: skip
-        self._models = [self._loaded(card) for card in self.cards]
-        self._xp = array_library(self.choice.device, self.choice.engine)
+        self._load()
         if self.options.max_memory and self.choice.device != "cpu":
             raise DeviceError(
                 "a limit on memory is held on the CPU only (--device cpu): how much CUDA takes, of the host's memory "
@@ -74,6 +71,29 @@ class Predictor:
             )
         self._base = held_memory()
         self._turn = threading.Lock()  # a network's answer may live in memory that its next call overwrites
+
+    def _load(self) -> None:
+        """Choose, and load the networks. A GPU that "auto" took and that does not run them is done without: its driver
+        may be older than the engine's CUDA, or the GPU itself."""
+        asked, networks = (self.options.engine, self.options.precision), with_earlier(self.cards)
+        self.choice: Choice = choose(self.options.device, *asked, networks)
+        try:
+            self._load_as_chosen()
+        except (DeviceError, EngineError) as error:
+            if self.choice.device == "cpu" or self.options.device != "auto":
+                raise
+            try:
+                without = choose("cpu", *asked, networks)
+            except DeviceError:
+                raise error from None
+            self.choice = replace(without, why=(f"device cpu: the GPU cannot be used: {error}", *without.why))
+            self._load_as_chosen()
+
+    def _load_as_chosen(self) -> None:
+        self._models = [self._loaded(card) for card in self.cards]
+        self._xp = array_library(self.choice.device, self.choice.engine)
+        if self.choice.device != "cpu":
+            self._models[0].try_out(self._xp)
 
     def _loaded(self, card: Card) -> Model:
         earlier = self._loaded(card.after.card) if card.after else None

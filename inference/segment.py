@@ -45,6 +45,14 @@ class Model:
         """earlier  that of `card.after`"""
         return cls(card, network, Decode.of(card), earlier)
 
+    def try_out(self, xp: Any) -> None:
+        """Run the smallest window: what a GPU lacks shows there, not when a network is loaded. Raises EngineError."""
+        if self.earlier:
+            self.earlier.try_out(xp)  # whose channels are those of the scan
+        else:
+            window = self.card.window_multiple or self.card.patch
+            self.network(xp.zeros((1, len(self.card.channels), *window), xp.float32))
+
 
 class Progress(Protocol):
     """Hears how far a scan is."""

@@ -170,7 +170,7 @@ def test_a_limit_is_of_the_cpu(tiny_weights: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(module, "choose", lambda *_: replace(CHOICE, device="cuda"))
     monkeypatch.setattr(module, "array_library", lambda *_: np)
-    monkeypatch.setattr(module, "load", lambda *_: None)
+    monkeypatch.setattr(module, "load", lambda *_: lambda batch: batch)
     with pytest.raises(DeviceError, match="--device cpu"):
         Predictor(tiny_weights, max_memory=10**9)
 

@@ -121,6 +121,25 @@ def test_a_provider_that_is_not_given_is_missed(tiny_weights: Path) -> None:
         )
 
 
+@pytest.mark.skipif(HAS_CUDA, reason="this machine has a GPU")
+def test_a_gpu_that_does_not_run_the_networks_is_done_without(
+    tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a driver that is too old; here ONNX Runtime says no, since it is built for the CPU."""
+    pytest.importorskip("onnxruntime")
+    from inference.predictor import Predictor
+
+    monkeypatch.setattr(engines, "_missing_for_cuda", lambda _: None)
+    monkeypatch.setattr(engines, "_runs_on_cuda", lambda name: name == "onnxruntime")
+    predictor = Predictor(tiny_weights)
+    assert predictor.choice.device == "cpu"
+    assert predictor.choice.why[0].startswith("device cpu: the GPU cannot be used: ")
+    with pytest.raises(DeviceError, match="did not give CUDAExecutionProvider"):
+        Predictor(tiny_weights, device="cuda")
+    with pytest.raises(DeviceError, match="did not give CUDAExecutionProvider"):
+        Predictor(tiny_weights, precision="f16", engine="onnxruntime")  # which the CPU cannot give
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["f32", "auto"])
 def test_engines_agree(precision: str, tiny_weights: Path, tmp_path: Path) -> None:
