@@ -1,7 +1,8 @@
 """Corrections of labels, kept as data: which voxels of which label become what, and why.
 
-training/corrections.json has those of the reviewed scans that the shipped network was trained on, made by eye, slice
-by slice. An entry takes, in the slices z[0] to z[1] of its scan, the voxels inside `polygon` ([x, y] voxels, its
+training/corrections.json has those of the reviewed scans that are trained on, made by eye, slice by slice: outlines
+drawn by hand; or a network's own outline, where beside the bare image it was seen to be right, as far as the HU agree.
+An entry takes, in the slices z[0] to z[1] of its scan, the voxels inside `polygon` ([x, y] voxels, its
 outline included) whose label is one of `from`, and gives them the label `to`; with `hu`, only those whose HU, smoothed
 by 1 mm, lie between the two.
 """
