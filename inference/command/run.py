@@ -132,13 +132,14 @@ class Run:
             request.name_by,
             request.layout,
         )
+        folders = {file.parent for case in self.found.cases for file in case.files if not case.volume}
         if part := request.part:
             # What is left out is one part's to tell, or each would fail for it.
             rest = (self.found.left_out, self.found.warnings) if part.index == 1 else ([], [])
             self.found = Found(part.of(self.found.cases), *rest)
         for warning in self.found.warnings:
             say_warning(warning)
-        inputs = cache(lambda: input_files(request.inputs, request.options.weights))
+        inputs = cache(lambda: input_files(request.inputs, request.options.weights, folders))
         for case in self.found.cases:
             for path in case.outputs:
                 check_labels(path, inputs)

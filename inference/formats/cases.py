@@ -12,6 +12,7 @@ from pathlib import Path
 from ..errors import InputFolderError, NoInputError, shown
 from ..names import BIDS, CHANNEL, FOLDERS, FORMATS, LAYOUTS, bids_case, case_of, format_of, labels_file, stem
 from .archive import is_archive
+from .dataset import Dataset, dataset_in
 from .entries import SCAN, SLICE, UNKNOWN, look_at
 from .opening import listing
 from .sources import Volume
@@ -100,7 +101,7 @@ def find_cases(
     name_by: str | None = None,
     layout: str = LAYOUTS[0],
 ) -> Found:
-    """The cases of a file, or of a folder of scans, with all DICOM below it and in ZIPs.
+    """The cases of a file, or of a folder of scans, with all DICOM below it and in ZIPs, or of a dataset of BIDS.
 
     names     keeps only these; each must be there, and nothing is said about other files
     formats   of the outputs: of the label maps, and FOLDERS
@@ -110,6 +111,7 @@ def find_cases(
     Raises InputFolderError if `inputs` cannot be opened, NoInputError if it holds no case.
     """
     left_out: list[LeftOut] = []
+    dataset = Dataset()
     cases: dict[str, list[Case]] = {}
 
     def add(name: str, files: Sequence[Path], refused: str | None, volume: Volume | None = None) -> None:
@@ -118,7 +120,8 @@ def find_cases(
                 refused = f"{shown(files[0].name)} has no letter or digit in its name that BIDS allows: rename it"
             name = as_bids or name
         if same := cases.get(name):  # one would overwrite the other
-            refused = f"{shown(files[0].name)} is left out: {shown(same[0].scan.name)} has the same case name"
+            this, other = _apart(files[0], same[0].scan)
+            refused = f"{shown(this)} is left out: {shown(other)} has the same case name"
             refused += f", {shown(name)}" if layout == BIDS else ""
         into = tuple(labels_file(outputs, name, kind, layout) for kind in formats)
         cases.setdefault(name, []).append(Case(name, tuple(files), into, refused, volume))
@@ -129,11 +132,14 @@ def find_cases(
             add(name, files, refused)
     else:
         is_folder = _is_folder(inputs)
-        volumes, left_out, known, series = _dicom(inputs, outputs, name_by)
+        if is_folder:
+            dataset = dataset_in(inputs, channels[0])
+        volumes, left_out, known, series = _dicom(inputs, outputs, dataset.known, name_by)
         scans: dict[Path, str] = {}
         if is_folder:
             scans, more = _scans(inputs, outputs, channels[0], known, series)
-            left_out += more
+            scans |= {scan: case_of(scan.name) for scan in dataset.scans}
+            left_out += more + [LeftOut(name, *why) for name, why in dataset.left_out.items()]
         elif not known:
             scans = {inputs: case_of(inputs.name)}
         found: list[tuple[str, Path, Volume | None]] = [(name, scan, None) for scan, name in scans.items()]
@@ -151,12 +157,14 @@ def find_cases(
         also = f"; {'; '.join(reasons)}" if reasons else ""
         raise NoInputError(f"{shown(inputs)} holds no case: X{CHANNEL}.nii.gz was looked for{also}")
     chosen = [case for name in dict.fromkeys(names or cases) for case in cases[name]]
-    return Found(chosen, left_out, [*reasons, *(_doubts(chosen, inputs, channels[0]) if len(channels) == 1 else [])])
+    doubts = _doubts(chosen, set(dataset.scans), channels[0]) if len(channels) == 1 else []
+    return Found(chosen, left_out, [*reasons, *doubts])
 
 
-def _doubts(cases: Sequence[Case], inputs: Path, image: str) -> list[str]:
-    """What may have been meant otherwise; `image` is what the networks take."""
-    plain = [case.scan.name for case in cases if case.name == _stem(case.scan.name) and not case.volume]
+def _doubts(cases: Sequence[Case], certain: Collection[Path], image: str) -> list[str]:
+    """What may have been meant otherwise; `image` is what the networks take, and `certain` by their names are such."""
+    uncertain = [case for case in cases if case.scan not in certain and not case.volume]
+    plain = [case.scan.name for case in uncertain if case.name == _stem(case.scan.name)]
     stems = {_stem(name) for name in plain}
     numbered: list[str] = []
     others: list[str] = []
@@ -187,19 +195,19 @@ def _is_folder(inputs: Path) -> bool:
 
 
 def _dicom(
-    inputs: Path, outputs: Path, name_by: str | None
+    inputs: Path, outputs: Path, known: set[Path], name_by: str | None
 ) -> tuple[list[tuple[str, Volume]], list[LeftOut], set[Path], bool]:
-    """The volumes of DICOM and their names, what of DICOM is left out, all files and archives that hold some, and
-    whether any of them could be read."""
-    files = dicom_in(inputs, outputs)
+    """The volumes of DICOM and their names, what of DICOM is left out, `known` with all files and archives that hold
+    some, and whether any of them could be read."""
+    files = dicom_in(inputs, outputs, known)
     if not files:
-        return [], [], set(), False
+        return [], [], known, False
     from .dicom.find import find  # pydicom takes a tenth of a second, and brings NumPy
 
     found = find(files, inputs, name_by)
     left_out = [LeftOut(name, reason, is_scan=False) for name, reason in found.left_out]
     archives = {above for folder in {file.parent for file in files} for above in (folder, *folder.parents)}
-    return found.volumes, left_out, {*files, *filter(is_archive, archives)}, found.series
+    return found.volumes, left_out, {*known, *files, *filter(is_archive, archives)}, found.series
 
 
 def _scans(
@@ -307,6 +315,13 @@ def _split(name: str) -> tuple[str, int | None]:
     """("x", 4) of "x_0004"; (name, None) if it does not end so."""
     match = re.fullmatch(r"(.+)_([0-9]{4})", name, re.DOTALL)
     return (match[1], int(match[2])) if match else (name, None)
+
+
+def _apart(one: Path, other: Path) -> tuple[str, str]:
+    """Names of two files, with their folders if they are the same."""
+    if one.name != other.name:
+        return one.name, other.name
+    return f"{one.parent.name}/{one.name}", f"{other.parent.name}/{other.name}"
 
 
 def _stem(file: str) -> str:

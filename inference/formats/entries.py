@@ -32,6 +32,7 @@ FOREIGN = (
 COMPANION = {".img": (".hdr",), ".img.gz": (".hdr.gz",), ".rec": (".par",)}  # one scan in two files is named once
 
 UNKNOWN = f"perhaps a scan, but with no known ending: rename or convert to X{CHANNEL}.nii.gz"
+CLOSED = "a folder that cannot be opened, and may hold scans"
 SCAN, SLICE = "a scan that is read", "a DICOM file"  # what `_look` says beside reasons
 
 
@@ -52,7 +53,7 @@ def look_at(
             look: str | None = SCAN if stem(entry) else None  # a broken link: a case that will fail by name
         elif is_folder(one):
             path = folder / entry
-            look = None if _is_ours(path) else _look_into(path, outputs, known)
+            look = None if is_ours(path) else _look_into(path, outputs, known)
         elif name.endswith(SEGMENTATION):
             look = None
         elif whole := stem(entry):
@@ -90,11 +91,11 @@ def _look_into(folder: Path, outputs: Path, known: Collection[Path]) -> str | No
         looks = [look for _, look in look_at(root, files, outputs, known)]
         if any(stem(one.name) for one in folders) or any(look != UNKNOWN or not known for look in looks):
             return "there are scans inside, but subfolders are not searched: give such a folder as INPUTS"
-        below += [root / one.name for one in folders if not one.is_symlink() and not _is_ours(root / one.name)]
-    return "a folder that cannot be opened, and may hold scans" if closed else None
+        below += [root / one.name for one in folders if not one.is_symlink() and not is_ours(root / one.name)]
+    return CLOSED if closed else None
 
 
-def _is_ours(folder: Path) -> bool:
+def is_ours(folder: Path) -> bool:
     """Whether a folder is that of the probabilities or the preview of a case, as this program wrote it."""
     return format_of(folder) in FOLDERS and wrote(folder)
 

@@ -41,10 +41,10 @@ def identities(path: Path) -> set[Identity]:
     return found
 
 
-def input_files(inputs: Path, weights: Path) -> set[Identity]:
-    """Every file of the inputs folder, or of the folder of the scan, and of the networks."""
+def input_files(inputs: Path, weights: Path, folders: Iterable[Path] = ()) -> set[Identity]:
+    """Every file of the inputs folder, or of the folder of the scan, of other folders of scans, and of the networks."""
     found = identities(inputs)
-    for folder in (inputs if os.path.isdir(inputs) else inputs.parent, *weights.glob("*")):
+    for folder in (inputs if os.path.isdir(inputs) else inputs.parent, *folders, *weights.glob("*")):
         with suppress(OSError):  # no folder, or one that may not be listed
             for entry in os.listdir(folder):
                 found |= identities(folder / entry)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,19 +16,20 @@ from .sources import dicom_among, is_dicom_file
 DICOMDIR = "dicomdir"
 
 
-def dicom_in(inputs: Path, outputs: Path) -> list[Path]:
-    """The DICOM files of a folder and of all below it, hidden ones and OUTPUTS left out; of a ZIP; or the file itself.
+def dicom_in(inputs: Path, outputs: Path, known: Collection[Path] = ()) -> list[Path]:
+    """The DICOM files of a folder and of all below it, hidden ones, OUTPUTS and folders that are known left out; of a
+    ZIP; or the file itself.
 
     DICOMDIR stands for its folder. Those of one folder are in the order of their names.
     """
     if inputs.name.lower() == DICOMDIR and not os.path.isdir(inputs):
         inputs = inputs.parent
     if os.path.isdir(inputs):
-        return [file for entries in _folders(inputs, outputs, set()) for file in _among(entries)]
+        return [file for entries in _folders(inputs, outputs, known, set()) for file in _among(entries)]
     return _in_archive(inputs) if is_archive(inputs) else [inputs] if is_dicom_file(inputs) else []
 
 
-def _folders(folder: Path, outputs: Path, seen: set[tuple[int, int]]) -> Iterator[list[Path]]:
+def _folders(folder: Path, outputs: Path, known: Collection[Path], seen: set[tuple[int, int]]) -> Iterator[list[Path]]:
     """The entries of a folder that are no folders, then those of each folder below it; links are followed, once."""
     try:
         status = os.stat(folder)
@@ -38,12 +39,12 @@ def _folders(folder: Path, outputs: Path, seen: set[tuple[int, int]]) -> Iterato
     if (status.st_dev, status.st_ino) in seen:
         return
     seen.add((status.st_dev, status.st_ino))
-    below = [folder / entry.name for entry in entries if is_folder(entry)]
+    below = [one for entry in entries if is_folder(entry) and (one := folder / entry.name) not in known]
     yield [folder / entry.name for entry in entries if not is_folder(entry)]
     for one in below:
         if format_of(one) == PROBABILITIES or (os.path.exists(outputs) and os.path.samefile(one, outputs)):
             continue
-        yield from _folders(one, outputs, seen)
+        yield from _folders(one, outputs, known, seen)
 
 
 def _among(entries: list[Path]) -> Iterator[Path]:

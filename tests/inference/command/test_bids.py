@@ -16,6 +16,7 @@ from inference.command import cli
 from inference.command.merge import merge
 from tests.conftest import ROOT, command
 
+NO_CT = "no CT by name, which in BIDS ends in _ct"
 FIRST, SECOND = "sub-1/ses-pre/anat/sub-1_ses-pre_run-2_dseg", "sub-patient2/anat/sub-patient2_dseg"
 
 
@@ -86,6 +87,25 @@ def test_the_folder_of_the_scans_may_hold_the_dataset(inputs: Path, tiny_weights
     record = f"{inputs / SECOND}.json"
     done = run(inputs, inputs, *flags, "--resume", "--json", record)
     assert done.returncode == 7 and "has the name of another output" in done.stderr
+
+
+def test_a_dataset_holds_its_derivatives(
+    tmp_path: Path, tiny_weights: Path, blob: np.ndarray, save_scan: Callable[..., Path]
+) -> None:
+    out = tmp_path / "derivatives/viscera"
+    scan = save_scan(tmp_path / "sub-1/ses-pre/ct/sub-1_ses-pre_run-2_ct.nii.gz", blob, (3.0, 2.0, 2.0))
+    save_scan(tmp_path / "sub-1/ses-pre/anat/sub-1_ses-pre_T1w.nii.gz", blob, (3.0, 2.0, 2.0))
+    for said in ("labels -> ", ": kept, "):
+        done = run(tmp_path, out, "--weights", tiny_weights, "--resume")
+        assert done.returncode == 0 and done.stdout.count(said) == 1, done.stderr
+        assert done.stderr.splitlines() == [f"warning: {scan.name[:13]}_T1w.nii.gz is left out: {NO_CT}"]
+    measure = [*command()[:2], "inference.measure", str(tmp_path), str(out), "--weights", str(tiny_weights)]
+    table = subprocess.run(measure, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert {row.partition(",")[0] for row in table.splitlines()[1:]} == {"sub-1_ses-pre_run-2_ct"}
+
+    arguments = command(tmp_path, scan.parent, "--weights", tiny_weights)
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 7 and f"{scan} is a file of the inputs" in done.stderr
 
 
 @pytest.mark.parametrize(
