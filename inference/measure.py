@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from .errors import (
     OutputError,
     ScanError,
     VisceraError,
+    hide_names,
+    names_are_hidden,
     shown,
 )
 from .formats.atomic import write_atomically
@@ -74,7 +77,10 @@ def _values(voxels: np.ndarray) -> np.ndarray | None:
 
 
 def _pairs(found: Found, scans: Path, labels: Path) -> list[tuple[Case, Path | None]]:
-    """Each case and the file of its labels, None where there is none. Raises InputFolderError and NoInputError."""
+    """Each case, called as its label map is, and the file of that, None where there is none.
+
+    Raises InputFolderError and NoInputError.
+    """
     if not labels.exists():
         raise InputFolderError(f"{shown(labels)} does not exist")
     if not labels.is_dir():
@@ -83,20 +89,21 @@ def _pairs(found: Found, scans: Path, labels: Path) -> list[tuple[Case, Path | N
         return [(found.cases[0], labels)]
     pairs: list[tuple[Case, Path | None]] = []
     for case in found.cases:
-        path = _labels_of(case, labels)
+        name, path = _labels_of(case, labels)
         if path in (used for _, used in pairs):  # of two cases that BIDS calls alike a run labels the first
-            path = None
-        pairs.append((case, path))
+            name, path = case.name, None
+        pairs.append((replace(case, name=name), path))
     return pairs
 
 
-def _labels_of(case: Case, folder: Path) -> Path | None:
-    """In a folder of label maps, in whatever layout."""
-    as_bids = labels_file(folder, bids_case(case.name) or case.name, layout=BIDS)
-    for path in (*(folder / f"{case.name}{ending}" for ending in NIFTI + METAIMAGE + NRRD), as_bids):
+def _labels_of(case: Case, folder: Path) -> tuple[str, Path | None]:
+    """In a folder of label maps, in whatever layout, and what the case is called there."""
+    as_bids = bids_case(case.name) or case.name
+    paths = {folder / f"{case.name}{ending}": case.name for ending in NIFTI + METAIMAGE + NRRD}
+    for path, name in (paths | {labels_file(folder, as_bids, layout=BIDS): as_bids}).items():
         if path.exists() and not path.samefile(case.scan):
-            return path
-    return None
+            return name, path
+    return case.name, None
 
 
 def _without_scan(pairs: list[tuple[Case, Path | None]], scans: Path, folder: Path) -> list[str]:
@@ -144,11 +151,16 @@ def main() -> int:
     )
     names.add_argument("--weights", type=Path, metavar="DIR", help="networks whose labels these are")
     add("--accept-intensities", action="store_true", help="measure even what cannot be CT in HU, with a warning")
+    add("--hash-names", action="store_true", help="write file names as hashes, in the table as well")
+    given, hidden = parser.parse_args(), names_are_hidden()
+    hide_names(given.hash_names)
     try:
-        return _run(parser.parse_args())
+        return _run(given)
     except VisceraError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    finally:
+        hide_names(hidden)
 
 
 def _run(given: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from inference.errors import names_are_hidden
 from inference.measure import main
 from tests.conftest import ROOT
 
@@ -154,3 +156,14 @@ def test_it_needs_no_engine_and_no_pytorch(pair: tuple[Path, Path]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     code, names = json.loads(done.stdout.splitlines()[-1])
     assert code == 0 and not {"torch", "openvino", "onnxruntime", "SimpleITK"} & set(names)
+
+
+def test_names_are_hidden_as_a_run_hides_them(pair: tuple[Path, Path], measure: Measure) -> None:
+    scans, labels = pair
+    for secret in (scans / "secret_0000.nii.gz", labels / "secret2.nii.gz"):
+        secret.write_bytes(b"no scan")
+    code, table, said = measure(scans, labels, "--hash-names")
+    case = hashlib.sha256(b"x").hexdigest()[:12]
+    assert code == 8 and {row[0] for row in values(table)} == {case} and len(said.splitlines()) == 2
+    assert "secret" not in said and str(scans.parent) not in said
+    assert not names_are_hidden()
