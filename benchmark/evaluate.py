@@ -20,8 +20,9 @@ from benchmark.process import start
 from benchmark.run import add_flags
 from benchmark.score import as_document
 from benchmark.scoring import Score, read_pair, score_case
+from inference.formats.cases import find_cases
 from inference.labels import BY_VALUE, ORGANS, TABLE, TUMOR
-from inference.names import case_of, labels_file
+from inference.names import labels_file
 
 
 def evaluate(
@@ -35,7 +36,7 @@ def evaluate(
     with tempfile.TemporaryDirectory(prefix="viscera-evaluate-") as temporary:
         for scan in scans:
             start(scan, temporary, "--weights", weights, *flags)
-            case = case_of(scan.name)
+            case = find_cases(scan, Path()).cases[0].name
             found, wanted, spacing = read_pair(labels_file(Path(temporary), case), labels_file(references, case))
             held = {int(value) for value in np.unique(wanted)} & BY_VALUE.keys()
             scores[case] = score_case(found, wanted, spacing, sorted(held | set(labels)))

@@ -15,8 +15,9 @@ from nibabel.nifti1 import Nifti1Image
 
 from ..cards import read_cards
 from ..errors import ScanError, ScanWarning, UnwrittenError
+from ..formats.cases import name_of_file
 from ..formats.reading import peek, read_scan
-from ..names import case_of, labels_file
+from ..names import labels_file
 from ..options import WEIGHTS, Options
 from ..pack import unpacked
 from ..predictor import Predictor
@@ -156,7 +157,7 @@ def _segmented(predictor: Predictor, scan: Path, work: Path) -> tuple[Nifti1Imag
     record = segment_file(predictor, scan, work)
     if record.status != "done":
         raise (UnwrittenError if record.unwritten else ScanError)(record.error)
-    return nib.load(labels_file(work, case_of(scan.name))), record.warnings
+    return nib.load(labels_file(work, name_of_file(scan))), record.warnings
 
 
 def _notes(given: dict[str, Any], found: np.ndarray, names: Mapping[int, str]) -> list[str]:

@@ -141,7 +141,7 @@ def find_cases(
             scans |= {scan: case_of(scan.name) for scan in dataset.scans}
             left_out += more + [LeftOut(name, *why) for name, why in dataset.left_out.items()]
         elif not known:
-            scans = {inputs: case_of(inputs.name)}
+            scans = {inputs: name_of_file(inputs)}
         found: list[tuple[str, Path, Volume | None]] = [(name, scan, None) for scan, name in scans.items()]
         found += [(name, volume.folder, volume) for name, volume in volumes]
         for name, scan, volume in sorted(found, key=lambda one: one[:2]):
@@ -175,7 +175,9 @@ def _doubts(cases: Sequence[Case], certain: Collection[Path], image: str) -> lis
     if series and not all(case.volume for case in cases):
         doubts.append(f"{shown(series.scan.name)} holds a DICOM series and other scans: each is a case")
     if numbered:
-        doubts.append(f"{_listed(numbered)} are numbered scans, not channels of one: each is a case of its own")
+        one = "is a numbered scan, not a channel: a case of its own"
+        more = "are numbered scans, not channels of one: each is a case of its own"
+        doubts.append(f"{_listed(numbered)} {one if len(numbered) == 1 else more}")
     if others:
         has, ct = ("has", f"a {image}") if len(others) == 1 else ("have", f"{image}s")
         doubts.append(f"{_listed(others)} {has} no {CHANNEL} in the name: taken as {ct} all the same")
@@ -309,6 +311,19 @@ def _case_names(stems: set[str]) -> tuple[dict[str, str], dict[str, str]]:
         else:
             names[one] = one
     return names, reasons
+
+
+def name_of_file(scan: Path) -> str:
+    """The case of a file that is given alone: called as if its folder were given, if that can be listed."""
+    name, whole = case_of(scan.name), _stem(scan.name)
+    if not whole.endswith(CHANNEL):
+        return name
+    try:
+        beside = {stem(one.name) or "" for one in listing(scan.parent)}
+    except OSError:
+        return name
+    numbered = {one for one in beside if _split(one)[0] == _split(whole)[0]}
+    return name if _case_names({whole, *numbered})[0].get(whole) != whole else whole.lstrip(".")
 
 
 def _split(name: str) -> tuple[str, int | None]:

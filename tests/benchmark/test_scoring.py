@@ -87,6 +87,7 @@ def test_evaluate_segments_and_scores(
     blob: np.ndarray, save_scan: Callable[..., Path], tiny_weights: Path, tmp_path: Path
 ) -> None:
     scan = save_scan(tmp_path / "x_0000.nii.gz", blob, (3.0, 2.0, 2.0))
+    (tmp_path / "x_0007.nii.gz").touch()  # so that this is no channel, and the case x_0000
     flags = "--device cpu --engine onnxruntime"
     inference: list[str | Path] = [
         sys.executable,

@@ -94,6 +94,15 @@ def test_a_file_that_is_given_alone_is_a_case_whatever_its_number(tmp_path: Path
     assert [case.name for case in find_cases(tmp_path / "amos_0001.nii.gz", OUT).cases] == ["amos_0001"]
 
 
+def test_a_file_that_is_given_alone_is_called_as_in_its_folder(tmp_path: Path) -> None:
+    first, second = (tmp_path / f"amos_{number}.nii.gz" for number in ("0000", "0004"))
+    for beside, called in ((first, "amos"), (second, "amos_0000")):
+        beside.touch()
+        assert [case.name for case in find_cases(first, OUT).cases] == [called] == names(tmp_path)[0][:1]
+    assert find_cases(first, OUT).warnings == find_cases(tmp_path, OUT, ["amos_0000"]).warnings
+    assert find_cases(first, OUT).warnings[0].startswith("amos_0000.nii.gz is a numbered scan, not a channel: ")
+
+
 def test_what_may_be_a_scan_is_named_and_the_rest_is_not(tmp_path: Path) -> None:
     scans = ["pair.hdr", "a.nii.bz2", "a.mgz", "a.nii.zst", "a.zip", "lonely.img"]
     plain = ["notes.txt", "t.csv", "x.json", "README", "Thumbs.db", ".DS_Store", "pair.img", "x.nii.gz.before"]
