@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -24,27 +25,41 @@ KINDS = {
 
 
 @contextmanager
-def open_file(path: Path) -> Iterator[FileIO]:
-    """A regular file, open for reading. Raises ScanError if it is none, is empty, unreadable, or changes meanwhile."""
+def open_regular(path: Path) -> Iterator[FileIO]:
+    """A regular file, open for reading. Raises OSError, whose text goes on from the file's name."""
     try:
-        _check_regular(os.stat(path))  # before it is opened: opening a device can have effects
-        descriptor = os.open(path, READ)
-        with FileIO(descriptor) as file:
-            before = os.fstat(descriptor)
-            _check_regular(before)
+        kind = _kind(os.stat(path))  # before it is opened: opening a device can have effects
+        if kind is None:
+            with FileIO(os.open(path, READ)) as file:
+                kind = _kind(os.fstat(file.fileno()))
+                if kind is None:
+                    yield file
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be read: {error.strerror or error}") from error
+    if kind:
+        raise OSError(errno.EINVAL, f"is a {kind}, not a file")
+
+
+@contextmanager
+def open_file(path: Path) -> Iterator[FileIO]:
+    """The same of a scan. Raises ScanError, also if it is empty, or changes meanwhile."""
+    try:
+        with open_regular(path) as file:
+            before = os.fstat(file.fileno())
             if before.st_size == 0:
                 raise ScanError("is empty (0 bytes)")
             yield file
-            after = os.fstat(descriptor)
+            after = os.fstat(file.fileno())
             if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
                 raise ScanError("changed while it was read")
     except OSError as error:
-        raise ScanError(f"cannot be read: {error.strerror or error}") from error
+        raise ScanError(error.strerror) from error
 
 
-def _check_regular(status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise ScanError(f"is a {KINDS.get(stat.S_IFMT(status.st_mode), 'special file')}, not a file")
+def _kind(status: os.stat_result) -> str | None:
+    """What is no regular file."""
+    kind = stat.S_IFMT(status.st_mode)
+    return None if kind == stat.S_IFREG else KINDS.get(kind, "special file")
 
 
 def listing(folder: Path) -> list[os.DirEntry[str]]:

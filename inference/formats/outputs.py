@@ -5,15 +5,13 @@ Its own files are known by their content: a record by its fields, a label map by
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from ..errors import OutputError, UnwrittenError, names_are_hidden, shown
 from ..measurements import is_table
 from ..names import ANAT, DSEG, FOLDERS, FORMATS, format_of, labels_file, record_file, siblings
 from .atomic import remove, remove_parts, write_atomically
-from .opening import READ
+from .opening import open_regular
 
 Identity = tuple[int, int]  # device and inode: the same however a path is spelled, linked or mounted
 PROBES = 100  # runs that may begin in one folder within a few milliseconds
@@ -287,7 +285,7 @@ def _is_empty(path: Path) -> bool:
 
 def _json(path: Path) -> Any:
     """Raises OSError, ValueError and RecursionError."""
-    with _open(path) as file:
+    with open_regular(path) as file:
         if os.fstat(file.fileno()).st_size > MOST_JSON:
             raise ValueError
         return json.load(file)
@@ -302,26 +300,11 @@ def digest(path: Path) -> str:
 
 
 def _sha256(path: Path) -> str:
-    with _open(path) as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _head(path: Path) -> bytes:
     """The first bytes of a regular file. Raises OSError."""
-    with _open(path) as file:
+    with open_regular(path) as file:
         return file.read(HEAD_BYTES)
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[BufferedReader]:
-    """A regular file for reading. Raises OSError, whose text goes on from the file's name."""
-    try:
-        descriptor = os.open(path, READ)
-    except OSError as error:
-        raise OSError(error.errno, f"cannot be read: {error.strerror}") from error
-    mode = os.fstat(descriptor).st_mode
-    if not stat.S_ISREG(mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "is a folder" if stat.S_ISDIR(mode) else "is not a regular file")
-    with open(descriptor, "rb") as file:
-        yield file

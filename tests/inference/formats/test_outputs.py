@@ -172,8 +172,8 @@ def test_json_is_no_folder_no_pipe_no_device(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path, why in (
         (tmp_path, "is a folder"),
-        (tmp_path / "pipe", "is not a regular"),
-        (Path("/dev/null"), "is not"),
+        (tmp_path / "pipe", "is a FIFO, not a file"),
+        (Path("/dev/null"), "is a device, not a file"),
     ):
         with pytest.raises(OutputError, match=why):
             check_records(path, [], set())
