@@ -32,7 +32,8 @@ from .errors import (
     shown,
 )
 from .formats.atomic import write_atomically
-from .formats.cases import REFERENCE, Case, Found, find_cases
+from .formats.cases import Case, Found, find_cases
+from .formats.channels import REFERENCE
 from .formats.outputs import table_in_the_way
 from .formats.reading import elsewhere, read_scan
 from .labels import TABLE

@@ -15,13 +15,14 @@ import numpy as np
 from . import errors, machine
 from .cards import digests, smaller_way
 from .errors import CaseError, MemoryBudgetError, ScanError, UnwrittenError, one_line, shown
-from .formats.cases import Case, name_of_file
+from .formats.cases import Case
+from .formats.channels import name_of_file
 from .formats.probabilities import Probabilities
 from .formats.reading import peek, read_scan
 from .formats.sources import case_digest
 from .formats.writing import check, write
 from .formats.written import Description, Written
-from .names import FOLDERS, FORMATS, PREVIEW, PROBABILITIES, format_of, labels_file
+from .names import FOLDERS, FORMATS, PREVIEW, PROBABILITIES, case_of, format_of, labels_file
 from .options import Way
 from .predictor import Predictor
 from .preview import folder as preview
@@ -50,7 +51,7 @@ def segment_file(
     with suppress(OSError):  # if it cannot be made, writing says so
         Path(outputs).mkdir(parents=True, exist_ok=True)
     channels = (Path(scan),) if isinstance(scan, str | Path) else tuple(map(Path, scan))
-    name = name_of_file(channels[0])
+    name = name_of_file(channels[0]) if len(channels) == 1 else case_of(channels[0].name)
     files = tuple(labels_file(Path(outputs), name, kind) for kind in (*formats, *[PROBABILITIES] * probabilities))
     return run_case(predictor, Case(name, channels, files))
 

@@ -15,7 +15,7 @@ from nibabel.nifti1 import Nifti1Image
 
 from ..cards import read_cards
 from ..errors import ScanError, ScanWarning, UnwrittenError
-from ..formats.cases import name_of_file
+from ..formats.channels import name_of_file
 from ..formats.reading import peek, read_scan
 from ..names import labels_file
 from ..options import WEIGHTS, Options

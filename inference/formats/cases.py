@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,18 +11,14 @@ from pathlib import Path
 from ..errors import InputFolderError, NoInputError, shown
 from ..names import BIDS, CHANNEL, FOLDERS, FORMATS, LAYOUTS, bids_case, case_of, format_of, labels_file, stem
 from .archive import is_archive
+from .channels import REFERENCE, case_names, name_of_file, split
 from .dataset import Dataset, dataset_in
 from .entries import SCAN, SLICE, UNKNOWN, look_at
 from .opening import listing
 from .sources import Volume
 from .tree import dicom_in
 
-MOST_CHANNELS = 4  # more files of one name, or numbers with gaps, are a data set that numbers its scans
 EXAMPLES = 5  # names in a warning about many files
-
-
-ANOTHER_CHANNEL = "treated as another channel, while a {image} has only {only}: if it is a scan, give it by itself"
-REFERENCE = f"treated as reference labels, since a scan of the same name with {CHANNEL} lies beside it"
 
 
 @dataclass(frozen=True)
@@ -169,7 +164,7 @@ def _doubts(cases: Sequence[Case], certain: Collection[Path], image: str) -> lis
     numbered: list[str] = []
     others: list[str] = []
     for name in plain:
-        (numbered if _split(_stem(name))[0] + CHANNEL in stems else others).append(name)
+        (numbered if split(_stem(name))[0] + CHANNEL in stems else others).append(name)
     doubts = []
     series = next((case for case in cases if case.volume), None)
     if series and not all(case.volume for case in cases):
@@ -225,7 +220,7 @@ def _scans(
         LeftOut(entry, look, is_scan=look != UNKNOWN or not dicom) for entry, look in looks.items() if look != SCAN
     ]
     files = [entry for entry, look in looks.items() if look == SCAN]
-    names, reasons = _case_names({_stem(file) for file in files})
+    names, reasons = case_names({_stem(file) for file in files})
     left_out += [
         LeftOut(
             file, reasons[_stem(file)].format(image=image, only=CHANNEL[1:]), is_scan=reasons[_stem(file)] != REFERENCE
@@ -245,7 +240,7 @@ def _several(
     A file X_0001 stands for the case X, of which all channels are looked for beside it.
     """
     folder = inputs if _is_folder(inputs) else inputs.parent
-    only = None if folder == inputs else _split(_stem(inputs.name))[0]
+    only = None if folder == inputs else split(_stem(inputs.name))[0]
     looks = _looks(folder, outputs)
     wanted = f"X{CHANNEL} to X_{len(channels) - 1:04d} of each case are looked for"
     left_out = [LeftOut(entry, look) for entry, look in looks.items() if look not in (SCAN, SLICE)]
@@ -253,7 +248,7 @@ def _several(
         left_out.append(LeftOut(folder.name, f"a DICOM series has one channel, the networks take {len(channels)}"))
     found: dict[str, dict[int, list[Path]]] = {}
     for entry in sorted(entry for entry, look in looks.items() if look == SCAN):
-        base, number = _split(_stem(entry))
+        base, number = split(_stem(entry))
         if number is not None and number < len(channels):
             found.setdefault(base, {}).setdefault(number, []).append(folder / entry)
         else:
@@ -279,57 +274,6 @@ def _looks(folder: Path, outputs: Path, known: Collection[Path] = ()) -> dict[st
         return dict(look_at(folder, listing(folder), outputs, known))
     except OSError as error:
         raise InputFolderError(f"{shown(folder)} cannot be opened: {error.strerror}") from error
-
-
-def _case_names(stems: set[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Stem -> name of its case, and stem -> why it is none, for the stems of one folder.
-
-    Data sets number their scans in the way in which nnU-Net numbers channels. Channels count from 0000 without a gap
-    and are few; all else that is numbered is a scan of its own.
-    """
-    references = {one for one in stems if one + CHANNEL in stems}
-    numbers: dict[str, set[int]] = {}
-    for one in stems:
-        base, number = _split(one)
-        if number is not None and one not in references:
-            numbers.setdefault(base, set()).add(number)
-    names: dict[str, str] = {}
-    reasons: dict[str, str] = {}
-    for one in stems - references:
-        base, number = _split(one)
-        count = len(numbers.get(base, ()))
-        channels = number is not None and count <= MOST_CHANNELS and numbers[base] == set(range(count))
-        if not channels:
-            names[one] = one
-        elif number == 0:
-            names[one] = base
-        else:
-            reasons[one] = ANOTHER_CHANNEL
-    for one in references:
-        if names.get(one + CHANNEL) == one:
-            reasons[one] = REFERENCE
-        else:
-            names[one] = one
-    return names, reasons
-
-
-def name_of_file(scan: Path) -> str:
-    """The case of a file that is given alone: called as if its folder were given, if that can be listed."""
-    name, whole = case_of(scan.name), _stem(scan.name)
-    if not whole.endswith(CHANNEL):
-        return name
-    try:
-        beside = {stem(one.name) or "" for one in listing(scan.parent)}
-    except OSError:
-        return name
-    numbered = {one for one in beside if _split(one)[0] == _split(whole)[0]}
-    return name if _case_names({whole, *numbered})[0].get(whole) != whole else whole.lstrip(".")
-
-
-def _split(name: str) -> tuple[str, int | None]:
-    """("x", 4) of "x_0004"; (name, None) if it does not end so."""
-    match = re.fullmatch(r"(.+)_([0-9]{4})", name, re.DOTALL)
-    return (match[1], int(match[2])) if match else (name, None)
 
 
 def _apart(one: Path, other: Path) -> tuple[str, str]:

@@ -22,6 +22,11 @@ def test_a_file_is_segmented_and_the_record_says_how_it_went(
     assert [path.name for path in out.iterdir()] == ["x.nii.gz"]
     assert nib.load(out / "x.nii.gz").shape == nib.load(tmp_path / "x_0000.nii.gz").shape
 
+    (tmp_path / "x_0007.nii.gz").touch()  # then numbers are those of scans, as for the command
+    assert segment_file(predictor, tmp_path / "x_0000.nii.gz", out).status == "done"
+    assert (out / "x_0000.nii.gz").is_file()
+    (tmp_path / "x_0007.nii.gz").unlink()
+
     (tmp_path / "file").touch()
     record = segment_file(predictor, tmp_path / "x_0000.nii.gz", tmp_path / "file")
     assert record.status == "failed" and record.error and "x.nii.gz cannot be written" in record.error
