@@ -12,7 +12,6 @@ from benchmark.document import FORMAT, VERSION, markdown, write
 from benchmark.lesions import Lesions, rows, score_lesions, summary
 from benchmark.scoring import Score, read_pair, score_case
 from inference.labels import TABLE
-from inference.names import case_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +31,8 @@ def run(options: argparse.Namespace) -> None:
     scores: dict[str, dict[int, Score]] = {}
     tumours: dict[str, Lesions] = {}
     for path in references:
-        case, (found, wanted, spacing) = case_of(path.name), read_pair(options.pred / path.name, path)
+        case = path.name.removesuffix(".nii.gz")  # also x_0000, which is a case of a set that numbers its scans
+        found, wanted, spacing = read_pair(options.pred / path.name, path)
         scores[case] = score_case(found, wanted, spacing, [one.value for one in TABLE])
         tumours[case] = score_lesions(found, wanted, spacing)
     document = as_document(scores, tumours)

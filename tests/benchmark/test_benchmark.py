@@ -121,18 +121,18 @@ def test_run_measures_every_case_alone_and_score_scores_it(
     labels = np.zeros(blob.shape, np.uint8)
     labels[5:15, 20:40, 20:40] = 1
     labels[5:15, 20:30, 20:30] = 14
-    for folder in ("pred", "ref"):
-        save_scan(tmp_path / folder / "a.nii.gz", labels, (3.0, 2.0, 2.0))
+    for folder in ("pred", "ref"):  # of a set that numbers its cases
+        save_scan(tmp_path / folder / "a_0000.nii.gz", labels, (3.0, 2.0, 2.0))
         labels[16:18, 20:30, 20:30] = 14  # in the reference only
     scored = benchmark("score", "--pred", tmp_path / "pred", "--ref", tmp_path / "ref", "--out", tmp_path / "s.json")
     assert scored.returncode == 0, scored.stderr
     scores = json.loads((tmp_path / "s.json").read_text())
     jsonschema.validate(scores, SCHEMA)
-    assert scores["scores"]["a"]["1"] == {"dsc": 1.0, "nsd": 1.0}
-    found, missed = scores["lesions"]["cases"]["a"]["reference"]
+    assert scores["scores"]["a_0000"]["1"] == {"dsc": 1.0, "nsd": 1.0}
+    found, missed = scores["lesions"]["cases"]["a_0000"]["reference"]
     assert found == {"ml": pytest.approx(12), "iou": 1.0, "found": True} and not missed["found"]
     assert scores["lesions"]["all"]["sensitivity"] == 0.5 and scores["lesions"]["all"]["sensitivity_large"] == 1
-    assert "| a | 1 of 2 | 1 of 1 | 0 | 0 | 0.0 |" in scored.stdout
+    assert "| a_0000 | 1 of 2 | 1 of 1 | 0 | 0 | 0.0 |" in scored.stdout
 
 
 @pytest.mark.slow
