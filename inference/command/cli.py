@@ -87,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
         "inputs",
         metavar="INPUTS",
         type=_path,
-        help="a folder of X_0000.nii.gz, one scan, or DICOM: a series, an export with all its folders, a ZIP",
+        help="a folder of X_0000.nii.gz, one scan, a dataset of BIDS, or DICOM: a series, an export, a ZIP",
     )
     add("outputs", metavar="OUTPUTS", type=_path, help="folder for the label maps X.nii.gz")
     add("--device", choices=DEVICES, default="auto", help="default: cuda if available")
