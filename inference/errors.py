@@ -95,6 +95,8 @@ def one_line(error: BaseException) -> str:
     """What a library's error says, in one line: the first cause, without the places in C++ that it passed."""
     error = first_cause(error)
     text = re.sub(r"Exception from \S+:\d+:|\x1b\[[\d;]*m", " ", str(error))
+    if failure := re.search(r"CUDA failure \d+: [^;]+", text):  # ONNX Runtime's, between two places and their types
+        text = failure[0]
     return textwrap.shorten(text, 200, placeholder=" ...") or type(error).__name__
 
 

@@ -31,8 +31,9 @@ def load(card: Card, *, precision: str, device: str, threads: int) -> Network:
 
 def session_of(card: Card, precision: str, options: Any, providers: list[Provider]) -> Any:
     """The graph of a precision, opened for these providers. Raises DeviceError where one of them is not given."""
-    session = ort.InferenceSession(str(card.form(precision)), options, providers=providers)
-    given = session.get_providers()  # ONNX Runtime falls back to the CPU without an error
+    # By default ONNX Runtime goes on with the CPU where a provider fails, then and later, and prints that on stdout.
+    session = ort.InferenceSession(str(card.form(precision)), options, providers=providers, enable_fallback=0)
+    given = session.get_providers()  # without one whose libraries are not there
     for provider, _ in providers:
         if provider not in given:
             raise DeviceError(f"ONNX Runtime did not give {provider} that was asked for, only {', '.join(given)}")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from inference.engines import choose as engines
-from inference.errors import DeviceError, EngineError
+from inference.errors import DeviceError, EngineError, one_line
 from inference.options import ENGINES
 from tests.conftest import ROOT
 from tests.inference.cards import make_card
@@ -205,6 +205,18 @@ def test_other_errors_of_an_engine_are_one_line(tiny_weights: Path) -> None:
     network = engines.load(engines.choose("cpu", "openvino", "f32"), read_card(tiny_weights / "organ"), 1)
     with pytest.raises(EngineError, match=r"^engine openvino failed: [^\n]+$"):
         network(np.zeros((1, 2, 8, 16, 24), np.float32))  # two channels
+
+
+def test_of_a_failure_of_cuda_its_cause_is_told() -> None:
+    """In the words of ONNX Runtime 1.31 where the driver is older than CUDA 13."""
+    text = (
+        "/onnxruntime_src/cuda_call.cc:154 std::conditional_t<THRW, void, Status> CudaCall(ERRTYPE) [with ERRTYPE = "
+        "cudaError; bool THRW = true] CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version ; "
+        "GPU=-1 ; hostname=vm ; file=/onnxruntime_src/cuda_execution_provider.cc ; line=355 ; expr=cudaSetDevice(0);"
+    )
+    assert one_line(RuntimeError(text)) == (
+        "CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version"
+    )
 
 
 def test_an_engine_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch, tiny_weights: Path) -> None:
