@@ -12,8 +12,8 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import IO
 
 from ..errors import OutputError, names_are_hidden, shown
 from ..formats.atomic import write_atomically
@@ -35,26 +35,26 @@ def write_measurements(outputs: Path) -> None:
         return
     made = _Made()
     try:
-        with closing(_Earlier(outputs)) as earlier:
-            write_atomically(path, made.of(_parts(outputs, earlier)))
+        write_atomically(path, made.of(_parts(outputs)))
     except OSError as error:
         raise OutputError(f"{shown(path)} cannot be written: {error.strerror}") from error
     with suppress(OSError):  # without its list the next table is made of all records
         made.write_list(outputs / LIST)
 
 
-def _parts(outputs: Path, earlier: _Earlier) -> Iterator[tuple[str, str, bytes]]:
+def _parts(outputs: Path) -> Iterator[tuple[str, str, bytes]]:
     """Of each case where its record is, the state of its files and its rows."""
-    for one in recorded(outputs):
-        if not one.files:  # another file may be large
-            continue
-        place = one.record.relative_to(outputs).as_posix()
-        state = _state(one)  # as it was before they are read
-        part = earlier.rows(place, state)
-        if part is None:
-            part = _rows(one)
-        if part is not None:
-            yield place, state, part
+    with closing(_Earlier(outputs)) as earlier:  # closed before another takes its place, which Windows asks for
+        for one in recorded(outputs):
+            if not one.files:  # another file may be large
+                continue
+            place = one.record.relative_to(outputs).as_posix()
+            state = _state(one)  # as it was before they are read
+            part = earlier.rows(place, state)
+            if part is None:
+                part = _rows(one)
+            if part is not None:
+                yield place, state, part
 
 
 def _rows(one: Recorded) -> bytes | None:
@@ -99,30 +99,33 @@ class _Made:
     def write_list(self, path: Path) -> None:
         """If it is worth it. Raises OSError."""
         if len(self.entries) >= MANY:
-            head = _head(self.digest.hexdigest())
-            write_atomically(path, (json.dumps(line).encode() + b"\n" for line in (head, *self.entries)))
+            entries = b"".join(json.dumps(one).encode() + b"\n" for one in self.entries)
+            self.digest.update(entries)
+            write_atomically(path, json.dumps(_head(self.digest.hexdigest())).encode() + b"\n" + entries)
 
 
 class _Earlier:
     """The rows of the table that is there, as far as its list goes: none if that is of another table or program."""
 
     def __init__(self, outputs: Path) -> None:
-        self._table: IO[bytes] | None = None
+        self._table: BufferedReader | None = None
         self._places: dict[tuple[str, str], tuple[int, int]] = {}  # of a case and a state: where its rows are, bytes
         with suppress(OSError):
             if os.path.isfile(outputs / LIST):
                 self._table = open(outputs / FILE_NAME, "rb")  # noqa: SIM115  # closed by `close`
-                with suppress(ValueError, TypeError, RecursionError):  # no list of ours
-                    self._look(outputs / LIST, hashlib.file_digest(self._table, "sha256").hexdigest())
+                with suppress(ValueError, RecursionError):  # no list of ours
+                    self._look(outputs / LIST, self._table)
 
-    def _look(self, path: Path, digest: str) -> None:
-        with open(path, "rb") as file:
-            if json.loads(next(file, b"")) != _head(digest):
-                return
-            place = len(HEAD)
-            for case, state, length in map(json.loads, file):
-                self._places[case, state] = place, length
-                place += length
+    def _look(self, path: Path, table: BufferedReader) -> None:
+        head, _, entries = path.read_bytes().partition(b"\n")
+        digest = hashlib.file_digest(table, "sha256")
+        digest.update(entries)
+        if json.loads(head) != _head(digest.hexdigest()):
+            return
+        place = len(HEAD)
+        for case, state, length in map(json.loads, entries.splitlines()):
+            self._places[case, state] = place, length
+            place += length
 
     def rows(self, case: str, state: str) -> bytes | None:
         """Those of a case, if its files are in that state still."""
@@ -138,5 +141,5 @@ class _Earlier:
 
 
 def _head(digest: str) -> list[str | bool]:
-    """Of a list: what the rows depend on beside the files, and which table it is of."""
+    """Of a list: what the rows depend on beside the files, and the sha256 of the table and of the entries after it."""
     return [__version__, names_are_hidden(), digest]
