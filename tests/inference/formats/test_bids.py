@@ -92,12 +92,31 @@ def test_what_holds_for_the_whole_dataset(tmp_path: Path) -> None:
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == first
 
 
+def test_what_somebody_has_added_stays(tmp_path: Path) -> None:
+    describe(tmp_path, NAMES)
+    description, ignored, table = (tmp_path / name for name in ("dataset_description.json", ".bidsignore", "dseg.tsv"))
+    document = json.loads(description.read_text())
+    document |= {"Name": "Müllers Studie", "Authors": ["Müller, A."]}
+    document["GeneratedBy"] += [{"Name": "Slicer"}]
+    description.write_text(json.dumps(document))
+    ignored.write_text("notes/\n*.mha\n")
+    table.write_text(table.read_text().replace("#c8553d", "#000000"))
+    (tmp_path / "dseg.json").write_text('{"Manual": true}')
+    describe(tmp_path, NAMES)
+    assert json.loads(description.read_text()) == document
+    lines = ignored.read_text().splitlines()
+    assert lines[:2] == ["notes/", "*.mha"] and lines.count("*.mha") == 1 and "index.html" in lines
+    assert "liver\t#000000" in table.read_text()
+    assert json.loads((tmp_path / "dseg.json").read_text()) == {"Manual": True}
+
+
 @pytest.mark.parametrize(
     ("file", "content"),
     [
         ("dataset_description.json", '{"Name": "x", "BIDSVersion": "1.8.0"}'),
         ("dataset_description.json", '{"GeneratedBy": [{"Name": "fMRIPrep"}]}'),
         ("dataset_description.json", "["),
+        ("dataset_description.json", '{"GeneratedBy": [{"Name": "Viscera"}, 1]}'),
         ("dseg.tsv", "index\tname\n1\tGM\n"),
         (".bidsignore", "extra"),
     ],
