@@ -315,6 +315,18 @@ def test_frames_are_written_as_pydicom_would(
             assert ours.read_bytes() == theirs.read_bytes()
 
 
+@pytest.mark.parametrize("kind", ["seg.dcm", "labelmap.dcm"])
+def test_a_name_that_looks_like_the_place_of_frames(kind: str, labels: np.ndarray, tmp_path: Path) -> None:
+    def tell(z: int, one: Any) -> None:
+        one.SpecificCharacterSet, one.PatientName = "ISO_IR 100", saving.NO_FRAMES.decode("latin-1") + "x"
+
+    with pydicom.config.disable_value_validation():
+        (file,) = written(labels, scan_of(labels, tmp_path / "s", change=tell), tmp_path, kind)
+        one = pydicom.dcmread(file)
+        assert str(one.PatientName).endswith("x") and one.pixel_array.any()
+    assert len(one.PerFrameFunctionalGroupsSequence) == one.NumberOfFrames > 1
+
+
 def test_labels_of_another_network(labels: np.ndarray, tmp_path: Path) -> None:
     names = {1: "kidney_left", 2: "Rippe März", 3: "lung nodule tumour", 7: "vertebra_L1"}
     about = Description(names, {})
