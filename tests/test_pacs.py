@@ -111,6 +111,14 @@ def test_a_series_that_the_server_refuses_is_left_and_the_next_one_done(
     assert paths[1:] == [f"/series/{name}" for name in asked]
 
 
+@pytest.mark.parametrize(("formats", "cause"), [("seg,sr,labelmap", "'labelmap' is not one of"), ("sr", "name seg")])
+def test_formats_are_refused_before_any_series(formats: str, cause: str, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    worker = [sys.executable, "docs/pacs/worker.py", "http://127.0.0.1:1", "--state", str(state), "--formats", formats]
+    done = subprocess.run([*worker, "--", "false"], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 2 and cause in done.stderr and not state.exists()
+
+
 @pytest.mark.slow
 def test_a_series_goes_in_and_its_segmentation_is_found_in_the_same_study(
     orthanc: tuple[str, int], blob: np.ndarray, tmp_path: Path, tiny_weights: Path

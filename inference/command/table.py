@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..errors import OutputError, names_are_hidden, shown
 from ..formats.atomic import write_atomically
-from ..formats.outputs import Recorded, measured, recorded, table_in_the_way
+from ..formats.outputs import Recorded, identities, measured, recorded, table_in_the_way
 from ..measurements import FILE_NAME, HEAD, lines, rows
 from ..version import __version__
 from .console import say_warning
@@ -33,13 +33,26 @@ def write_measurements(outputs: Path) -> None:
     if why := table_in_the_way(path):
         say_warning(f"the measurements are not written: {shown(path)} {why}")
         return
-    made = _Made()
     try:
-        write_atomically(path, made.of(_parts(outputs)))
+        made = _made(path)
     except OSError as error:
         raise OutputError(f"{shown(path)} cannot be written: {error.strerror}") from error
     with suppress(OSError):  # without its list the next table is made of all records
         made.write_list(outputs / LIST)
+
+
+def _made(path: Path) -> _Made:
+    """Write the table, from the beginning if another run has written it meanwhile: that may know cases which were not
+    there yet. Raises OSError."""
+    while True:
+        made = _Made(path)
+        with suppress(_OvertakenError):
+            write_atomically(path, made.of(_parts(path.parent)))
+            return made
+
+
+class _OvertakenError(Exception):
+    pass
 
 
 def _parts(outputs: Path) -> Iterator[tuple[str, str, bytes]]:
@@ -83,18 +96,21 @@ def _state(one: Recorded) -> str:
 class _Made:
     """A table while it is written, and what its list says."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path) -> None:
+        self.path, self.before = path, identities(path)
         self.entries: list[Entry] = []
         self.digest = hashlib.sha256()
 
     def of(self, parts: Iterable[tuple[str, str, bytes]]) -> Iterator[bytes]:
-        """The bytes of the table."""
+        """The bytes of the table. Raises _OvertakenError at their end if another table is there."""
         self.digest.update(HEAD)
         yield HEAD
         for case, state, part in parts:
             self.entries.append((case, state, len(part)))
             self.digest.update(part)
             yield part
+        if identities(self.path) != self.before:
+            raise _OvertakenError
 
     def write_list(self, path: Path) -> None:
         """If it is worth it. Raises OSError."""

@@ -233,6 +233,28 @@ def test_the_table_is_closed_before_another_takes_its_place(tmp_path: Path, monk
     assert replaced == [tmp_path / "measurements.csv", tmp_path / table.LIST]
 
 
+@pytest.mark.parametrize("many", [1, 1000])
+def test_a_table_that_another_run_has_written_meanwhile_loses_no_row(
+    many: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "MANY", many)
+    write_case(tmp_path, "b", 1.0)
+    write_measurements(tmp_path)
+    write_case(tmp_path, "c", 2.0)
+    begun: list[str] = []
+
+    def slow(one: Recorded) -> Any:
+        begun.append(one.case)
+        if begun == ["c" if many == 1 else "b"]:  # the folder is listed already
+            write_case(tmp_path, "a", 3.0)
+            write_measurements(tmp_path)  # of another run, from its first record to its last
+        return measured(one)
+
+    monkeypatch.setattr(table, "measured", slow)
+    write_measurements(tmp_path)
+    assert volumes(tmp_path) == {("a", "1"): 3.0, ("b", "1"): 1.0, ("c", "1"): 2.0}
+
+
 def test_names_are_hidden_in_rows_that_were_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table, "MANY", 1)
     (tmp_path / "out").mkdir()
