@@ -134,15 +134,15 @@ def test_a_series_goes_in_and_its_segmentation_is_found_in_the_same_study(
     worker = [sys.executable, "docs/pacs/worker.py", address, "--once", "--state", str(tmp_path / "state")]
 
     def work() -> subprocess.CompletedProcess[str]:
-        both = [*worker, "--formats", "seg,rtstruct", "--", *command]
-        return subprocess.run(both, capture_output=True, text=True, check=False, cwd=ROOT)
+        all_three = [*worker, "--formats", "seg,rtstruct,sr", "--", *command]
+        return subprocess.run(all_three, capture_output=True, text=True, check=False, cwd=ROOT)
 
     done = work()
-    assert done.returncode == 0 and "exit code 0, 2 sent" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0 and "exit code 0, 3 sent" in done.stdout, done.stdout + done.stderr
     (study,) = ask(address, "/studies")
     assert ask(address, f"/studies/{study}")["MainDicomTags"]["StudyInstanceUID"] == STUDY
     found = {one["MainDicomTags"]["Modality"]: one for one in ask(address, f"/studies/{study}/series")}
-    assert found.keys() == {"CT", "SEG", "RTSTRUCT"} and len(found["CT"]["Instances"]) == len(files)
+    assert found.keys() == {"CT", "SEG", "RTSTRUCT", "SR"} and len(found["CT"]["Instances"]) == len(files)
     (instance,) = found["SEG"]["Instances"]
     (tmp_path / "back.dcm").write_bytes(ask(address, f"/instances/{instance}/file"))
     seg = pydicom.dcmread(tmp_path / "back.dcm")
@@ -152,7 +152,7 @@ def test_a_series_goes_in_and_its_segmentation_is_found_in_the_same_study(
     # What was done is not done again; if it were, the server would get the same objects, and no others.
     assert "sent" not in work().stdout
     (tmp_path / "state").unlink()
-    assert "exit code 0, 2 sent" in work().stdout
-    assert len(ask(address, f"/studies/{study}/series")) == 3
+    assert "exit code 0, 3 sent" in work().stdout
+    assert len(ask(address, f"/studies/{study}/series")) == 4
     lost = subprocess.run([*worker[:2], "http://127.0.0.1:1", *worker[3:], "--", "x"], check=False, cwd=ROOT)
     assert lost.returncode == 1

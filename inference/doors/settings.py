@@ -1,7 +1,7 @@
 """Flags of the command as settings of a platform, made from the command's own parser: there is no second list.
 
 A platform hands a setting over as a variable of the environment, VISCERA_PLAN for --plan. It may be empty, which is as
-if it were not there, and is "true" or "false" for flags without a value.
+if it were not there, and is "true" or "false" for flags without a value, in capitals or not.
 """
 
 from __future__ import annotations
@@ -90,9 +90,9 @@ def flags(environment: Mapping[str, str], defaults: Mapping[str, str]) -> list[s
         value = environment.get(one.variable, "").strip() or one.default
         if not one.is_switch:
             found += [f"{one.flag}={value}"] if value else []
-        elif value == YES:
+        elif value.lower() == YES:
             found.append(one.flag)
-        elif value != NO:
+        elif value.lower() != NO:
             raise ValueError(f"{one.variable} is {value!r}, neither {YES} nor {NO}")
     return found
 

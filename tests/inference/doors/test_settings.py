@@ -44,6 +44,8 @@ def test_values_reach_the_command() -> None:
     request = cli.parse(["in", "out", *asked])
     assert request.options.fix_orientation and request.options.step == 0.3
     assert request.options.networks == ("organ", "tumor")
+    as_python = flags({"VISCERA_TTA": "True", "VISCERA_ANONYMOUS": "False"}, SEG)
+    assert "--tta" in as_python and "--anonymous" not in as_python
     assert request.formats == ("seg.dcm",) and request.name_by == "SeriesInstanceUID"
 
 
