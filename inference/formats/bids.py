@@ -56,14 +56,14 @@ def describe(outputs: Path, names: Mapping[int, str]) -> None:
     if os.path.lexists(description):
         foreign = description if in_the_way(description, _is_ours) else None
     if foreign:
-        raise OutputError(f"{shown(foreign)} is of another data set of BIDS: choose another OUTPUTS")
+        raise OutputError(f"{shown(foreign)} belongs to another BIDS dataset: choose another OUTPUTS")
     there: list[bytes] = []
     try:
         for path in files:
             there.append(path.read_bytes() if path.exists() else b"")
         described, sidecar, labels, ignored = there
         if labels and _labels(labels) != _labels(table):
-            raise OutputError(f"{shown(files[2])} tells of the labels of other networks: choose another OUTPUTS")
+            raise OutputError(f"{shown(files[2])} lists the labels of other networks: choose another OUTPUTS")
         lines = ignored.splitlines()
         lines += [line for line in map(str.encode, IGNORED) if line not in lines]
         contents = (_described(described), sidecar or _json(SIDECAR), labels or table, b"\n".join([*lines, b""]))

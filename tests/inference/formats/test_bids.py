@@ -123,12 +123,12 @@ def test_what_somebody_has_added_stays(tmp_path: Path) -> None:
 )
 def test_another_dataset_is_left_alone(tmp_path: Path, file: str, content: str) -> None:
     (tmp_path / file).write_text(content)
-    with pytest.raises(OutputError, match=f"{file} is of another data set of BIDS: choose another OUTPUTS"):
+    with pytest.raises(OutputError, match=f"{file} belongs to another BIDS dataset: choose another OUTPUTS"):
         describe(tmp_path, NAMES)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(file, content)]
 
 
 def test_one_dataset_has_one_table_of_labels(tmp_path: Path) -> None:
     describe(tmp_path, NAMES)
-    with pytest.raises(OutputError, match=r"dseg\.tsv tells of the labels of other networks"):
+    with pytest.raises(OutputError, match=r"dseg\.tsv lists the labels of other networks"):
         describe(tmp_path, {1: "spleen"})
