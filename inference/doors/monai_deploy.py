@@ -40,7 +40,7 @@ WRONG = 2  # as argparse ends
 def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> int:
     """Do what the container was started for; returns the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    variables = ENVIRONMENT | dict(environment)
+    variables = ENVIRONMENT | {name: value for name, value in environment.items() if value}
     if not given:
         return segment(variables)
     try:

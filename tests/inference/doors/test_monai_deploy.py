@@ -71,6 +71,8 @@ def test_what_fails_has_the_commands_exit_code(root: Path) -> None:
     assert done.returncode == 5 and done.stderr.startswith("error: ") and "nowhere does not exist" in done.stderr
     done = run(root, HOLOSCAN_MODEL_PATH=str(root / "typo"))  # never the program's own networks in its place
     assert done.returncode == 9 and "typo" in done.stderr and "Traceback" not in done.stderr
+    done = run(root, HOLOSCAN_INPUT_PATH="")  # as if it were not there, and never the working directory
+    assert done.returncode == 5 and "/var/holoscan/input does not exist" in done.stderr
     done = run(root, VISCERA_PLN="dense")
     assert done.returncode == 2 and done.stderr.startswith("error: there is no setting VISCERA_PLN")
     done = run(root, "serve")
