@@ -54,8 +54,9 @@ def describe(outputs: Path, names: Mapping[int, str]) -> None:
     # Looked for before the description, which a run beside this one writes first.
     foreign = next(filter(os.path.lexists, files[1:]), None)
     if os.path.lexists(description):
-        foreign = description if in_the_way(description, _is_ours) else None
-    if foreign:
+        if why := in_the_way(description, _is_ours):
+            raise OutputError(f"{shown(description)} {why}: choose another OUTPUTS")
+    elif foreign:
         raise OutputError(f"{shown(foreign)} belongs to another BIDS dataset: choose another OUTPUTS")
     there: list[bytes] = []
     try:

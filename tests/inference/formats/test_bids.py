@@ -123,9 +123,17 @@ def test_what_somebody_has_added_stays(tmp_path: Path) -> None:
 )
 def test_another_dataset_is_left_alone(tmp_path: Path, file: str, content: str) -> None:
     (tmp_path / file).write_text(content)
-    with pytest.raises(OutputError, match=f"{file} belongs to another BIDS dataset: choose another OUTPUTS"):
+    ours = "is there already and was not written by this program"
+    why = ours if file == "dataset_description.json" else "belongs to another BIDS dataset"
+    with pytest.raises(OutputError, match=f"{file} {why}: choose another OUTPUTS"):
         describe(tmp_path, NAMES)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(file, content)]
+
+
+def test_a_description_that_cannot_be_read_is_named_with_the_cause(tmp_path: Path) -> None:
+    (tmp_path / "dataset_description.json").mkdir()
+    with pytest.raises(OutputError, match=r"dataset_description\.json is a folder, not a file: choose another OUTPUTS"):
+        describe(tmp_path, NAMES)
 
 
 def test_one_dataset_has_one_table_of_labels(tmp_path: Path) -> None:
