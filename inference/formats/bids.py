@@ -19,6 +19,7 @@ from ..measurements import FILE_NAME
 from ..names import DSEG, FOLDERS, FORMATS, PAGE
 from ..version import __version__
 from .atomic import write_atomically
+from .opening import open_regular
 from .outputs import in_the_way
 
 NAME = "Viscera"
@@ -58,20 +59,29 @@ def describe(outputs: Path, names: Mapping[int, str]) -> None:
             raise OutputError(f"{shown(description)} {why}: choose another OUTPUTS")
     elif foreign:
         raise OutputError(f"{shown(foreign)} belongs to another BIDS dataset: choose another OUTPUTS")
-    there: list[bytes] = []
+    there = described, sidecar, labels, ignored = [_content(path) for path in files]
+    if labels and _labels(labels) != _labels(table):
+        raise OutputError(f"{shown(files[2])} lists the labels of other networks: choose another OUTPUTS")
+    lines = ignored.splitlines()
+    lines += [line for line in map(str.encode, IGNORED) if line not in lines]
+    contents = (_described(described), sidecar or _json(SIDECAR), labels or table, b"\n".join([*lines, b""]))
+    for path, before, content in zip(files, there, contents, strict=True):
+        try:
+            if content != before:
+                write_atomically(path, content)
+        except OSError as error:
+            raise OutputError(f"{shown(path)} cannot be written: {error.strerror}") from error
+
+
+def _content(path: Path) -> bytes:
+    """Of a file; none if it is not there. Raises OutputError."""
     try:
-        for path in files:
-            there.append(path.read_bytes() if path.exists() else b"")
-        described, sidecar, labels, ignored = there
-        if labels and _labels(labels) != _labels(table):
-            raise OutputError(f"{shown(files[2])} lists the labels of other networks: choose another OUTPUTS")
-        lines = ignored.splitlines()
-        lines += [line for line in map(str.encode, IGNORED) if line not in lines]
-        contents = (_described(described), sidecar or _json(SIDECAR), labels or table, b"\n".join([*lines, b""]))
-        for path, content in zip(files, contents, strict=True):
-            write_atomically(path, content)
+        with open_regular(path) as file:
+            return file.read()
     except OSError as error:
-        raise OutputError(f"{shown(path)} cannot be written: {error.strerror}") from error
+        if not os.path.lexists(path):
+            return b""
+        raise OutputError(f"{shown(path)} {error.strerror}") from error
 
 
 def _described(text: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -104,6 +105,9 @@ def test_what_somebody_has_added_stays(tmp_path: Path) -> None:
     (tmp_path / "dseg.json").write_text('{"Manual": true}')
     describe(tmp_path, NAMES)
     assert json.loads(description.read_text()) == document
+    written = ignored.stat().st_ino
+    describe(tmp_path, NAMES)
+    assert ignored.stat().st_ino == written  # nothing to write
     lines = ignored.read_text().splitlines()
     assert lines[:2] == ["notes/", "*.mha"] and lines.count("*.mha") == 1 and "index.html" in lines
     assert "liver\t#000000" in table.read_text()
@@ -133,6 +137,15 @@ def test_another_dataset_is_left_alone(tmp_path: Path, file: str, content: str) 
 def test_a_description_that_cannot_be_read_is_named_with_the_cause(tmp_path: Path) -> None:
     (tmp_path / "dataset_description.json").mkdir()
     with pytest.raises(OutputError, match=r"dataset_description\.json is a folder, not a file: choose another OUTPUTS"):
+        describe(tmp_path, NAMES)
+
+
+def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
+    """A FIFO would be waited for."""
+    describe(tmp_path, NAMES)
+    (tmp_path / "dseg.tsv").unlink()
+    os.mkfifo(tmp_path / "dseg.tsv")
+    with pytest.raises(OutputError, match=r"dseg\.tsv is a FIFO, not a file"):
         describe(tmp_path, NAMES)
 
 
