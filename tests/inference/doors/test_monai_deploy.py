@@ -108,3 +108,13 @@ def test_copying_to_no_folder_is_a_sentence(root: Path, capsys: pytest.CaptureFi
         pytest.skip(f"this machine has a folder {monai_deploy.EXPORT}")
     assert monai_deploy.main(["extract"], environment(root)) == 7
     assert capsys.readouterr().err == f"error: {monai_deploy.EXPORT}: No such file or directory\n"
+
+
+def test_what_cannot_be_copied_is_named(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(monai_deploy, "EXPORT", root / "export")
+    gone = root / "opt" / "holoscan" / "app" / "gone"
+    gone.symlink_to("nowhere")
+    assert monai_deploy.main(["extract"], environment(root)) == 7
+    assert capsys.readouterr().err.startswith(f"error: {gone} cannot be copied: ")
