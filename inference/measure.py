@@ -34,11 +34,11 @@ from .errors import (
 from .formats.atomic import write_atomically
 from .formats.cases import Case, Found, find_cases
 from .formats.channels import REFERENCE
-from .formats.outputs import table_in_the_way
+from .formats.outputs import label_folders, table_in_the_way
 from .formats.reading import elsewhere, read_scan
 from .labels import TABLE
 from .measurements import Row, rows, table
-from .names import BIDS, METAIMAGE, NIFTI, NRRD, SEGMENTATION, bids_case, labels_file, stem
+from .names import BIDS, DSEG, METAIMAGE, NIFTI, NRRD, SEGMENTATION, bids_case, labels_file, stem
 from .pack import unpacked
 from .quantities import VALUES, quantities
 
@@ -89,11 +89,13 @@ def _pairs(found: Found, scans: Path, labels: Path) -> list[tuple[Case, Path | N
             raise NoInputError(f"{shown(labels)} is one label map, and {shown(scans)} holds {len(found.cases)} cases")
         return [(found.cases[0], labels)]
     pairs: list[tuple[Case, Path | None]] = []
+    used: set[Path | None] = set()  # of two cases that BIDS calls alike a run labels the first
     for case in found.cases:
         name, path = _labels_of(case, labels)
-        if path in (used for _, used in pairs):  # of two cases that BIDS calls alike a run labels the first
+        if path in used:
             name, path = case.name, None
         pairs.append((replace(case, name=name), path))
+        used.add(path)
     return pairs
 
 
@@ -111,15 +113,17 @@ def _without_scan(pairs: list[tuple[Case, Path | None]], scans: Path, folder: Pa
     """Names of label maps in a folder that belong to no scan of another folder. Raises InputFolderError."""
     if not folder.is_dir() or pairs[0][0].scan == scans or folder.samefile(scans):
         return []
-    used = {path.name for _, path in pairs if path}
+    used = {stem(path.name) for _, path in pairs if path}  # in whatever formats
+    lost = []
     try:
-        entries = sorted(os.listdir(folder))
+        for one in label_folders(folder):
+            for entry in sorted(os.listdir(one)):
+                name = None if entry.startswith(".") or entry.endswith(SEGMENTATION) else stem(entry)
+                if name and name not in used and (one == folder or name.endswith(DSEG)):
+                    lost.append(entry)
     except OSError as error:
         raise InputFolderError(f"{shown(folder)} cannot be opened: {error.strerror}") from error
-    maps = [
-        entry for entry in entries if stem(entry) and not entry.startswith(".") and not entry.endswith(SEGMENTATION)
-    ]
-    return [entry for entry in maps if entry not in used]
+    return lost
 
 
 def _names(file: Path) -> dict[int, str]:

@@ -111,6 +111,14 @@ def test_a_series_that_the_server_refuses_is_left_and_the_next_one_done(
     assert paths[1:] == [f"/series/{name}" for name in asked]
 
 
+@pytest.mark.parametrize(("formats", "cause"), [("seg,sr,labelmap", "'labelmap' is not one of"), ("sr", "name seg")])
+def test_formats_are_refused_before_any_series(formats: str, cause: str, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    worker = [sys.executable, "docs/pacs/worker.py", "http://127.0.0.1:1", "--state", str(state), "--formats", formats]
+    done = subprocess.run([*worker, "--", "false"], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 2 and cause in done.stderr and not state.exists()
+
+
 @pytest.mark.slow
 def test_a_series_goes_in_and_its_segmentation_is_found_in_the_same_study(
     orthanc: tuple[str, int], blob: np.ndarray, tmp_path: Path, tiny_weights: Path
@@ -126,15 +134,15 @@ def test_a_series_goes_in_and_its_segmentation_is_found_in_the_same_study(
     worker = [sys.executable, "docs/pacs/worker.py", address, "--once", "--state", str(tmp_path / "state")]
 
     def work() -> subprocess.CompletedProcess[str]:
-        both = [*worker, "--formats", "seg,rtstruct", "--", *command]
-        return subprocess.run(both, capture_output=True, text=True, check=False, cwd=ROOT)
+        all_three = [*worker, "--formats", "seg,rtstruct,sr", "--", *command]
+        return subprocess.run(all_three, capture_output=True, text=True, check=False, cwd=ROOT)
 
     done = work()
-    assert done.returncode == 0 and "exit code 0, 2 sent" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0 and "exit code 0, 3 sent" in done.stdout, done.stdout + done.stderr
     (study,) = ask(address, "/studies")
     assert ask(address, f"/studies/{study}")["MainDicomTags"]["StudyInstanceUID"] == STUDY
     found = {one["MainDicomTags"]["Modality"]: one for one in ask(address, f"/studies/{study}/series")}
-    assert found.keys() == {"CT", "SEG", "RTSTRUCT"} and len(found["CT"]["Instances"]) == len(files)
+    assert found.keys() == {"CT", "SEG", "RTSTRUCT", "SR"} and len(found["CT"]["Instances"]) == len(files)
     (instance,) = found["SEG"]["Instances"]
     (tmp_path / "back.dcm").write_bytes(ask(address, f"/instances/{instance}/file"))
     seg = pydicom.dcmread(tmp_path / "back.dcm")
@@ -144,7 +152,7 @@ def test_a_series_goes_in_and_its_segmentation_is_found_in_the_same_study(
     # What was done is not done again; if it were, the server would get the same objects, and no others.
     assert "sent" not in work().stdout
     (tmp_path / "state").unlink()
-    assert "exit code 0, 2 sent" in work().stdout
-    assert len(ask(address, f"/studies/{study}/series")) == 3
+    assert "exit code 0, 3 sent" in work().stdout
+    assert len(ask(address, f"/studies/{study}/series")) == 4
     lost = subprocess.run([*worker[:2], "http://127.0.0.1:1", *worker[3:], "--", "x"], check=False, cwd=ROOT)
     assert lost.returncode == 1

@@ -60,7 +60,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("server", help="address of Orthanc, such as http://localhost:8042")
     parser.add_argument("command", nargs="+", help="after --: viscera with its flags")
-    parser.add_argument("--formats", default="seg", help="what is sent back, of seg, rtstruct and sr (seg)")
+    parser.add_argument("--formats", type=names, default="seg", help="what is sent back, of seg, rtstruct and sr (seg)")
     parser.add_argument("--state", type=Path, default=Path("worker.state"), help="file that holds what was done")
     parser.add_argument("--once", action="store_true", help="end when nothing is left to do")
     parser.add_argument("--wait", type=float, default=5.0, help="seconds between two looks at the server (5)")
@@ -70,7 +70,7 @@ def main() -> int:
     while True:
         try:
             for number, series in server.stable_series(seen):
-                if series and not attempt(server, series, given.command, given.formats.split(",")):
+                if series and not attempt(server, series, given.command, given.formats):
                     failed += 1
                 seen = number
                 remember(given.state, seen)
@@ -81,6 +81,16 @@ def main() -> int:
         if given.once:
             return 1 if failed else 0
         time.sleep(given.wait)
+
+
+def names(text: str) -> list[str]:
+    """Of FORMATS. Refused here, since the command would refuse them series by series."""
+    found = text.split(",")
+    if unknown := [name for name in found if name not in FORMATS]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(FORMATS)}")
+    if "sr" in found and "seg" not in found:
+        raise argparse.ArgumentTypeError("sr refers to the segments of a DICOM SEG: name seg as well")
+    return found
 
 
 def remember(state: Path, number: int) -> None:

@@ -32,9 +32,13 @@ APART = b"\0"
 
 
 class Claim:
-    """The label maps of a run, from `take` to `release`."""
+    """The label maps of a run, from `take` to `release`.
+
+    alone  no other run writes to the folder: True where that is known
+    """
 
     def __init__(self, outputs: Path) -> None:
+        self.alone = fcntl is None  # Windows removes no file that another run has open
         self._path = outputs / f".viscera.{secrets.token_hex(8)}.run"
         self._file: FileIO | None = None
 
@@ -58,6 +62,7 @@ class Claim:
                 self.release()
                 time.sleep(secrets.randbelow(500) / 1000)
             self._begun()
+            self.alone = not self._others()
         except OSError as error:
             self.release()
             raise OutputError(f"{shown(self._path.parent)} cannot be written: {error.strerror}") from error

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from ..errors import OutputError, names_are_hidden, retold, shown
 from ..formats.atomic import write_atomically
-from ..formats.outputs import Recorded, describes, page_in_the_way, read_record, recorded
+from ..formats.outputs import Recorded, describes, identities, page_in_the_way, read_record, recorded
 from ..names import PAGE, PREVIEW, THUMBNAIL
 from ..preview.page import HEAD, Row, html, row
 from ..record import TWICE
@@ -28,7 +28,10 @@ def write(outputs: Path, wanted: bool) -> None:
             say_warning(f"the page of this run is not written: {shown(path)} {why}")
     elif wanted or os.path.lexists(path):
         try:
-            write_atomically(path, html(list(_rows(outputs))))
+            before, rows = identities(path), list(_rows(outputs))
+            while (now := identities(path)) != before:  # another run wrote it, and may know cases that were not there
+                before, rows = now, list(_rows(outputs))
+            write_atomically(path, html(rows))
         except OSError as error:
             raise OutputError(f"{shown(path)} cannot be written: {error.strerror}") from error
 

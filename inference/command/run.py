@@ -119,7 +119,7 @@ class Run:
         return ClusterSchedule(cases, Cluster(place, given, request.timeout, check), attempts, room)
 
     def _prepare(self) -> list[Path]:
-        """Find the cases, look that nothing is written over, make the folders; returns what may be written."""
+        """Find the cases, look that nothing is written over, make the folders; returns what this run alone writes."""
         request = self.request
         self.cards = read_cards(request.options.weights, request.options.networks)
         channels = [channel.name for channel in self.cards[0].channels]
@@ -140,19 +140,20 @@ class Run:
         for warning in self.found.warnings:
             say_warning(warning)
         inputs = cache(lambda: input_files(request.inputs, request.options.weights, folders))
-        for case in self.found.cases:
+        cases = [case for case in self.found.cases if not case.refused]  # others have the names of these, or none
+        for case in cases:
             for path in case.outputs:
                 check_labels(path, inputs)
         self._make_writable(request.outputs)
-        own = [path for case in self.found.cases for path in (*case.outputs, record_file(case.labels))]
-        own += [self._summary_file(), *(request.outputs / name for name in (FILE_NAME, LIST, PAGE))]
+        own = [path for case in cases for path in (*case.outputs, record_file(case.labels))]
+        shared = [self._summary_file(), *(request.outputs / name for name in (FILE_NAME, LIST, PAGE))]
         if request.layout == BIDS:
             bids.describe(request.outputs, {value: name for card in self.cards for value, name in card.names.items()})
-        self._warn(self.claim.take([case.labels.name for case in self.found.cases]))
-        remove_parts(own)
+        self._warn(self.claim.take([case.labels.name for case in cases]))
+        remove_parts([*own, *shared] if self.claim.alone else own)  # another run may be writing these
         if request.json:
             self._make_writable(request.json.parent)
-            check_records(request.json, own, inputs())
+            check_records(request.json, [*own, *shared], inputs())
             remove_parts([request.json])
             self.records.save()
         return own

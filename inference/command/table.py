@@ -12,12 +12,12 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import IO
 
 from ..errors import OutputError, names_are_hidden, shown
 from ..formats.atomic import write_atomically
-from ..formats.outputs import Recorded, measured, recorded, table_in_the_way
+from ..formats.outputs import Recorded, identities, measured, recorded, table_in_the_way
 from ..measurements import FILE_NAME, HEAD, lines, rows
 from ..version import __version__
 from .console import say_warning
@@ -33,28 +33,41 @@ def write_measurements(outputs: Path) -> None:
     if why := table_in_the_way(path):
         say_warning(f"the measurements are not written: {shown(path)} {why}")
         return
-    made = _Made()
     try:
-        with closing(_Earlier(outputs)) as earlier:
-            write_atomically(path, made.of(_parts(outputs, earlier)))
+        made = _made(path)
     except OSError as error:
         raise OutputError(f"{shown(path)} cannot be written: {error.strerror}") from error
     with suppress(OSError):  # without its list the next table is made of all records
         made.write_list(outputs / LIST)
 
 
-def _parts(outputs: Path, earlier: _Earlier) -> Iterator[tuple[str, str, bytes]]:
+def _made(path: Path) -> _Made:
+    """Write the table, from the beginning if another run has written it meanwhile: that may know cases which were not
+    there yet. Raises OSError."""
+    while True:
+        made = _Made(path)
+        with suppress(_OvertakenError):
+            write_atomically(path, made.of(_parts(path.parent)))
+            return made
+
+
+class _OvertakenError(Exception):
+    pass
+
+
+def _parts(outputs: Path) -> Iterator[tuple[str, str, bytes]]:
     """Of each case where its record is, the state of its files and its rows."""
-    for one in recorded(outputs):
-        if not one.files:  # another file may be large
-            continue
-        place = one.record.relative_to(outputs).as_posix()
-        state = _state(one)  # as it was before they are read
-        part = earlier.rows(place, state)
-        if part is None:
-            part = _rows(one)
-        if part is not None:
-            yield place, state, part
+    with closing(_Earlier(outputs)) as earlier:  # closed before another takes its place, which Windows asks for
+        for one in recorded(outputs):
+            if not one.files:  # another file may be large
+                continue
+            place = one.record.relative_to(outputs).as_posix()
+            state = _state(one)  # as it was before they are read
+            part = earlier.rows(place, state)
+            if part is None:
+                part = _rows(one)
+            if part is not None:
+                yield place, state, part
 
 
 def _rows(one: Recorded) -> bytes | None:
@@ -83,46 +96,52 @@ def _state(one: Recorded) -> str:
 class _Made:
     """A table while it is written, and what its list says."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path) -> None:
+        self.path, self.before = path, identities(path)
         self.entries: list[Entry] = []
         self.digest = hashlib.sha256()
 
     def of(self, parts: Iterable[tuple[str, str, bytes]]) -> Iterator[bytes]:
-        """The bytes of the table."""
+        """The bytes of the table. Raises _OvertakenError at their end if another table is there."""
         self.digest.update(HEAD)
         yield HEAD
         for case, state, part in parts:
             self.entries.append((case, state, len(part)))
             self.digest.update(part)
             yield part
+        if identities(self.path) != self.before:
+            raise _OvertakenError
 
     def write_list(self, path: Path) -> None:
         """If it is worth it. Raises OSError."""
         if len(self.entries) >= MANY:
-            head = _head(self.digest.hexdigest())
-            write_atomically(path, (json.dumps(line).encode() + b"\n" for line in (head, *self.entries)))
+            entries = b"".join(json.dumps(one).encode() + b"\n" for one in self.entries)
+            self.digest.update(entries)
+            write_atomically(path, json.dumps(_head(self.digest.hexdigest())).encode() + b"\n" + entries)
 
 
 class _Earlier:
     """The rows of the table that is there, as far as its list goes: none if that is of another table or program."""
 
     def __init__(self, outputs: Path) -> None:
-        self._table: IO[bytes] | None = None
+        self._table: BufferedReader | None = None
         self._places: dict[tuple[str, str], tuple[int, int]] = {}  # of a case and a state: where its rows are, bytes
         with suppress(OSError):
             if os.path.isfile(outputs / LIST):
                 self._table = open(outputs / FILE_NAME, "rb")  # noqa: SIM115  # closed by `close`
-                with suppress(ValueError, TypeError, RecursionError):  # no list of ours
-                    self._look(outputs / LIST, hashlib.file_digest(self._table, "sha256").hexdigest())
+                with suppress(ValueError, RecursionError):  # no list of ours
+                    self._look(outputs / LIST, self._table)
 
-    def _look(self, path: Path, digest: str) -> None:
-        with open(path, "rb") as file:
-            if json.loads(next(file, b"")) != _head(digest):
-                return
-            place = len(HEAD)
-            for case, state, length in map(json.loads, file):
-                self._places[case, state] = place, length
-                place += length
+    def _look(self, path: Path, table: BufferedReader) -> None:
+        head, _, entries = path.read_bytes().partition(b"\n")
+        digest = hashlib.file_digest(table, "sha256")
+        digest.update(entries)
+        if json.loads(head) != _head(digest.hexdigest()):
+            return
+        place = len(HEAD)
+        for case, state, length in map(json.loads, entries.splitlines()):
+            self._places[case, state] = place, length
+            place += length
 
     def rows(self, case: str, state: str) -> bytes | None:
         """Those of a case, if its files are in that state still."""
@@ -138,5 +157,5 @@ class _Earlier:
 
 
 def _head(digest: str) -> list[str | bool]:
-    """Of a list: what the rows depend on beside the files, and which table it is of."""
+    """Of a list: what the rows depend on beside the files, and the sha256 of the table and of the entries after it."""
     return [__version__, names_are_hidden(), digest]

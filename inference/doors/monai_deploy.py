@@ -40,7 +40,7 @@ WRONG = 2  # as argparse ends
 def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> int:
     """Do what the container was started for; returns the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    variables = ENVIRONMENT | dict(environment)
+    variables = ENVIRONMENT | {name: value for name, value in environment.items() if value}
     if not given:
         return segment(variables)
     try:
@@ -51,8 +51,12 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
         if given == ["extract"]:
             extract(variables, EXPORT)
             return 0
+    except shutil.Error as error:
+        source, _, why = error.args[0][0]
+        say_error(f"{source} cannot be copied: {why}")
+        return OutputError.exit_code
     except OSError as error:
-        say_error(str(error))
+        say_error(f"{error.filename}: {error.strerror}")
         return OutputError.exit_code
     say_error("this package runs without arguments, or with: show [app] [pkg], extract")
     return WRONG
@@ -63,13 +67,22 @@ def segment(variables: Mapping[str, str]) -> int:
     folder = Path(variables["HOLOSCAN_WORKDIR"])
     inputs, outputs = (folder / variables[f"HOLOSCAN_{name}_PATH"] for name in ("INPUT", "OUTPUT"))
     models = folder / variables["HOLOSCAN_MODEL_PATH"]
-    weights = [f"--weights={models}"] if models.is_dir() and any(models.iterdir()) else []
+    weights = [] if _means_own(models) else [f"--weights={models}"]
     try:
         asked = flags(variables, DEFAULTS)
     except ValueError as error:
         say_error(str(error))
         return WRONG
     return cli.main([inputs, outputs, *weights, *asked])
+
+
+def _means_own(models: Path) -> bool:
+    """Whether a folder of networks means those of this program: it is empty, or that of a package, outside of one. Any
+    other that is not there or is closed is for the command to refuse."""
+    try:
+        return not any(models.iterdir())
+    except OSError:
+        return models == Path(ENVIRONMENT["HOLOSCAN_MODEL_PATH"]) and not os.path.lexists(models)
 
 
 def extract(variables: Mapping[str, str], export: Path) -> None:

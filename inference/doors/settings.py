@@ -1,12 +1,13 @@
 """Flags of the command as settings of a platform, made from the command's own parser: there is no second list.
 
 A platform hands a setting over as a variable of the environment, VISCERA_PLAN for --plan. It may be empty, which is as
-if it were not there, and is "true" or "false" for flags without a value.
+if it were not there, and is "true" or "false" for flags without a value, in capitals or not.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -26,7 +27,9 @@ PLATFORMS_OWN = {
     "--json",
     "--layout",
 }
-ELSEWHERE = {f"{PREFIX}TENSORRT_CACHE"}  # of an engine
+# Of an engine, and what Kubernetes tells every container of its services, one of which may be called viscera:
+# kubernetes.io/docs/concepts/services-networking/service, "Environment variables".
+ELSEWHERE = re.compile(rf"{PREFIX}(TENSORRT_CACHE|(.+_)?(SERVICE_(HOST|PORT.*)|PORT(_[0-9]+_(TCP|UDP|SCTP).*)?))")
 # A series has one name on every platform, that of its UID: folders of a container say nothing.
 NAMED = {"--name-by": "SeriesInstanceUID"}
 YES, NO = "true", "false"
@@ -78,7 +81,8 @@ def settings(defaults: Mapping[str, str]) -> list[Setting]:
 def flags(environment: Mapping[str, str], defaults: Mapping[str, str]) -> list[str]:
     """The command's flags that the environment asks for. Raises ValueError: a sentence."""
     known = settings(defaults)
-    unknown = {one for one in environment if one.startswith(PREFIX)} - {one.variable for one in known} - ELSEWHERE
+    unknown = {one for one in environment if one.startswith(PREFIX)} - {one.variable for one in known}
+    unknown = {one for one in unknown if not ELSEWHERE.fullmatch(one)}
     if unknown:
         raise ValueError(f"there is no setting {min(unknown)}: {', '.join(one.variable for one in known)}")
     found = []
@@ -86,9 +90,9 @@ def flags(environment: Mapping[str, str], defaults: Mapping[str, str]) -> list[s
         value = environment.get(one.variable, "").strip() or one.default
         if not one.is_switch:
             found += [f"{one.flag}={value}"] if value else []
-        elif value == YES:
+        elif value.lower() == YES:
             found.append(one.flag)
-        elif value != NO:
+        elif value.lower() != NO:
             raise ValueError(f"{one.variable} is {value!r}, neither {YES} nor {NO}")
     return found
 

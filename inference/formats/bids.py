@@ -19,10 +19,11 @@ from ..measurements import FILE_NAME
 from ..names import DSEG, FOLDERS, FORMATS, PAGE
 from ..version import __version__
 from .atomic import write_atomically
+from .opening import open_regular
 from .outputs import in_the_way
 
 NAME = "Viscera"
-DESCRIPTION = {
+DESCRIPTION: dict[str, Any] = {
     "Name": "Segmentations by Viscera",
     "BIDSVersion": "1.11.0",
     "DatasetType": "derivative",
@@ -40,38 +41,64 @@ IGNORED = (
 
 def describe(outputs: Path, names: Mapping[int, str]) -> None:
     """Write dataset_description.json, .bidsignore, and dseg.json and dseg.tsv, which hold for each label map below.
+    Whatever somebody has added to these, such as authors, stays.
 
     names  value -> name of the labels that networks give
     Raises OutputError, also if the folder is another dataset, or has label maps with other labels.
     """
     rows = [COLUMNS, *((str(one.value), one.key, one.hex_colour) for one in structures(names))]
-    texts = {
-        "dataset_description.json": json.dumps(DESCRIPTION, indent=2) + "\n",
-        f"{DSEG[1:]}.json": json.dumps(SIDECAR, indent=2) + "\n",
-        f"{DSEG[1:]}.tsv": "".join("\t".join(" ".join(field.split()) for field in row) + "\n" for row in rows),
-        ".bidsignore": "".join(f"{pattern}\n" for pattern in IGNORED),
-    }
-    files = [outputs / name for name in texts]
-    description, path = files[0], files[2]
-    if os.path.lexists(description):  # it is the first to be written
-        foreign = description if in_the_way(description, _is_ours) else None
-    else:
-        foreign = next(filter(os.path.lexists, files), None)
-    if foreign:
-        raise OutputError(f"{shown(foreign)} is of another data set of BIDS: choose another OUTPUTS")
+    table = "".join("\t".join(" ".join(field.split()) for field in row) + "\n" for row in rows).encode()
+    files = [
+        outputs / name for name in ("dataset_description.json", f"{DSEG[1:]}.json", f"{DSEG[1:]}.tsv", ".bidsignore")
+    ]
+    description = files[0]
+    # Looked for before the description, which a run beside this one writes first.
+    foreign = next(filter(os.path.lexists, files[1:]), None)
+    if os.path.lexists(description):
+        if why := in_the_way(description, _is_ours):
+            raise OutputError(f"{shown(description)} {why}: choose another OUTPUTS")
+    elif foreign:
+        raise OutputError(f"{shown(foreign)} belongs to another BIDS dataset: choose another OUTPUTS")
+    there = described, sidecar, labels, ignored = [_content(path) for path in files]
+    if labels and _labels(labels) != _labels(table):
+        raise OutputError(f"{shown(files[2])} lists the labels of other networks: choose another OUTPUTS")
+    lines = ignored.splitlines()
+    lines += [line for line in map(str.encode, IGNORED) if line not in lines]
+    contents = (_described(described), sidecar or _json(SIDECAR), labels or table, b"\n".join([*lines, b""]))
+    for path, before, content in zip(files, there, contents, strict=True):
+        try:
+            if content != before:
+                write_atomically(path, content)
+        except OSError as error:
+            raise OutputError(f"{shown(path)} cannot be written: {error.strerror}") from error
+
+
+def _content(path: Path) -> bytes:
+    """Of a file; none if it is not there. Raises OutputError."""
     try:
-        if path.exists() and _labels(path.read_bytes()) != _labels(texts[path.name].encode()):
-            raise OutputError(f"{shown(path)} tells of the labels of other networks: choose another OUTPUTS")
-        for path, text in zip(files, texts.values(), strict=True):
-            write_atomically(path, text.encode())
+        with open_regular(path) as file:
+            return file.read()
     except OSError as error:
-        raise OutputError(f"{shown(path)} cannot be written: {error.strerror}") from error
+        if not os.path.lexists(path):
+            return b""
+        raise OutputError(f"{shown(path)} {error.strerror}") from error
+
+
+def _described(text: bytes) -> bytes:
+    """A dataset_description.json of ours, or an empty one, as this version gives it."""
+    document = json.loads(text) if text else DESCRIPTION
+    made = [one | {"Version": __version__} if one["Name"] == NAME else one for one in document["GeneratedBy"]]
+    return _json({**document, "GeneratedBy": made})
+
+
+def _json(document: Mapping[str, Any]) -> bytes:
+    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _is_ours(document: Any) -> bool:
     """Whether this is a dataset_description.json of any version of this program."""
     try:
-        return any(one["Name"] == NAME for one in document["GeneratedBy"])
+        return NAME in [one["Name"] for one in document["GeneratedBy"]]
     except (TypeError, KeyError):
         return False
 

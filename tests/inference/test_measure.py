@@ -79,6 +79,23 @@ def test_folders_and_single_files_give_the_same_table(
     assert code == 7 and "was not written by this program: choose another" in said and out.read_text() == "mine"
 
 
+def test_label_maps_without_a_scan_are_named_in_whatever_layout(pair: tuple[Path, Path], measure: Measure) -> None:
+    scans, labels = pair
+    (labels / "x.mha").touch()  # of the same case
+    code, table, said = measure(scans, labels)
+    assert (code, said) == (0, "")
+    for name in ("x", "y"):
+        (labels / f"sub-{name}" / "anat").mkdir(parents=True)
+    (labels / "x.nii.gz").rename(labels / "sub-x" / "anat" / "sub-x_dseg.nii.gz")
+    (labels / "x.mha").unlink()
+    table = table.replace("\nx,", "\nsub-x,")  # as it is called there
+    assert measure(scans, labels) == (0, table, "")
+    for name in ("sub-y_dseg", "sub-y_T1w"):
+        (labels / "sub-y" / "anat" / f"{name}.nii.gz").touch()
+    lost = "warning: sub-y_dseg.nii.gz is left out: there is no scan of this name\n"
+    assert measure(scans, labels) == (8, table, lost)
+
+
 def test_names_of_labels(pair: tuple[Path, Path], measure: Measure, tmp_path: Path, tiny_weights: Path) -> None:
     file = tmp_path / "names.json"
     file.write_text('{"1": "kidney lesion", "14": "cyst"}')

@@ -88,7 +88,7 @@ def check(scan: Scan) -> None:
     from the scan's name.
     """
     if not isinstance(scan.origin, Series):
-        raise ScanError("is no DICOM series, and DICOM SEG and RTSTRUCT refer to one: take another --format for it")
+        raise ScanError("is no DICOM series, and labels in DICOM refer to one: take another --format for it")
     for name in LIBRARIES:
         if find_spec(name) is None:
             raise ScanError(f"needs {name} for labels in DICOM, which is not installed: pip install {name}")
@@ -141,7 +141,7 @@ def _headers(pictures: Sequence[Picture]) -> list[Any]:
         if not whole:
             raise ScanError(f"{holds} cannot be referred to: its header is damaged")
         if missing:
-            raise ScanError(f"{holds} has no {missing[0]}: no DICOM SEG or RTSTRUCT can refer to it")
+            raise ScanError(f"{holds} has no {missing[0]}: no labels in DICOM can refer to it")
         slices.append(one)
     return slices
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
@@ -46,9 +45,9 @@ def save(made: Any, path: Path) -> Written:
         data = content.getbuffer()
         parts: list[bytes | memoryview] = [data]
         if frames:
-            found = re.search(re.escape(NO_FRAMES), data)
-            assert found  # that of the object itself: its pixels come later
-            parts = [data[: found.end() - 4], pack("<I", len(frames)), frames, data[found.end() :]]
+            pixels = len(data) - len(made.PixelData)  # the last element, before which this one stands: what comes
+            end = bytes(data[:pixels]).rindex(NO_FRAMES) + len(NO_FRAMES)  # earlier may hold any bytes, as a name does
+            parts = [data[: end - 4], pack("<I", len(frames)), frames, data[end:]]
         digest = hashlib.sha256()
         for part in parts:
             digest.update(part)

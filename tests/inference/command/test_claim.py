@@ -80,6 +80,34 @@ def test_a_run_that_was_killed_holds_nothing(tmp_path: Path) -> None:
     assert not left(tmp_path)
 
 
+def test_what_another_run_writes_is_let_be(
+    tmp_path: Path, blob: np.ndarray, save_scan: Callable[..., Path], tiny_weights: Path
+) -> None:
+    for name in ("a.nii", "a.nii.gz", "b.nii.gz"):
+        save_scan(tmp_path / "in" / name, blob, (3.0, 2.0, 2.0))
+    out = tmp_path / "out"
+    out.mkdir()
+    labels, table = (out / f".{name}.10000000001.part" for name in ("a.nii.gz", "measurements.csv"))
+    labels.touch()
+    table.touch()
+
+    def run(*arguments: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "inference", str(tmp_path / "in"), str(out), "--weights", str(tiny_weights)]
+        command += ["--engine", "onnxruntime", "--device", "cpu", *arguments]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        return done.returncode, done.stderr
+
+    other = holder(out, "a.nii.gz")
+    assert answer(other) == "taken"
+    code, said = run("--part", "2/3")  # has a scan that is called as one of part 1
+    assert code == 4 and "a.nii.gz is left out: a.nii has the same case name" in said
+    assert run("--part", "3/3")[0] == 0 and (out / "b.nii.gz").exists()
+    assert labels.exists() and table.exists()
+    other.communicate()
+    assert run("--part", "3/3")[0] == 0
+    assert labels.exists() and not table.exists()
+
+
 @pytest.mark.slow
 def test_of_many_that_begin_in_one_moment_one_goes_on(tmp_path: Path) -> None:
     for _ in range(3):

@@ -166,6 +166,17 @@ def test_rows_whose_files_nobody_touched_are_copied(tmp_path: Path, monkeypatch:
     assert rewrite(out, monkeypatch) == ["e", "g"]  # read until they are as their records say
 
 
+def change_list(change: Callable[[list[str]], object]) -> Callable[[Path], Any]:
+    """What changes the lines of the list in a folder."""
+
+    def spoil(out: Path) -> None:
+        lines = (out / table.LIST).read_text().splitlines(keepends=True)
+        change(lines)
+        (out / table.LIST).write_text("".join(lines))
+
+    return spoil
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -175,8 +186,21 @@ def test_rows_whose_files_nobody_touched_are_copied(tmp_path: Path, monkeypatch:
         lambda out: (out / table.LIST).write_bytes((out / table.LIST).read_bytes()[:-9]),
         lambda out: (out / table.LIST).write_text("[" * 10**5),
         lambda out: (out / table.LIST).unlink() or (out / table.LIST).mkdir(),
+        change_list(lambda lines: lines.pop(1)),
+        change_list(lambda lines: lines.insert(1, lines.pop(2))),
+        change_list(lambda lines: lines.append(lines.pop().replace("24]", "1.5]"))),
     ],
-    ids=["table changed", "no table", "no list", "a list cut off", "brackets", "a folder"],
+    ids=[
+        "table changed",
+        "no table",
+        "no list",
+        "a list cut off",
+        "brackets",
+        "a folder",
+        "a line lost",
+        "lines swapped",
+        "a number damaged",
+    ],
 )
 def test_a_table_that_is_not_that_of_its_list_is_made_anew(
     spoil: Callable[[Path], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -188,6 +212,47 @@ def test_a_table_that_is_not_that_of_its_list_is_made_anew(
     assert rewrite(tmp_path / "out", monkeypatch) == ["a", "b", "c"] and rewrite(tmp_path / "out", monkeypatch) == []
     spoil(tmp_path / "out")
     assert rewrite(tmp_path / "out", monkeypatch)[-1] == "c"
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files are counted by /proc")
+def test_the_table_is_closed_before_another_takes_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows replaces no file that is open."""
+    monkeypatch.setattr(table, "MANY", 1)
+    write_case(tmp_path, "a", 1.0)
+    write_measurements(tmp_path)
+    replaced: list[Path] = []
+    replace = Path.replace
+
+    def noted(part: Path, path: Path) -> Path:
+        assert path not in [one.resolve() for one in Path("/proc/self/fd").iterdir()]
+        replaced.append(path)
+        return replace(part, path)
+
+    monkeypatch.setattr(Path, "replace", noted)
+    write_measurements(tmp_path)
+    assert replaced == [tmp_path / "measurements.csv", tmp_path / table.LIST]
+
+
+@pytest.mark.parametrize("many", [1, 1000])
+def test_a_table_that_another_run_has_written_meanwhile_loses_no_row(
+    many: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "MANY", many)
+    write_case(tmp_path, "b", 1.0)
+    write_measurements(tmp_path)
+    write_case(tmp_path, "c", 2.0)
+    begun: list[str] = []
+
+    def slow(one: Recorded) -> Any:
+        begun.append(one.case)
+        if begun == ["c" if many == 1 else "b"]:  # the folder is listed already
+            write_case(tmp_path, "a", 3.0)
+            write_measurements(tmp_path)  # of another run, from its first record to its last
+        return measured(one)
+
+    monkeypatch.setattr(table, "measured", slow)
+    write_measurements(tmp_path)
+    assert volumes(tmp_path) == {("a", "1"): 3.0, ("b", "1"): 1.0, ("c", "1"): 2.0}
 
 
 def test_names_are_hidden_in_rows_that_were_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

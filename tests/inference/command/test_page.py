@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,6 +124,24 @@ def test_the_page_has_the_cases_that_are_as_their_records_say(
     page.write(tmp_path, True)
     assert cases(tmp_path) == ["a", "d", "f"]
     assert capsys.readouterr().err == "warning: the record of e is damaged: it has no row in index.html\n"
+
+
+def test_a_page_that_another_run_has_written_meanwhile_loses_no_case(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_case(tmp_path, "b")
+    made, begun = page._row, []
+
+    def slow(*arguments: Any) -> Any:
+        begun.append(1)
+        if len(begun) == 1:  # the folder is listed already
+            write_case(tmp_path, "a")
+            page.write(tmp_path, True)  # of another run
+        return made(*arguments)
+
+    monkeypatch.setattr(page, "_row", slow)
+    page.write(tmp_path, True)
+    assert cases(tmp_path) == ["a", "b"]
 
 
 @pytest.mark.parametrize(

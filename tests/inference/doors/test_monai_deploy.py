@@ -69,6 +69,10 @@ def test_dicom_in_and_seg_out_and_nothing_else(root: Path, tiny_weights: Path) -
 def test_what_fails_has_the_commands_exit_code(root: Path) -> None:
     done = run(root, HOLOSCAN_INPUT_PATH=str(root / "nowhere"))
     assert done.returncode == 5 and done.stderr.startswith("error: ") and "nowhere does not exist" in done.stderr
+    done = run(root, HOLOSCAN_MODEL_PATH=str(root / "typo"))  # never the program's own networks in its place
+    assert done.returncode == 9 and "typo" in done.stderr and "Traceback" not in done.stderr
+    done = run(root, HOLOSCAN_INPUT_PATH="")  # as if it were not there, and never the working directory
+    assert done.returncode == 5 and "/var/holoscan/input does not exist" in done.stderr
     done = run(root, VISCERA_PLN="dense")
     assert done.returncode == 2 and done.stderr.startswith("error: there is no setting VISCERA_PLN")
     done = run(root, "serve")
@@ -103,4 +107,14 @@ def test_copying_to_no_folder_is_a_sentence(root: Path, capsys: pytest.CaptureFi
     if monai_deploy.EXPORT.exists():
         pytest.skip(f"this machine has a folder {monai_deploy.EXPORT}")
     assert monai_deploy.main(["extract"], environment(root)) == 7
-    assert f"No such file or directory: '{monai_deploy.EXPORT}'" in capsys.readouterr().err
+    assert capsys.readouterr().err == f"error: {monai_deploy.EXPORT}: No such file or directory\n"
+
+
+def test_what_cannot_be_copied_is_named(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(monai_deploy, "EXPORT", root / "export")
+    gone = root / "opt" / "holoscan" / "app" / "gone"
+    gone.symlink_to("nowhere")
+    assert monai_deploy.main(["extract"], environment(root)) == 7
+    assert capsys.readouterr().err.startswith(f"error: {gone} cannot be copied: ")

@@ -44,6 +44,8 @@ def test_values_reach_the_command() -> None:
     request = cli.parse(["in", "out", *asked])
     assert request.options.fix_orientation and request.options.step == 0.3
     assert request.options.networks == ("organ", "tumor")
+    as_python = flags({"VISCERA_TTA": "True", "VISCERA_ANONYMOUS": "False"}, SEG)
+    assert "--tta" in as_python and "--anonymous" not in as_python
     assert request.formats == ("seg.dcm",) and request.name_by == "SeriesInstanceUID"
 
 
@@ -68,4 +70,12 @@ def test_a_value_is_never_another_flag() -> None:
 
 
 def test_variables_of_others_are_left_alone() -> None:
-    assert flags({"VISCERA_TENSORRT_CACHE": "/cache", "PATH": "/bin"}, {}) == own_defaults()
+    services = {
+        "VISCERA_SERVICE_HOST": "10.0.0.1", "VISCERA_SERVICE_PORT": "80", "VISCERA_SERVICE_PORT_HTTP": "80",
+        "VISCERA_PORT": "tcp://10.0.0.1:80", "VISCERA_PORT_80_TCP": "tcp://10.0.0.1:80",
+        "VISCERA_PORT_80_TCP_ADDR": "10.0.0.1", "VISCERA_WEB_UI_SERVICE_HOST": "10.0.0.2",
+    }  # fmt: skip
+    assert flags({"VISCERA_TENSORRT_CACHE": "/cache", "PATH": "/bin", **services}, {}) == own_defaults()
+    for name in ("VISCERA_PORTS", "VISCERA_SERVICE"):
+        with pytest.raises(ValueError, match=f"there is no setting {name}"):
+            flags({name: "1"}, {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -92,24 +93,63 @@ def test_what_holds_for_the_whole_dataset(tmp_path: Path) -> None:
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == first
 
 
+def test_what_somebody_has_added_stays(tmp_path: Path) -> None:
+    describe(tmp_path, NAMES)
+    description, ignored, table = (tmp_path / name for name in ("dataset_description.json", ".bidsignore", "dseg.tsv"))
+    document = json.loads(description.read_text())
+    document |= {"Name": "Müllers Studie", "Authors": ["Müller, A."]}
+    document["GeneratedBy"] += [{"Name": "Slicer"}]
+    description.write_text(json.dumps(document))
+    ignored.write_text("notes/\n*.mha\n")
+    table.write_text(table.read_text().replace("#c8553d", "#000000"))
+    (tmp_path / "dseg.json").write_text('{"Manual": true}')
+    describe(tmp_path, NAMES)
+    assert json.loads(description.read_text()) == document
+    written = ignored.stat().st_ino
+    describe(tmp_path, NAMES)
+    assert ignored.stat().st_ino == written  # nothing to write
+    lines = ignored.read_text().splitlines()
+    assert lines[:2] == ["notes/", "*.mha"] and lines.count("*.mha") == 1 and "index.html" in lines
+    assert "liver\t#000000" in table.read_text()
+    assert json.loads((tmp_path / "dseg.json").read_text()) == {"Manual": True}
+
+
 @pytest.mark.parametrize(
     ("file", "content"),
     [
         ("dataset_description.json", '{"Name": "x", "BIDSVersion": "1.8.0"}'),
         ("dataset_description.json", '{"GeneratedBy": [{"Name": "fMRIPrep"}]}'),
         ("dataset_description.json", "["),
+        ("dataset_description.json", '{"GeneratedBy": [{"Name": "Viscera"}, 1]}'),
         ("dseg.tsv", "index\tname\n1\tGM\n"),
         (".bidsignore", "extra"),
     ],
 )
 def test_another_dataset_is_left_alone(tmp_path: Path, file: str, content: str) -> None:
     (tmp_path / file).write_text(content)
-    with pytest.raises(OutputError, match=f"{file} is of another data set of BIDS: choose another OUTPUTS"):
+    ours = "is there already and was not written by this program"
+    why = ours if file == "dataset_description.json" else "belongs to another BIDS dataset"
+    with pytest.raises(OutputError, match=f"{file} {why}: choose another OUTPUTS"):
         describe(tmp_path, NAMES)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(file, content)]
 
 
+def test_a_description_that_cannot_be_read_is_named_with_the_cause(tmp_path: Path) -> None:
+    (tmp_path / "dataset_description.json").mkdir()
+    with pytest.raises(OutputError, match=r"dataset_description\.json is a folder, not a file: choose another OUTPUTS"):
+        describe(tmp_path, NAMES)
+
+
+def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
+    """A FIFO would be waited for."""
+    describe(tmp_path, NAMES)
+    (tmp_path / "dseg.tsv").unlink()
+    os.mkfifo(tmp_path / "dseg.tsv")
+    with pytest.raises(OutputError, match=r"dseg\.tsv is a FIFO, not a file"):
+        describe(tmp_path, NAMES)
+
+
 def test_one_dataset_has_one_table_of_labels(tmp_path: Path) -> None:
     describe(tmp_path, NAMES)
-    with pytest.raises(OutputError, match=r"dseg\.tsv tells of the labels of other networks"):
+    with pytest.raises(OutputError, match=r"dseg\.tsv lists the labels of other networks"):
         describe(tmp_path, {1: "spleen"})

@@ -315,6 +315,18 @@ def test_frames_are_written_as_pydicom_would(
             assert ours.read_bytes() == theirs.read_bytes()
 
 
+@pytest.mark.parametrize("kind", ["seg.dcm", "labelmap.dcm"])
+def test_a_name_that_looks_like_the_place_of_frames(kind: str, labels: np.ndarray, tmp_path: Path) -> None:
+    def tell(z: int, one: Any) -> None:
+        one.SpecificCharacterSet, one.PatientName = "ISO_IR 100", saving.NO_FRAMES.decode("latin-1") + "x"
+
+    with pydicom.config.disable_value_validation():
+        (file,) = written(labels, scan_of(labels, tmp_path / "s", change=tell), tmp_path, kind)
+        one = pydicom.dcmread(file)
+        assert str(one.PatientName).endswith("x") and one.pixel_array.any()
+    assert len(one.PerFrameFunctionalGroupsSequence) == one.NumberOfFrames > 1
+
+
 def test_labels_of_another_network(labels: np.ndarray, tmp_path: Path) -> None:
     names = {1: "kidney_left", 2: "Rippe März", 3: "lung nodule tumour", 7: "vertebra_L1"}
     about = Description(names, {})
@@ -417,7 +429,7 @@ def test_a_series_that_cannot_be_referred_to(tag: str, labels: np.ndarray, tmp_p
         one[tag].value = ""  # as whoever takes out all UIDs leaves them
 
     scan = scan_of(labels, tmp_path / "s", change=without)
-    with pytest.raises(ScanError, match=rf"^s holds 001.dcm, which has no {tag}: no DICOM SEG or RTSTRUCT can refer"):
+    with pytest.raises(ScanError, match=rf"^s holds 001.dcm, which has no {tag}: no labels in DICOM can refer"):
         check(scan, "s", [tmp_path / "x.seg.dcm"])
     check(scan, "s", [tmp_path / "x.nii.gz", tmp_path / "x.seg.nrrd"])
 
@@ -555,7 +567,7 @@ def test_a_series_that_does_not_say_how_thick_its_slices_are(labels: np.ndarray,
 def test_a_scan_that_is_no_dicom(labels: np.ndarray, tmp_path: Path) -> None:
     scan = Scan.of(labels.astype(np.int16), (3.0, 5.0, 4.0), "LPS")
     for kind in DICOM_FORMATS:
-        with pytest.raises(ScanError, match=r"^x_0000.nii.gz is no DICOM series, and DICOM SEG and RTSTRUCT refer to"):
+        with pytest.raises(ScanError, match=r"^x_0000.nii.gz is no DICOM series, and labels in DICOM refer to"):
             check(scan, "x_0000.nii.gz", [tmp_path / "x.nii.gz", tmp_path / f"x.{kind}"])
     check(scan, "x_0000.nii.gz", [tmp_path / "x.nii.gz"])
 
@@ -588,7 +600,7 @@ def test_the_command(blob: np.ndarray, tmp_path: Path, tiny_weights: Path) -> No
     nib.save(nib.Nifti1Image(blob.transpose(2, 1, 0), np.diag([2.0, 2.0, 3.0, 1.0])), tmp_path / "n_0000.nii.gz")
     done, (record,) = run(tmp_path / "n_0000.nii.gz")
     assert done.returncode == 4 and record["error"] == (
-        "n_0000.nii.gz is no DICOM series, and DICOM SEG and RTSTRUCT refer to one: take another --format for it"
+        "n_0000.nii.gz is no DICOM series, and labels in DICOM refer to one: take another --format for it"
     )
     assert not list(out.glob("n.*.dcm")) and not (out / "n.nii.gz").exists()
 
