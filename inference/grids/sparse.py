@@ -5,11 +5,14 @@ A cell lies between four samples, its corners, of a plane of the network's grid.
 by the same weights in all channels, so that a mean of channels is nowhere above the largest channel: one that is below
 such a mean, the floor, at all four corners wins nowhere between them. Two floors are tried: the mean of the channels
 that win at a corner, and the channel that wins in the middle. What they leave is one channel, which is copied, or two
-or three, seldom more.
+or three, seldom more. Where most cells have another winner at each corner, as in noise, this costs more than it saves,
+and all channels are interpolated.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -22,6 +25,7 @@ IN_CACHE = 1 << 15  # values that are interpolated at a time
 SIZES = (0, 2, 3, 4, 6, 8, 12, 16, 32, 64, 128, 256)  # voxels with at most so many candidates are interpolated together
 ALL_FOUR = 0x01010101  # four bytes that are True, as one number
 CLOSE = 1e-6  # of the largest logit: a channel that is no farther below a floor may reach it when sums are rounded
+MANY = 2.5  # winners at the corners of a cell, as a mean over cells, above which all channels are interpolated
 
 
 class PlaneRestorer:
@@ -47,25 +51,18 @@ class PlaneRestorer:
             table = _at(nodes, logits[:, lower])
             if weight > 0:
                 table += weight * (_at(nodes, logits[:, upper]) - table)
-            self._interpolate(
-                found, own, part, Candidates(self.decode.logits(table), corners, self.decode.largest_wins)
-            )
+            table = self.decode.logits(table)
+            among = Candidates.of(table, corners) if self.decode.largest_wins else None
+            if among:
+                self._interpolate(found, own, part, among)
+            else:
+                self._interpolate_all(found, part, own.shape, table, corners)
         return found
 
     def _interpolate(self, found: np.ndarray, own: np.ndarray, cells: np.ndarray, among: Candidates) -> None:
         """Write the codes of voxels in these cells (flat indices of `own`), unless they have the one that they need."""
         differs = (among.counts > 1) | (among.channel[among.first] != own.ravel()[cells])
-        open_cells = np.zeros(own.shape, bool)
-        open_cells.ravel()[cells] = differs | (not self.decode.largest_wins)
-        number = np.empty(own.shape, np.int32)
-        number.ravel()[cells] = np.arange(len(cells), dtype=np.int32)
-        # Cells ascend, so that their voxels lie in a band of rows.
-        top, bottom = cells[[0, -1]] // own.shape[1]
-        start, stop = np.searchsorted(self.y.lower, [top, bottom + 1])
-        band = open_cells.take(self.y.lower[start:stop], axis=0).take(self.x.lower, axis=1)
-        y, x = np.divmod(np.flatnonzero(band), band.shape[1])
-        y += start
-        of = number[self.y.lower[y], self.x.lower[x]]
+        y, x, of = self._voxels(cells, differs, own.shape)
         counts = among.counts[of]
         most = int(counts.max(initial=0))
         for fewer, size in pairwise(SIZES):
@@ -79,15 +76,51 @@ class PlaneRestorer:
         """(n,) uint8: codes of voxels in cells of at most `size` candidates."""
         first = among.first[of]
         pairs = first + np.minimum(np.arange(size)[:, None], among.counts[of] - 1)  # the last, again
-        weight_y, weight_x = self.y.weight[y], self.x.weight[x]
-        weights = [part_y * part_x for part_y in (1 - weight_y, weight_y) for part_x in (1 - weight_x, weight_x)]
         corners = among.values.take(pairs, axis=0)
-        corners *= np.stack(weights, axis=1)
+        corners *= np.stack(list(self._weights(y, x)), axis=1)
         value = corners[..., 0] + corners[..., 1]
         for corner in (2, 3):
             value += corners[..., corner]
-        best = self.decode.of_logits(value, np)
-        return among.channel[first + best] if self.decode.largest_wins else best
+        return among.channel[first + self.decode.of_logits(value, np)]
+
+    def _interpolate_all(
+        self, found: np.ndarray, cells: np.ndarray, shape: tuple[int, ...], table: np.ndarray, corners: np.ndarray
+    ) -> None:
+        """Write the codes of all voxels in these cells, by every channel of logits (samples, k); `corners` (4, cells)
+        are rows of these."""
+        y, x, of = self._voxels(cells, np.ones(len(cells), bool), shape)
+        step = max(IN_CACHE // table.shape[1], 1)
+        for start in range(0, len(y), step):
+            part = slice(start, start + step)
+            value: np.ndarray | float = 0.0
+            for corner, weight in zip(corners, self._weights(y[part], x[part]), strict=True):
+                value = value + table[corner[of[part]]] * weight[:, None]
+            found[y[part], x[part]] = self.decode.of_logits(np.asarray(value).T, np)
+
+    def _voxels(
+        self, cells: np.ndarray, wanted: np.ndarray, shape: tuple[int, ...]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """y and x of the voxels that lie in the cells that are `wanted`, and which of the cells each lies in.
+
+        cells  flat indices of a plane of this shape, ascending
+        """
+        there, number = np.zeros(shape, bool), np.empty(shape, np.int32)
+        there.ravel()[cells] = wanted
+        number.ravel()[cells] = np.arange(len(cells), dtype=np.int32)
+        # Cells ascend, so that their voxels lie in a band of rows.
+        top, bottom = cells[[0, -1]] // shape[1]
+        start, stop = np.searchsorted(self.y.lower, [top, bottom + 1])
+        band = there.take(self.y.lower[start:stop], axis=0).take(self.x.lower, axis=1)
+        y, x = np.divmod(np.flatnonzero(band), band.shape[1])
+        y += start
+        return y, x, number[self.y.lower[y], self.x.lower[x]]
+
+    def _weights(self, y: np.ndarray, x: np.ndarray) -> Iterator[np.ndarray]:
+        """Those of the corners, in the order of `_corners`, for voxels."""
+        weight_y, weight_x = self.y.weight[y], self.x.weight[x]
+        for part_y in (1 - weight_y, weight_y):
+            for part_x in (1 - weight_x, weight_x):
+                yield part_y * part_x
 
     def _corners(self, cells: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """(4, n): samples (y, x), (y, x + 1), (y + 1, x), (y + 1, x + 1) of cells, all as flat indices."""
@@ -108,6 +141,7 @@ class PlaneRestorer:
         return mixed
 
 
+@dataclass(frozen=True, eq=False)
 class Candidates:
     """The channels of each cell that may win in it: cell c has `counts[c]` of them, from `first[c]` on.
 
@@ -115,42 +149,51 @@ class Candidates:
     values   (n, 4) float32: their logits at the cell's corners
     """
 
-    def __init__(self, table: np.ndarray, corners: np.ndarray, largest_wins: bool) -> None:
-        """Of logits (samples, k) and, for each cell, the rows of its corners (4, cells). All channels if not
-        `largest_wins`."""
+    first: np.ndarray
+    counts: np.ndarray
+    channel: np.ndarray
+    values: np.ndarray
+
+    @classmethod
+    def of(cls, table: np.ndarray, corners: np.ndarray) -> Candidates | None:
+        """Of logits (samples, k) and, for each cell, the rows of its corners (4, cells). None where it does not pay to
+        look for them, or cannot be said: sums of what is infinite, no number or next to 0 may be rounded by anything.
+        """
         cells, k = corners.shape[1], table.shape[1]
         near = CLOSE * np.abs(table).max()
-        if largest_wins:
-            cell, channel = np.divmod(np.flatnonzero(_above_mean(table, corners, near)), k)
-        else:
-            cell, channel = np.repeat(np.arange(cells), k), np.tile(np.arange(k), cells)
+        winners = table.argmax(axis=1)[corners]
+        share = 1 / (winners[:, None] == winners).sum(axis=1, dtype=np.float32)  # channels count once
+        if not np.finfo(np.float32).tiny < near < np.inf or share.sum() > MANY * cells:
+            return None
+        share /= share.sum(axis=0)
+        cell, channel = np.divmod(np.flatnonzero(_above_mean(table, corners, winners, share, near)), k)
         values = table.take(corners.T[cell] * k + channel[:, None])
-        first, counts = _runs(cell, cells)
-        if largest_wins:
-            in_middle = values @ np.ones(4, np.float32)
-            leaders = np.flatnonzero(in_middle == np.maximum.reduceat(in_middle, first)[cell])
-            leader = first.copy()
-            leader[cell[leaders]] = leaders
-            below = values < values[leader[cell]] - near
-            kept = below.view(np.uint32)[:, 0] != ALL_FOUR
-            cell, channel, values = cell[kept], channel[kept], values[kept]
-            first, counts = _runs(cell, cells)
-        self.first, self.counts, self.channel, self.values = first, counts, channel.astype(np.uint8), values
+        first, _ = _runs(cell, cells)
+        in_middle = values @ np.ones(4, np.float32)
+        leaders = np.flatnonzero(in_middle == np.maximum.reduceat(in_middle, first)[cell])
+        leader = first.copy()
+        leader[cell[leaders]] = leaders
+        below = values < values[leader[cell]] - near
+        kept = below.view(np.uint32)[:, 0] != ALL_FOUR
+        return cls(*_runs(cell[kept], cells), channel[kept].astype(np.uint8), values[kept])
 
 
-def _above_mean(table: np.ndarray, corners: np.ndarray, near: float) -> np.ndarray:
-    """(cells, k): whether a channel reaches, at some corner, the mean of the channels that win at a corner."""
+def _above_mean(
+    table: np.ndarray, corners: np.ndarray, winners: np.ndarray, share: np.ndarray, near: float
+) -> np.ndarray:
+    """(cells, k): whether a channel reaches, at some corner, the mean of the channels that win at a corner.
+
+    winners, share  (4, cells): of each corner, and its weight in the mean
+    """
     cells, k = corners.shape[1], table.shape[1]
     above = np.zeros((cells, k), bool)
-    winners, flat = table.argmax(axis=1)[corners], table.ravel()
-    share = 1 / (winners[:, None] == winners).sum(axis=1, dtype=np.float32)  # channels count once
-    share /= share.sum(axis=0)
+    flat = table.ravel()
     step = max(IN_CACHE // k, 1)
     for at in corners:
         floor = (flat[at * k + winners] * share).sum(axis=0) - near
         for start in range(0, cells, step):
             part = slice(start, start + step)
-            above[part] |= ~(table[at[part]] < floor[part, None])  # so is what is no number
+            above[part] |= table[at[part]] >= floor[part, None]
     return above
 
 
