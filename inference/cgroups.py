@@ -50,6 +50,15 @@ def processors() -> float | None:
     return min(granted, default=None)
 
 
+def tasks_left() -> int | None:
+    """Processes and threads that can still be started: the least that any group leaves. None where none has a limit."""
+    left = []
+    for group in _groups("pids"):
+        with suppress(OSError, ValueError):
+            left.append(int((group / "pids.max").read_text()) - int((group / "pids.current").read_text()))
+    return min(left, default=None)
+
+
 def _groups(controller: str) -> Iterator[Path]:
     """The folder of the group that this process is in, and those of all above it as far as they are mounted: of
     cgroup 2, and of a controller of cgroup 1. Some machines have both."""

@@ -27,7 +27,7 @@ class Machine:
     def is_in(self, own: str, root: str = "/") -> None:
         """The root of all mounts is a group: / but where a container has mounts of the host's without a namespace."""
         version_2 = own.startswith("0::")
-        kinds = [("unified", "cgroup2", "rw")] if version_2 else [("memory",) * 3, ("cpu", "cgroup", "rw,cpu,cpuacct")]
+        kinds = [("unified", "cgroup2", "rw")] if version_2 else [("memory",) * 3, ("pids",) * 3, ("cpu", "cgroup", "rw,cpu,cpuacct")]
         kinds = [(name, "cgroup" if kind == name else kind, options) for name, kind, options in kinds]
         lines = ["22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw,errors=continue"]
         for name, kind, options in kinds:
@@ -121,10 +121,21 @@ def test_what_is_mounted_counts_where_the_own_group_is_not_in_it(own: str, root:
     assert cgroups.memory_left() == 2000
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_processors_that_may_have_no_worker_each_do_not_count(version: int, made: Machine) -> None:
+    """Else many workers would start, and most scans fail for want of a thread."""
+    made.is_in("0::/" if version == 2 else "7:pids:/\n0::/")
+    group = "unified" if version == 2 else "pids"
+    made.write(group, pids__max="64\n", pids__current="60\n")
+    assert cgroups.tasks_left() == 4 and machine.processors() == 1
+    made.write(group, pids__max="max\n")
+    assert cgroups.tasks_left() is None and machine.usable_cpus() == CPUS
+
+
 def test_files_that_say_nothing_set_no_limit(made: Machine) -> None:
     made.is_in("0::/")
-    made.write("unified", memory__max="many", memory__current="2", cpu__max="")
-    assert cgroups.memory_left() is None and cgroups.processors() is None
+    made.write("unified", memory__max="many", memory__current="2", cpu__max="", pids__max="2")
+    assert cgroups.memory_left() is None and cgroups.tasks_left() is None and cgroups.processors() is None
     (made.process / "mountinfo").write_text("\n1 2\nno mount - cgroup2\n")
     (made.process / "cgroup").write_text("\nx\n0:\n")
     assert cgroups.memory_left() is None
