@@ -37,7 +37,7 @@ CPU_FLAGS = {
 }
 # Python's MemoryError is one of many: what C++, OpenVINO, ONNX Runtime, PyTorch, CUDA and the loader of libraries say.
 OUT_OF_MEMORY = re.compile(
-    r"bad.?alloc|(fail\w*|can't|cannot|could not|unable) (to )?alloc|alloc\w*.fail|out of memory|not enough memory"
+    r"bad.?alloc|(fail\w*|can't|cannot|could not|unable) (to )?alloc|alloc\w*.fail|out.of.memory|not enough memory"
     "|failed to map segment",
     re.IGNORECASE,
 )

@@ -7,7 +7,7 @@ them.
 from __future__ import annotations
 
 import json
-import select
+import selectors
 import signal
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,6 +22,8 @@ from . import processes
 from .processes import KILL, PIECE, Process
 
 Message = dict[str, Any]
+# select knows no files with numbers above 1,023, epoll takes a file of its own, and Windows has select alone.
+Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
 POLL = 0.2  # s between two looks at whether the run is to stop
 # How a worker ends that had too little memory: the kernel kills it, and a library that cannot go on aborts or exits.
 MEMORY_SIGNALS = (KILL, signal.SIGABRT)
@@ -128,7 +130,10 @@ class Workers:
             return None
         wait = min(patience, *(worker.left for worker in self._workers.values()))
         start = perf_counter()
-        readable = select.select([worker.process.answers for worker in self._workers.values()], [], [], wait)[0]
+        with Selector() as ready:
+            for worker in self._workers.values():
+                ready.register(worker.process.answers, selectors.EVENT_READ)
+            readable = [key.fileobj for key, _ in ready.select(wait)]
         # No more than the wait: a run may have been suspended as a whole.
         waited = min(perf_counter() - start, wait)
         for number, worker in self._workers.items():

@@ -27,7 +27,11 @@ class Machine:
     def is_in(self, own: str, root: str = "/") -> None:
         """The root of all mounts is a group: / but where a container has mounts of the host's without a namespace."""
         version_2 = own.startswith("0::")
-        kinds = [("unified", "cgroup2", "rw")] if version_2 else [("memory",) * 3, ("pids",) * 3, ("cpu", "cgroup", "rw,cpu,cpuacct")]
+        kinds = (
+            [("unified", "cgroup2", "rw")]
+            if version_2
+            else [("memory",) * 3, ("pids",) * 3, ("cpu", "cgroup", "rw,cpu,cpuacct")]
+        )
         kinds = [(name, "cgroup" if kind == name else kind, options) for name, kind, options in kinds]
         lines = ["22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw,errors=continue"]
         for name, kind, options in kinds:

@@ -39,6 +39,9 @@ print(machine.memory_budget())
         "CUDA out of memory. Tried to allocate 20.00 MiB",
         "cudaErrorMemoryAllocation: out of memory",
         "CUBLAS_STATUS_ALLOC_FAILED",
+        "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "CUDA failure 2: out of memory ; GPU=0 ; hostname=x ; file=cuda_allocator.cc",
+        "CUDA_ERROR_OUT_OF_MEMORY",
         "libopenvino.so: failed to map segment from shared object: Cannot allocate memory",
     ],
 )

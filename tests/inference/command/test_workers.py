@@ -41,6 +41,23 @@ def order(case: Case, way: Way | None, container: int | None = None) -> dict[str
     return {"case": of_case, "way": asdict(way) if way else None, "container": container}
 
 
+def test_workers_are_heard_however_many_files_are_open(workers: Workers) -> None:
+    """As those of 600 workers are, on a machine with as many processors."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= hard < 1200:
+        pytest.skip("no more than 1,200 files may be open here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1200), hard))
+    taken = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        workers.start()
+        assert "ready" in answers(workers, 1)[1]
+    finally:
+        for file in taken:
+            os.close(file)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_two_workers_segment_side_by_side_and_one_may_be_lost(
     workers: Workers, tmp_path: Path, blob: np.ndarray, save_scan: Callable[..., Path]
 ) -> None:
