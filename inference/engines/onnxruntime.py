@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import redirect_stdout
 from typing import Any
 
 import numpy as np
@@ -52,7 +54,8 @@ def run_by(session: Any, precision: str) -> Network:
 
 
 def _of_cuda(precision: str) -> list[Provider]:
-    ort.preload_dlls(directory="")  # CUDA and cuDNN from their wheels, where no system-wide ones are
+    with redirect_stdout(sys.stderr):  # where it prints what it does not find
+        ort.preload_dlls(directory="")  # CUDA and cuDNN from their wheels, where no system-wide ones are
     cuda = {
         "cudnn_conv_algo_search": "HEURISTIC",  # the exhaustive search costs more than a case takes
         "arena_extend_strategy": "kSameAsRequested",  # the default doubles, which counts in the memory-time area

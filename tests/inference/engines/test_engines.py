@@ -107,6 +107,18 @@ def test_the_graph_of_f16_takes_and_gives_float32(tiny_weights: Path) -> None:
     assert 0 < np.abs(half - single).max() < 5e-3 * np.abs(single).max()
 
 
+def test_libraries_of_cuda_that_are_missing_are_not_told_on_stdout(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where --progress json promises JSON alone. The build for the CPU looks for none, and prints nothing."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    from inference.engines.onnxruntime import _of_cuda
+
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda directory: print("Failed to load libcublas.so"))
+    assert [name for name, _ in _of_cuda("f16")] == ["CUDAExecutionProvider"]
+    assert capsys.readouterr() == ("", "Failed to load libcublas.so\n")
+
+
 def test_a_provider_that_is_not_given_is_missed(tiny_weights: Path) -> None:
     """ONNX Runtime itself goes on with the CPU."""
     onnxruntime = pytest.importorskip("onnxruntime")
