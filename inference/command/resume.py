@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..card import Card
-from ..cards import digests
+from ..cards import digests, with_earlier
 from ..errors import ScanError, shown
 from ..formats.atomic import write_json
 from ..formats.cases import Case
@@ -72,4 +72,4 @@ def _tells_patient(case: Case) -> bool:
 def _auto_gives(precision: str, asked: str, cards: Sequence[Card]) -> bool:
     """Whether labels of a precision are as good as those that "auto" would make: int8 has to be asked for, or what
     the networks were tuned to."""
-    return asked == "auto" and (precision != "int8" or all(card.precision == "int8" for card in cards))
+    return asked == "auto" and (precision != "int8" or all(card.precision == "int8" for card in with_earlier(cards)))

@@ -20,7 +20,7 @@ import numpy as np
 
 from ..card import FILE_NAME, Card, newest, read_card
 from ..cards import which_are_ct
-from ..engines.choose import choose
+from ..engines.choose import PRECISIONS, choose
 from ..errors import ScanError, WeightsError
 from ..formats.reading import read_scan
 from ..machine import computes
@@ -66,8 +66,10 @@ def tune(folder: Path, scans: Sequence[Path], least: float = LEAST) -> list[Tria
     own = Options(weights=folder.parent, networks=(folder.name,), device="cpu")
     if len(card.channels) > 1:
         raise WeightsError(f"{folder} takes {len(card.channels)} channels: networks of one are tuned")
-    usual = choose("cpu", "auto", "auto").precision  # whatever the card was tuned to before
-    precisions = (usual, "int8") if "int8" in card.forms and computes("int8") else (usual,)
+    choice = choose("cpu", "auto", "auto")
+    usual = choice.precision  # whatever the card was tuned to before
+    has_int8 = "int8" in PRECISIONS[choice.engine, "cpu"] and "int8" in card.forms and computes("int8")
+    precisions = (usual, "int8") if has_int8 else (usual,)
     trials = {(way, of): Trial(way, of, 0.0, 1.0) for of in precisions for way in ways(card)}
 
     def keeps(way: Way) -> bool:

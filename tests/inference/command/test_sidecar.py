@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from inference import __version__
+from inference.card import Earlier
 from inference.cards import digests
 from inference.command.resume import fits
 from inference.formats.cases import Case
@@ -68,7 +69,8 @@ def test_int8_is_kept_without_being_asked_for_where_all_networks_were_tuned_to_i
     case.labels.write_bytes(b"labels")
     one, other = (make_card(name=name) for name in ("organ", "tumor"))
     tuned = [replace(card, precision="int8") for card in (one, other)]
-    for cards, fit in (([one], False), ([tuned[0], other], False), (tuned, True)):
+    cascade = replace(tuned[0], after=Earlier(other, (1,), 0, None))
+    for cards, fit in (([one], False), ([tuned[0], other], False), (tuned, True), ([cascade], False)):
         record = {
             "case": "x", "status": "done", "program": "0.1.0", "labels_version": LABELS, "precision": "int8",
             "plan": "abdomen", "step": 0.5, "weights": digests(cards), "input_sha256": digest(case.scan),
