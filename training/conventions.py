@@ -7,6 +7,7 @@ percentile, and in how many scans it could be taken. An organ that the scan's fi
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from scipy.ndimage import binary_dilation, distance_transform_edt
 
 from inference.boxes import bounding, widened
 from training.labels import IGNORE, ORGANS
-from training.pack import find_scans, read_scan
+from training.pack import Scan, find_scans, read_scan
 from training.packed import LOW, STEP
 
 FAT = -20.0  # HU: below is fat
@@ -41,7 +42,9 @@ def esophagus_below_contact(label: np.ndarray, hu: np.ndarray, spacing: Sequence
     """mm from the highest slice in which esophagus and stomach touch down to the lowest of the esophagus."""
     esophagus, stomach = label == ORGANS["esophagus"], label == ORGANS["stomach"]
     contact = np.flatnonzero((binary_dilation(esophagus, np.ones((3, 3, 3))) & stomach).any((1, 2)))
-    return float((contact[-1] - _slices(label, "esophagus")[0]) * spacing[0]) if len(contact) else None
+    if not len(contact) or esophagus[0].any():
+        return None
+    return float((contact[-1] - _slices(label, "esophagus")[0]) * spacing[0])
 
 
 def duodenum_left_of_aorta(label: np.ndarray, hu: np.ndarray, spacing: Sequence[float]) -> float | None:
@@ -108,18 +111,27 @@ MEASURES: tuple[Measure, ...] = (
 )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="as for training.pack")
-    parser.add_argument("--corrections", type=Path, metavar="JSON", help="of labels, see training.corrections")
-    arguments = parser.parse_args()
+def measured(scans: Sequence[Scan]) -> dict[str, list[float]]:
+    """By measure, its values in the scans in which it can be taken. Raises ValueError as `read_scan`."""
     found: dict[str, list[float]] = {measure.__name__: [] for measure in MEASURES}
-    for scan in find_scans(arguments.data, arguments.corrections):
+    for scan in scans:
         read = read_scan(scan)
         hu = read.codes * STEP + LOW
         for measure in MEASURES:
             if (value := measure(read.label, hu, read.spacing)) is not None:
                 found[measure.__name__].append(value)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="as for training.pack")
+    parser.add_argument("--corrections", type=Path, metavar="JSON", help="of labels, see training.corrections")
+    arguments = parser.parse_args()
+    try:
+        found = measured(find_scans(arguments.data, arguments.corrections))
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
     for name, values in found.items():
         if values:
             low, middle, high = np.percentile(values, (10, 50, 90))

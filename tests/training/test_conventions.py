@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,7 @@ from training.conventions import (
     duodenum_left_of_aorta,
     esophagus_below_contact,
     kidney_fat,
+    main,
     pancreas_bright,
     sinus_fat_in_kidney,
     sinus_tissue_in_kidney,
@@ -49,6 +52,7 @@ def test_ends_are_millimetres_from_each_other() -> None:
     assert duodenum_left_of_aorta(label, hu, SPACING) == 20
     assert adrenal_ml(label, hu, SPACING) == pytest.approx(100 * 0.02)
     assert cava_above_liver(label[:17], hu[:17], SPACING) is None, "the scan may cut it"
+    assert esophagus_below_contact(label[10:], hu[10:], SPACING) is None, "the same at its other end"
 
 
 def test_fat_of_the_sinus_and_bright_vessels() -> None:
@@ -65,3 +69,9 @@ def test_fat_of_the_sinus_and_bright_vessels() -> None:
     assert pancreas_bright(label, hu, SPACING) == pytest.approx(16 / 400)
     label[label == ORGANS["right_kidney"]] = 0
     assert kidney_fat(label, hu, SPACING) is None and sinus_fat_in_kidney(label, hu, SPACING) is None
+
+
+def test_data_that_are_not_there_are_named_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["conventions", "--data", str(tmp_path)])
+    with pytest.raises(SystemExit, match=f"^error: {tmp_path} has no X_0000.nii.gz"):
+        main()
