@@ -12,7 +12,7 @@ import ctypes
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -34,8 +34,10 @@ PRECISIONS = {
     ("torch", "cuda"): ("f16", "f32", "bf16"),
 }
 
-# The library for CUDA that lies in an engine's package: builds for the CPU alone lack it.
-CUDA_LIBRARIES = {"onnxruntime": "capi/*onnxruntime_providers_cuda.*", "torch": "lib/*torch_cuda.*"}
+# The file of an engine's package that names the CUDA it was built for, and a line that does so. The library for CUDA
+# says less: it stays where onnxruntime was installed over onnxruntime-gpu, and conda puts it elsewhere.
+BUILDS = {"onnxruntime": "capi/build_and_package_info.py", "torch": "version.py"}
+FOR_CUDA = re.compile(r"^cuda(_version)?\b.*=\s*['\"]\d", re.MULTILINE)
 CUDA_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 NO_THREAD = re.compile("resource temporarily unavailable|start new thread|thread creation failed", re.IGNORECASE)
 
@@ -140,7 +142,7 @@ def _missing_for_cuda(engine: str) -> str | None:
     count = ctypes.c_int(0)
     if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
         return "the NVIDIA driver shows no usable GPU"
-    engines = [name for name in CUDA_LIBRARIES if engine in ("auto", name)]
+    engines = [name for name in BUILDS if engine in ("auto", name)]
     if engines and not any(map(_runs_on_cuda, engines)):
         return f"no {' or '.join(engines)} for CUDA is installed"
     return None
@@ -150,4 +152,8 @@ def _runs_on_cuda(engine: str) -> bool:
     """Whether an engine's package is installed, built for CUDA."""
     found = find_spec(engine)
     folders = (found and found.submodule_search_locations) or ()
-    return any(next(Path(folder).glob(CUDA_LIBRARIES[engine]), None) for folder in folders)
+    for folder in folders:
+        with suppress(OSError):
+            if FOR_CUDA.search((Path(folder) / BUILDS[engine]).read_text()):
+                return True
+    return False

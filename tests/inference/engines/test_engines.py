@@ -73,21 +73,33 @@ def test_a_cpu_without_the_instructions(monkeypatch: pytest.MonkeyPatch) -> None
         engines.choose("cpu", "openvino", "bf16")
 
 
-@pytest.mark.parametrize(("engine", "library"), [
-    ("onnxruntime", "capi/libonnxruntime_providers_cuda.so"),
-    ("onnxruntime", "capi/onnxruntime_providers_cuda.dll"),
-    ("torch", "lib/libtorch_cuda.so"),
+@pytest.mark.parametrize(("engine", "file", "cpu", "gpu"), [
+    ("onnxruntime", "capi/build_and_package_info.py", "", "cuda_version = '13.0'"),
+    ("torch", "version.py", "cuda: Optional[str] = None\nhip: Optional[str] = '6'", "cuda: Optional[str] = '13.0'"),
+    ("torch", "version.py", "cuda = None", "cuda = '12.1'"),
 ])  # fmt: skip
 def test_a_build_for_the_cpu_is_not_taken_for_one_with_cuda(
-    engine: str, library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: str, file: str, cpu: str, gpu: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Even where another build, installed before it, has left its libraries."""
     spec = ModuleSpec(engine, None, is_package=True)
     spec.submodule_search_locations = [str(tmp_path)]
     monkeypatch.setattr(engines, "find_spec", lambda name: spec if name == engine else None)
     assert not engines._runs_on_cuda(engine)
-    (tmp_path / library).parent.mkdir()
-    (tmp_path / library).touch()
-    assert engines._runs_on_cuda(engine)
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / "capi").mkdir(exist_ok=True)
+    (tmp_path / "capi" / "libonnxruntime_providers_cuda.so").touch()
+    for text, found in ((cpu, False), (gpu, True)):
+        (tmp_path / file).write_text(f"package_name = 'x'\n__version__ = '1.31.1'\n{text}\n")
+        assert engines._runs_on_cuda(engine) is found
+
+
+@pytest.mark.parametrize("engine", list(engines.BUILDS))
+def test_installed_packages_say_what_they_were_built_for(engine: str) -> None:
+    package = find_spec(engine)
+    if package is None or not package.submodule_search_locations:
+        pytest.skip(f"{engine} is not installed")
+    assert (Path(package.submodule_search_locations[0]) / engines.BUILDS[engine]).is_file()
 
 
 def test_the_graph_of_f16_takes_and_gives_float32(tiny_weights: Path) -> None:
