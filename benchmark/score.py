@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def as_document(scores: Mapping[str, Mapping[int, Score]], tumours: Mapping[str, Lesions]) -> dict[str, Any]:
-    """Scores by case and label, and the tumours of cases whose references know them, as schema.json has them."""
+    """Scores by case and label, and tumours by case, as schema.json has them."""
     means: dict[str, Any] = {}
     for structure in TABLE:
         known = [case[structure.value] for case in scores.values() if structure.value in case]

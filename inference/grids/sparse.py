@@ -104,16 +104,17 @@ class PlaneRestorer:
 
         cells  flat indices of a plane of this shape, ascending
         """
-        there, number = np.zeros(shape, bool), np.empty(shape, np.int32)
-        there.ravel()[cells] = wanted
-        number.ravel()[cells] = np.arange(len(cells), dtype=np.int32)
+        number = np.full(shape, -1, np.int32)
+        number.ravel()[cells] = np.where(wanted, np.arange(len(cells), dtype=np.int32), -1)
         # Cells ascend, so that their voxels lie in a band of rows.
         top, bottom = cells[[0, -1]] // shape[1]
         start, stop = np.searchsorted(self.y.lower, [top, bottom + 1])
-        band = there.take(self.y.lower[start:stop], axis=0).take(self.x.lower, axis=1)
-        y, x = np.divmod(np.flatnonzero(band), band.shape[1])
+        band = number.take(self.y.lower[start:stop], axis=0).take(self.x.lower, axis=1)
+        at = np.flatnonzero(band >= 0)
+        of = band.ravel()[at]
+        y, x = np.divmod(at, band.shape[1])
         y += start
-        return y, x, number[self.y.lower[y], self.x.lower[x]]
+        return y, x, of
 
     def _weights(self, y: np.ndarray, x: np.ndarray) -> Iterator[np.ndarray]:
         """Those of the corners, in the order of `_corners`, for voxels."""
