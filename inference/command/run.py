@@ -41,7 +41,7 @@ from .table import LIST, write_measurements
 from .workers import Message, Workers
 
 THREADS = 2  # of a worker on a machine of a cluster, where nothing else is said
-ALONE = 2  # processors of which one worker makes as good use as two: docs/performance.md
+FEW = 2  # processors, of which one worker makes as good use as two: docs/performance.md
 
 
 class Run:
@@ -215,7 +215,7 @@ def shared_out(workers: int | None, threads: int | None, cases: int) -> tuple[in
     threads  of all together; None: as many as there are processors and each worker makes use of
     """
     count = threads or machine.processors()
-    found = max(min(workers or (count if count > ALONE else 1), cases), 1)
+    found = max(min(workers or (count if count > FEW else 1), cases), 1)
     each = max(count // found, 1)
     return found, each if threads else min(each, machine.MOST_THREADS)
 
