@@ -18,7 +18,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..arrays import Array, Network
+from ..arrays import Array, Network, are_numbers
 from ..card import Card
 from ..errors import DeviceError, EngineError, VisceraError, one_line
 from ..machine import CPU_FLAGS, computes, ran_out
@@ -107,7 +107,13 @@ def load(choice: Choice, card: Card, threads: int) -> Network:
 
     def run(batch: Array) -> Array:
         with _translated(choice.engine, EngineError, "failed"):
-            return network(batch)
+            answer = network(batch)
+            if not are_numbers(answer):
+                raise EngineError(
+                    f"network {card.name} gave no numbers (NaN or infinity) in {choice.precision} with engine "
+                    f"{choice.engine}" + ("" if choice.precision == "f32" else ": try --precision f32")
+                )
+            return answer
 
     return run
 

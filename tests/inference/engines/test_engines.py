@@ -231,6 +231,20 @@ def test_other_errors_of_an_engine_are_one_line(tiny_weights: Path) -> None:
         network(np.zeros((1, 2, 8, 16, 24), np.float32))  # two channels
 
 
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_logits_that_are_no_numbers_are_no_labels(engine: str, tiny_weights: Path) -> None:
+    pytest.importorskip(engine)
+    from inference.card import read_card
+
+    card = read_card(tiny_weights / "organ")
+    network = engines.load(engines.choose("cpu", engine, "f32"), card, 1)
+    batch = np.zeros((1, 1, *card.patch), np.float32)
+    assert np.isfinite(network(batch)).all()
+    batch[0, 0, 3, 5, 7] = np.inf
+    with pytest.raises(EngineError, match=r"^network organ gave no numbers \(NaN or infinity\) in f32 with engine"):
+        network(batch)
+
+
 def test_of_a_failure_of_cuda_its_cause_is_told() -> None:
     """In the words of ONNX Runtime 1.31 where the driver is older than CUDA 13."""
     text = (
