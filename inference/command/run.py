@@ -41,7 +41,6 @@ from .table import LIST, write_measurements
 from .workers import Message, Workers
 
 THREADS = 2  # of a worker on a machine of a cluster, where nothing else is said
-FEW = 2  # processors, of which one worker makes as good use as two: docs/performance.md
 
 
 class Run:
@@ -211,11 +210,11 @@ class Run:
 def shared_out(workers: int | None, threads: int | None, cases: int) -> tuple[int, int]:
     """Workers of this machine for so many cases, and the threads of each.
 
-    workers  that are asked for; None: as many as pay
+    workers  that are asked for; None: one for each processor, which wastes least (docs/performance.md)
     threads  of all together; None: as many as there are processors and each worker makes use of
     """
     count = threads or machine.processors()
-    found = max(min(workers or (count if count > FEW else 1), cases), 1)
+    found = max(min(workers or count, cases), 1)
     each = max(count // found, 1)
     return found, each if threads else min(each, machine.MOST_THREADS)
 

@@ -29,6 +29,7 @@ def load(card: Card, *, precision: str, device: str, threads: int) -> Network:
         "INFERENCE_PRECISION_HINT": precision,
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
+        "ENABLE_CPU_PINNING": False,  # each process would pin to the first processors, and all wait for these
     }
     compiled: dict[tuple[int, ...], ov.InferRequest] = {}
 

@@ -186,8 +186,8 @@ def test_scans_that_together_are_too_large_for_a_container_run_alone(
 @pytest.mark.parametrize(
     ("processors", "asked", "cases", "shared"),
     [
-        (2, (None, None), 9, (1, 2)), (2, (2, None), 9, (2, 1)), (3, (None, None), 9, (3, 1)),
-        (1, (None, 1), 9, (1, 1)), (4, (9, None), 9, (9, 1)),
+        (2, (None, None), 9, (2, 1)), (2, (None, None), 1, (1, 2)), (2, (1, None), 9, (1, 2)),
+        (3, (None, None), 9, (3, 1)), (1, (None, 1), 9, (1, 1)), (4, (9, None), 9, (9, 1)),
         (32, (None, None), 99, (32, 1)),  # all of them, though one process makes use of 16 alone
         (32, (1, None), 99, (1, 16)), (32, (None, None), 1, (1, 16)), (32, (4, None), 99, (4, 8)),
         (32, (1, 32), 99, (1, 32)), (32, (None, 8), 99, (8, 1)), (8, (None, None), 4, (4, 2)),

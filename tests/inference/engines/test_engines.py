@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -221,6 +222,38 @@ def test_an_engine_without_memory_says_so_and_goes_on(engine: str, limit: str, t
     command: list[str | Path] = [sys.executable, "-c", OUT_OF_MEMORY, tiny_weights / "organ", engine, limit, taken]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.stdout == "MemoryError 5\n", done.stdout + done.stderr
+
+
+PROCESSORS = """
+import os, sys, threading
+from pathlib import Path
+import numpy as np
+from inference.card import read_card
+from inference.engines.choose import choose, load
+card, before, seen = read_card(Path(sys.argv[1])), os.sched_getaffinity(0), set()
+network = load(choose("cpu", sys.argv[2], "f32"), card, 1)
+batch = np.zeros((1, 1, *(3 * n for n in card.patch)), np.float32)
+network(batch)  # which compiles it, with threads of its own
+running = threading.Thread(target=lambda: [network(batch) for _ in range(5)])
+running.start()
+while running.is_alive():
+    for one in os.listdir("/proc/self/task"):
+        try:
+            seen.add(frozenset(os.sched_getaffinity(int(one))))
+        except ProcessLookupError:
+            pass
+assert seen == {frozenset(before)}, seen
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is one processor, to which all is pinned")
+@pytest.mark.parametrize("engine", ENGINES)
+def test_no_thread_is_pinned_to_a_processor(engine: str, tiny_weights: Path) -> None:
+    """Processes beside each other would pin theirs to the same one, and wait for it while others are idle."""
+    pytest.importorskip(engine)
+    command: list[str | Path] = [sys.executable, "-c", PROCESSORS, tiny_weights / "organ", engine]
+    subprocess.run(command, check=True, cwd=ROOT)
 
 
 def test_other_errors_of_an_engine_are_one_line(tiny_weights: Path) -> None:
