@@ -82,7 +82,8 @@ class Place:
                     return Client(_slurm(self), set_as_default=False)
                 return Client(self.name, timeout=10, set_as_default=False)
         except (OSError, ImportError, RuntimeError, ValueError) as error:
-            raise DeviceError(f"the Dask scheduler {self.name} cannot be used: {one_line(error)}") from error
+            cause = "it does not answer" if isinstance(error, TimeoutError) and not str(error) else one_line(error)
+            raise DeviceError(f"the Dask scheduler {self.name} cannot be used: {cause}") from error
 
     def close(self, client: Client) -> None:
         """End what was started."""

@@ -126,7 +126,8 @@ def test_a_missing_scheduler_is_one_sentence(tmp_path: Path, save_scan: Save, bl
     done = run(scan, tmp_path / "out", "--scheduler", f"tcp://127.0.0.1:{free_port()}")
     assert done.returncode == 3 and done.stderr.count("\n") == 1
     assert "cannot be used" in done.stderr
-    assert "Connection refused" in done.stderr or "Timed out" in done.stderr  # on a slow machine
+    # The others on a slow machine.
+    assert any(cause in done.stderr for cause in ("Connection refused", "Timed out", "it does not answer"))
 
 
 def test_a_process_that_stands_still_ends_itself(tmp_path: Path) -> None:
