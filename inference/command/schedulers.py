@@ -82,7 +82,7 @@ class Place:
                     return Client(_slurm(self), set_as_default=False)
                 return Client(self.name, timeout=10, set_as_default=False)
         except (OSError, ImportError, RuntimeError, ValueError) as error:
-            cause = "it does not answer" if isinstance(error, TimeoutError) and not str(error) else one_line(error)
+            cause = one_line(error).replace("TimeoutError", "it does not answer")
             raise DeviceError(f"the Dask scheduler {self.name} cannot be used: {cause}") from error
 
     def close(self, client: Client) -> None:
