@@ -19,7 +19,7 @@ from benchmark.lesions import Lesions, rows, score_lesions
 from benchmark.process import start
 from benchmark.run import add_flags
 from benchmark.score import as_document
-from benchmark.scoring import Score, read_pair, score_case
+from benchmark.scoring import Score, mean_of, means, read_pair, score_case
 from inference.formats.cases import find_cases
 from inference.labels import BY_VALUE, ORGANS, TABLE, TUMOR
 from inference.names import labels_file
@@ -45,26 +45,9 @@ def evaluate(
     return scores, tumours
 
 
-def means(scores: dict[str, dict[int, Score]]) -> dict[int, Score]:
-    """Mean of each label over the cases that score it."""
-    result = {}
-    for label in BY_VALUE:
-        found = [case[label] for case in scores.values() if label in case and case[label].dsc is not None]
-        if found:
-            result[label] = _mean(found)
-    return result
-
-
 def of_organs(scores: dict[int, Score]) -> Score:
     """Mean over the organs of one case, or of the means of several."""
-    return _mean([scores[organ.value] for organ in ORGANS if organ.value in scores])
-
-
-def _mean(scores: list[Score]) -> Score:
-    """None where no score is known."""
-    dsc = [score.dsc for score in scores if score.dsc is not None]
-    nsd = [score.nsd for score in scores if score.nsd is not None]
-    return Score(float(np.mean(dsc)) if dsc else None, float(np.mean(nsd)) if nsd else None)
+    return mean_of([scores[organ.value] for organ in ORGANS if organ.value in scores])
 
 
 def table(scores: dict[str, dict[int, Score]]) -> str:

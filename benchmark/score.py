@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmark.document import FORMAT, VERSION, markdown, write
 from benchmark.lesions import Lesions, rows, score_lesions, summary
-from benchmark.scoring import Score, read_pair, score_case
+from benchmark.scoring import Score, means, read_pair, score_case
 from inference.labels import TABLE
 
 
@@ -45,17 +44,12 @@ def run(options: argparse.Namespace) -> None:
 
 def as_document(scores: Mapping[str, Mapping[int, Score]], tumours: Mapping[str, Lesions]) -> dict[str, Any]:
     """Scores by case and label, and tumours by case, as schema.json has them."""
-    means: dict[str, Any] = {}
-    for structure in TABLE:
-        known = [case[structure.value] for case in scores.values() if structure.value in case]
-        known = [score for score in known if score.dsc is not None]
-        mean = {key: statistics.fmean(vars(one)[key] for one in known) if known else None for key in ("dsc", "nsd")}
-        means[str(structure.value)] = mean
+    mean = means(scores)
     return {
         "format": FORMAT,
         "version": VERSION,
         "scores": {case: {str(label): vars(score) for label, score in found.items()} for case, found in scores.items()},
-        "means": means,
+        "means": {str(one.value): vars(mean.get(one.value, Score(None, None))) for one in TABLE},
         "lesions": {
             "cases": {case: found.to_json() for case, found in tumours.items()},
             "all": summary(tumours.values()),

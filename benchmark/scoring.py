@@ -6,8 +6,10 @@ the surface distances those of the library that it uses (Nikolov et al., arXiv:1
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import nibabel as nib
 import numpy as np
@@ -72,6 +74,23 @@ def _box(mask: np.ndarray) -> tuple[slice, ...]:
     """The smallest box around a mask that holds something."""
     planes = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
     return tuple(slice(int(along[0]), int(along[-1]) + 1) for along in planes)
+
+
+def means(scores: Mapping[str, Mapping[int, Score]]) -> dict[int, Score]:
+    """Mean of each label over the cases that score it."""
+    result = {}
+    for label in BY_VALUE:
+        found = [case[label] for case in scores.values() if label in case and case[label].dsc is not None]
+        if found:
+            result[label] = mean_of(found)
+    return result
+
+
+def mean_of(scores: Sequence[Score]) -> Score:
+    """None where no score is known."""
+    dsc = [score.dsc for score in scores if score.dsc is not None]
+    nsd = [score.nsd for score in scores if score.nsd is not None]
+    return Score(fmean(dsc) if dsc else None, fmean(nsd) if nsd else None)
 
 
 def read_pair(prediction: Path, reference: Path) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]]:

@@ -32,7 +32,7 @@ def memory_left() -> int | None:
             with suppress(OSError, ValueError):  # of the other version, or "max"
                 most = int((group / limit).read_text())
                 if most < ENDLESS:
-                    left.append(most - int((group / taken).read_text()) + _of_statistics(group, cache))
+                    left.append(most - int((group / taken).read_text()) + number_in(group / "memory.stat", cache))
     return min(left, default=None)
 
 
@@ -104,9 +104,10 @@ def _plain(text: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
 
 
-def _of_statistics(group: Path, name: str) -> int:
+def number_in(file: Path | str, name: str) -> int:
+    """The number behind `name` in a file of the kernel's, one entry a line; 0 where there is none."""
     try:
-        words = (group / "memory.stat").read_text().split()
+        lines = Path(file).read_text().splitlines()
     except OSError:
         return 0
-    return int(words[words.index(name) + 1]) if name in words else 0
+    return next((int(words[1]) for words in map(str.split, lines) if words and words[0] == name), 0)

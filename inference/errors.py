@@ -26,6 +26,7 @@ from pathlib import Path
 from .names import case_of
 
 SOME_FAILED, ALL_FAILED = 8, 4  # exit codes of a run over several cases
+WRONG_FLAG = 2  # as argparse ends
 
 
 class VisceraError(Exception):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import cgroups
+from .cgroups import number_in
 from .errors import first_cause
 
 try:
@@ -92,7 +93,7 @@ def peak_memory_mb() -> float | None:
 
     Since its start where that does nothing; None where the system does not say.
     """
-    if peak := _field("/proc/self/status", "VmHWM:"):
+    if peak := number_in("/proc/self/status", "VmHWM:"):
         return peak * 1024 / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * PEAK_UNIT / 1e6 if resource else None
 
@@ -107,7 +108,7 @@ def memory_left() -> int:
     """Bytes that processes of this container can still take together: what the machine has free, and what its cgroups
     leave. Where the system does not say, all that the machine has, or more than any has.
     """
-    return max(min(_field("/proc/meminfo", "MemAvailable:") * 1024 or _all_memory(), container_budget()), 0)
+    return max(min(number_in("/proc/meminfo", "MemAvailable:") * 1024 or _all_memory(), container_budget()), 0)
 
 
 def memory_budget() -> int:
@@ -116,7 +117,7 @@ def memory_budget() -> int:
     for name, taken_as in (("RLIMIT_AS", "VmSize:"), ("RLIMIT_DATA", "VmData:")) if resource else ():  # ulimit -v, -d
         soft, _ = resource.getrlimit(getattr(resource, name))
         if soft != resource.RLIM_INFINITY:
-            budgets.append(soft - _field("/proc/self/status", taken_as) * 1024)
+            budgets.append(soft - number_in("/proc/self/status", taken_as) * 1024)
     return max(min(budgets), 0)
 
 
@@ -128,12 +129,12 @@ def container_budget() -> int:
 
 def private_memory(pid: int) -> int:
     """Bytes that a process holds now and shares with no other; where the system does not say, what is usual."""
-    return _field(f"/proc/{pid}/status", "RssAnon:") * 1024 or round(USUAL_MB * 1e6)
+    return number_in(f"/proc/{pid}/status", "RssAnon:") * 1024 or round(USUAL_MB * 1e6)
 
 
 def held_memory() -> int:
     """Bytes that this process holds now; where the system does not say, the most that it held, or what is usual."""
-    return _field("/proc/self/status", "VmRSS:") * 1024 or round((peak_memory_mb() or USUAL_MB) * 1e6)
+    return number_in("/proc/self/status", "VmRSS:") * 1024 or round((peak_memory_mb() or USUAL_MB) * 1e6)
 
 
 def _all_memory() -> int:
@@ -147,12 +148,3 @@ def _all_memory() -> int:
 def ran_out(error: BaseException) -> bool:
     """Whether an error, of ours or of a library's, says that memory ran out."""
     return isinstance(error, MemoryError) or bool(OUT_OF_MEMORY.search(str(first_cause(error))))
-
-
-def _field(path: str, name: str) -> int:
-    """The number behind `name` in a file of the kernel's, one entry a line; 0 where there is none."""
-    try:
-        lines = Path(path).read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(words[1]) for words in map(str.split, lines) if words and words[0] == name), 0)

@@ -9,13 +9,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from ..errors import ALL_FAILED, CaseError, OutputError, UnwrittenError, VisceraError, shown
+from ..errors import ALL_FAILED, WRONG_FLAG, CaseError, OutputError, UnwrittenError, VisceraError, shown
 from ..options import WEIGHTS
 from .console import say, say_error, say_warning
 
 VERB = "compat"
 PROGRAMS = ("totalsegmentator",)
-WRONG_FLAG = 2  # as argparse ends
 DESCRIPTION = """\
 Takes the arguments of TotalSegmentator 2 (task total) and writes its files: a mask per structure in the folder OUT, or
 with --ml one label map, with its names and values; statistics.json.

@@ -13,14 +13,13 @@ from pathlib import Path
 
 from ..command import cli
 from ..command.console import say_error
-from ..errors import ALL_FAILED, SOME_FAILED, InputFolderError, NoInputError, VisceraError, shown
+from ..errors import ALL_FAILED, SOME_FAILED, WRONG_FLAG, InputFolderError, NoInputError, VisceraError, shown
 from .settings import NAMED, flags
 
 # Of the channels; requirements/doors.py writes them to processing-container.json.
 INPUTS, OUTPUTS = Path("/kaapana/dicom"), Path("/kaapana/segmentations")
 OLDER = ("WORKFLOW_DIR", "BATCH_NAME", "OPERATOR_IN_DIR", "OPERATOR_OUT_DIR")
 DEFAULTS = {**NAMED, "--format": "seg"}
-WRONG = 2  # as argparse ends
 
 
 def main(environment: Mapping[str, str] = os.environ, inputs: Path = INPUTS, outputs: Path = OUTPUTS) -> int:
@@ -37,7 +36,7 @@ def main(environment: Mapping[str, str] = os.environ, inputs: Path = INPUTS, out
         return error.exit_code
     except ValueError as error:
         say_error(str(error))
-        return WRONG
+        return WRONG_FLAG
     return together(codes)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..command import cli
 from ..command.console import say, say_error
-from ..errors import OutputError
+from ..errors import WRONG_FLAG, OutputError
 from .settings import NAMED, flags
 
 # Of the specification; requirements/doors.py writes them to app.json.
@@ -34,7 +34,6 @@ MANIFESTS = {"app": "HOLOSCAN_APP_MANIFEST_PATH", "pkg": "HOLOSCAN_PKG_MANIFEST_
 EXPORT = Path("/var/run/holoscan/export")
 # What a host sends on is DICOM: no records beside it.
 DEFAULTS = {**NAMED, "--format": "seg", "--no-sidecar": "true"}
-WRONG = 2  # as argparse ends
 
 
 def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> int:
@@ -59,7 +58,7 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
         say_error(f"{error.filename}: {error.strerror}")
         return OutputError.exit_code
     say_error("this package runs without arguments, or with: show [app] [pkg], extract")
-    return WRONG
+    return WRONG_FLAG
 
 
 def segment(variables: Mapping[str, str]) -> int:
@@ -72,7 +71,7 @@ def segment(variables: Mapping[str, str]) -> int:
         asked = flags(variables, DEFAULTS)
     except ValueError as error:
         say_error(str(error))
-        return WRONG
+        return WRONG_FLAG
     return cli.main([inputs, outputs, *weights, *asked])
 
 

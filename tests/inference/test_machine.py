@@ -15,7 +15,7 @@ def test_a_limit_of_the_process(limit: str) -> None:
     program = f"""
 import resource
 from inference import machine
-kilobytes = machine._field("/proc/self/status", "{"VmSize:" if limit == "RLIMIT_AS" else "VmData:"}")
+kilobytes = machine.number_in("/proc/self/status", "{"VmSize:" if limit == "RLIMIT_AS" else "VmData:"}")
 resource.setrlimit(resource.{limit}, (kilobytes * 1024 + 10**8, -1))
 print(machine.memory_budget())
 resource.setrlimit(resource.{limit}, (kilobytes * 1024, -1))
