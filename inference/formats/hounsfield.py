@@ -21,6 +21,11 @@ ALL_AIR = -500  # HU: what is above it is not air
 SAMPLE = 64  # voxels along each axis that decide: 260,000 give shares to a tenth of a per cent
 GLANCE = 32  # voxels along each side of a plane that tell it from others at first
 TISSUE_VALUES = 16  # HU values that tissue has at least in those, since it is noisy
+BLOCK = 4  # voxels along each side of a block in a plane
+FEWEST_BLOCKS = 4  # along each side of a plane that tell noise from a picture
+PLANES = 8  # in which blocks are looked at
+BODY = (AIR, 1000)  # HU: what nearly all of it is within
+CHANCE = 1.25  # how much more than by chance the means of blocks vary in a picture, at least
 ANYWAY = "--accept-intensities (in Python accept_intensities=True) takes it as it is"
 
 
@@ -62,7 +67,7 @@ def checked(voxels: np.ndarray, accept: bool = False) -> tuple[np.ndarray, list[
     reasons = list(_impossible(sample, low, high))
     if reasons and not accept:
         raise ScanError(f"{reasons[0]}; {ANYWAY}")
-    return voxels, [*warnings, *(reasons or _odd(sample, low)), *_copied(voxels)]
+    return voxels, [*warnings, *(reasons or _odd(sample, low)), *_copied(voxels), *_noise(voxels)]
 
 
 def as_they_are(voxels: np.ndarray) -> tuple[np.ndarray, list[str]]:
@@ -210,3 +215,19 @@ def _copied(voxels: np.ndarray) -> Iterator[str]:
         if pairs:
             more = f", and so are {len(pairs) - 1} more pairs" if len(pairs) > 1 else ""
             yield f"planes {pairs[0][0]} and {pairs[0][1]} along {name} are equal voxel by voxel{more}: copied slices?"
+
+
+def _noise(voxels: np.ndarray) -> Iterator[str]:
+    """A middle in which neighbours have nothing in common: means of n voxels vary 1/sqrt(n) as much as the voxels."""
+    z, y, x = voxels.shape
+    rows, columns = (n // 2 // BLOCK for n in (y, x))
+    if min(rows, columns) < FEWEST_BLOCKS:
+        return
+    middle = voxels[:: -(-z // PLANES), y // 4 :, x // 4 :][:, : rows * BLOCK, : columns * BLOCK]
+    # Single voxels of metal, and broken ones, would count for more than all others.
+    blocks = middle.clip(*BODY).astype(np.float32).reshape(-1, rows, BLOCK, columns, BLOCK)
+    if BLOCK * blocks.mean((2, 4)).std() < CHANCE * blocks.std():
+        yield (
+            "neighbouring voxels have nothing in common in the middle of the scan: "
+            "this is noise and no picture, and labels mean nothing"
+        )

@@ -116,6 +116,11 @@ WARNED: dict[str, tuple[Change, str]] = {
     "a single plane twice": (lambda hu: np.concatenate([hu[:9], hu[8:-1]]), "planes 8 and 9 along z are equal"),
     "planes along x twice": (lambda hu: np.concatenate([hu[..., :36]] * 2, axis=2), "and .* along x"),
     "planes along y twice": (lambda hu: np.concatenate([hu[:, 15:45]] * 2, axis=1), "and 30 along y"),
+    "noise of a normal distribution": (lambda hu: RNG.normal(0, 300, SHAPE), "noise and no picture"),
+    "noise of equal shares": (lambda hu: RNG.uniform(-1000, 500, SHAPE), "noise and no picture"),
+    "noise around one value": (lambda hu: RNG.normal(40, 100, (32, 32, 32)), "noise and no picture"),
+    "noise within padding": (lambda hu: padded(RNG.normal(0, 300, SHAPE), -2000), "noise and no picture"),
+    "its voxels in another order": (lambda hu: RNG.permuted(hu.ravel()).reshape(SHAPE), "noise and no picture"),
 }
 
 
@@ -139,6 +144,7 @@ FINE: dict[str, Change] = {
     ),
     "rounded to 4": lambda hu: np.rint(hu / 4) * 4,
     "much noise": lambda hu: hu + RNG.normal(0, 120, SHAPE),
+    "noise in which organs can just be seen": lambda hu: np.maximum(hu + RNG.normal(0, 250, SHAPE), -1024),
     "metal": lambda hu: hot(hu, 31743, 300),
     "hot voxels": lambda hu: hot(hu, 1e30, 20),
     "planes of air alone": lambda hu: np.concatenate([np.full_like(hu[:4], -1000), hu, np.full_like(hu[:4], -1000)]),
@@ -169,6 +175,8 @@ def test_real_ct_passes_and_the_same_spoilt_does_not(shared_data: Path) -> None:
         middle = len(scan.voxels) // 2
         for part in (scan.voxels[:8], scan.voxels[middle - 2 : middle + 2]):
             assert checked(part)[1] == [], path.name
+        noisy = scan.voxels[::4] + RNG.normal(0, 200, scan.voxels[::4].shape)
+        assert not [said for said in checked(noisy.astype(np.float32))[1] if "noise" in said], path.name
         for name in ("a window as 0 to 255", "0 to 1", "offset of 1024", "modulo 65536", "1000 - HU", "-HU"):
             with pytest.raises(ScanError):
                 checked(REFUSED[name][0](scan.voxels.astype(np.float32)))
