@@ -225,7 +225,7 @@ class ClusterSchedule(Schedule):
     """The cases of a run, given to the workers of a cluster. Each machine sees to its own memory."""
 
     def __init__(self, cases: Sequence[Case], cluster: Cluster, attempts: Attempts, room: Room) -> None:
-        super().__init__(cases, cluster, 1, attempts, room, gpu=True)
+        super().__init__(cases, cluster, 1, attempts, room, alone=None)
         self.cluster = cluster
         self.losses = 0  # of workers that were loading, since one has loaded
 

@@ -110,7 +110,8 @@ class Run:
         options, room = request.options, Room(request.options.max_memory)
         if request.scheduler is None:
             local = Workers(options, request.timeout, check)
-            return Schedule(cases, local, workers or 1, attempts, room, request.workers is not None)
+            alone = shared_out(1, self.given.threads, len(cases))[1] if request.workers is None else None
+            return Schedule(cases, local, workers or 1, attempts, room, alone)
         from .cluster import Cluster, ClusterSchedule
 
         place = Place(request.scheduler, workers or 0, options.threads or 1, options.max_memory, request.outputs)

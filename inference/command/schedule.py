@@ -44,14 +44,15 @@ class Schedule:
     count     of them at most
     attempts  what becomes of each case
     room      that scans share; with one worker none is shared
-    gpu       whether a GPU has more than one worker
+    alone     threads of the only worker that a GPU gets; None: it gets as many as are asked for
     """
 
     def __init__(
-        self, cases: Sequence[Case], workers: Pool, count: int, attempts: Attempts, room: Room, gpu: bool
+        self, cases: Sequence[Case], workers: Pool, count: int, attempts: Attempts, room: Room, alone: int | None
     ) -> None:
         self.cases = deque(enumerate(cases, 1))
-        self.workers, self.count, self.attempts, self.room, self.gpu = workers, count, attempts, room, gpu
+        self.workers, self.count, self.attempts, self.room, self.alone = workers, count, attempts, room, alone
+        self.threads: int | None = None  # of a worker, where they are others than it was started with
         self.shared = count > 1
         self.open: dict[int, Attempt] = {}  # by worker
         self.again: list[Attempt] = []  # for the next worker that is free
@@ -129,6 +130,7 @@ class Schedule:
             "case": {"name": case.name, "files": files, "outputs": outputs, "pictures": pictures},
             "way": asdict(way) if way else None,
             "container": self.room.container if self.shared else None,
+            "threads": self.threads,
         })  # fmt: skip
 
     def _admit(self) -> None:
@@ -178,8 +180,8 @@ class Schedule:
         if "ready" in message:
             self._taken(number)
             self.attempts.loaded(message["ready"])
-            if message["ready"]["device"] != "cpu" and not self.gpu:
-                self.count = 1
+            if message["ready"]["device"] != "cpu" and self.alone:
+                self.count, self.threads = 1, self.alone
             self._give(number, attempt)
         elif "fatal" in message:
             self._taken(number)

@@ -1,7 +1,7 @@
 """The process that does the work: it loads the networks once and segments one scan after another.
 
 It is talked to in JSON lines. An order is {"case": name, files, outputs and pictures of a Case, "way": fields of a
-Way, "container": bytes}, or with null for the way, which asks for an empty label map; answers are
+Way, "container": bytes, "threads": n}, or with null for the way, which asks for an empty label map; answers are
 
     {"ready": {...}}               once, what was loaded
     {"fatal": [code, message]}     instead: exit code and sentence of a VisceraError
@@ -13,6 +13,8 @@ Where other workers use the same memory, "container" is what all of them may hav
 answer more, before the scan is read:
 
     {"needs": n}                   it takes so many bytes at most, and waits for the order {"go": true}
+
+"threads" is null, or how many it has from now on: the only worker of a GPU was started as one of many.
 """
 
 from __future__ import annotations
@@ -109,6 +111,9 @@ class Worker:
     def obey(self, order: dict[str, Any]) -> dict[str, Any]:
         """Do what an order asks for, and return the answer that ends it. Nothing is raised."""
         case, way, container = _case(order["case"]), order["way"], order["container"]
+        if order["threads"]:  # the network is on a GPU: they are of those who read
+            machine.limit_threads(order["threads"])
+            self.predictor.threads = order["threads"]
         record = self.segment(case, Way(**way), container) if way else self.empty(case)
         return {"record": record.to_json()}
 

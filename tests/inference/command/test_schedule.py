@@ -231,6 +231,15 @@ class Watched(Schedule):
         super()._heed(number, message)
 
 
+class OnGpu(Watched):
+    """Takes the device of every worker for a GPU."""
+
+    def _heed(self, number: int, message: Any) -> None:
+        if "ready" in message:
+            message["ready"]["device"] = "cuda"
+        super()._heed(number, message)
+
+
 class Silent(Progress):
     def _say(self, event: str, text: str | None = None, **more: Any) -> None:
         pass
@@ -242,7 +251,13 @@ def scheduled(tmp_path: Path, tiny_weights: Path) -> Callable[..., tuple[Watched
     weights = shutil.copytree(tiny_weights, tmp_path / "weights")
     (tmp_path / "out").mkdir()
 
-    def schedule(scans: list[Path], memory: int, progress: Progress | None = None) -> tuple[Watched, dict[int, Record]]:
+    def schedule(
+        scans: list[Path],
+        memory: int,
+        progress: Progress | None = None,
+        kind: type[Watched] = Watched,
+        alone: int | None = None,
+    ) -> tuple[Watched, dict[int, Record]]:
         given = ("--weights", weights, *FLAGS, "--threads", "1", "--max-memory", str(memory))
         request = parse([scans[0].parent, tmp_path / "out", *given])
         names = [scan.name.removesuffix("_0000.nii.gz") for scan in scans]
@@ -255,7 +270,7 @@ def scheduled(tmp_path: Path, tiny_weights: Path) -> Callable[..., tuple[Watched
             request, len(cases), read_cards(weights, None), ABDOMEN, progress, records.__setitem__, set()
         )
         workers = Workers(request.options, 60, lambda: None)
-        loop = Watched(cases, workers, 2, attempts, Room(memory), True)
+        loop = kind(cases, workers, 2, attempts, Room(memory), alone)
         try:
             loop.run()
         finally:
@@ -298,6 +313,16 @@ def test_a_worker_that_cannot_load_its_networks_costs_nothing_where_another_has(
     loop, records = scheduled(made(tmp_path, blob, save_scan, "A", "b", "c"), 10**11, Removes("text"))
     assert {record.status for record in records.values()} == {"done"} and len(records) == 3
     assert loop.count == 1 and "the run goes on with 1 of its workers" in capsys.readouterr().err
+
+
+def test_the_only_worker_of_a_gpu_has_the_threads_of_all(
+    tmp_path: Path, blob: np.ndarray, save_scan: Save, scheduled: Any
+) -> None:
+    scans = made(tmp_path, blob, save_scan, "a", "b")
+    loop, records = scheduled(scans, 10**11, kind=OnGpu, alone=5)
+    assert loop.count == 1 and [records[number].threads for number in (1, 2)] == [5, 5]
+    loop, records = scheduled(scans, 10**11, kind=OnGpu)  # so many workers were asked for
+    assert loop.count == 2 and {record.threads for record in records.values()} == {1}
 
 
 def test_names_that_a_file_system_may_take_for_one_are_not_written_at_once(
