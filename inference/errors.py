@@ -23,7 +23,7 @@ import re
 import textwrap
 from pathlib import Path
 
-from .names import case_of
+from .names import BIDS, bids_case, case_of, format_of
 
 SOME_FAILED, ALL_FAILED = 8, 4  # exit codes of a run over several cases
 WRONG_FLAG = 2  # as argparse ends
@@ -81,7 +81,7 @@ class ScanWarning(UserWarning):
 
 UNTOLD = "what an earlier run without --hash-names told is hidden: run again without --resume to see it"
 
-_hidden = False
+_hidden: bool | str = False
 
 
 def first_cause(error: BaseException) -> BaseException:
@@ -101,26 +101,30 @@ def one_line(error: BaseException) -> str:
     return textwrap.shorten(text, 200, placeholder=" ...") or type(error).__name__
 
 
-def hide_names(hidden: bool = True) -> None:
-    """Whether `shown` gives hashes from now on, in this process and in workers that it starts."""
+def hide_names(hidden: bool | str = True) -> None:
+    """Whether `shown` gives hashes from now on, in this process and in workers that it starts; of BIDS, hashes of what
+    BIDS calls the cases."""
     global _hidden
     _hidden = hidden
 
 
-def names_are_hidden() -> bool:
+def names_are_hidden() -> bool | str:
     return _hidden
 
 
 def shown(name: str | Path) -> str:
     """A name that may hold any bytes, safe to print: control characters and undecodable bytes are escaped.
 
-    With `hide_names` the first 12 digits of the sha256 of the case's name: the same for a scan, its case and its
-    label map.
+    With `hide_names` the first 12 digits of the sha256 of the case's name: the same for a scan, its case and what is
+    written for it.
     """
     if _hidden:
         case = os.path.basename(name).removesuffix(".json")
+        case = case.removesuffix(f".{format_of(Path(case))}")
         while (shorter := case_of(case)) != case:
             case = shorter
+        if _hidden == BIDS:
+            case = bids_case(case) or case
         return hashlib.sha256(os.fsencode(case)).hexdigest()[:12]
     return _escaped(name)
 

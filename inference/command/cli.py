@@ -57,7 +57,7 @@ def main(arguments: Sequence[str | Path] | None = None) -> int:
 
 def _run(request: Request, progress: Progress, stopping: Stopping) -> int:
     hidden = errors.names_are_hidden()
-    errors.hide_names(request.hash_names)
+    errors.hide_names(request.hash_names and request.layout)
     try:
         with unpacked(request.options.weights) as weights:
             unpacked_here = replace(request, options=replace(request.options, weights=weights))

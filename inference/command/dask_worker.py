@@ -35,7 +35,7 @@ class Ended(BaseException):
 class _Run:
     """What this process has of a run, whose names of files it hides or shows."""
 
-    hide_names: bool
+    hide_names: bool | str
     worker: Worker | None = None
     busy: bool = False
     ended: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import re
 import subprocess
@@ -63,6 +64,9 @@ def test_runs_parts_and_programs_find_what_is_there(inputs: Path, tiny_weights: 
     hidden = run(inputs, out, *flags, "--resume", "--hash-names", "--json", out / "all.json")
     assert "sub" not in hidden.stdout and "sub" not in hidden.stderr
     records = json.loads((out / "all.json").read_text())
+    hashes = {hashlib.sha256(name.encode()).hexdigest()[:12] for name in names}
+    assert {record["case"] for record in records} == hashes
+    assert set(re.findall(r"\b[0-9a-f]{12}\b", hidden.stdout + hidden.stderr)) == hashes  # of scans and label maps too
     measured, rows, folders = cases(out)
     assert sorted(rows) == sorted(record["case"] for record in records) and measured < set(rows) and not folders
 
