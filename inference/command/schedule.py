@@ -12,6 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict
+from time import perf_counter
 from typing import Protocol
 
 from ..errors import VisceraError
@@ -19,7 +20,7 @@ from ..formats.cases import Case
 from .attempts import Attempt, Attempts
 from .console import say_warning
 from .room import Room
-from .workers import POLL, Lost, Message
+from .workers import ANSWERS, POLL, Lost, Message
 
 ALONE = sys.maxsize  # bytes that fit beside nothing
 
@@ -66,8 +67,19 @@ class Schedule:
         while self.cases or self.again or self.open:
             self._admit()
             begun = self._begin_next()
-            if said := self.workers.receive(0 if begun else POLL):
+            self._listen(0 if begun else POLL)
+
+    def _listen(self, patience: float) -> None:
+        """Until a worker gives an answer or is lost, or for so many seconds: how far scans are is said often, and the
+        memory of hundreds of workers would be read each time."""
+        until = perf_counter() + patience
+        answer = False
+        while not answer:
+            if said := self.workers.receive(max(until - perf_counter(), 0)):
                 self._heed(*said)
+                answer = isinstance(said[1], Lost) or not ANSWERS.isdisjoint(said[1])
+            if perf_counter() >= until:
+                return
 
     def rest(self) -> list[Attempt]:
         """What was begun and is not done."""

@@ -26,7 +26,7 @@ from inference.command.room import Room
 from inference.command.run import shared_out
 from inference.command.schedule import Schedule
 from inference.command.summary import Records, Summary
-from inference.command.workers import Message, Workers
+from inference.command.workers import POLL, Message, Workers
 from inference.formats.cases import Case
 from inference.options import ABDOMEN
 from inference.record import Record
@@ -221,11 +221,16 @@ def test_what_ends_out_of_order_is_written_in_order(tmp_path: Path) -> None:
 
 
 class Watched(Schedule):
-    """Knows how many scans ran at once, and what they and idle workers might hold."""
+    """Knows how many scans ran at once, what they and idle workers might hold, and how often that was looked at."""
 
-    most_at_once = most_bytes = 0
+    most_at_once = most_bytes = heard = looks = 0
+
+    def _memory(self, numbers: Any) -> Any:
+        self.looks += 1
+        return super()._memory(numbers)
 
     def _heed(self, number: int, message: Any) -> None:
+        self.heard += 1
         self.most_at_once = max(self.most_at_once, len(self.promised))
         self.most_bytes = max(self.most_bytes, sum(self.promised.values()))
         super()._heed(number, message)
@@ -271,10 +276,13 @@ def scheduled(tmp_path: Path, tiny_weights: Path) -> Callable[..., tuple[Watched
         )
         workers = Workers(request.options, 60, lambda: None)
         loop = kind(cases, workers, 2, attempts, Room(memory), alone)
+        began = time.perf_counter()
         try:
             loop.run()
         finally:
             workers.stop()
+        # Four answers a case let a decision be another one; else time does. How far scans are does not.
+        assert loop.looks <= 2 * (4 * len(cases) + (time.perf_counter() - began) / POLL)
         return loop, records
 
     return schedule
@@ -299,6 +307,7 @@ def test_scans_run_at_once_where_memory_is_there(
     limit = int(1.3 * loop.most_bytes / 2)  # for one, but not for two
     loop, records = scheduled(scans, limit)
     assert loop.most_at_once == 1 and loop.most_bytes <= limit
+    assert loop.heard > 1000  # or the fixture would count nothing
     assert [records[number].status for number in (1, 2)] == ["done", "done"]
 
 
