@@ -2,8 +2,9 @@
 
 DIR/reviewed and DIR/labelled hold X_0000.nii.gz with X.nii.gz beside it (FLARE's codes, 255 where nobody can tell),
 and X.json with "patient" if a patient has several scans. --synthetic renders that many volumes from DIR/label_maps
-besides. OUT/packed gets the packed scans and spec.json, which says what training.train makes of them; scans that are
-there are not packed again. OUT/part_1, part_2, ... are the same in parts of at most --part MB each, what one transfer
+besides. OUT/packed gets the packed scans and spec.json, which says what training.train makes of them. What is there is
+kept, and scans are not even read, while all scans, labels, corrections and label maps are the same; OUT/packed.json
+tells. OUT/part_1, part_2, ... are the same in parts of at most --part MB each, what one transfer
 to that machine may carry.
 
 The patients of VALIDATION are packed to be scored and are never trained on. About 3 s of processor time a scan, most of
@@ -13,6 +14,7 @@ it for how one patient's organs would lie in another's; scans are packed side by
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -29,6 +31,8 @@ import numpy as np
 import torch
 from scipy.ndimage import distance_transform_edt
 
+from inference.formats.atomic import write_json
+from inference.formats.outputs import digest
 from inference.names import case_of, labels_file
 from training.corrections import Correction, corrected, read_corrections
 from training.files import scans_of, to_lps
@@ -38,6 +42,7 @@ from training.plans import STUDENTS
 from training.shapes import Shape, displacements, shape_of
 
 VALIDATION = ("HCC_048", "LIDC-IDRI-0001", "TCGA-AY-4070A", "ts_slab", "amos_0001")
+STATE = "packed.json"  # in OUT: of which files, and once all are packed the labels of each scan
 LEFT_OUT = ("RIDER-Pilot_0109",)  # 16 slices of low quality
 FOLDERS = ("reviewed", "labelled")
 # Share of a patient's patches, if one of the scans has an outlined tumour, and of a scan in which few organs are seen.
@@ -105,9 +110,30 @@ def read_scan(scan: Scan) -> Packed:
     return as_packed(scan.name, hu, corrected(label, hu, spacing, scan.wrong), spacing)
 
 
+def shape_maps(data: Path) -> list[Path]:
+    """Label maps whose CT is not there."""
+    return [path for pattern in SHAPES for path in sorted((data / "label_maps").glob(pattern))]
+
+
+def digest_of(scans: Sequence[Scan], data: Path) -> str:
+    """Another one once anything changes that the packed scans are made of: each is bent as others lie."""
+    made_of = [(scan, digest(scan.image), digest(scan.labels)) for scan in scans]
+    return hashlib.sha256(repr((made_of, list(map(digest, shape_maps(data))))).encode()).hexdigest()
+
+
+def read_state(path: Path, of: str) -> dict[str, set[int]] | None:
+    """Scan -> labels in it, if all scans were packed of just these files; none if not all were. None if it was of
+    others."""
+    try:
+        state = json.loads(path.read_bytes())
+        return {name: set(codes) for name, codes in state["codes"].items()} if state["of"] == of else None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
 def find_shapes(known: Sequence[Packed], data: Path, pool: Executor) -> dict[str, Shape]:
-    """How organs lie in the scans that are trained on, and in label maps whose CT is not there."""
-    maps = [path for pattern in SHAPES for path in sorted((data / "label_maps").glob(pattern))]
+    """How organs lie in the scans that are trained on, and in `shape_maps`."""
+    maps = shape_maps(data)
     ours = pool.map(lambda one: shape_of(one.label, one.spacing), known)
     names = (*(one.name for one in known), *(path.name for path in maps))
     return dict(zip(names, (*ours, *pool.map(_shape_of_map, maps)), strict=True))
@@ -151,6 +177,23 @@ def real_shares(patients: dict[str, str], codes: dict[str, set[int]]) -> dict[st
         outlined = any(TUMOR in codes[other] for other in scans)
         shares[name] = (WITH_TUMOUR if outlined else 1.0) * (FEW_ORGANS if few else 1.0) / len(scans)
     return shares
+
+
+def pack_scans(
+    scans: Sequence[Scan], missing: Sequence[Scan], data: Path, packed: Path, pool: Executor
+) -> dict[str, set[int]]:
+    """Pack those that are missing; the labels in each scan."""
+    read = dict(zip((scan.name for scan in scans), pool.map(read_scan, scans), strict=True))
+    ours = [read[scan.name] for scan in scans if not scan.held_out()]
+    shapes = find_shapes(ours, data, pool) if missing else {}
+
+    def one(scan: Scan) -> None:
+        known = read[scan.name]
+        write_packed(packed, known if scan.held_out() else to_train_on(scan, known, shapes))
+        print(scan.name, flush=True)
+
+    list(pool.map(one, missing))
+    return {name: set(np.unique(known.label).tolist()) for name, known in read.items()}
 
 
 def render(names: Sequence[str], data: Path, packed: Path, pool: Executor) -> None:
@@ -219,22 +262,20 @@ def pack(
     packed = out / "packed"
     packed.mkdir(parents=True, exist_ok=True)
     scans = find_scans(data, corrections)
+    of, state = digest_of(scans, data), out / STATE
+    codes = read_state(state, of)
+    if codes is None:
+        for scan in scans:
+            packed_file(packed, scan.name).unlink(missing_ok=True)
+        write_json(state, {"of": of, "codes": {}})
+    missing = [scan for scan in scans if not packed_file(packed, scan.name).exists()]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        read = dict(zip((scan.name for scan in scans), pool.map(read_scan, scans), strict=True))
-        missing = [scan for scan in scans if not packed_file(packed, scan.name).exists()]
-        ours = [read[scan.name] for scan in scans if not scan.held_out()]
-        shapes = find_shapes(ours, data, pool) if missing else {}
-
-        def one(scan: Scan) -> None:
-            known = read[scan.name]
-            write_packed(packed, known if scan.held_out() else to_train_on(scan, known, shapes))
-            print(scan.name, flush=True)
-
-        list(pool.map(one, missing))
+        if missing or not codes:
+            codes = pack_scans(scans, missing, data, packed, pool)
+            write_json(state, {"of": of, "codes": {name: sorted(found) for name, found in codes.items()}})
         rendered = [f"synth_{number:02d}" for number in range(synthetic)]
         if rendered:
             render(rendered, data, packed, pool)
-    codes = {name: set(np.unique(known.label).tolist()) for name, known in read.items()}
     spec = make_spec(scans, codes, rendered)
     write_spec(packed, spec)
     files = [packed_file(packed, name) for name in (*spec.shares, *spec.validation)]

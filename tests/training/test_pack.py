@@ -10,8 +10,18 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from training.pack import VALIDATION, doubtful, find_scans, pack, real_shares
-from training.packed import ENDING, Spec, as_packed, packed_file, read_packed, read_spec, write_packed, write_spec
+from training.pack import VALIDATION, Scan, doubtful, find_scans, pack, read_scan, real_shares
+from training.packed import (
+    ENDING,
+    Packed,
+    Spec,
+    as_packed,
+    packed_file,
+    read_packed,
+    read_spec,
+    write_packed,
+    write_spec,
+)
 
 
 @pytest.fixture
@@ -106,6 +116,47 @@ def test_parts_are_as_small_as_asked_and_packing_goes_on(tmp_path: Path, save_pa
     assert "spec.json" in names
     with pytest.raises(ValueError, match="no part may be so large"):
         pack(out, data, 0, 0.001, None)
+
+
+def test_scans_are_read_again_only_where_something_has_changed(
+    tmp_path: Path, save_pair: Callable[..., None], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "kit"
+    read: list[str] = []
+
+    def reads(scan: Scan) -> Packed:
+        read.append(scan.name)
+        return read_scan(scan)
+
+    monkeypatch.setattr("training.pack.read_scan", reads)
+
+    def again() -> tuple[list[str], list[str]]:
+        """What is read, and what is packed."""
+        read.clear()
+        capsys.readouterr()
+        said = pack(out, data, 0, 58.0, None, corrections)
+        assert said.startswith("2 scans")
+        assert read_spec(out / "packed" / "spec.json").shares == {"one": 1.0, "two": 0.4}
+        return sorted(read), sorted(capsys.readouterr().out.split())
+
+    corrections = None
+    both = ["one", "two"]
+    save_pair(data / "reviewed", "one", "one")
+    save_pair(data / "reviewed", "two", "two", codes=5)
+    assert again() == (both, both)
+    assert again() == ([], [])
+    packed_file(out / "packed", "two").unlink()
+    assert again() == (both, ["two"])  # to which the other is bent
+    assert again() == ([], [])
+    save_pair(data / "reviewed", "two", "two", codes=6)
+    assert again() == (both, both)
+    corrections = tmp_path / "wrong.json"
+    entry = {"scan": "two", "why": "a test", "z": [5, 6], "polygon": [[20, 13], [22, 13], [22, 14]]}
+    corrections.write_text(json.dumps([entry | {"from": [1], "to": 2}]))
+    assert again() == (both, both)
+    assert again() == ([], [])
+    (out / "packed.json").write_text("{}")
+    assert again() == (both, both)
 
 
 def test_what_cannot_be_packed_is_named(
