@@ -34,10 +34,10 @@ from .errors import (
 from .formats.atomic import write_atomically
 from .formats.cases import Case, Found, find_cases
 from .formats.channels import REFERENCE
-from .formats.outputs import label_folders, table_in_the_way
+from .formats.outputs import in_the_way, is_summary, label_folders, table_in_the_way
 from .formats.reading import elsewhere, read_scan
 from .labels import TABLE
-from .measurements import Row, rows, table
+from .measurements import FILE_NAME, Row, rows, table
 from .names import BIDS, DSEG, METAIMAGE, NIFTI, NRRD, SEGMENTATION, bids_case, labels_file, stem
 from .pack import unpacked
 from .quantities import VALUES, quantities
@@ -126,6 +126,14 @@ def _without_scan(pairs: list[tuple[Case, Path | None]], scans: Path, folder: Pa
     return lost
 
 
+def _replaced(out: Path) -> str | None:
+    """Why a table would not stay where it is to be written; None if it would."""
+    summary = out.with_name("summary.json")
+    if out.name != FILE_NAME or not summary.exists() or in_the_way(summary, is_summary):
+        return None
+    return "is where a run of the command writes its own table, and the next run would replace this one"
+
+
 def _names(file: Path) -> dict[int, str]:
     """Raises argparse.ArgumentTypeError."""
     try:
@@ -174,7 +182,7 @@ def _run(given: argparse.Namespace) -> int:
     if given.weights:
         with unpacked(given.weights) as weights:
             names = {value: name for card in read_cards(weights, None) for value, name in card.names.items()}
-    if given.out and (why := table_in_the_way(given.out)):
+    if given.out and (why := table_in_the_way(given.out) or _replaced(given.out)):
         raise OutputError(f"{shown(given.out)} {why}: choose another file for --out")
     found = find_cases(given.scans, given.labels)
     pairs = _pairs(found, given.scans, given.labels)

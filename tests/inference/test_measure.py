@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from inference.command.summary import Summary
 from inference.errors import names_are_hidden
 from inference.measure import main
 from tests.conftest import ROOT
@@ -77,6 +78,18 @@ def test_folders_and_single_files_give_the_same_table(
     out.write_text("mine")
     code, _, said = measure(scans, scans, "--out", out)
     assert code == 7 and "was not written by this program: choose another" in said and out.read_text() == "mine"
+
+
+def test_a_table_that_the_next_run_would_replace_is_refused(pair: tuple[Path, Path], measure: Measure) -> None:
+    scans, labels = pair
+    out = labels / "measurements.csv"
+    assert measure(scans, labels, "--out", out) == (0, "", "")  # no run writes here
+    before = out.read_bytes()
+    Summary().write(labels / "summary.json", 0, 1, [], {})
+    code, _, said = measure(scans, labels, "--out", out)
+    assert code == 7 and out.read_bytes() == before
+    assert "the next run would replace this one: choose another file for --out" in said
+    assert measure(scans, labels, "--out", labels / "corrected.csv") == (0, "", "")
 
 
 def test_label_maps_without_a_scan_are_named_in_whatever_layout(pair: tuple[Path, Path], measure: Measure) -> None:
