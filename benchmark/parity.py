@@ -26,6 +26,7 @@ from benchmark.peers.peer import turned
 from benchmark.process import start
 from inference.card import read_card
 from inference.names import CHANNEL, case_of
+from inference.quantities import dice
 
 SAME_VOXELS = 0.9995  # share of voxels with the same label
 SAME_LABEL = 0.995  # Dice of each label that either map holds
@@ -48,10 +49,7 @@ def agreement(ours: np.ndarray, theirs: np.ndarray) -> Agreement:
     """Compare two label maps of one shape. Raises ValueError where the shapes differ."""
     if ours.shape != theirs.shape:
         raise ValueError(f"label maps of shapes {ours.shape} and {theirs.shape} cannot be compared")
-    both = np.bincount(ours[ours == theirs].ravel(), minlength=256)
-    sizes = np.bincount(ours.ravel(), minlength=256) + np.bincount(theirs.ravel(), minlength=256)
-    dice = {int(value): float(2 * both[value] / sizes[value]) for value in np.flatnonzero(sizes) if value}
-    return Agreement(float(both.sum() / ours.size), dice)
+    return Agreement(float((ours == theirs).mean()), dice(ours, theirs))
 
 
 def compare(

@@ -1,5 +1,5 @@
 """What is measured of each label: volume, HU, extent, contact with the edges of the volume; of a tumour also its pieces
-and its longest axial diameter.
+and its longest axial diameter. And how far two label maps agree, label by label.
 
 Labels are looked at axial plane by axial plane, as runs: voxels of one label that lie side by side in a row. A run's
 length and ends are all that anything but HU needs, and only runs of tumours are kept.
@@ -21,6 +21,13 @@ SIDES = {"R": "right edge", "L": "left edge", "A": "front edge", "P": "back edge
 AXES = ("left-right", "front-back", "head-foot")  # of the patient, in the order of an affine's rows
 # Fewer directions would need more hulls: the longest of these widths is at least 0.995 of the diameter.
 DIRECTIONS = 16
+
+
+def dice(one: np.ndarray, other: np.ndarray) -> dict[int, float]:
+    """Value -> Dice, of each label that either of two label maps (uint8, of one shape) holds."""
+    both = np.bincount(one[one == other].ravel(), minlength=VALUES)
+    sizes = np.bincount(one.ravel(), minlength=VALUES) + np.bincount(other.ravel(), minlength=VALUES)
+    return {int(value): float(2 * both[value] / sizes[value]) for value in np.flatnonzero(sizes) if value}
 
 
 def quantities(

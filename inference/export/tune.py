@@ -26,6 +26,7 @@ from ..formats.reading import read_scan
 from ..machine import computes
 from ..options import BODY, DENSE, Options, Way
 from ..predictor import Predictor
+from ..quantities import dice
 from .checkpoint import read_json
 from .convert import or_exit
 from .write import move, save_json, workshop
@@ -103,12 +104,9 @@ def tune(folder: Path, scans: Sequence[Path], least: float = LEAST) -> list[Tria
 
 def mean_dice(labels: np.ndarray, expected: np.ndarray) -> float:
     """The mean over the labels that have SEEN voxels in `expected`, or over all if none has."""
-    sizes = np.bincount(expected.ravel(), minlength=256)
-    values = [value for value in np.flatnonzero(sizes) if value and sizes[value] >= SEEN]
-    values = values or [value for value in np.flatnonzero(sizes) if value]
-    found = np.bincount(labels.ravel(), minlength=256)
-    both = np.bincount(labels[labels == expected].ravel(), minlength=256)
-    return float(np.mean([2 * both[value] / (found[value] + sizes[value]) for value in values]))
+    found, sizes = dice(labels, expected), np.bincount(expected.ravel(), minlength=256)
+    values = [value for value in found if sizes[value] >= SEEN] or [value for value in found if sizes[value]]
+    return float(np.mean([found[value] for value in values]))
 
 
 def _enter(folder: Path, chosen: Trial, dense: Trial, scans: int) -> None:
