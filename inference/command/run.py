@@ -9,10 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .. import machine
+from .. import cgroups, machine
 from ..card import Card
 from ..cards import digests, read_cards, way_of
-from ..errors import ALL_FAILED, SOME_FAILED, OutputError, VisceraError
+from ..errors import ALL_FAILED, SOME_FAILED, DeviceError, OutputError, VisceraError
 from ..formats import bids
 from ..formats.atomic import remove_parts
 from ..formats.cases import Found, find_cases
@@ -96,13 +96,21 @@ class Run:
         return code
 
     def _shared_out(self, cases: int) -> tuple[int | None, int | None]:
-        """Workers for so many cases, and the threads of each; None where a cluster is what decides that."""
+        """Workers for so many cases, and the threads of each; None where a cluster is what decides that. Raises
+        DeviceError."""
         request, most = self.request, self.request.options.threads
         if request.scheduler and request.scheduler not in STARTED:
             return None, most
         if request.scheduler == SLURM:  # whose processors are not those of this machine
             return min(request.workers or 1, cases), most or THREADS
-        return shared_out(request.workers, most, cases)
+        found, each = shared_out(request.workers, most, cases)
+        left, need = cgroups.tasks_left(), found * machine.TASKS
+        if request.workers and found > 1 and left is not None and need > left:
+            raise DeviceError(
+                f"{found} workers take up to {need} processes and threads, and the control group (pids) leaves {left}: "
+                f"--workers {max(left // machine.TASKS, 1)} or fewer, or auto"
+            )
+        return found, each
 
     def _schedule(self, workers: int | None, attempts: Attempts) -> Schedule:
         """Whatever gives the cases to workers, none of which is started yet."""

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inference import machine
+from inference import cgroups, machine
 from inference.cards import read_cards
 from inference.command.attempts import Attempts
-from inference.command.cli import parse
+from inference.command.cli import main, parse
 from inference.command.progress import Progress
 from inference.command.room import Room
 from inference.command.run import shared_out
@@ -31,6 +31,7 @@ from inference.formats.cases import Case
 from inference.options import ABDOMEN
 from inference.record import Record
 from tests.conftest import ROOT, command
+from tests.inference.test_cgroups import Machine
 from tests.inference.test_estimate import cgroup  # noqa: F401
 
 FLAGS = ("--device", "cpu", "--engine", "onnxruntime", "--threads", "2")
@@ -203,6 +204,30 @@ def test_threads_are_shared_out(
 ) -> None:
     monkeypatch.setattr(machine, "processors", lambda: processors)
     assert shared_out(*asked, cases) == shared
+
+
+def test_more_workers_than_processes_are_allowed_are_refused_with_both_numbers(
+    tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else scans fail for want of a thread, by name and with no word of why so many do."""
+    inputs, out = tmp_path / "in", tmp_path / "out"
+    inputs.mkdir()
+    for name in "abcde":
+        (inputs / f"{name}_0000.nii.gz").write_bytes(b"no scan")
+    (tmp_path / "machine").mkdir()
+    here = Machine(tmp_path / "machine")
+    monkeypatch.setattr(cgroups, "PROCESS", here.process)
+    here.is_in("0::/")
+    here.write("unified", pids__max="30", pids__current="12")
+    given: list[str | Path] = [inputs, out, "--weights", tiny_weights, *FLAGS, "--workers"]
+    assert main([*given, "5"]) == 3
+    said = capsys.readouterr().err
+    assert said == (
+        "error: 5 workers take up to 20 processes and threads, and the control group (pids) leaves 18: "
+        "--workers 4 or fewer, or auto\n"
+    )
+    assert not list(out.glob("*.json"))
+    assert main([*given, "9", "--case", "a", "--case", "b"]) == 4  # two workers for two cases, which are no scans
 
 
 def test_what_ends_out_of_order_is_written_in_order(tmp_path: Path) -> None:
