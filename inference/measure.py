@@ -38,7 +38,7 @@ from .formats.outputs import in_the_way, is_summary, label_folders, table_in_the
 from .formats.reading import elsewhere, read_scan
 from .labels import TABLE
 from .measurements import FILE_NAME, Row, rows, table
-from .names import BIDS, DSEG, METAIMAGE, NIFTI, NRRD, SEGMENTATION, bids_case, labels_file, stem
+from .names import BIDS, DSEG, LAYOUTS, METAIMAGE, NIFTI, NRRD, SEGMENTATION, bids_case, labels_file, stem
 from .pack import unpacked
 from .quantities import VALUES, quantities
 
@@ -166,7 +166,8 @@ def main() -> int:
     add("--accept-intensities", action="store_true", help="measure even what cannot be CT in HU, with a warning")
     add("--hash-names", action="store_true", help="write file names as hashes, in the table as well")
     given, hidden = parser.parse_args(), names_are_hidden()
-    hide_names(given.hash_names)
+    layout = BIDS if len(label_folders(given.labels)) > 1 else LAYOUTS[0]
+    hide_names(given.hash_names and layout)
     try:
         return _run(given)
     except VisceraError as error:

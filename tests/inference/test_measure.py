@@ -197,3 +197,13 @@ def test_names_are_hidden_as_a_run_hides_them(pair: tuple[Path, Path], measure: 
     assert code == 8 and {row[0] for row in values(table)} == {case} and len(said.splitlines()) == 2
     assert "secret" not in said and str(scans.parent) not in said
     assert not names_are_hidden()
+
+
+def test_in_a_dataset_of_bids_a_scan_and_its_labels_have_one_hash(pair: tuple[Path, Path], measure: Measure) -> None:
+    scans, labels = pair
+    (labels / "sub-x" / "anat").mkdir(parents=True)
+    (labels / "x.nii.gz").rename(labels / "sub-x" / "anat" / "sub-x_dseg.nii.gz")
+    (scans / "x_0000.nii.gz").write_bytes(b"no scan")
+    case = hashlib.sha256(b"sub-x").hexdigest()[:12]
+    code, _, said = measure(scans, labels, "--hash-names")
+    assert code == 4 and said.startswith(f"error: [1/1] {case}: {case} is not NIfTI")
