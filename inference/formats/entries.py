@@ -57,7 +57,7 @@ def look_at(
             look: str | None = SCAN if stem(entry) else None  # a broken link: a case that will fail by name
         elif is_folder(one):
             path = folder / entry
-            look = None if is_ours(path) else _look_into(path, outputs, known)
+            look = None if is_ours(path) or _leads_back(path, folder) else _look_into(path, outputs, known)
         elif name.endswith(SEGMENTATION):
             look = None
         elif whole := stem(entry):
@@ -97,6 +97,14 @@ def _look_into(folder: Path, outputs: Path, known: Collection[Path]) -> str | No
             return SUBFOLDER
         below += [root / one.name for one in folders if not one.is_symlink() and not is_ours(root / one.name)]
     return CLOSED if closed else None
+
+
+def _leads_back(path: Path, folder: Path) -> bool:
+    """Whether a subfolder is a link to the folder or into it, where all that it shows has a name of its own."""
+    if not os.path.islink(path):
+        return False
+    real, whole = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
+    return real.is_relative_to(whole) and not any(part.startswith(".") for part in real.relative_to(whole).parts)
 
 
 def is_ours(folder: Path) -> bool:
