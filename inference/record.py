@@ -28,6 +28,7 @@ class Record:
     anonymous  DICOM that was written holds nothing of the patient
     device, engine, precision, why    the choice, and one sentence why for each part of it that was left to "auto"
     fallback   steps taken because memory ran out, one sentence each
+    series     SeriesInstanceUID of a case of DICOM, unless names are hidden
     shape, spacing   (z, y, x) of the scan, and mm
     resampled    the slices lay unevenly apart and were interpolated: its labels lie on a grid of their own
     orientation  None, or how the scan seems to lie against its header: the axes that are turned, whether that is
@@ -62,6 +63,7 @@ class Record:
     why: list[str] | None = None
     fallback: list[str] = field(default_factory=list)
     input_sha256: str | None = None
+    series: str | None = None
     shape: list[int] | None = None
     spacing: list[float] | None = None
     resampled: bool | None = None

@@ -10,7 +10,7 @@ from time import perf_counter
 
 from ..card import Card
 from ..cards import digests, smaller_way
-from ..errors import UnwrittenError, retold, shown
+from ..errors import UnwrittenError, names_are_hidden, retold, shown
 from ..formats.atomic import remove, remove_parts
 from ..formats.cases import Case
 from ..formats.outputs import Identity, forget_copy, identities, make_room
@@ -31,6 +31,7 @@ class Attempt:
     number  of the case in the run, from 1
     way     in which it is segmented; None once an empty label map was asked for
     before  where files that were in the place of labels are, if they were renamed; None before that was looked at
+    earlier  input_sha256 of labels of an earlier run that were removed; None if there were none
     failed  its record, where an empty label map was asked for
     alone   no other scan may run beside it
     lost    a worker of a cluster was lost with it
@@ -43,6 +44,7 @@ class Attempt:
     way: Way | None
     start: float
     before: dict[Path, Path] | None = None
+    earlier: str | None = None
     failed: Record | None = None
     alone: bool = False
     lost: bool = False
@@ -97,7 +99,9 @@ class Attempts:
         if self.request.resume and (kept := resume.fits(case, self.cards, self.way, self.request.options)):
             self.written |= _files(case)
             warnings = [retold(warning, case.name, kept.case) for warning in kept.warnings]
-            self._end(attempt, replace(kept, case=shown(case.name), status="kept", warnings=warnings))
+            self._end(
+                attempt, replace(kept, case=shown(case.name), status="kept", warnings=warnings, series=_series(case))
+            )
             return None
         self.progress.begins(number, case)
         return attempt
@@ -106,6 +110,7 @@ class Attempts:
         """Take away labels of an earlier run, which must not stay whatever comes of this case. Returns whether that
         could be done, or had been; else the case has failed."""
         if attempt.before is None:
+            attempt.earlier = resume.made_from(attempt.case)
             try:
                 attempt.before = make_room(attempt.case.outputs)
             except UnwrittenError as error:
@@ -170,6 +175,9 @@ class Attempts:
             if forget_copy(before, record.outputs.get(str(format_of(path)), "")):
                 record.warnings.append(_moved(path))
                 say_warning(f"{title}: {_moved(path)}")
+        if attempt.earlier and record.input_sha256 and attempt.earlier != record.input_sha256:
+            record.warnings.append(_replaced(case.labels))
+            say_warning(f"{title}: {_replaced(case.labels)}")
         self._write(attempt, record)
         return False
 
@@ -212,6 +220,7 @@ class Attempts:
 
     def _write(self, attempt: Attempt, record: Record) -> None:
         case = attempt.case
+        record.series = _series(case)
         self.written |= _files(case)
         if self.request.sidecar and (doubt := resume.write(case.labels, record)):
             record.warnings.append(doubt)
@@ -232,8 +241,16 @@ class Attempts:
                 say_warning(f"{attempt.title}: {_moved(path)}")
 
 
+def _series(case: Case) -> str | None:
+    return case.volume.series if case.volume and not names_are_hidden() else None
+
+
 def _moved(path: Path) -> str:
     return f"the {shown(path.name)} that was there is not known to be this program's: it now ends in .before"
+
+
+def _replaced(path: Path) -> str:
+    return f"the {shown(path.name)} that was there was made from another scan: it is replaced"
 
 
 def _files(case: Case) -> set[tuple[Identity, str]]:

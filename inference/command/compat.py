@@ -9,7 +9,16 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from ..errors import ALL_FAILED, WRONG_FLAG, CaseError, OutputError, UnwrittenError, VisceraError, shown
+from ..errors import (
+    ALL_FAILED,
+    WRONG_FLAG,
+    CaseError,
+    InputFolderError,
+    OutputError,
+    UnwrittenError,
+    VisceraError,
+    shown,
+)
 from ..options import WEIGHTS
 from .console import say, say_error, say_warning
 
@@ -107,6 +116,8 @@ def _run(given: dict[str, Any]) -> int:
     with warnings.catch_warnings(record=True) as odd:
         warnings.simplefilter("always")
         try:
+            if not given["input"].exists():
+                raise InputFolderError(f"{shown(given['input'])} does not exist")
             totalsegmentator(**given)
         except VisceraError as error:
             code = _exit_code(error)

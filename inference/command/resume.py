@@ -60,6 +60,15 @@ def fits(case: Case, cards: Sequence[Card], way: Way, options: Options) -> Recor
     return Record.from_json(record) if record is not None and same else None
 
 
+def made_from(case: Case) -> str | None:
+    """input_sha256 of the label map of an earlier run that lies in the place of a case's own; None if none does."""
+    record = read_record(record_file(case.labels))
+    if record is None or not any(describes(record, path) for path in case.outputs):
+        return None
+    digest = record.get("input_sha256")
+    return digest if isinstance(digest, str) else None
+
+
 def _lay_as_asked(orientation: dict[str, Any] | None, fix: bool) -> bool:
     """Whether a scan that lies otherwise than its header says was taken as is now asked for."""
     return orientation is None or (orientation["fix"] != "not asked for") == fix

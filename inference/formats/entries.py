@@ -32,6 +32,10 @@ FOREIGN = (
 COMPANION = {".img": (".hdr",), ".img.gz": (".hdr.gz",), ".rec": (".par",)}  # one scan in two files is named once
 
 UNKNOWN = f"perhaps a scan, but with no known ending: rename or convert to X{CHANNEL}.nii.gz"
+SUBFOLDER = (
+    "there are scans inside, but subfolders are not searched: link their scans into one folder, or give each folder as "
+    "INPUTS, with OUTPUTS of its own"
+)
 CLOSED = "a folder that cannot be opened, and may hold scans"
 SCAN, SLICE = "a scan that is read", "a DICOM file"  # what `_look` says beside reasons
 
@@ -53,7 +57,7 @@ def look_at(
             look: str | None = SCAN if stem(entry) else None  # a broken link: a case that will fail by name
         elif is_folder(one):
             path = folder / entry
-            look = None if is_ours(path) else _look_into(path, outputs, known)
+            look = None if is_ours(path) or _leads_back(path, folder) else _look_into(path, outputs, known)
         elif name.endswith(SEGMENTATION):
             look = None
         elif whole := stem(entry):
@@ -90,9 +94,17 @@ def _look_into(folder: Path, outputs: Path, known: Collection[Path]) -> str | No
         folders = [one for one in entries if is_folder(one) and not one.name.startswith(".")]
         looks = [look for _, look in look_at(root, files, outputs, known)]
         if any(stem(one.name) for one in folders) or any(look != UNKNOWN or not known for look in looks):
-            return "there are scans inside, but subfolders are not searched: give such a folder as INPUTS"
+            return SUBFOLDER
         below += [root / one.name for one in folders if not one.is_symlink() and not is_ours(root / one.name)]
     return CLOSED if closed else None
+
+
+def _leads_back(path: Path, folder: Path) -> bool:
+    """Whether a subfolder is a link to the folder or into it, where all that it shows has a name of its own."""
+    if not os.path.islink(path):
+        return False
+    real, whole = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
+    return real.is_relative_to(whole) and not any(part.startswith(".") for part in real.relative_to(whole).parts)
 
 
 def is_ours(folder: Path) -> bool:

@@ -37,10 +37,12 @@ class Volume:
     """The slices of a DICOM series that make up one scan, in no order.
 
     folder  in which they lie, or the ZIP: what the scan is called after in messages
+    series  SeriesInstanceUID; None if it is not known
     """
 
     folder: Path
     pictures: tuple[Picture, ...]
+    series: str | None = None
 
     @property
     def name(self) -> str:

@@ -41,7 +41,7 @@ def _folders(folder: Path, outputs: Path, known: Collection[Path], seen: set[tup
     seen.add((status.st_dev, status.st_ino))
     below = [one for entry in entries if is_folder(entry) and (one := folder / entry.name) not in known]
     yield [folder / entry.name for entry in entries if not is_folder(entry)]
-    for one in below:
+    for one in sorted(below, key=os.path.islink):  # what a link shows as well is found under its own name
         if format_of(one) == PROBABILITIES or (os.path.exists(outputs) and os.path.samefile(one, outputs)):
             continue
         yield from _folders(one, outputs, known, seen)

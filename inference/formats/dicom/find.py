@@ -66,7 +66,12 @@ def find(files: Sequence[Path], inputs: Path, name_by: str | None) -> Findings:
         left_out += [(title(some[0]), reason) for reason, some in rest]
     names = names_of([volume for volume, _ in groups], inputs, name_by)
     found = [
-        (name, Volume(_folder(volume), (*(one.picture for one in volume), *broken)))
+        (
+            name,
+            Volume(
+                _folder(volume), (*(one.picture for one in volume), *broken), volume[0].tags.get("SeriesInstanceUID")
+            ),
+        )
         for name, (volume, broken) in zip(names, groups, strict=True)
     ]
     folders: dict[Path, list[Picture]] = {}

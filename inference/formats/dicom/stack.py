@@ -141,7 +141,7 @@ def _check_even(slices: Sequence[Slice], corners: np.ndarray, usual: np.ndarray)
     raise ScanError(
         f"has {lengths[at]:.4g} mm between {slices[at].name} and {slices[at + 1].name} where "
         f"{np.linalg.norm(usual):.4g} mm are usual, by {tag('ImagePositionPatient')}: are slices missing? "
-        "--uneven resample takes them as they are"
+        "--uneven resample interpolates between them"
     )
 
 

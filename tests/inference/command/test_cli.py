@@ -290,6 +290,21 @@ def test_a_failed_case_leaves_no_labels_of_an_earlier_run(inputs: Path, tmp_path
     assert json.loads((out / "a.json").read_text())["status"] == "failed"
 
 
+def test_labels_of_another_scan_are_not_replaced_without_a_word(
+    inputs: Path, tmp_path: Path, tiny_weights: Path
+) -> None:
+    """Folders of patients whose scans are all called alike, one after the other into one folder."""
+    for one, name in (("p1", "a"), ("p2", "b")):
+        (tmp_path / one).mkdir()
+        (inputs / f"{name}_0000.nii.gz").rename(tmp_path / one / "ct.nii.gz")
+    out, flags = tmp_path / "out", ("--weights", tiny_weights, *F32)
+    warning = "ct.nii.gz that was there was made from another scan: it is replaced"
+    for one, warned in (("p1", False), ("p1", False), ("p2", True)):
+        done = run(tmp_path / one, out, *flags)
+        assert (done.returncode, warning in done.stderr) == (0, warned), done.stderr
+    assert f"the {warning}" in json.loads((out / "ct.json").read_text())["warnings"]
+
+
 @pytest.mark.slow
 def test_without_sidecars_a_second_run_leaves_no_copy_of_the_same_labels(
     inputs: Path, tmp_path: Path, tiny_weights: Path

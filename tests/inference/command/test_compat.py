@@ -57,6 +57,9 @@ def test_errors_have_the_exit_codes_of_the_command(
     assert cli.main([*call, "--weights", tmp_path / "none"]) == 9
     assert cli.main([*call, "--weights", named_weights, "-rs", "brain"]) == 2
     assert capsys.readouterr().err.splitlines()[1].startswith("error: the networks do not know brain. They know ")
+    (tmp_path / "ct.nii.gz").unlink()
+    assert cli.main([*call, "--weights", named_weights]) == 5
+    assert capsys.readouterr().err.endswith("ct.nii.gz does not exist\n")
     assert not (tmp_path / "out").exists()
 
 

@@ -64,6 +64,7 @@ def test_a_study_of_two_series_in_a_tree_and_in_an_archive_by_one_worker_and_by_
     one = outputs(tmp_path / "one")
     assert sorted(one) == [f"{number}_abdomen.{kind}" for number in (2, 3) for kind in ("nii.gz", "seg.dcm")]
     for number, record in zip((2, 3), records, strict=True):
+        assert record["series"] == f"{SERIES}{number}"
         labels = np.asarray(nib.load(tmp_path / "one" / f"{number}_abdomen.nii.gz").dataobj)
         assert labels.shape == blob.shape[::-1] and labels.any()
         seg = dcmread(tmp_path / "one" / f"{number}_abdomen.seg.dcm")
@@ -80,3 +81,5 @@ def test_a_study_of_two_series_in_a_tree_and_in_an_archive_by_one_worker_and_by_
     assert outputs(tmp_path / "zipped") == one
     kept = run(archive, tmp_path / "zipped", tiny_weights, "--format", "seg,nifti", "--resume")
     assert [record["status"] for record in kept] == ["kept", "kept"]
+    kept = run(archive, tmp_path / "zipped", tiny_weights, "--format", "seg,nifti", "--resume", "--hash-names")
+    assert [(record["status"], record.get("series")) for record in kept] == [("kept", None)] * 2

@@ -12,7 +12,7 @@ import pytest
 from inference import __version__
 from inference.card import Earlier
 from inference.cards import digests
-from inference.command.resume import fits
+from inference.command.resume import fits, made_from
 from inference.formats.cases import Case
 from inference.formats.outputs import digest
 from inference.options import ABDOMEN, Options
@@ -80,3 +80,14 @@ def test_int8_is_kept_without_being_asked_for_where_all_networks_were_tuned_to_i
         assert (fits(case, cards, ABDOMEN, Options()) is not None) == fit
         assert fits(case, cards, ABDOMEN, Options(precision="int8")) is not None
         assert fits(case, cards, ABDOMEN, Options(precision="bf16")) is None
+
+
+def test_what_lies_in_the_place_of_labels_was_made_from_a_scan_only_if_its_record_says_so(tmp_path: Path) -> None:
+    case = Case("x", (tmp_path / "x_0000.nii.gz",), (tmp_path / "x.nii.gz",))
+    assert made_from(case) is None
+    case.labels.write_bytes(b"labels")
+    record = {"case": "x", "status": "done", "program": "0.2.0", "input_sha256": "a"}
+    (tmp_path / "x.json").write_text(json.dumps(record | {"output_sha256": digest(case.labels)}))
+    assert made_from(case) == "a"
+    case.labels.write_bytes(b"corrected by hand")  # which is renamed, not replaced
+    assert made_from(case) is None

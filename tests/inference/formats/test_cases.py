@@ -127,6 +127,17 @@ def test_many_of_a_kind_are_one_line(tmp_path: Path) -> None:
     assert len(left_out(tmp_path)) == 200
 
 
+def test_a_link_to_a_folder_is_named_only_where_it_shows_what_is_not_named_already(tmp_path: Path) -> None:
+    inputs = tmp_path / "in"
+    for folder in (inputs / "sub", inputs / ".hidden", tmp_path / "elsewhere"):
+        folder.mkdir(parents=True)
+        (folder / "y.nii.gz").touch()
+    (inputs / "x_0000.nii.gz").touch()
+    for name, target in (("a", "sub"), ("b", "."), ("c", ".hidden"), ("d", "../elsewhere")):
+        (inputs / name).symlink_to(target)
+    assert left_out(inputs) == dict.fromkeys(("sub", "c", "d"), True)
+
+
 def test_the_voxels_of_a_header_are_not_left_out_but_those_of_none_are(tmp_path: Path) -> None:
     (tmp_path / "x_0000.mhd").write_text("NDims = 3\nElementDataFile = voxels.raw\n")
     (tmp_path / "y_0000.nhdr").write_text("NRRD0004\nencoding: gzip\ndata file: y.raw.gz\n")

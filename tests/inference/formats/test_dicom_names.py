@@ -54,6 +54,16 @@ def test_series_are_called_by_number_and_description_without_the_patient(
     assert names(tmp_path / "in") == [name, "series"]
 
 
+def test_a_series_that_a_link_shows_as_well_is_one_case_and_nothing_is_left_out(tmp_path: Path) -> None:
+    write(folder="m", **uid(2))(tmp_path)
+    for link in ("a", "z"):
+        (tmp_path / link).symlink_to("m")
+    found = find_cases(tmp_path, tmp_path.parent / "out")
+    assert (len(found.cases), found.left_out, found.warnings) == (1, [], [])
+    volume = found.cases[0].volume
+    assert volume and volume.folder == tmp_path / "m" and volume.series == uid(2)["SeriesInstanceUID"]
+
+
 def test_a_tag_may_name_scans(tmp_path: Path) -> None:
     write(folder="a", **(uid(2) | PERSON))(tmp_path)
     write(hu=LATER, folder="b", **(uid(3) | PERSON | {"AccessionNumber": "B/1"}))(tmp_path)
