@@ -40,7 +40,7 @@ from .plan import (
     way_of,
     window_multiple,
 )
-from .write import DATASET, PLANS, move, remove_others, save_card, save_sources, sha256, workshop
+from .write import DATASET, PLANS, end_tidily, move, remove_others, save_card, save_sources, sha256, workshop
 
 
 def export(
@@ -262,6 +262,7 @@ def print_card(out: Path) -> None:
 
 def or_exit(run: Callable[[argparse.Namespace], None], options: argparse.Namespace) -> None:
     """Run a program. Errors that a user can mend are one line, and exit with their code."""
+    end_tidily()
     try:
         run(options)
     except VisceraError as error:

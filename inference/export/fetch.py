@@ -17,7 +17,7 @@ from ..card import FILE_NAME
 from ..errors import VisceraError, WeightsError
 from .download import check, download
 from .registry import FLARE, OWN, Entry, Part, entries, entry
-from .write import DATASET, workshop
+from .write import DATASET, end_tidily, workshop
 
 DOWNLOADS = ".downloads"  # in OUT, gone when a network is exported
 
@@ -83,7 +83,7 @@ def _fetch_one(asked: Entry, part: Part, folder: Path, values: Mapping[str, int]
                 (made / remote.place).parent.mkdir(exist_ok=True)
                 shutil.copyfile(file, made / remote.place)
         try:
-            _name_labels(made / DATASET, part)
+            _complete(made / DATASET, part, asked.step)
             export(made, folder, fold="all", orientation=asked.orientation, values=values, trained_on=_origin(asked))
         except WeightsError as error:  # names a folder that is gone by now
             origin = file if remote.place is None else given or downloads
@@ -100,8 +100,9 @@ def _given(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def _name_labels(dataset: Path, part: Part) -> None:
-    """Give the channels the names that the registry has. Raises WeightsError where there are more or fewer of them."""
+def _complete(dataset: Path, part: Part, step: float | None) -> None:
+    """Give the labels the names that the registry has, and the windows its step. Raises WeightsError where there are
+    more labels or fewer."""
     from .checkpoint import read_json
 
     fields = read_json(dataset)
@@ -109,7 +110,8 @@ def _name_labels(dataset: Path, part: Part) -> None:
     if not isinstance(found, dict) or sorted(map(str, found.values())) != sorted(map(str, range(len(part.labels) + 1))):
         raise WeightsError(f"{dataset} has other labels than the {len(part.labels)} known here: it is another network")
     named = {name: index for index, name in enumerate(("background", *part.labels))}
-    dataset.write_text(json.dumps(fields | {"labels": named}))
+    own = {"labels": named} | ({} if step is None else {"step": step})
+    dataset.write_text(json.dumps(fields | own))
 
 
 def _list() -> None:
@@ -142,6 +144,7 @@ def main() -> None:
         return
     if options.out is None:
         parser.error("give the folder OUT as well")
+    end_tidily()
     try:
         asked = entry(options.name)
         fetch(asked, options.out, labels=options.labels, given=options.given)

@@ -104,11 +104,14 @@ def orientation_of(plans: Mapping[str, Any], dataset: Mapping[str, Any], given: 
     return orientation
 
 
-def way_of(dataset: Mapping[str, Any]) -> dict[str, str]:
-    """The card's `way`, where dataset.json says for which way of windows the network was made; nnU-Net's never does."""
-    if "way" not in dataset:
-        return {}
-    return {"way": one_of(dataset["way"], "way", {name: name for name in WAYS})}
+def way_of(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """The card's `way` and `step`, where dataset.json says how windows are laid; nnU-Net's never does."""
+    fields: dict[str, Any] = {}
+    if "way" in dataset:
+        fields["way"] = one_of(dataset["way"], "way", {name: name for name in WAYS})
+    if "step" in dataset:
+        fields["step"] = number(dataset["step"], "step", 0.01, 1)
+    return fields
 
 
 def channels_of(

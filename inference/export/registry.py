@@ -68,6 +68,7 @@ class Entry:
     segments, size, licence, page, cite, trained_on   for people
     orientation   of the scans that its networks were trained on; None: as each file stores them
     networks      name of a network -> where it is
+    step          distance of windows, as a share of a patch, with which its own program runs them; None: nnU-Net's own
     """
 
     segments: str
@@ -78,6 +79,7 @@ class Entry:
     trained_on: str
     orientation: str | None
     networks: dict[str, Part]
+    step: float | None = None
 
     def wanted(self, whose: str) -> dict[str, Part]:
         """Its networks that have a label which is not background."""

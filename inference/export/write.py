@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,8 +19,13 @@ PLANS, DATASET = "plans.json", "dataset.json"
 # What an exporter or nnU-Net's predictor reads of a dataset.json. It may hold more, such as the names of patients.
 READ_OF_DATASET = (
     "channel_names", "modality", "labels", "regions_class_order", "numTraining", "file_ending",
-    "overwrite_image_reader_writer", "orientation", "one_piece", "hosts", "way",
+    "overwrite_image_reader_writer", "orientation", "one_piece", "hosts", "way", "step",
 )  # fmt: skip
+
+
+def end_tidily() -> None:
+    """Have SIGTERM end this program by an exception, as Ctrl-C does, so that no workshop is left behind."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
 @contextmanager

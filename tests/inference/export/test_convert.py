@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +23,7 @@ from inference.errors import OutputError, WeightsError  # noqa: E402
 from inference.export.back import result_folder  # noqa: E402
 from inference.export.check import check_engines  # noqa: E402
 from inference.export.convert import export  # noqa: E402
-from tests.conftest import NETWORKS  # noqa: E402
+from tests.conftest import NETWORKS, ROOT  # noqa: E402
 from tests.made.networks import TINY_PATCH, export_pair, write_model  # noqa: E402
 
 
@@ -33,6 +37,18 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     weights = tmp_path_factory.mktemp("exported")
     export_pair(weights)
     return weights
+
+
+@pytest.mark.slow
+def test_nothing_is_left_of_an_export_that_was_ended(tmp_path: Path) -> None:
+    model, out = write_model(tmp_path / "model"), tmp_path / "out"
+    command: list[str | Path] = [sys.executable, "-m", "inference.export", model, out / "tiny"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as export:
+        while export.poll() is None and not (out.is_dir() and any(out.iterdir())):
+            time.sleep(0.01)
+        export.terminate()
+    assert export.returncode == 128 + signal.SIGTERM
+    assert not any(out.iterdir())
 
 
 @pytest.mark.slow

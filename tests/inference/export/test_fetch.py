@@ -74,7 +74,7 @@ def whole(address: str, archives: dict[str, bytes], **known: str) -> Entry:
         remote = Remote(f"{address}/{name}.zip", bytes=len(archives[name]), sha256=known.get(name))
         networks[name] = Part(first, (remote,), labels)
         first += len(labels)
-    return Entry("everything", "1 MB", "Apache-2.0", "https://a.org", "A. et al.", "CT of many", "RAS", networks)
+    return Entry("everything", "1 MB", "Apache-2.0", "https://a.org", "A. et al.", "CT of many", "RAS", networks, 0.8)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_each_part_has_its_values_in_the_whole(exported: Path) -> None:
         "ribs": {5: "rib_left_1", 6: "rib_left_2"},
     }
     card = read_card(exported / "own" / "organs")
-    assert card.orientation == "RAS" and card.way == "dense"
+    assert card.orientation == "RAS" and card.way == "dense" and card.step == 0.8
     assert card.trained_on == "CT of many. Apache-2.0, https://a.org"
     assert sorted(path.name for path in (exported / "own").iterdir()) == ["organs", "ribs"]
 
@@ -231,6 +231,7 @@ def test_values_of_totalsegmentator() -> None:
     values = {name: value for part in parts.values() for name, value in part.values("own").items()}
     assert sorted(values.values()) == list(range(1, 118))
     assert entry("totalsegmentator-3mm").networks["total_3mm"].values("own") == values
+    assert entry("totalsegmentator").step == entry("totalsegmentator-3mm").step == 0.8  # its nnunet.py, task total
     assert {name: values[name] for name in ("spleen", "prostate", "sacrum", "vertebrae_C1", "heart", "aorta")} == {
         "spleen": 1, "prostate": 22, "sacrum": 25, "vertebrae_C1": 50, "heart": 51, "aorta": 52,
     }  # fmt: skip
