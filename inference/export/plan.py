@@ -143,6 +143,9 @@ def labels_of(dataset: Mapping[str, Any], values: Mapping[str, int]) -> list[dic
     writes the i-th of regions_class_order.
     """
     given = mapping(need(dataset, "labels"), "labels")
+    if not has_regions(dataset):  # nnU-Net takes whole numbers as text as well
+        given = {name: int(value) if isinstance(value, str) and value.isdecimal() else value
+                 for name, value in given.items()}  # fmt: skip
     for name, value in given.items():
         for one in value if isinstance(value, list) else [value]:
             whole(one, f"label {shown(name)}", 0, 1000)
@@ -219,23 +222,47 @@ def previous_stage(configuration: Mapping[str, Any]) -> str | None:
     return str(name)
 
 
-def after_of(configuration: Mapping[str, Any], network: str, labels: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The card's `after` for a network whose earlier one is called `network` and writes `labels`.
+def stacked_values(dataset: Mapping[str, Any], labels: Sequence[Mapping[str, Any]]) -> list[int]:
+    """The values in the label map of a cascade's earlier stage that are input channels of the later one, in order.
 
-    nnU-Net's input channels are its labels in order, so each needs a value of its own in the label map.
+    labels  of its card
+
+    nnU-Net stacks all labels in order, of regions those that they are made of, whichever a region writes. Each needs a
+    value of its own in the label map.
     """
     values = [label["value"] for label in labels if label["name"] != "background"]
+    if has_regions(dataset):
+        named = {name: value for name, value in dataset["labels"].items() if name not in ("background", "ignore")}
+        made_of = {one for value in named.values() for one in (value if isinstance(value, list) else [value])}
+        written = list(zip(_regions(dataset, named).values(), values, strict=True))
+        each = [{new for usual, new in written if usual == value} or {value} for value in sorted(made_of - {0})]
+        if any(len(one) > 1 for one in each):
+            raise ValueError("two regions that write one label were given two values: of a cascade they need one")
+        values = [one for (one,) in each]
     if len(set(values)) != len(values):
         raise ValueError("two labels have one value: the later stage of a cascade has to tell them apart")
+    return values
+
+
+def after_of(configuration: Mapping[str, Any], network: str, values: Sequence[int]) -> dict[str, Any]:
+    """The card's `after` for a network whose earlier one is called `network`, see `stacked_values`."""
     key = "resampling_fn_seg"
-    if need(configuration, key) != SPLINE:
-        raise ValueError(f"{key} {shown(configuration[key])} is not {SPLINE}: labels would differ")
+    method = one_of(need(configuration, key), key, RESAMPLING)
     given = mapping(need(configuration, f"{key}_kwargs"), f"{key}_kwargs")
-    force = given.get("force_separate_z")
+    fields = {"network": network, "values": list(values), "order": 1}
+    force = _flag_or_none(given.get("force_separate_z"), f"{key}_kwargs: force_separate_z")
+    if method == "none":
+        return fields | {"order": 0, "force_separate_z": False}
+    if method == "torch":
+        usual = {"is_seg": True, "memefficient_seg_resampling": False, "mode": "linear"}
+        usual |= {"aniso_axis_mode": "nearest-exact", "force_separate_z": force, "num_threads": None}
+        if other := [name for name, value in given.items() if usual.get(name, value) != value or name not in usual]:
+            raise ValueError(f"{key}_kwargs: {other[0]} is {shown(given[other[0]])}, which is not supported")
+        return fields | {"method": method, "force_separate_z": force}
     usual = {"is_seg": True, "order": given.get("order"), "order_z": 0, "force_separate_z": force}
-    if given != usual or given["order"] not in (0, 1) or force not in (None, False, True):
+    if given != usual or given["order"] not in (0, 1):
         raise ValueError(f"{key}_kwargs is {shown(given)}: only labels of order 0 or 1 with order_z 0 are supported")
-    return {"network": network, "values": values, "order": given["order"], "force_separate_z": force}
+    return fields | {"order": given["order"], "force_separate_z": force}
 
 
 def mirror_axes(stored: Any, flat: bool) -> list[int] | None:

@@ -32,12 +32,16 @@ def resampled(labels: np.ndarray, view: View, earlier: Earlier) -> np.ndarray:
     """Labels (z, y, x) of the view's crop at the network's spacing.
 
     The label of a voxel is the one with the largest sum of linear weights among its eight neighbours; of equals the
-    nearest neighbour's, and where that is none of them the smallest: batchgenerators' resize_segmentation.
+    nearest neighbour's, and where that is none of them the smallest: batchgenerators' resize_segmentation. With "torch"
+    it is the smallest of equals, and sums are equal that float16 does not tell apart: nnU-Net's resample_torch_simple.
     """
     separate = separate_axis(view.own_spacing, view.spacing, earlier.force_separate_z)
     sizes = list(zip(shape_of(view.crop), view.shape, strict=True))
-    axes = [taps(*n, 0 if axis == separate else earlier.order) for axis, n in enumerate(sizes)]
+    orders = [0 if axis == separate else earlier.order for axis in range(3)]
+    axes = [taps(*n, order, earlier.method) for n, order in zip(sizes, orders, strict=True)]
     nearest = [np.asarray(taps(*n, 0).lower > along.lower) for n, along in zip(sizes, axes, strict=True)]
+    if earlier.method == "torch":
+        nearest = []
     found = np.empty(view.shape, np.uint8)
     for z in range(len(found)):
         found[z] = _plane(labels, z, axes, nearest)
@@ -45,6 +49,7 @@ def resampled(labels: np.ndarray, view: View, earlier: Earlier) -> np.ndarray:
 
 
 def _plane(labels: np.ndarray, z: int, axes: list[Taps], nearest: list[np.ndarray]) -> np.ndarray:
+    """One plane of `resampled`; `nearest` is empty where float16 decides."""
     along_z, along_y, along_x = axes
     planes = [labels[along_z.lower[z]], labels[along_z.upper[z]]]
     corners = [
@@ -66,11 +71,15 @@ def _plane(labels: np.ndarray, z: int, axes: list[Taps], nearest: list[np.ndarra
         for part_x in _parts(along_x.weight[x])
     ])  # fmt: skip
     scores = np.stack([(weights * (around == one)).sum(axis=0) for one in around])
+    if not nearest:
+        scores = (1000 * scores).astype(np.float16)  # the factor is nnU-Net's
     best = scores == scores.max(axis=0)
-    smallest = np.where(best, around, 255).min(axis=0)
-    near = nearest[0][z] * 4 + nearest[1][y] * 2 + nearest[2][x]  # the corner's place in `corners`
-    every = np.arange(len(y))
-    found[y, x] = np.where(best[near, every], around[near, every], smallest)
+    chosen = np.where(best, around, 255).min(axis=0)
+    if nearest:
+        near = nearest[0][z] * 4 + nearest[1][y] * 2 + nearest[2][x]  # the corner's place in `corners`
+        every = np.arange(len(y))
+        chosen = np.where(best[near, every], around[near, every], chosen)
+    found[y, x] = chosen
     return found
 
 
