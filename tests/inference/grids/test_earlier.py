@@ -25,7 +25,7 @@ def test_labels_are_resampled_as_by_nnu_net(
     from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
     from nnunetv2.preprocessing.resampling.resample_torch import resample_torch_fornnunet
 
-    labels = np.random.default_rng(0).integers(0, 4, (7, 12, 15), np.uint8)
+    labels = np.random.default_rng(0).integers(-1, 4, (7, 12, 15), np.int16)
     scan = Scan.of(np.ones(labels.shape, np.int16), SPACING, "LPS")
     card = make_card(spacing=seen, orientation="LPS", axes=(0, 1, 2))
     view = View.of(scan, card)
@@ -36,4 +36,4 @@ def test_labels_are_resampled_as_by_nnu_net(
     else:
         how |= {"order": order, "order_z": 0}
         expected = resample_data_or_seg_to_shape(labels[None].astype(np.float32), view.shape, SPACING, seen, **how)
-    assert (found != expected[0]).mean() < 0.002  # of random labels many weights are nearly equal
+    assert (found != expected[0]).mean() < 0.005  # of random labels many weights are equal but for rounding
