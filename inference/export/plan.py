@@ -119,13 +119,14 @@ def channels_of(
     if names is None:
         raise ValueError("channel_names is missing")
     count = len(mapping(names, "channel_names"))
-    if not count or names.keys() != {str(index) for index in range(count)}:
-        raise ValueError(f"channel_names is {shown(names)}, not a table of names by number")
+    if not count:
+        raise ValueError("channel_names is empty")
     schemes = several(need(configuration, "normalization_schemes"), "normalization_schemes", count, _scheme)
     masked = several(need(configuration, "use_mask_for_norm"), "use_mask_for_norm", count, _flag_or_none)
     channels = []
-    for index, (scheme, mask) in enumerate(zip(schemes, masked, strict=True)):
-        channel: dict[str, Any] = {"name": str(names[str(index)]), "normalise": scheme}
+    # Their order counts in nnU-Net, whatever the keys are.
+    for index, (name, scheme, mask) in enumerate(zip(names.values(), schemes, masked, strict=True)):
+        channel: dict[str, Any] = {"name": str(name), "normalise": scheme}
         if scheme == "ct":
             channel |= _intensities(plans, index)
         if scheme == "zscore" and mask:  # the others ignore it
@@ -309,7 +310,8 @@ def _flag_or_none(value: Any, name: str) -> bool | None:
 def _intensities(plans: Mapping[str, Any], index: int) -> dict[str, Any]:
     """Clip, mean and standard deviation of CTNormalization for a channel."""
     key = "foreground_intensity_properties_per_channel"
-    every = plans.get("foreground_intensity_properties_by_modality") or need(plans, key)  # the first until nnU-Net 2.1
+    old = "foreground_intensity_properties_by_modality"  # until nnU-Net 2.1
+    every = need(plans, old if key not in plans and old in plans else key)
     channel = mapping(mapping(every, key).get(str(index)), f"{key}: {index}")
 
     def read(name: str, low: float = -HU) -> float:

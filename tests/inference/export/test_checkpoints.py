@@ -446,8 +446,7 @@ def test_a_key_that_is_missing_is_named(key: str, model: Path) -> None:
         ("labels", {"background": 0, "a": [1, 2], "b": 2}, "regions_class_order is missing"),
         ("labels", None, "labels is None"),
         ("channel_names", {"0": "CT", "1": "PET"}, "normalization_schemes is ['CTNormalization'], not a list of 2"),
-        ("channel_names", {"0": "CT", "2": "PET"}, "not a table of names by number"),
-        ("channel_names", {}, "not a table of names by number"),
+        ("channel_names", {}, "channel_names is empty"),
         ("channel_names", ["CT"], "channel_names is ['CT']"),
         ("one_piece", "organ_1", "one_piece is 'organ_1'"),
         ("hosts", ["organ_1"], "hosts is ['organ_1']"),
@@ -462,6 +461,13 @@ def test_a_key_that_is_missing_is_named(key: str, model: Path) -> None:
 def test_a_dataset_that_inference_would_not_follow(key: str, value: Any, cause: str, model: Path) -> None:
     change(model / "dataset.json", key, to=value)
     assert cause in refusal(model)
+
+
+def test_the_keys_of_channels_are_not_their_numbers(model: Path) -> None:
+    change(model / "dataset.json", "channel_names", to={"1": "portal venous"})
+    (stored,) = read_result_folder(model, None, USUAL)
+    (channel,) = planned(stored, None, {})[1]["channels"]
+    assert channel["name"] == "portal venous"
 
 
 def test_values_of_labels_may_be_text(model: Path) -> None:
