@@ -24,6 +24,7 @@ from . import v1
 from .architecture import assign, network_of, strides_of
 from .check import check_engines
 from .checkpoint import USUAL, Checkpoint, read_json, read_result_folder
+from .dataset import has_regions, labels_of, stacked_values, way_of
 from .graph import Mean, activations, save_graphs, to_onnx, without_head
 from .plain import need, shown, text
 from .plan import (
@@ -31,14 +32,10 @@ from .plan import (
     card_fields,
     channels_of,
     configuration_of,
-    has_regions,
-    labels_of,
     mirror_axes,
     orientation_of,
     planar,
     previous_stage,
-    stacked_values,
-    way_of,
     window_multiple,
 )
 from .write import DATASET, PLANS, move, remove_others, save_card, save_sources, sha256, workshop

@@ -27,8 +27,8 @@ from inference.errors import WeightsError  # noqa: E402
 from inference.export import architecture, plan  # noqa: E402
 from inference.export.checkpoint import USUAL, read_result_folder, read_torch  # noqa: E402
 from inference.export.convert import export, main, planned  # noqa: E402
+from inference.export.dataset import labels_of, stacked_values  # noqa: E402
 from inference.export.generic_unet import GenericUNet  # noqa: E402
-from inference.export.plan import labels_of, stacked_values  # noqa: E402
 from tests.made.networks import old_plans  # noqa: E402
 
 CHECKPOINT = "fold_0/checkpoint_final.pth"
