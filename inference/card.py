@@ -125,12 +125,14 @@ class Earlier:
     order             how the map comes to the later one's spacing: 0, the nearest label; 1, the one with most weight
                       among the neighbours
     force_separate_z  the plan's rule for a coarse axis, which takes the nearest; None: by the ratio of spacings
+    method            of METHODS: what equal weights are, and which of such labels is taken
     """
 
     card: Card
     values: tuple[int, ...]
     order: int
     force_separate_z: bool | None
+    method: str = "spline"
 
 
 # "ct": of the training, clipped; "zscore", "rescale01": mean and deviation, or minimum and range, of the scan;
@@ -344,7 +346,8 @@ def _earlier(folder: Path, fields: dict[str, Any]) -> Earlier:
     card = read_card(folder.parent / name)
     if card.after:
         raise ValueError(f"network {name}, which it comes after, comes after another itself")
-    return Earlier(card, values, int(fields["order"]), fields["force_separate_z"])
+    method = _one_of(fields.get("method", METHODS[0]), METHODS)
+    return Earlier(card, values, int(fields["order"]), fields["force_separate_z"], method)
 
 
 def _spacing(values: Any) -> tuple[float | None, float, float]:

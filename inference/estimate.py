@@ -117,7 +117,7 @@ def _steps(scan: Scan, card: Card, way: Way) -> tuple[int, int]:
     lead = separate_axis(spacing, card.spacing_for(spacing), card.resample.image.force_separate_z) or 0
     rows, columns = (max(own[axis], seen[axis]) for axis in range(3) if axis != lead)
     preparing = NUMBER * (own[lead] * prod(seen) // seen[lead] + prod(seen) + 5 * CHUNK * rows * columns)
-    if any(channel.masked for channel in card.channels):
+    if card.after or any(channel.masked for channel in card.channels):
         preparing += 6 * prod(own)  # the mask, and its pieces
     if way.in_body:
         preparing = max(preparing, 4 * prod(seen))

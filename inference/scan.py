@@ -29,10 +29,13 @@ class Grid:
 
     shape   (z, y, x), x being the fastest axis of the file
     affine  (4, 4) from voxel index (x, y, z) to mm, RAS
+    said    (z, y, x) mm, the spacing to the last digit where the file tells it beside the affine, whose columns have it
+            to a rounding error: where that decides, a network sees one voxel more
     """
 
     shape: Shape
     affine: np.ndarray
+    said: Spacing | None = None
 
     @classmethod
     def of(cls, shape: Sequence[int], spacing: Sequence[float], orientation: str) -> Grid:
@@ -52,6 +55,8 @@ class Grid:
     @cached_property
     def spacing(self) -> Spacing:
         """(z, y, x) mm."""
+        if self.said:
+            return self.said
         x, y, z = (float(mm) for mm in np.linalg.norm(self.affine[:3, :3], axis=0))
         return z, y, x
 

@@ -19,7 +19,6 @@ from .boxes import Box, bounding
 from .card import Card
 from .formats.probabilities import Probabilities
 from .grids.decode import Decode
-from .grids.earlier import one_hot
 from .grids.prepare import prepare
 from .grids.restore import restore
 from .grids.view import View
@@ -236,9 +235,7 @@ def one(
     before = one(scan, model.earlier, way, found, xp, record, progress) if model.earlier else None
     with record.stage("prepare"):
         view = View.of(scan, card)
-        volume = prepare(scan, view, card, xp)
-        if before is not None and card.after:
-            volume = xp.concatenate([volume, one_hot(before, view, card.after, xp)])
+        volume = prepare(scan, view, card, xp, before)
         if last:
             scan.free()
         around = view.box(found, AROUND_ORGANS) if found else None

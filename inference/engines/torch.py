@@ -79,6 +79,10 @@ def _conv_transpose(x: Any, w: Any, b: Any = None, *, strides: Any = 1, pads: An
     return F.conv_transpose3d(x, w, b, strides, _symmetric(pads), 0, group)
 
 
+def _batch_norm(x: Any, w: Any, b: Any, mean: Any, var: Any, *, epsilon: float = 1e-5, **_: Any) -> Any:
+    return F.batch_norm(x, mean, var, w, b, eps=epsilon)
+
+
 def _average_pool(x: Any, *, kernel_shape: Any, strides: Any = 1, pads: Any = None, **_: Any) -> Any:
     return F.avg_pool3d(x, kernel_shape, strides, _symmetric(pads), count_include_pad=not any(pads or []))
 
@@ -89,6 +93,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "ConvTranspose": _conv_transpose,
     "AveragePool": _average_pool,
     "InstanceNormalization": lambda x, w, b, epsilon=1e-5: F.instance_norm(x, weight=w, bias=b, eps=epsilon),
+    "BatchNormalization": _batch_norm,
     "Relu": torch.relu,
     "LeakyRelu": lambda x, alpha=0.01: F.leaky_relu(x, alpha),
     "Concat": lambda *xs, axis: torch.cat(xs, axis),

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
+from dynamic_network_architectures.building_blocks.residual import BasicBlockD, BottleneckD
 from torch import nn
 
 from .generic_unet import NAME, GenericUNet
@@ -45,6 +46,7 @@ CLASSES: dict[str, dict[str | None, type[nn.Module] | None]] = {
     "norm_op": {None: None, **_both_spellings(nn.InstanceNorm3d, nn.BatchNorm3d)},
     "dropout_op": {None: None, **_both_spellings(nn.Dropout3d, nn.Dropout)},
     "nonlin": {**_both_spellings(nn.LeakyReLU, nn.ReLU)},
+    "block": {f"{kind.__module__}.{kind.__name__}": kind for kind in (BasicBlockD, BottleneckD)},
 }
 # Of a 2D network: it becomes one of planes in 3D, whose kernels and strides have one voxel along the first axis.
 PLANAR_CLASSES = {
@@ -73,7 +75,7 @@ def network_of(
     network_class = NETWORKS[name]
     arguments = _arguments(mapping(need(fields, "arch_kwargs"), "arch_kwargs"), network_class, planar)
     if any(name.endswith(STATISTICS) for name in names) and arguments.get("norm_op") is nn.InstanceNorm3d:
-        arguments["norm_op"] = nn.BatchNorm3d
+        arguments |= {"norm_op": nn.BatchNorm3d, "norm_op_kwargs": {"eps": 1e-5, "affine": True}}  # that trainer's
     with torch.device("meta"):
         network = network_class(input_channels=inputs, num_classes=outputs, **arguments)
     parameters = sum(parameter.numel() for parameter in network.parameters())
@@ -181,7 +183,8 @@ def _arguments(given: dict[str, Any], network_class: type[nn.Module], planar: bo
         optional["nonlin_first"] = flag
     else:
         required["n_blocks_per_stage"] = _per_stage(stages, whole, 1, MOST_BLOCKS)
-        optional["stem_channels"] = lambda value, name: None if value is None else whole(value, name, 1, MOST_FEATURES)
+        optional["stem_channels"] = _count_or_none
+        optional |= {"block": _class, "bottleneck_channels": _per_stage(stages, _count_or_none)}
     readers = required | optional
     if unknown := sorted(given.keys() - readers.keys()):
         raise ValueError(f"arch_kwargs has {shown(unknown[0])}, which is not an argument of {network_class.__name__}")
@@ -193,6 +196,8 @@ def _arguments(given: dict[str, Any], network_class: type[nn.Module], planar: bo
     if network_class is GenericUNet:
         del arguments["n_stages"]
         return arguments
+    if arguments.get("block") is BottleneckD and None in arguments.get("bottleneck_channels", [None]):
+        raise ValueError("bottleneck_channels are missing, which BottleneckD needs")
     return {"dropout_op_kwargs": {}, "deep_supervision": False} | arguments
 
 
@@ -203,6 +208,10 @@ def _per_stage(count: int, read: Callable[..., Any], *bounds: Any) -> Reader:
         return several(value if isinstance(value, list) else [value] * count, name, count, read, *bounds)
 
     return reader
+
+
+def _count_or_none(value: Any, name: str) -> int | None:
+    return None if value is None else whole(value, name, 1, MOST_FEATURES)
 
 
 def _odd(value: Any, name: str) -> int:

@@ -55,6 +55,8 @@ def result_folder(network: Path, out: Path) -> None:
         if other := [name for name, value in expected.items() if said[name] != list(value)]:
             raise ValueError(f"{PLANS} is of another network: {other[0]} is {said[other[0]]} there")
         graph = onnx.load(card.form("f32")).graph
+        if any(node.op_type == "BatchNormalization" for node in graph.node):
+            raise ValueError("its batch norms follow nonlinearities, and parameters of such are not read back")
         arguments = mapping(need(need(planned, "architecture"), "arch_kwargs"), "arch_kwargs")
         if arguments.get("norm_op") and not any(node.op_type == NORM for node in graph.node):  # batch norms were folded
             arguments |= {"norm_op": None, "norm_op_kwargs": None, "conv_bias": True}

@@ -24,6 +24,7 @@ from . import v1
 from .architecture import assign, network_of, strides_of
 from .check import check_engines
 from .checkpoint import USUAL, Checkpoint, read_json, read_result_folder
+from .dataset import has_regions, labels_of, stacked_values, way_of
 from .graph import Mean, activations, save_graphs, to_onnx, without_head
 from .plain import need, shown, text
 from .plan import (
@@ -31,13 +32,10 @@ from .plan import (
     card_fields,
     channels_of,
     configuration_of,
-    has_regions,
-    labels_of,
     mirror_axes,
     orientation_of,
     planar,
     previous_stage,
-    way_of,
     window_multiple,
 )
 from .write import DATASET, PLANS, end_tidily, move, remove_others, save_card, save_sources, sha256, workshop
@@ -149,7 +147,8 @@ def _export_earlier(
     if planned(first, how["orientation"], how["values"] or {})[1]["labels"] != card["labels"]:
         raise WeightsError(f"{previous} has other labels than {folder}")
     with _naming(folder / PLANS):
-        after = after_of(configuration_of(later.plans, later.configuration), beside.name, card["labels"])
+        values = stacked_values(later.dataset, card["labels"])
+        after = after_of(configuration_of(later.plans, later.configuration), beside.name, values)
     export(previous, beside, **how)
     return after
 
@@ -171,10 +170,8 @@ def planned(
         fields = card_fields(plans, configuration)
         channels = channels_of(plans, configuration, dataset)
         flat = planar(configuration)
-        if has_regions(dataset) and previous_stage(configuration):
-            raise ValueError("the plan has a cascade and dataset.json regions, which is not supported")
         # In a cascade the labels of the earlier stage are inputs as well.
-        inputs = len(channels) + (len(labels) - 1 if previous_stage(configuration) else 0)
+        inputs = len(channels) + (len(stacked_values(dataset, labels)) if previous_stage(configuration) else 0)
         network: Any = network_of(need(configuration, "architecture"), len(labels), inputs, stored.state, flat)
         normed = any(isinstance(module, torch.nn.InstanceNorm3d) for module in network.modules())
         mirror = mirror_axes(stored.mirror_axes, flat)
@@ -252,8 +249,8 @@ def print_card(out: Path) -> None:
     card = read_json(out / FILE_NAME)
     labels = sum(label["value"] > 0 for label in card["labels"])
     print(f"{out}: {card['source']['parameters']:,} parameters, {labels} labels")
-    said = read_json(out / DATASET)["labels"]
-    if moved := [f"{one['name']} {one['value']}" for one in card["labels"] if one["value"] != said[one["name"]]]:
+    said = {name: str(value) for name, value in read_json(out / DATASET)["labels"].items()}
+    if moved := [f"{one['name']} {one['value']}" for one in card["labels"] if str(one["value"]) != said[one["name"]]]:
         print(f"Values in the label map that are not those of {DATASET}: {', '.join(moved)}")
     if card["orientation"] is None:
         print("The training scans' orientation is not recorded: scans are taken as their files store them, as "

@@ -19,11 +19,12 @@ from ..errors import WeightsError
 
 OPSET = 18
 MOST_INSIDE = 2**31 - 2**24  # bytes of weights that an ONNX file may hold itself: it ends at 2 GiB, graph included
-# Operators whose meaning does not depend on the size of a batch or window: all that the architectures become. Batch
-# norms are none of them: PyTorch's exporter folds each into the convolution before it.
+# Operators whose meaning does not depend on the size of a batch or window: all that the architectures become. A batch
+# norm is one of them only after a nonlinearity (nonlin_first): PyTorch's exporter folds others into the convolution
+# before them.
 SIZE_FREE = {
-    "Conv", "ConvTranspose", "InstanceNormalization", "LeakyRelu", "Relu", "Concat", "Add", "AveragePool", "Mul",
-    "Softmax",
+    "Conv", "ConvTranspose", "InstanceNormalization", "BatchNormalization", "LeakyRelu", "Relu", "Concat", "Add",
+    "AveragePool", "Mul", "Softmax",
 }  # fmt: skip
 
 

@@ -1,5 +1,5 @@
-"""What plans.json and dataset.json of nnU-Net v2 say of a network, checked: all that inference would do otherwise is
-refused.
+"""What plans.json of nnU-Net v2 says of a network, checked, beside dataset.json where both say it: all that inference
+would do otherwise is refused.
 
 Nothing is imported or called by a name in these files. Errors are ValueErrors with one sentence.
 """
@@ -7,12 +7,11 @@ Nothing is imported or called by a name in these files. Errors are ValueErrors w
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..options import WAYS
 from ..scan import reorient
 from .architecture import from_old_plan
 from .plain import flag, mapping, need, number, one_of, several, shown, text, whole
@@ -104,16 +103,6 @@ def orientation_of(plans: Mapping[str, Any], dataset: Mapping[str, Any], given: 
     return orientation
 
 
-def way_of(dataset: Mapping[str, Any]) -> dict[str, Any]:
-    """The card's `way` and `step`, where dataset.json says how windows are laid; nnU-Net's never does."""
-    fields: dict[str, Any] = {}
-    if "way" in dataset:
-        fields["way"] = one_of(dataset["way"], "way", {name: name for name in WAYS})
-    if "step" in dataset:
-        fields["step"] = number(dataset["step"], "step", 0.01, 1)
-    return fields
-
-
 def channels_of(
     plans: Mapping[str, Any], configuration: Mapping[str, Any], dataset: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
@@ -122,94 +111,20 @@ def channels_of(
     if names is None:
         raise ValueError("channel_names is missing")
     count = len(mapping(names, "channel_names"))
-    if not count or names.keys() != {str(index) for index in range(count)}:
-        raise ValueError(f"channel_names is {shown(names)}, not a table of names by number")
+    if not count:
+        raise ValueError("channel_names is empty")
     schemes = several(need(configuration, "normalization_schemes"), "normalization_schemes", count, _scheme)
     masked = several(need(configuration, "use_mask_for_norm"), "use_mask_for_norm", count, _flag_or_none)
     channels = []
-    for index, (scheme, mask) in enumerate(zip(schemes, masked, strict=True)):
-        channel: dict[str, Any] = {"name": str(names[str(index)]), "normalise": scheme}
+    # Their order counts in nnU-Net, whatever the keys are.
+    for index, (name, scheme, mask) in enumerate(zip(names.values(), schemes, masked, strict=True)):
+        channel: dict[str, Any] = {"name": str(name), "normalise": scheme}
         if scheme == "ct":
             channel |= _intensities(plans, index)
         if scheme == "zscore" and mask:  # the others ignore it
             channel["masked"] = True
         channels.append(channel)
     return channels
-
-
-def labels_of(dataset: Mapping[str, Any], values: Mapping[str, int]) -> list[dict[str, Any]]:
-    """One entry an output channel, in order, as nnU-Net's LabelManager has them; `ignore` has none.
-
-    values  replace those of labels in the label map
-
-    Channel i of plain labels writes i, whatever value dataset.json gives its label: nnU-Net counts them. Region i
-    writes the i-th of regions_class_order.
-    """
-    given = mapping(need(dataset, "labels"), "labels")
-    for name, value in given.items():
-        for one in value if isinstance(value, list) else [value]:
-            whole(one, f"label {shown(name)}", 0, 1000)
-    if given.get("background") != 0:
-        raise ValueError(f"labels are {shown(given)}: there is no background 0, which nnU-Net asks for")
-    named = {name: value for name, value in given.items() if name != "ignore"}
-    _check_ignored(given, named)
-    found = _regions(dataset, named) if has_regions(dataset) else _counted(named)
-    if unknown := set(values) - set(found):
-        raise ValueError(f"label {sorted(unknown)[0]!r} is not one of {shown(list(found))}")
-    one_piece = dataset.get("one_piece", [])
-    if not isinstance(one_piece, list):
-        raise ValueError(f"one_piece is {shown(one_piece)}, not a list of labels")
-    labels = []
-    for name, usual in found.items():
-        value = values.get(name, usual)
-        if not 0 <= value <= 255:
-            raise ValueError(f"label {shown(name)} has value {value}, which a uint8 label map cannot hold")
-        if name == "background" and value != 0:
-            raise ValueError(f"background has value {value}, and a label map has 0 there")
-        labels.append({"value": value, "name": name, "one_piece": name in one_piece})
-    for name, bearing in _hosts(dataset, found).items():
-        own = next(label for label in labels if label["name"] == name)
-        own["hosts"] = [label["value"] for label in labels if label["name"] in bearing]
-    return labels
-
-
-def _hosts(dataset: Mapping[str, Any], labels: Collection[str]) -> dict[str, list[str]]:
-    """Label -> those in which it grows, which dataset.json may name: {"tumor": ["liver"]}."""
-    hosts = mapping(dataset.get("hosts", {}), "hosts")
-    for name, bearing in hosts.items():
-        if not isinstance(bearing, list) or not {name, *bearing} <= set(labels) or name in bearing or not bearing:
-            raise ValueError(f"hosts are {shown(hosts)}, not lists of other labels by label")
-    return dict(hosts)
-
-
-def has_regions(dataset: Mapping[str, Any]) -> bool:
-    """Whether the labels are regions, each a channel of its own: one of them has several values."""
-    labels = mapping(need(dataset, "labels"), "labels").values()
-    return any(isinstance(value, list) and len(value) > 1 for value in labels)
-
-
-def _counted(named: Mapping[str, Any]) -> dict[str, int]:
-    """Label -> its channel: one for each value, in the order of these. Of labels of one value the first names it."""
-    values = {name: value[0] if isinstance(value, list) else value for name, value in named.items() if value != []}
-    first = {value: name for name, value in reversed(values.items())}
-    return {first[value]: channel for channel, value in enumerate(sorted(first))}
-
-
-def _regions(dataset: Mapping[str, Any], named: Mapping[str, Any]) -> dict[str, int]:
-    """Region -> the value that it writes, over those of earlier ones."""
-    regions = [name for name, value in named.items() if set(value if isinstance(value, list) else [value]) != {0}]
-    key = "regions_class_order"
-    order = several(need(dataset, key), key, len(regions), whole, 0, 1000)
-    return dict(zip(regions, order, strict=True))
-
-
-def _check_ignored(given: Mapping[str, Any], named: Mapping[str, Any]) -> None:
-    """nnU-Net takes an ignored label only if its value is the one after all others."""
-    if given.get("ignore") is None:
-        return
-    most = max(one for value in named.values() for one in (value if isinstance(value, list) else [value]))
-    if given["ignore"] != most + 1:
-        raise ValueError(f"label 'ignore' is {shown(given['ignore'])}: nnU-Net takes only {most + 1}, the next value")
 
 
 def previous_stage(configuration: Mapping[str, Any]) -> str | None:
@@ -222,23 +137,25 @@ def previous_stage(configuration: Mapping[str, Any]) -> str | None:
     return str(name)
 
 
-def after_of(configuration: Mapping[str, Any], network: str, labels: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The card's `after` for a network whose earlier one is called `network` and writes `labels`.
-
-    nnU-Net's input channels are its labels in order, so each needs a value of its own in the label map.
-    """
-    values = [label["value"] for label in labels if label["name"] != "background"]
-    if len(set(values)) != len(values):
-        raise ValueError("two labels have one value: the later stage of a cascade has to tell them apart")
+def after_of(configuration: Mapping[str, Any], network: str, values: Sequence[int]) -> dict[str, Any]:
+    """The card's `after` for a network whose earlier one is called `network`, see `stacked_values`."""
     key = "resampling_fn_seg"
-    if need(configuration, key) != SPLINE:
-        raise ValueError(f"{key} {shown(configuration[key])} is not {SPLINE}: labels would differ")
+    method = one_of(need(configuration, key), key, RESAMPLING)
     given = mapping(need(configuration, f"{key}_kwargs"), f"{key}_kwargs")
-    force = given.get("force_separate_z")
+    fields = {"network": network, "values": list(values), "order": 1}
+    force = _flag_or_none(given.get("force_separate_z"), f"{key}_kwargs: force_separate_z")
+    if method == "none":
+        return fields | {"order": 0, "force_separate_z": False}
+    if method == "torch":
+        usual = {"is_seg": True, "memefficient_seg_resampling": False, "mode": "linear"}
+        usual |= {"aniso_axis_mode": "nearest-exact", "force_separate_z": force, "num_threads": None}
+        if other := [name for name, value in given.items() if usual.get(name, value) != value or name not in usual]:
+            raise ValueError(f"{key}_kwargs: {other[0]} is {shown(given[other[0]])}, which is not supported")
+        return fields | {"method": method, "force_separate_z": force}
     usual = {"is_seg": True, "order": given.get("order"), "order_z": 0, "force_separate_z": force}
-    if given != usual or given["order"] not in (0, 1) or force not in (None, False, True):
+    if given != usual or given["order"] not in (0, 1):
         raise ValueError(f"{key}_kwargs is {shown(given)}: only labels of order 0 or 1 with order_z 0 are supported")
-    return {"network": network, "values": values, "order": given["order"], "force_separate_z": force}
+    return fields | {"order": given["order"], "force_separate_z": force}
 
 
 def mirror_axes(stored: Any, flat: bool) -> list[int] | None:
@@ -285,7 +202,8 @@ def _flag_or_none(value: Any, name: str) -> bool | None:
 def _intensities(plans: Mapping[str, Any], index: int) -> dict[str, Any]:
     """Clip, mean and standard deviation of CTNormalization for a channel."""
     key = "foreground_intensity_properties_per_channel"
-    every = plans.get("foreground_intensity_properties_by_modality") or need(plans, key)  # the first until nnU-Net 2.1
+    old = "foreground_intensity_properties_by_modality"  # until nnU-Net 2.1
+    every = need(plans, old if key not in plans and old in plans else key)
     channel = mapping(mapping(every, key).get(str(index)), f"{key}: {index}")
 
     def read(name: str, low: float = -HU) -> float:

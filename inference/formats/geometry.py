@@ -48,13 +48,17 @@ def check_memory(shape: Sequence[int], stored: int) -> None:
 
 
 def lps_grid(
-    affine: np.ndarray, shape: Sequence[int], treatment: str = "segmented as stored"
+    affine: np.ndarray,
+    shape: Sequence[int],
+    treatment: str = "segmented as stored",
+    spacing: Sequence[float] | None = None,
 ) -> tuple[Grid, list[str]]:
     """The grid of ITK and DICOM, whose world is LPS, and what is odd about it.
 
     affine  (4, 4) from voxel index (x, y, z) to mm
     shape   (x, y, z)
     treatment  of a scan whose axes are not at right angles
+    spacing  (x, y, z) mm, where the file tells it to the last digit
     Raises ScanError if no CT lies so, or if no label map could.
     """
     if max(shape) > LONGEST:
@@ -62,5 +66,5 @@ def lps_grid(
     # Rounded as its label map will store it, so that both say the same.
     rounded = (LPS @ affine).astype(np.float32).astype(np.float64)
     x, y, z = shape
-    grid = Grid((z, y, x), rounded)
+    grid = Grid((z, y, x), rounded, (spacing[2], spacing[1], spacing[0]) if spacing is not None else None)
     return grid, check_grid(grid, treatment)

@@ -68,7 +68,7 @@ def understood(fields: Mapping[str, str]) -> Image:
     affine = np.eye(4)
     affine[:3, :3] = directions.T * spacing
     affine[:3, 3] = _numbers(place.offset)
-    grid, odd = lps_grid(affine, counts("DimSize", fields.get("DimSize", ""), 3))
+    grid, odd = lps_grid(affine, counts("DimSize", fields.get("DimSize", ""), 3), spacing=spacing)
     dtype = np.dtype(stored).newbyteorder(">" if True in big else "<")
     return Image(grid, dtype, (*odd, *([] if matrix else [NO_SPACE])), place)
 
@@ -103,7 +103,7 @@ def write_labels(path: Path, labels: np.ndarray, scan: Scan) -> Written:
 
 def _made(grid: Grid) -> Place:
     affine = LPS @ grid.affine + 0.0  # no -0
-    spacing = grid.spacing[::-1]
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
     matrix = (affine[:3, :3] / spacing).T.reshape(-1)
     return Place(*(" ".join(map(digits, values)) for values in (matrix, affine[:3, 3], spacing)))
 

@@ -58,7 +58,8 @@ def understood(fields: Mapping[str, str]) -> Image:
         affine[:3, 3] = _vectors("space origin", fields["spaceorigin"], 1)[0]
     if known:
         affine = np.diag([*SPACES[fields["space"]], 1]) @ affine
-    grid, odd = lps_grid(affine, counts("sizes", fields.get("sizes", ""), 3))
+    spacing = [float(mm) for mm in np.linalg.norm(affine[:3, :3], axis=0)]
+    grid, odd = lps_grid(affine, counts("sizes", fields.get("sizes", ""), 3), spacing=spacing)
     return Image(
         grid,
         np.dtype(stored).newbyteorder("big" if order == "big" else "little"),

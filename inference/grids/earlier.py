@@ -13,15 +13,16 @@ from .resize import Taps, separate_axis, taps
 from .view import View
 
 
-def one_hot(labels: np.ndarray, view: View, earlier: Earlier, xp: Any) -> Array:
-    """Channels (c, z, y, x) float32 of what the view shows, 1 where a label map (z, y, x) of the scan has a value.
+def one_hot(labels: np.ndarray, inside: np.ndarray, view: View, earlier: Earlier, xp: Any) -> Array:
+    """Channels (c, z, y, x) float32 of what the view shows, 1 where labels (z, y, x) of its crop have a value.
 
-    nnU-Net marks what lies outside the scan's non-zero box's mask with -1 before it resamples, which moves no label
-    unless one touches that; here it is background.
+    inside  bool, where the scan is not empty: the rest is one more label to nnU-Net, -1
     """
-    codes = np.zeros(256, np.uint8)  # as in nnU-Net, whose labels may have other values in a label map of ours
+    codes = np.zeros(256, np.int16)  # as in nnU-Net, whose labels may have other values in a label map of ours
     codes[list(earlier.values)] = np.arange(1, len(earlier.values) + 1)
-    found = resampled(codes[view.cropped(labels)], view, earlier)
+    coded = codes[labels]
+    coded[~inside] = -1
+    found = resampled(coded, view, earlier)
     channels = xp.empty((len(earlier.values), *view.shape), xp.float32)
     for code, channel in enumerate(channels, 1):
         channel[...] = xp.asarray(found == code)
@@ -29,22 +30,27 @@ def one_hot(labels: np.ndarray, view: View, earlier: Earlier, xp: Any) -> Array:
 
 
 def resampled(labels: np.ndarray, view: View, earlier: Earlier) -> np.ndarray:
-    """Labels (z, y, x) of the view's crop at the network's spacing.
+    """Labels (z, y, x) int16 of the view's crop at the network's spacing.
 
     The label of a voxel is the one with the largest sum of linear weights among its eight neighbours; of equals the
-    nearest neighbour's, and where that is none of them the smallest: batchgenerators' resize_segmentation.
+    nearest neighbour's, and where that is none of them the smallest: batchgenerators' resize_segmentation. With "torch"
+    it is the smallest of equals, and sums are equal that float16 does not tell apart: nnU-Net's resample_torch_simple.
     """
     separate = separate_axis(view.own_spacing, view.spacing, earlier.force_separate_z)
     sizes = list(zip(shape_of(view.crop), view.shape, strict=True))
-    axes = [taps(*n, 0 if axis == separate else earlier.order) for axis, n in enumerate(sizes)]
+    orders = [0 if axis == separate else earlier.order for axis in range(3)]
+    axes = [taps(*n, order, earlier.method) for n, order in zip(sizes, orders, strict=True)]
     nearest = [np.asarray(taps(*n, 0).lower > along.lower) for n, along in zip(sizes, axes, strict=True)]
-    found = np.empty(view.shape, np.uint8)
+    if earlier.method == "torch":
+        nearest = []
+    found = np.empty(view.shape, np.int16)
     for z in range(len(found)):
         found[z] = _plane(labels, z, axes, nearest)
     return found
 
 
 def _plane(labels: np.ndarray, z: int, axes: list[Taps], nearest: list[np.ndarray]) -> np.ndarray:
+    """One plane of `resampled`; `nearest` is empty where float16 decides."""
     along_z, along_y, along_x = axes
     planes = [labels[along_z.lower[z]], labels[along_z.upper[z]]]
     corners = [
@@ -66,11 +72,15 @@ def _plane(labels: np.ndarray, z: int, axes: list[Taps], nearest: list[np.ndarra
         for part_x in _parts(along_x.weight[x])
     ])  # fmt: skip
     scores = np.stack([(weights * (around == one)).sum(axis=0) for one in around])
+    if not nearest:
+        scores = (1000 * scores).astype(np.float16)  # the factor is nnU-Net's
     best = scores == scores.max(axis=0)
-    smallest = np.where(best, around, 255).min(axis=0)
-    near = nearest[0][z] * 4 + nearest[1][y] * 2 + nearest[2][x]  # the corner's place in `corners`
-    every = np.arange(len(y))
-    found[y, x] = np.where(best[near, every], around[near, every], smallest)
+    chosen = np.where(best, around, np.iinfo(np.int16).max).min(axis=0)
+    if nearest:
+        near = nearest[0][z] * 4 + nearest[1][y] * 2 + nearest[2][x]  # the corner's place in `corners`
+        every = np.arange(len(y))
+        chosen = np.where(best[near, every], around[near, every], chosen)
+    found[y, x] = chosen
     return found
 
 

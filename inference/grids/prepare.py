@@ -20,6 +20,7 @@ from ..boxes import Shape
 from ..card import Card, Channel, Resize
 from ..errors import ScanError
 from ..scan import Scan
+from .earlier import one_hot
 from .resize import apply_matrix, axis_matrix, nearest_index, separate_axis
 from .view import View
 
@@ -28,8 +29,10 @@ RGB = 255.0
 CHUNK = 16  # slices resampled at a time: 512 x 512 float32 slices that stay in the cache
 
 
-def prepare(scan: Scan, view: View, card: Card, xp: Any) -> Array:
+def prepare(scan: Scan, view: View, card: Card, xp: Any, before: np.ndarray | None = None) -> Array:
     """Crop, clip, normalise and resample a scan for one network.
+
+    before  labels (z, y, x) of the scan's grid by the earlier stage of a cascade, whose channels come last
 
     Returns the volume (c, z, y, x) float32 in units of the network, as the view says, in `xp`.
     Raises ScanError if the scan has more or fewer channels than the network takes, or no values of its kind.
@@ -40,7 +43,12 @@ def prepare(scan: Scan, view: View, card: Card, xp: Any) -> Array:
     resize = card.resample.image
     separate = separate_axis(view.own_spacing, card.spacing_for(view.own_spacing), resize.force_separate_z)
     cropped = [view.cropped(voxels) for voxels in scan.channels]
-    inside = filled(cropped) if any(channel.masked for channel in card.channels) else None
+    labels = None if before is None else view.cropped(before)
+    inside = None
+    if labels is not None or any(channel.masked for channel in card.channels):
+        inside = filled(cropped)
+        if labels is not None:  # what has a label is not empty to nnU-Net
+            inside |= labels > 0
     volumes = []
     for voxels, channel in zip(cropped, card.channels, strict=True):
         if card.resample.version == 1:
@@ -50,7 +58,10 @@ def prepare(scan: Scan, view: View, card: Card, xp: Any) -> Array:
             continue
         mask = inside if channel.masked else None
         volumes.append(_resample(voxels, mask, view.shape, separate, resize, fitted(channel, voxels, mask), xp))
-    return volumes[0][None] if len(volumes) == 1 else xp.stack(volumes)
+    volume = volumes[0][None] if len(volumes) == 1 else xp.stack(volumes)
+    if card.after and labels is not None and inside is not None:
+        volume = xp.concatenate([volume, one_hot(labels, inside, view, card.after, xp)])
+    return volume
 
 
 def filled(channels: Sequence[np.ndarray]) -> np.ndarray:

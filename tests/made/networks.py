@@ -44,8 +44,9 @@ def write_model(
     torch.manual_seed(changes.get("seed", 0))
     configuration = changes.get("name", "tiny")
     architecture = plans["configurations"][configuration]["architecture"]
-    heads = PlansManager(plans).get_label_manager(dataset).num_segmentation_heads
-    inputs = len(dataset["channel_names"]) + (heads - 1 if changes.get("previous") else 0)
+    manager = PlansManager(plans).get_label_manager(dataset)
+    heads = manager.num_segmentation_heads
+    inputs = len(dataset["channel_names"]) + (len(manager.foreground_labels) if changes.get("previous") else 0)
     arguments = deepcopy(architecture["arch_kwargs"])
     if trainer == "nnUNetTrainerBN":
         arguments["norm_op"] = "torch.nn.BatchNorm" + arguments["norm_op"][-2:]
@@ -88,6 +89,7 @@ def tiny_plan(
     seed: int = 0,
     channels: Sequence[str] = ("CT",),
     configuration: Mapping[str, Any] | None = None,
+    arch_kwargs: Mapping[str, Any] | None = None,
     dataset: Mapping[str, Any] | None = None,
     reader: str = "SimpleITKIO",
     previous: str | None = None,
@@ -96,6 +98,7 @@ def tiny_plan(
 
     channels                names of the input channels
     configuration, dataset  fields of the plan's configuration and of dataset.json in place of the usual ones
+    arch_kwargs             arguments of the network in place of the usual ones, or beside them
     previous  the configuration of the earlier stage, for the later one of a cascade
     """
     from training.plans import bare_plans
@@ -117,6 +120,8 @@ def tiny_plan(
         del arch["n_conv_per_stage"]
     else:
         arch["n_conv_per_stage"] = [2, 2, 2]
+    arch |= arch_kwargs or {}
+    tiny["architecture"]["_kw_requires_import"] += [name for name in ("block",) if name in arch]
     tiny |= {"normalization_schemes": ["CTNormalization"] * len(channels), "use_mask_for_norm": [False] * len(channels)}
     if previous:
         tiny["previous_stage"] = previous

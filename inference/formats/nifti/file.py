@@ -74,7 +74,7 @@ def _hounsfield(stored: np.ndarray, header: Header) -> np.ndarray:
     if header.scaling is None:
         return real_numbers(stored)
     slope, inter = header.scaling
-    voxels = stored.astype(np.float32)
-    voxels *= np.float32(slope)
-    voxels += np.float32(inter)
+    voxels = np.empty(stored.shape, np.float32)
+    for plane, values in zip(voxels, stored, strict=True):  # in float64, as nibabel and ITK do: 0 is what is 0 there
+        plane[...] = values.astype(np.float64) * slope + inter
     return voxels

@@ -15,7 +15,7 @@ from nibabel.nifti2 import Nifti2Header
 from nibabel.quaternions import quat2mat
 
 from ...errors import ScanError
-from ...scan import SHEAR, Grid, check_grid, times
+from ...scan import SHEAR, Grid, Spacing, check_grid, times
 from ..hounsfield import SLOPE
 from ..stream import looks_like
 
@@ -111,8 +111,8 @@ def parse(block: bytes) -> Header:
         )
     offset = _offset(fields, warnings)
     scaling = _scaling(fields, warnings)
-    affine = _affine(fields, warnings)
-    grid = Grid(shape[::-1], affine)
+    affine, spacing = _affine(fields, warnings)
+    grid = Grid(shape[::-1], affine, spacing)
     warnings += check_grid(grid)
     return Header(fields, grid, offset, scaling, tuple(warnings))
 
@@ -180,8 +180,9 @@ def _scaling(fields: Nifti1Header, warnings: list[str]) -> tuple[float, float] |
     return slope, inter
 
 
-def _affine(fields: Nifti1Header, warnings: list[str]) -> np.ndarray:
-    """sform before qform before pixdim alone (the order of nifti1.h), the first that is whole; in mm."""
+def _affine(fields: Nifti1Header, warnings: list[str]) -> tuple[np.ndarray, Spacing | None]:
+    """sform before qform before pixdim alone (the order of nifti1.h), the first that is whole; in mm. Beside it pixdim
+    where that is its spacing, which is what other readers take."""
     pixdim = np.asarray(fields["pixdim"], np.float64)[1:4]
     positive = bool(np.isfinite(pixdim).all() and (pixdim > 0).all())
     unit = int(fields["xyzt_units"]) & 7
@@ -213,7 +214,9 @@ def _affine(fields: Nifti1Header, warnings: list[str]) -> np.ndarray:
         affine = np.diag([-pixdim[0], -pixdim[1], pixdim[2], 1])
     affine = affine.copy()
     affine[:3] *= scale
-    return affine
+    x, y, z = (float(mm) for mm in pixdim * scale)
+    same = positive and np.allclose(np.linalg.norm(affine[:3, :3], axis=0), (x, y, z), rtol=SAME, atol=0)
+    return affine, (z, y, x) if same else None
 
 
 def _qform(fields: Nifti1Header, pixdim: np.ndarray) -> np.ndarray | None:

@@ -27,6 +27,7 @@ from inference.errors import WeightsError  # noqa: E402
 from inference.export import architecture, plan  # noqa: E402
 from inference.export.checkpoint import USUAL, read_result_folder, read_torch  # noqa: E402
 from inference.export.convert import export, main, planned  # noqa: E402
+from inference.export.dataset import labels_of, stacked_values  # noqa: E402
 from inference.export.generic_unet import GenericUNet  # noqa: E402
 from tests.made.networks import old_plans  # noqa: E402
 
@@ -440,13 +441,12 @@ def test_a_key_that_is_missing_is_named(key: str, model: Path) -> None:
         ("labels", {"background": 0, "a": 1, "ignore": 3}, "nnU-Net takes only 2"),
         ("labels", {"background": 0, "a": 1, "ignore": [2]}, "'ignore' is [2]"),
         ("labels", {"background": 0, **{f"x{value}": value for value in range(1, 257)}}, "'x256' has value 256"),
-        ("labels", {"background": 0, "a": "1"}, "label 'a' is '1'"),
+        ("labels", {"background": 0, "a": "one"}, "label 'a' is 'one'"),
         ("labels", {"background": 0, "a": True}, "label 'a' is True"),
         ("labels", {"background": 0, "a": [1, 2], "b": 2}, "regions_class_order is missing"),
         ("labels", None, "labels is None"),
         ("channel_names", {"0": "CT", "1": "PET"}, "normalization_schemes is ['CTNormalization'], not a list of 2"),
-        ("channel_names", {"0": "CT", "2": "PET"}, "not a table of names by number"),
-        ("channel_names", {}, "not a table of names by number"),
+        ("channel_names", {}, "channel_names is empty"),
         ("channel_names", ["CT"], "channel_names is ['CT']"),
         ("one_piece", "organ_1", "one_piece is 'organ_1'"),
         ("hosts", ["organ_1"], "hosts is ['organ_1']"),
@@ -461,6 +461,32 @@ def test_a_key_that_is_missing_is_named(key: str, model: Path) -> None:
 def test_a_dataset_that_inference_would_not_follow(key: str, value: Any, cause: str, model: Path) -> None:
     change(model / "dataset.json", key, to=value)
     assert cause in refusal(model)
+
+
+def test_the_keys_of_channels_are_not_their_numbers(model: Path) -> None:
+    change(model / "dataset.json", "channel_names", to={"1": "portal venous"})
+    (stored,) = read_result_folder(model, None, USUAL)
+    (channel,) = planned(stored, None, {})[1]["channels"]
+    assert channel["name"] == "portal venous"
+
+
+def test_values_of_labels_may_be_text(model: Path) -> None:
+    values = json.loads((model / "dataset.json").read_text())["labels"]
+    expected = labels_of({"labels": values}, {})
+    assert labels_of({"labels": {name: str(value) for name, value in values.items()}}, {}) == expected
+
+
+def test_the_inputs_of_a_cascade_are_the_labels_that_regions_are_made_of() -> None:
+    regions = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "rest": 3, "ignore": 4}
+    dataset = {"labels": regions, "regions_class_order": [3, 1, 2]}
+    assert stacked_values(dataset, labels_of(dataset, {})) == [1, 2, 3]
+    assert stacked_values(dataset, labels_of(dataset, {"core": 9})) == [9, 2, 3]
+    dataset["regions_class_order"] = [1, 2, 2]  # no region writes 3
+    assert stacked_values(dataset, labels_of(dataset, {})) == [1, 2, 3]
+    with pytest.raises(ValueError, match="two regions that write one label were given two values"):
+        stacked_values(dataset, labels_of(dataset, {"core": 9}))
+    with pytest.raises(ValueError, match="two labels have one value"):
+        stacked_values(dataset, labels_of(dataset, {"whole": 3}))
 
 
 def test_a_background_that_is_not_zero(model: Path) -> None:

@@ -168,6 +168,56 @@ def test_a_cascade(coarse: Any, fine: Any, transpose: Any, blob: np.ndarray, tmp
     assert (with_labels != without).mean() > 0.01
 
 
+REGIONS = {
+    "labels": {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "middle": 3, "ignore": 4},
+    "regions_class_order": [2, 3, 1],
+}
+TORCH = {"is_seg": True, "force_separate_z": False, "memefficient_seg_resampling": False}
+
+
+@pytest.mark.parametrize("resampling", ["spline", "torch"])
+def test_a_cascade_of_regions(resampling: str, blob: np.ndarray, tmp_path: Path) -> None:
+    """The inputs of its later stage are the labels that regions are made of, whichever a region writes."""
+    blob = blob[:, 8:-8, 8:-8]
+    changes: dict[str, Any] = {"dataset": REGIONS}
+    if resampling == "torch":
+        changes["configuration"] = {"resampling_fn_seg": "resample_torch_fornnunet", "resampling_fn_seg_kwargs": TORCH}
+    first = write_model(tmp_path / "first", name="3d_lowres", spacing=(6.0, 5.0, 5.0), seed=4, **changes)
+    model = write_model(tmp_path / "m", spacing=(3.5, 3.0, 2.3), previous="3d_lowres", seed=2, **changes)
+    export(model, tmp_path / "w" / "net", previous=first, values={"core": 9})  # which writes 3
+    before = ours(tmp_path / "w", blob, networks="net_3d_lowres").astype(np.int16)
+    before[before == 9] = 3
+    same(before, theirs(first, blob))
+    expected = np.asarray(theirs(model, blob, segmentation_previous_stage=before[None]))
+    found = ours(tmp_path / "w", blob, networks="net")
+    same(np.where(found == 9, 3, found), expected)
+
+
+BLOCK = "dynamic_network_architectures.building_blocks.residual."
+
+
+@pytest.mark.parametrize(
+    ("architecture", "trainer", "arch_kwargs"),
+    [
+        ("ResidualEncoderUNet", "nnUNetTrainer", {"block": f"{BLOCK}BottleneckD", "bottleneck_channels": [3, 4, 4]}),
+        ("ResidualEncoderUNet", "nnUNetTrainer", {"block": f"{BLOCK}BasicBlockD", "stem_channels": 6}),
+        ("PlainConvUNet", "nnUNetTrainerBN", {"nonlin_first": True}),  # norms that no convolution takes in
+        ("PlainConvUNet", "nnUNetTrainerBN", {"norm_op_kwargs": {"eps": 0.1, "affine": True}}),  # it has its own
+    ],
+)
+def test_arguments_of_networks_that_few_plans_have(
+    architecture: str, trainer: str, arch_kwargs: dict[str, Any], blob: np.ndarray, tmp_path: Path
+) -> None:
+    model = write_model(tmp_path / "m", architecture=architecture, trainer=trainer, arch_kwargs=arch_kwargs)
+    export(model, tmp_path / "w" / "net")
+    expected = theirs(model, blob)
+    for engine in ("openvino", "torch"):
+        same(ours(tmp_path / "w", blob, engine=engine), expected)
+    if "nonlin_first" in arch_kwargs:
+        with pytest.raises(WeightsError, match="its batch norms follow nonlinearities"):
+            result_folder(tmp_path / "w" / "net", tmp_path / "back")
+
+
 def test_a_cascade_without_its_earlier_stage_is_refused(tmp_path: Path) -> None:
     plain, other = write_model(tmp_path / "plain"), write_model(tmp_path / "other", name="3d_lowres", labels=3)
     model = write_model(tmp_path / "m", previous="3d_lowres")

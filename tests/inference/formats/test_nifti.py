@@ -16,6 +16,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from nibabel.eulerangles import euler2mat
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 
@@ -99,6 +100,16 @@ def test_11_slope_and_intercept(hu: np.ndarray, tmp_path: Path) -> None:
     assert np.array_equal(scan.voxels, (hu.astype(np.int32) + 1024) // 2 * 2 - 1024)
 
 
+def test_11_what_nibabel_scales_to_a_number_near_zero_is_not_zero(hu: np.ndarray, tmp_path: Path) -> None:
+    """nnU-Net crops a scan to what is not 0."""
+    made = header(dtype=np.int32, scl_slope=0.01, scl_inter=-1024)
+    stored = np.rint((hu.astype(np.float64) + 1024) * 100)
+    stored[:, :3] = 102400
+    scan = read(tmp_path, file_bytes(made, stored))
+    expected = np.asarray(nib.load(tmp_path / "x_0000.nii").get_fdata(), np.float32).T
+    assert np.array_equal(scan.voxels, expected) and scan.voxels[0, 0, 0] != 0
+
+
 def test_26_values_beyond_ct_are_kept_for_the_clip(hu: np.ndarray, tmp_path: Path) -> None:
     odd = hu.astype(np.float32)
     odd[0, 0, :4] = -2000, -3024, 1e30, 31743
@@ -129,6 +140,20 @@ def test_29_oblique(hu: np.ndarray, tmp_path: Path) -> None:
         "RAS",
         ("the header does not name its unit of length: taken as mm",),
     )
+
+
+@pytest.mark.parametrize("form", ["sform", "qform"])
+def test_29_the_spacing_is_that_of_the_header_to_the_last_digit(form: str, hu: np.ndarray, tmp_path: Path) -> None:
+    """A voxel more or less is seen by a network where 11 slices of 7 mm come to slices of 2.8."""
+    turn = np.diag([0.0, 0.0, 0.0, 1.0])
+    turn[:3, :3] = euler2mat(0.2, 0.1, 0.3)
+    image = nib.Nifti1Image(hu.T, turn @ np.diag([2.69, 3.1, 7.0, 1]))
+    image.set_qform(image.affine, 1 if form == "qform" else 0)
+    image.set_sform(image.affine, 1 if form == "sform" else 0)
+    nib.save(image, tmp_path / "x_0000.nii")
+    scan = read_scan(tmp_path / "x_0000.nii")
+    assert scan.grid.spacing == tuple(map(float, image.header.get_zooms()[::-1]))
+    assert np.linalg.norm(scan.grid.affine[:3, :3], axis=0).tolist() != list(scan.grid.spacing[::-1])
 
 
 def shear(cosine: float) -> np.ndarray:

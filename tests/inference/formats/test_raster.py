@@ -414,6 +414,21 @@ def test_headers_mean_what_they_mean_to_simpleitk(
 
 
 @pytest.mark.parametrize(
+    ("ending", "old", "new"),
+    [
+        (".mha", "ElementSpacing = 3 4 5", f"ElementSpacing = 3.1 4.7 5.3\nRotation = {TURNED}"),
+        (".nrrd", "(3,0,0) (0,4,0)", "(3.1,0,0) (0,4.7,0)"),
+    ],
+)
+def test_the_spacing_is_that_of_the_header_to_the_last_digit(
+    ending: str, old: str, new: str, changed: Callable[..., Path]
+) -> None:
+    path = changed(ending, old, new)
+    path.write_bytes(path.read_bytes().replace(b"TransformMatrix = 1 0 0 0 1 0 0 0 1\n", b""))
+    assert read_scan(path, accept=True).grid.spacing == sitk.ReadImage(str(path)).GetSpacing()[::-1]
+
+
+@pytest.mark.parametrize(
     ("ending", "name", "dtype"),
     [
         *((".mha", name, f"<{stored}") for name, stored in metaimage.TYPES.items()),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from inference.card import Card, Channel
+from inference.card import Card, Channel, Earlier
 from inference.errors import ScanError
 from inference.grids.prepare import prepare
 from inference.grids.view import View
@@ -38,8 +38,13 @@ def nnunet(voxels: np.ndarray, spacing: tuple[float, ...], card: Any) -> tuple[n
     return data[0], box
 
 
-def nnunets(image: np.ndarray, spacing: tuple[float, ...], card: Any, **changes: Any) -> tuple[np.ndarray, Any]:
-    """The same of (c, z, y, x), with changes of the plan's configuration."""
+def nnunets(
+    image: np.ndarray, spacing: tuple[float, ...], card: Any, labels: np.ndarray | None = None, **changes: Any
+) -> tuple[np.ndarray, Any]:
+    """The same of (c, z, y, x), with changes of the plan's configuration.
+
+    labels  (z, y, x), 0 to 2, of a cascade's earlier stage: two more channels
+    """
     pytest.importorskip("nnunetv2")
     from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -54,9 +59,13 @@ def nnunets(image: np.ndarray, spacing: tuple[float, ...], card: Any, **changes:
     plans["transpose_backward"] = [card.axes.index(axis) for axis in range(3)]
     manager = PlansManager(plans)
     properties: dict[str, Any] = {"spacing": list(spacing)}
-    data, _, properties = DefaultPreprocessor(verbose=False).run_case_npy(
-        image.astype(np.float32), None, properties, manager, manager.get_configuration("student"), {}
+    before = None if labels is None else labels[None].astype(np.int16)
+    described = {"labels": {"background": 0, "a": 1, "b": 2}}
+    data, found, properties = DefaultPreprocessor(verbose=False).run_case_npy(
+        image.astype(np.float32), before, properties, manager, manager.get_configuration("student"), described
     )
+    if labels is not None:
+        data = np.concatenate([data, found == 1, found == 2])
     return data, properties["bbox_used_for_cropping"]
 
 
@@ -91,6 +100,25 @@ def test_channels_are_normalised_as_nnunet_does(spacing: tuple[float, float, flo
     assert volume.shape == expected.shape
     for ours, theirs in zip(volume, expected, strict=True):
         assert np.abs(ours - theirs).max() < 1e-5 * max(np.abs(theirs).max(), 1)
+
+
+@pytest.mark.usefixtures("nnunet")
+def test_what_an_earlier_stage_labels_is_not_empty() -> None:
+    """The mask of what counts for a mean has labels outside the patient too, and the rest is a label of its own."""
+    image = np.abs(textured((22, 40, 34))) + 1
+    image[:, :9] = image[:, :, 20:] = 0
+    image[0, 0, 0] = image[-1, -1, -1] = 5  # nothing is cropped
+    labels = np.random.default_rng(1).integers(0, 3, (11, 8, 17), np.uint8).repeat(2, 0).repeat(5, 1).repeat(2, 2)
+    card = replace(make_card(TEACHER), channels=(Channel("MR", "zscore", masked=True),))
+    card = replace(card, after=Earlier(card, (1, 2), 1, None))
+    scan = Scan.of(image, (2.5, 1.1, 0.78), "LPS")
+    volume = prepare(scan, View.of(scan, card), card, np, labels)
+    expected, _ = nnunets(
+        image[None], (2.5, 1.1, 0.78), card, labels,
+        normalization_schemes=["ZScoreNormalization"], use_mask_for_norm=[True],
+    )  # fmt: skip
+    assert np.abs(volume[0] - expected[0]).max() < 1e-4
+    assert (volume[1:] != expected[1:]).mean() < 1e-3
 
 
 def test_values_that_are_no_rgb_are_refused() -> None:
