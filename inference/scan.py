@@ -120,6 +120,10 @@ def check_grid(grid: Grid, treatment: str = "segmented as stored") -> list[str]:
     treatment  of a scan whose axes are not at right angles
     """
     odd = check_axes(grid, treatment)
+    if (np.abs(grid.affine) == np.eye(4)).all():
+        odd.append(
+            "voxels are 1 x 1 x 1 mm and begin at 0, 0, 0, as where a program knew no spacing: then labels are wrong"
+        )
     return [*check_extent(grid.shape[::-1], grid.spacing[::-1]), *odd]
 
 

@@ -26,7 +26,7 @@ from inference.formats.nifti import file as nifti
 from inference.formats.nifti.header import parse
 from inference.formats.reading import read_scan, write_empty
 from inference.formats.written import Description
-from inference.scan import Scan
+from inference.scan import Grid, Scan, check_grid
 
 SHAPE = (10, 12, 14)  # (z, y, x)
 SPACING = (5.0, 4.0, 3.0)  # mm
@@ -71,6 +71,18 @@ def read(folder: Path, data: bytes, name: str = "x_0000.nii", *, gz: bool = Fals
     path = folder / (name + ".gz" if gz else name)
     path.write_bytes(gzip.compress(data, 1, mtime=0) if gz else data)
     return read_scan(path)
+
+
+# --- what is odd
+
+
+@pytest.mark.parametrize("signs", [(1, 1), (-1, -1)])  # of nibabel and of ITK
+def test_geometry_that_nobody_gave_is_told(signs: tuple[int, int]) -> None:
+    affine = np.diag([*signs, 1, 1]).astype(float)
+    (told,) = check_grid(Grid((40, 50, 60), affine))
+    assert told.startswith("voxels are 1 x 1 x 1 mm and begin at 0, 0, 0")
+    affine[0, 3] = -120
+    assert check_grid(Grid((40, 50, 60), affine)) == []
 
 
 # --- what is right
