@@ -13,7 +13,7 @@ _HERE = Path(__file__).resolve().parent
 # Inside the package where it is installed with them, beside it in a checkout.
 WEIGHTS = (_HERE if (_HERE / "weights").is_dir() else _HERE.parent) / "weights"
 DEVICES = ("auto", "cpu", "cuda")
-ENGINES = ("openvino", "onnxruntime", "torch")  # in the order in which "auto" prefers them on the CPU
+ENGINES = ("openvino", "onnxruntime", "torch")  # in the order in which "auto" prefers them on a CPU, but for ARM
 PRECISIONS = ("auto", "f32", "bf16", "f16", "int8")
 UNEVEN = ("refuse", "resample")
 LEAST_VOXELS = 500_000  # of a wide window where memory is short

@@ -9,6 +9,7 @@ memory that its next call overwrites.
 from __future__ import annotations
 
 import ctypes
+import platform
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -38,6 +39,7 @@ PRECISIONS = {
 # says less: it stays where onnxruntime was installed over onnxruntime-gpu, and conda puts it elsewhere.
 BUILDS = {"onnxruntime": "capi/build_and_package_info.py", "torch": "version.py"}
 FOR_CUDA = re.compile(r"^cuda(_version)?\b.*=\s*['\"]\d", re.MULTILINE)
+ARM = ("aarch64", "arm64")  # as Linux and macOS call it
 CUDA_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 NO_THREAD = re.compile("resource temporarily unavailable|start new thread|thread creation failed", re.IGNORECASE)
 
@@ -65,6 +67,9 @@ def choose(device: str, engine: str, precision: str, cards: Sequence[Card] = ())
     elif device == "cuda" and (missing := _missing_for_cuda(engine)):
         raise DeviceError(f"device cuda was asked for, but {missing}")
     able = [name for name in ENGINES if (name, device) in PRECISIONS]
+    if platform.machine() in ARM:
+        # OpenVINO 2026.4 has no convolution of three axes for any ARM processor but its reference implementation.
+        able.sort(key="openvino".__eq__)
     if engine == "auto":
         installed = [name for name in able if (find_spec(name) if device == "cpu" else _runs_on_cuda(name))]
         if not installed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 from dataclasses import replace
@@ -53,6 +54,18 @@ def test_a_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(DeviceError, match="openvino is not installed"):
         engines.choose("cpu", "openvino", "f32")
     assert engines.choose("cpu", "auto", "f32").engine == "onnxruntime"
+
+
+@pytest.mark.parametrize(("machine", "engine"), [
+    ("x86_64", "openvino"), ("AMD64", "openvino"), ("aarch64", "onnxruntime"), ("arm64", "onnxruntime"),
+])  # fmt: skip
+def test_on_arm_openvino_is_the_last_choice(machine: str, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setattr(engines, "find_spec", lambda name: name != "torch" or None)
+    assert engines.choose("cpu", "auto", "f32").engine == engine
+    assert engines.choose("cpu", "openvino", "f32").engine == "openvino"
+    monkeypatch.setattr(engines, "find_spec", lambda name: name == "openvino" or None)
+    assert engines.choose("cpu", "auto", "f32").engine == "openvino"
 
 
 def test_int8_is_taken_where_all_networks_were_tuned_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
