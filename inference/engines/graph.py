@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import struct
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -51,32 +51,48 @@ def read_graph(path: Path, beside: Collection[str]) -> Graph:
         graph = fields(model)
         weights = dict(_weights(fields(one), path, beside) for one in graph[5])
         (source,), (target,) = ([_text(fields(value)[1]) for value in graph[number]] for number in (11, 12))
-        return Graph([_node(fields(node)) for node in graph[1]], weights, source, target)
+        return Graph([as_node(node) for node in graph[1]], weights, source, target)
     except (KeyError, ValueError, IndexError, struct.error) as error:
         raise WeightsError(f"{path} is not a graph that engine torch can read") from error
 
 
-def fields(message: bytes) -> Fields:
+def fields(message: bytes | memoryview) -> Fields:
     """A message of protocol buffers, taken apart."""
     found: Fields = defaultdict(list)
-    view, at = memoryview(message), 0
-    while at < len(view):
-        key, at = _number(view, at)
-        kind = key & 7
-        value: int | bytes
-        if kind == 0:
-            value, at = _number(view, at)
-        else:
-            size = {1: 8, 5: 4}.get(kind)
-            if size is None:
-                if kind != 2:
-                    raise ValueError(f"wire type {kind}")
-                size, at = _number(view, at)
-            if at + size > len(view):
-                raise ValueError("cut off")
-            value, at = bytes(view[at : at + size]), at + size
-        found[key >> 3].append(value)
+    view = memoryview(message)
+    for part in parts(view):
+        content = view[part.start : part.end]
+        found[part.number].append(_number(content, 0)[0] if part.kind == 0 else bytes(content))
     return found
+
+
+class Part(NamedTuple):
+    """A field of a message: its number and wire type, and the bytes of its key and of its content."""
+
+    number: int
+    kind: int
+    key: int
+    start: int
+    end: int
+
+
+def parts(view: memoryview) -> Iterator[Part]:
+    """The fields of a message of protocol buffers, in their order. Raises ValueError or IndexError where it is none."""
+    at = 0
+    while at < len(view):
+        key = at
+        number, at = _number(view, at)
+        kind = number & 7
+        if kind == 0:
+            size = _number(view, at)[1] - at
+        elif kind == 2:
+            size, at = _number(view, at)
+        else:
+            size = {1: 8, 5: 4}.get(kind, -1)
+        if size < 0 or at + size > len(view):
+            raise ValueError("cut off, or of another kind")
+        yield Part(number >> 3, kind, key, at, at + size)
+        at += size
 
 
 def _number(view: memoryview, at: int) -> tuple[int, int]:
@@ -108,7 +124,9 @@ def _numbers(values: list[Any]) -> list[int]:
     return numbers
 
 
-def _node(node: Fields) -> Node:
+def as_node(message: bytes | memoryview) -> Node:
+    """A NodeProto with one output."""
+    node = fields(message)
     attributes = dict(_attribute(fields(one)) for one in node[5])
     (output,) = node[2]
     return Node(_text(node[4]), [name.decode() for name in node[1]], output.decode(), attributes)

@@ -16,9 +16,11 @@ import onnxruntime as ort
 from ..arrays import Array, Network
 from ..card import Card
 from ..errors import DeviceError
+from .norms import with_norms_by_rows
 
 TENSORRT_CACHE = "VISCERA_TENSORRT_CACHE"  # a folder for built engines: naming one opts in to TensorRT
 Provider = tuple[str, dict[str, str]]
+OF_CPU: list[Provider] = [("CPUExecutionProvider", {})]
 
 
 def load(card: Card, *, precision: str, device: str, threads: int) -> Network:
@@ -27,14 +29,19 @@ def load(card: Card, *, precision: str, device: str, threads: int) -> Network:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # errors are raised as well
-    providers = [("CPUExecutionProvider", {})] if device == "cpu" else _of_cuda(precision)
+    providers = OF_CPU if device == "cpu" else _of_cuda(precision)
     return run_by(session_of(card, precision, options, providers), precision)
 
 
 def session_of(card: Card, precision: str, options: Any, providers: list[Provider]) -> Any:
     """The graph of a precision, opened for these providers. Raises DeviceError where one of them is not given."""
+    path = card.form(precision)
+    source: str | bytes = str(path)
+    if precision == "f32" and providers == OF_CPU and (graph := with_norms_by_rows(path)):
+        source = graph
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
     # By default ONNX Runtime goes on with the CPU where a provider fails, then and later, and prints that on stdout.
-    session = ort.InferenceSession(str(card.form(precision)), options, providers=providers, enable_fallback=0)
+    session = ort.InferenceSession(source, options, providers=providers, enable_fallback=0)
     given = session.get_providers()  # without one whose libraries are not there
     for provider, _ in providers:
         if provider not in given:

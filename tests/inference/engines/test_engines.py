@@ -208,18 +208,20 @@ def test_engines_agree(precision: str, tiny_weights: Path, tmp_path: Path) -> No
         assert difference < (1e-4 if precision == "f32" else 3e-2)  # bfloat16 keeps 8 bits
 
 
-@pytest.mark.parametrize("shape", [(1, 2, 64, 192, 192), (1, 2, 1500, 1500)])
-def test_norms_of_large_windows_are_exact(shape: tuple[int, ...], tmp_path: Path) -> None:
-    """Left to itself OpenVINO is wrong by 1e-4 to 2e-3 here: it adds up millions of numbers one by one."""
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("shape", [(1, 2, 64, 192, 192), (1, 2, 1, 1500, 1500)])
+def test_norms_of_large_windows_are_exact(engine: str, shape: tuple[int, ...], tmp_path: Path) -> None:
+    """Left to themselves OpenVINO and ONNX Runtime are wrong by 1e-4 here: they add up millions of numbers one by one."""
     onnx = pytest.importorskip("onnx")
+    pytest.importorskip(engine)
     from onnx import helper
 
     def values(name: str, of: list[int | None]) -> object:
         return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, of)
 
     any_size = [1, 2, *[None] * (len(shape) - 2)]
-    ones = [helper.make_tensor(name, onnx.TensorProto.FLOAT, [2], [1.0, 1.0]) for name in "sb"]
-    norm = helper.make_node("InstanceNormalization", ["x", "s", "b"], ["y"], epsilon=1e-5)
+    ones = [onnx.numpy_helper.from_array(np.ones(2, np.float32), name) for name in "sb"]
+    norm = helper.make_node("InstanceNormalization", ["x", "s", "b"], ["y"], epsilon=1e-3)
     graph = helper.make_graph([norm], "norm", [values("x", any_size)], [values("y", any_size)], ones)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9).SerializeToString()
     (tmp_path / "model.onnx").write_bytes(model)
@@ -228,8 +230,8 @@ def test_norms_of_large_windows_are_exact(shape: tuple[int, ...], tmp_path: Path
     given = np.random.default_rng(0).normal(1, 1, shape).astype(np.float32)
     space = tuple(range(2, len(shape)))
     mean, variance = (measure(given, space, np.float64, keepdims=True) for measure in (np.mean, np.var))
-    network = engines.load(engines.Choice("cpu", "openvino", "f32", ()), card, 1)
-    assert np.abs(network(given) - ((given - mean) / np.sqrt(variance + 1e-5) + 1)).max() < 1e-5
+    network = engines.load(engines.Choice("cpu", engine, "f32", ()), card, 1)
+    assert np.abs(network(given) - ((given - mean) / np.sqrt(variance + 1e-3) + 1)).max() < 1e-5
 
 
 OUT_OF_MEMORY = """
