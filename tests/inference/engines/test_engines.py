@@ -211,7 +211,7 @@ def test_engines_agree(precision: str, tiny_weights: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("shape", [(1, 2, 64, 192, 192), (1, 2, 1, 1500, 1500)])
 def test_norms_of_large_windows_are_exact(engine: str, shape: tuple[int, ...], tmp_path: Path) -> None:
-    """Left to themselves OpenVINO and ONNX Runtime are wrong by 1e-4 here: they add up millions of numbers one by one."""
+    """Left to themselves OpenVINO and ONNX Runtime add up millions of numbers one by one, and are wrong by 1e-4."""
     onnx = pytest.importorskip("onnx")
     pytest.importorskip(engine)
     from onnx import helper
