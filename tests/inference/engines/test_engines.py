@@ -244,7 +244,7 @@ network = load(choose("cpu", sys.argv[2], "f32"), read_card(Path(sys.argv[1])), 
 small, large = (np.zeros((1, 1, *shape), np.float32) for shape in ((8, 16, 24), (128, 256, 256)))
 network(small)
 taken = int(next(line for line in open("/proc/self/status") if line.startswith(sys.argv[4])).split()[1]) * 1024
-resource.setrlimit(getattr(resource, sys.argv[3]), (taken + 60 * 10**6, -1))
+resource.setrlimit(getattr(resource, sys.argv[3]), (taken + 100 * 10**6, -1))
 try:
     network(large)
 except MemoryError as error:
@@ -257,7 +257,8 @@ except MemoryError as error:
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(("limit", "taken"), [("RLIMIT_AS", "VmSize:"), ("RLIMIT_DATA", "VmData:")])
 def test_an_engine_without_memory_says_so_and_goes_on(engine: str, limit: str, taken: str, tiny_weights: Path) -> None:
-    """32 MB of voxels, with at least 128 MB of activations, where 60 MB are left; then a window that fits."""
+    """32 MB of voxels, with at least 128 MB of activations, where 100 MB are left; then a window that fits. The C
+    library may set 64 MB of addresses aside for a thread that compiles."""
     pytest.importorskip(engine)
     command: list[str | Path] = [sys.executable, "-c", OUT_OF_MEMORY, tiny_weights / "organ", engine, limit, taken]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
