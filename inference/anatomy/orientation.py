@@ -305,7 +305,7 @@ def _signs(scan: Thin) -> dict[str, list[Sign]]:
 def rightly(grid: Grid, verdict: Verdict) -> Grid:
     """The grid of a scan that lies as a verdict says: its voxels are the same, and what its header says is turned."""
     signs = [-1.0 if axis in verdict.turned else 1.0 for axis in reversed(AXES)]
-    return Grid(grid.shape, np.diag([*signs, 1.0]) @ grid.affine)
+    return Grid(grid.shape, np.diag([*signs, 1.0]) @ grid.affine, grid.said)
 
 
 def _signed(votes: int, side: float) -> int:

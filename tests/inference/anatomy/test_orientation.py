@@ -81,11 +81,12 @@ def test_a_scan_is_judged_in_the_patients_directions_and_turned_rightly(orientat
     hu, labels = (np.ascontiguousarray(turned(array, axes, flips)) for array in trunk())
     grid = Grid.of(hu.shape, SPACING, orientation)
     assert judge(Thin.of(thinned(hu, grid), labels, grid, NAMES)) is None
-    wrong = Grid(grid.shape, np.diag([-1.0, 1.0, -1.0, 1.0]) @ grid.affine)
+    wrong = Grid(grid.shape, np.diag([-1.0, 1.0, -1.0, 1.0]) @ grid.affine, said=SPACING)
     verdict = judge(Thin.of(thinned(hu, wrong), labels, wrong, NAMES))
     assert verdict is not None and verdict.turned == ("head-feet", "left-right")
     assert rightly(wrong, verdict).orientation == orientation
     assert np.array_equal(rightly(wrong, verdict).affine, grid.affine)
+    assert rightly(wrong, verdict).said == SPACING
 
 
 def test_a_finer_scan_is_thinned() -> None:
