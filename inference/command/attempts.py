@@ -99,9 +99,7 @@ class Attempts:
         if self.request.resume and (kept := resume.fits(case, self.cards, self.way, self.request.options)):
             self.written |= _files(case)
             warnings = [retold(warning, case.name, kept.case) for warning in kept.warnings]
-            self._end(
-                attempt, replace(kept, case=shown(case.name), status="kept", warnings=warnings, series=_series(case))
-            )
+            self._end(attempt, replace(kept, case=shown(case.name), status="kept", warnings=warnings))
             return None
         self.progress.begins(number, case)
         return attempt
@@ -228,6 +226,7 @@ class Attempts:
         self._end(attempt, record)
 
     def _end(self, attempt: Attempt, record: Record) -> None:
+        record.series = _series(attempt.case)
         self.add(attempt.number, record)
         self.progress.ends(attempt.number, attempt.title, attempt.case, record)
 
@@ -250,7 +249,9 @@ def _moved(path: Path) -> str:
 
 
 def _replaced(path: Path) -> str:
-    return f"the {shown(path.name)} that was there was made from another scan: it is replaced"
+    return (
+        f"the {shown(path.name)} that was there was made from another scan, or from other files of this one: it is gone"
+    )
 
 
 def _files(case: Case) -> set[tuple[Identity, str]]:

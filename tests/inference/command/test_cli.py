@@ -298,7 +298,7 @@ def test_labels_of_another_scan_are_not_replaced_without_a_word(
         (tmp_path / one).mkdir()
         (inputs / f"{name}_0000.nii.gz").rename(tmp_path / one / "ct.nii.gz")
     out, flags = tmp_path / "out", ("--weights", tiny_weights, *F32)
-    warning = "ct.nii.gz that was there was made from another scan: it is replaced"
+    warning = "ct.nii.gz that was there was made from another scan, or from other files of this one: it is gone"
     for one, warned in (("p1", False), ("p1", False), ("p2", True)):
         done = run(tmp_path / one, out, *flags)
         assert (done.returncode, warning in done.stderr) == (0, warned), done.stderr
