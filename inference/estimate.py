@@ -37,6 +37,7 @@ ENGINES = {
     ("torch", "f32"): (6.0, 2.0),
     ("torch", "bf16"): (2.5, 2.0),
 }
+NORMS = 1.25  # bytes more of OpenVINO in float32 with instance norms: sum_norms_by_rows holds what it sums up
 PREVIEW = 64e6  # bytes: 16 for each of the blocks that a preview makes of voxels, 4 million at most (preview/volume.py)
 START = 30e6  # bytes: what an engine takes to compile, and what allocators keep
 
@@ -84,6 +85,8 @@ def estimate(scan: Scan, cards: Sequence[Card], way: Way, choice: Choice, base: 
 def _engine(scan: Scan, card: Card, way: Way, choice: Choice) -> float:
     """Bytes that an engine holds: weights, activations of a window, and the answer about it."""
     each, copies = ENGINES[choice.engine, choice.precision]
+    if (choice.engine, choice.precision) == ("openvino", "f32") and card.window_multiple is None:
+        each += NORMS
     names = card.forms["f32"]
     weights = sum((card.folder / name).stat().st_size for name in names) * (2 if WEIGHTS_FILE in names else 1)
     numbers = each * (card.activations or USUAL) + NUMBER * (_outputs(card) + card.inputs)

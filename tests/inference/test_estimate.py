@@ -50,6 +50,19 @@ def test_more_planes_wider_voxels_and_more_networks_take_more(tiny_weights: Path
     assert of(header(100)) - of(header(100), 1) >= 3 * voxels  # labels of both networks, and of both together
 
 
+def test_instance_norms_take_more_where_they_are_summed_in_parts() -> None:
+    """A residual encoder of 32 features takes 5.85 bytes for each number that it holds at once, and 4.73 without."""
+    (card,) = read_cards(ROOT / "weights", None)
+    numbers = (card.activations or 0) * prod(card.patch)
+
+    def of(multiple: tuple[int, int, int] | None, precision: str) -> int:
+        one, choice = replace(card, window_multiple=multiple), Choice("cpu", "openvino", precision, ())
+        return estimate(header(100), [one], DENSE, choice, 0)
+
+    assert of(None, "f32") - of((8, 8, 8), "f32") >= (5.85 - 4.73) * numbers > 0
+    assert of(None, "bf16") == of((8, 8, 8), "bf16")
+
+
 @pytest.mark.parametrize("shape", [(158, 158, 158), (500, 256, 256)])  # 4 million blocks; many voxels, turned
 def test_a_preview_takes_no_more_than_is_estimated_for_it(shape: tuple[int, int, int], tmp_path: Path) -> None:
     voxels = np.random.default_rng(0).integers(-1000, 1000, shape, np.int16)
