@@ -2,10 +2,10 @@
 
 DIR/reviewed and DIR/labelled hold X_0000.nii.gz with X.nii.gz beside it (FLARE's codes, 255 where nobody can tell),
 and X.json with "patient" if a patient has several scans. --synthetic renders that many volumes from DIR/label_maps
-besides. OUT/packed gets the packed scans and spec.json, which says what training.train makes of them. What is there is
-kept, and scans are not even read, while all scans, labels, corrections and label maps are the same; OUT/packed.json
-tells. OUT/part_1, part_2, ... are the same in parts of at most --part MB each, what one transfer
-to that machine may carry.
+besides. OUT/packed gets the packed scans and spec.json, which says what training.train makes of them. Packed scans are
+kept, and none is unpacked again, while all scans, labels, corrections and label maps are the same; OUT/packed.json
+tells. Rendered volumes are kept in any case: delete OUT/packed/synth_* to have them anew. OUT/part_1, part_2, ... are
+the same in parts of at most --part MB each, what one transfer to that machine may carry.
 
 The patients of VALIDATION are packed to be scored and are never trained on. About 3 s of processor time a scan, most of
 it for how one patient's organs would lie in another's; scans are packed side by side on all cores.

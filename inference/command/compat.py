@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -116,7 +117,7 @@ def _run(given: dict[str, Any]) -> int:
     with warnings.catch_warnings(record=True) as odd:
         warnings.simplefilter("always")
         try:
-            if not given["input"].exists():
+            if not os.path.exists(given["input"]):  # Path.exists raises where a name is too long
                 raise InputFolderError(f"{shown(given['input'])} does not exist")
             totalsegmentator(**given)
         except VisceraError as error:

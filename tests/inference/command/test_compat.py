@@ -60,6 +60,8 @@ def test_errors_have_the_exit_codes_of_the_command(
     (tmp_path / "ct.nii.gz").unlink()
     assert cli.main([*call, "--weights", named_weights]) == 5
     assert capsys.readouterr().err.endswith("ct.nii.gz does not exist\n")
+    call[3] = tmp_path / f"{'x' * 300}.nii.gz"  # no name of any file
+    assert cli.main([*call, "--weights", named_weights]) == 5
     assert not (tmp_path / "out").exists()
 
 
