@@ -166,7 +166,8 @@ def main() -> int:
     add("--accept-intensities", action="store_true", help="measure even what cannot be CT in HU, with a warning")
     add("--hash-names", action="store_true", help="write file names as hashes, in the table as well")
     given, hidden = parser.parse_args(), names_are_hidden()
-    layout = BIDS if len(label_folders(given.labels)) > 1 else LAYOUTS[0]
+    of_bids = len(label_folders(given.labels)) > 1 or (stem(given.labels.name) or "").endswith(DSEG)
+    layout = BIDS if of_bids else LAYOUTS[0]
     hide_names(given.hash_names and layout)
     try:
         return _run(given)

@@ -205,5 +205,6 @@ def test_in_a_dataset_of_bids_a_scan_and_its_labels_have_one_hash(pair: tuple[Pa
     (labels / "x.nii.gz").rename(labels / "sub-x" / "anat" / "sub-x_dseg.nii.gz")
     (scans / "x_0000.nii.gz").write_bytes(b"no scan")
     case = hashlib.sha256(b"sub-x").hexdigest()[:12]
-    code, _, said = measure(scans, labels, "--hash-names")
-    assert code == 4 and said.startswith(f"error: [1/1] {case}: {case} is not NIfTI")
+    for one in ((scans, labels), (scans / "x_0000.nii.gz", labels / "sub-x" / "anat" / "sub-x_dseg.nii.gz")):
+        code, _, said = measure(*one, "--hash-names")
+        assert code == 4 and said.startswith(f"error: [1/1] {case}: {case} is not NIfTI")
