@@ -30,7 +30,7 @@ class Grid:
     shape   (z, y, x), x being the fastest axis of the file
     affine  (4, 4) from voxel index (x, y, z) to mm, RAS
     said    (z, y, x) mm, the spacing to the last digit where the file tells it beside the affine, whose columns have it
-            to a rounding error: where that decides, a network sees one voxel more
+            to a rounding error, in NIfTI to 0.1 %: where that decides, a network sees one voxel more
     """
 
     shape: Shape

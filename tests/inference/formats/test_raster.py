@@ -17,7 +17,7 @@ from inference import machine
 from inference.errors import MemoryBudgetError, ScanError, UnwrittenError, hide_names
 from inference.formats import layout, metaimage, nrrd
 from inference.formats.nifti import file as nifti
-from inference.formats.reading import peek, read_scan, write_empty
+from inference.formats.reading import elsewhere, peek, read_scan, write_empty
 from inference.formats.sources import files_of, scan_digest
 from inference.formats.written import Description
 
@@ -530,3 +530,15 @@ def test_a_label_map_of_a_nifti(image: Any, tmp_path: Path) -> None:
     (tmp_path / "y.mha").unlink()
     with pytest.raises(UnwrittenError, match=r"^y.mha cannot be written: No such"):
         metaimage.write_labels(tmp_path / "none" / "y.mha", (scan.voxels > 0).astype(np.uint8), scan)
+
+
+def test_a_label_map_lies_on_the_grid_of_a_nifti_whose_two_spacings_differ_a_little(image: Any, tmp_path: Path) -> None:
+    sitk.WriteImage(image, str(tmp_path / "x.nii"))
+    header = bytearray((tmp_path / "x.nii").read_bytes())
+    header[88:92] = np.float32(5.003).tobytes()  # pixdim[3]; the sform has 5
+    (tmp_path / "x.nii").write_bytes(header)
+    scan = read_scan(tmp_path / "x.nii")
+    metaimage.write_labels(tmp_path / "x.mha", (scan.voxels > 0).astype(np.uint8), scan)
+    labels = read_scan(tmp_path / "x.mha", ct=[False])
+    assert scan.grid.spacing[0] > labels.grid.spacing[0] == 5
+    assert elsewhere(scan.grid, labels.grid) is None
