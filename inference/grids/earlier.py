@@ -18,7 +18,8 @@ def one_hot(labels: np.ndarray, inside: np.ndarray, view: View, earlier: Earlier
 
     inside  bool, where the scan is not empty: the rest is one more label to nnU-Net, -1
     """
-    codes = np.zeros(256, np.int16)  # as in nnU-Net, whose labels may have other values in a label map of ours
+    # As in nnU-Net, whose labels may have other values in a label map of ours, or be in none: of regions, above 255.
+    codes = np.zeros(max(255, *earlier.values) + 1, np.int16)
     codes[list(earlier.values)] = np.arange(1, len(earlier.values) + 1)
     coded = codes[labels]
     coded[~inside] = -1

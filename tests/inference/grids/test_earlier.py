@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from inference.card import Earlier
-from inference.grids.earlier import resampled
+from inference.grids.earlier import one_hot, resampled
 from inference.grids.view import View
 from inference.scan import Scan
 from tests.inference.cards import make_card
@@ -37,3 +37,11 @@ def test_labels_are_resampled_as_by_nnu_net(
         how |= {"order": order, "order_z": 0}
         expected = resample_data_or_seg_to_shape(labels[None].astype(np.float32), view.shape, SPACING, seen, **how)
     assert (found != expected[0]).mean() < 0.005  # of random labels many weights are equal but for rounding
+
+
+def test_a_label_that_no_region_writes_is_nowhere() -> None:
+    labels = np.random.default_rng(0).integers(0, 3, (7, 12, 15), np.uint8)
+    card = make_card(spacing=SPACING, orientation="LPS", axes=(0, 1, 2))
+    view = View.of(Scan.of(np.ones(labels.shape, np.int16), SPACING, "LPS"), card)
+    found = one_hot(labels, np.ones(labels.shape, bool), view, Earlier(card, (1, 2, 300), 1, None), np)
+    assert np.array_equal(found, np.stack([labels == 1, labels == 2, np.zeros(labels.shape)]))
