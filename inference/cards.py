@@ -49,6 +49,11 @@ def which_are_ct(cards: Sequence[Card]) -> tuple[bool, ...]:
     )
 
 
+def for_abdomens(cards: Sequence[Card]) -> bool:
+    """Whether a network was made for CT of abdomens, so that what shows none is no scan for it."""
+    return any(WAYS[card.way].in_body for card in cards)
+
+
 def with_earlier(cards: Sequence[Card]) -> list[Card]:
     """The cards, and before each that of the network which has to run before it."""
     return [one for card in cards for one in ((card.after.card, card) if card.after else (card,))]

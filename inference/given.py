@@ -37,17 +37,18 @@ def scan_of(voxels: Any, spacing: Any = None, orientation: Any = None, affine: A
     return Scan(each, Grid((z, y, x), _affine(affine)))
 
 
-def checked_scan(scan: Scan, accept: bool, ct: Sequence[bool] = (True,)) -> Scan:
+def checked_scan(scan: Scan, accept: bool, ct: Sequence[bool] = (True,), abdominal: bool = True) -> Scan:
     """A scan that can be segmented, with what is odd about it. Raises ScanError where it is no CT in HU.
 
     accept  voxels that cannot be HU are a warning, not an error
     ct      for each channel whether its voxels are HU; others are taken as they are
+    abdominal  whether what is no volume of an abdomen is refused, as of `Predictor.abdominal`
     """
     if len(scan.channels) != len(ct):
         raise ScanError(f"the scan has {len(scan.channels)} channels, and the networks take {len(ct)}")
     grid = scan.grid
     try:
-        warnings = [*check_extent(grid.shape, grid.spacing), *check_axes(grid)]
+        warnings = [*check_extent(grid.shape, grid.spacing, abdominal), *check_axes(grid)]
     except ScanError as error:
         raise ScanError(f"the array {error}; spacing is (z, y, x) in mm") from error
     if looks_turned(grid.shape, grid.spacing, grid.orientation):

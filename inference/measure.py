@@ -53,7 +53,8 @@ def measure(
 
     Raises ScanError and MemoryBudgetError: a sentence that names the file.
     """
-    scan, given = read_scan(case.sources[0], accept), read_scan(labels, ct=[False])
+    scan = read_scan(case.sources[0], accept, abdominal=False)
+    given = read_scan(labels, ct=[False], abdominal=False)
     if other := elsewhere(scan.grid, given.grid):
         raise ScanError(f"{shown(case.scan.name)} and {shown(labels.name)} do not lie on one grid: {other}")
     values = _values(given.voxels)

@@ -16,7 +16,7 @@ import numpy as np
 
 from .arrays import array_library, free_blocks
 from .card import Card
-from .cards import read_cards, smaller_way, way_of, which_are_ct, with_earlier
+from .cards import for_abdomens, read_cards, smaller_way, way_of, which_are_ct, with_earlier
 from .cgroups import ENDLESS
 from .engines.choose import Choice, choose, load
 from .errors import DeviceError, EngineError, MemoryBudgetError, ScanWarning, WeightsError, one_line
@@ -24,6 +24,7 @@ from .estimate import estimate, fitting
 from .formats.geometry import BESIDE
 from .formats.probabilities import Probabilities
 from .given import checked_scan, scan_of
+from .grids.view import too_thin
 from .machine import container_budget, held_memory, ran_out, usable_cpus
 from .names import PREVIEW, PROBABILITIES
 from .options import WEIGHTS, Options, Way
@@ -46,6 +47,7 @@ class Predictor:
     options  of which any may also be given by name
 
     `ct` says for each input channel whether its voxels are HU; those of other channels are taken as they are.
+    `abdominal` says whether a network was made for CT of abdomens; others take single planes, and crops of any size.
 
     Threads may share one: a scan waits until the one before is done. A pickle holds the options, and the networks
     are loaded anew where it is read; WeightsError is raised there where they are others.
@@ -62,6 +64,7 @@ class Predictor:
         weakref.finalize(self, unpacking.close)
         self.cards = read_cards(unpacking.enter_context(unpacked(self.options.weights)), self.options.networks)
         self.ct = which_are_ct(self.cards)
+        self.abdominal = for_abdomens(self.cards)
         self.way = way_of(self.cards, self.options.plan, self.options.step, self.options.tta)
         self._load()
         if self.options.max_memory and self.choice.device != "cpu":
@@ -194,8 +197,8 @@ class Predictor:
                      DICOM stores is "LPS"; arrays out of nibabel, which are (x, y, z), are often "RAS"
         affine       instead of these two: (4, 4) from voxel index (x, y, z) to mm, RAS, as nibabel has it
 
-        What is odd is a ScanWarning each. Raises ScanError, which is a ValueError, where this is no CT in HU or none
-        of an abdomen, and ValueError where an argument is of another kind.
+        What is odd is a ScanWarning each. Raises ScanError, which is a ValueError, where this is no CT in HU, or none
+        of an abdomen where networks are for these, and ValueError where an argument is of another kind.
         """
         labels, record = self.segment(scan_of(voxels, spacing, orientation, affine, len(self.ct)))
         for text in record.warnings:
@@ -222,8 +225,9 @@ class Predictor:
         if not isinstance(scan, Scan):
             raise ValueError(f"expected a Scan, not a {type(scan).__name__}")
         if not scan.checked:
-            scan = checked_scan(scan, self.options.accept_intensities, self.ct)
+            scan = checked_scan(scan, self.options.accept_intensities, self.ct, self.abdominal)
             record.warnings += scan.warnings
+        record.warnings += too_thin(scan.grid, self.cards)
         way = way or self.fitting(scan, None, record, [PROBABILITIES] * (probabilities is not None))
         with self._turn:
             try:

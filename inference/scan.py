@@ -115,7 +115,8 @@ class Scan:
 
 
 def check_grid(grid: Grid, treatment: str = "segmented as stored") -> list[str]:
-    """What is odd about where voxels lie. Raises ScanError if no CT of an abdomen lies so.
+    """What is odd about where the voxels of a file lie, but for their extent: `check_extent`. Raises ScanError if no
+    scan lies so.
 
     treatment  of a scan whose axes are not at right angles
     """
@@ -124,7 +125,7 @@ def check_grid(grid: Grid, treatment: str = "segmented as stored") -> list[str]:
         odd.append(
             "voxels are 1 x 1 x 1 mm and begin at 0, 0, 0, as where a program knew no spacing: then labels are wrong"
         )
-    return [*check_extent(grid.shape[::-1], grid.spacing[::-1]), *odd]
+    return odd
 
 
 def check_axes(grid: Grid, treatment: str = "segmented as stored") -> list[str]:
@@ -146,12 +147,15 @@ def _axes(grid: Grid) -> np.ndarray:
     return grid.affine[:3, :3] / np.where(lengths > 0, lengths, 1)
 
 
-def check_extent(shape: Sequence[int], spacing: Sequence[float]) -> list[str]:
+def check_extent(shape: Sequence[int], spacing: Sequence[float], abdominal: bool = True) -> list[str]:
     """What is odd about a scan of so many voxels, so many mm apart; both in the order in which they are to be named.
 
-    Raises ScanError where that is no CT of an abdomen.
+    abdominal  whether it is for networks of abdomens; others may take single planes, and crops of any size
+    Raises ScanError where that is no CT of an abdomen, or no scan at all.
     """
     extent = [n * mm for n, mm in zip(shape, spacing, strict=True)]
+    if not abdominal:
+        return _odd_extent(shape, spacing, extent)
     if min(shape) < FEWEST:
         raise ScanError(f"has only {times(shape)} voxels: no volume")
     if min(spacing) < SPACING[0] or max(spacing) > SPACING[1]:
@@ -159,6 +163,19 @@ def check_extent(shape: Sequence[int], spacing: Sequence[float]) -> list[str]:
     if min(extent) < EXTENT[0] or max(extent) > EXTENT[1]:
         raise ScanError(f"covers {times(extent)} mm: not plausible for abdominal CT")
     return [f"spacing {times(spacing)} mm is coarse: small organs will be missed"] if max(spacing) > THICK else []
+
+
+def _odd_extent(shape: Sequence[int], spacing: Sequence[float], extent: Sequence[float]) -> list[str]:
+    """What is odd about a scan of any size: lengths that are none in mm. Of a single plane its thickness says nothing.
+
+    Raises ScanError where no body is so long: at the spacing of a network it would have no end of voxels.
+    """
+    if max(extent) > EXTENT[1]:
+        raise ScanError(f"covers {times(extent)} mm: no body is so long")
+    along = [axis for axis, n in enumerate(shape) if n > 1]
+    if any(not SPACING[0] <= spacing[axis] <= SPACING[1] or extent[axis] < EXTENT[0] for axis in along):
+        return [f"covers {times(extent)} mm in {times(shape)} voxels: labels are wrong if its spacing is not in mm"]
+    return []
 
 
 def times(sizes: Iterable[float]) -> str:

@@ -162,7 +162,7 @@ def _fitting(predictor: Predictor, case: Case, record: Record, way: Way, share: 
     container = share.container if share else None
     if share is None and predictor.memory_limit() is None:
         return way, 0
-    scan = peek(case.sources[0], predictor.options.uneven == "resample")
+    scan = peek(case.sources[0], predictor.options.uneven == "resample", predictor.abdominal)
     folders = [kind for kind in FOLDERS if case.folder(kind)]
     try:
         way = predictor.fitting(scan, way, record, folders, container)
@@ -174,7 +174,8 @@ def _fitting(predictor: Predictor, case: Case, record: Record, way: Way, share: 
 def _read(predictor: Predictor, case: Case) -> Scan:
     """The scan. Where memory is limited its voxels are freed in the networks, and read again for what is measured."""
     options = predictor.options
-    scan = read_scan(case.sources, options.accept_intensities, predictor.ct, options.uneven == "resample")
+    resample = options.uneven == "resample"
+    scan = read_scan(case.sources, options.accept_intensities, predictor.ct, resample, predictor.abdominal)
     return replace(scan, once=predictor.memory_limit() is not None)
 
 

@@ -108,13 +108,19 @@ def totalsegmentator(
         labels = asked.recoded(found, predictor.labels)
         numbers = None
         if statistics:
-            seen = read_scan(scan, accept_intensities, predictor.ct)
+            seen = read_scan(scan, accept_intensities, predictor.ct, abdominal=predictor.abdominal)
             numbers = measured(
                 labels, seen.voxels, seen.grid.spacing, asked.names, median=stats_aggregation == "median",
                 cut_too=not statistics_exclude_masks_at_border, extra=statistics_extra,
             )  # fmt: skip
         image = files.image_of(labels, image, asked.names)
-        files.write(targets, labels, image, peek(scan), (numbers_file, numbers) if numbers_file and numbers else None)
+        files.write(
+            targets,
+            labels,
+            image,
+            peek(scan, abdominal=predictor.abdominal),
+            (numbers_file, numbers) if numbers_file and numbers else None,
+        )
     for text in (*odd, *_notes(given | others, found, predictor.labels)):
         warnings.warn(text, ScanWarning, stacklevel=2)
     return image if numbers is None else (image, numbers)

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..anatomy.look import body
 from ..card import FILE_NAME, FORMS, Card, newest, read_card
-from ..cards import which_are_ct
+from ..cards import for_abdomens, which_are_ct
 from ..errors import WeightsError
 from ..formats.reading import read_scan
 from ..grids.prepare import prepare
@@ -49,7 +49,7 @@ def windows(scan: Path, card: Card) -> Iterator[np.ndarray]:
     """
     if len(card.channels) > 1:
         raise WeightsError(f"network {card.name} takes {len(card.channels)} channels: int8 is for networks of one")
-    stored = read_scan(scan, ct=which_are_ct([card]))
+    stored = read_scan(scan, ct=which_are_ct([card]), abdominal=for_abdomens([card]))
     view = View.of(stored, card)
     volume = prepare(stored, view, card, np)[0]
     if card.channels[0].is_ct:

@@ -19,7 +19,7 @@ from time import perf_counter
 import numpy as np
 
 from ..card import FILE_NAME, Card, newest, read_card
-from ..cards import which_are_ct
+from ..cards import for_abdomens, which_are_ct
 from ..engines.choose import PRECISIONS, choose
 from ..errors import ScanError, WeightsError
 from ..formats.reading import read_scan
@@ -77,7 +77,7 @@ def tune(folder: Path, scans: Sequence[Path], least: float = LEAST) -> list[Tria
         return trials[way, usual].dice >= least
 
     for path in scans:
-        scan = read_scan((path,), own.accept_intensities, which_are_ct([card]))
+        scan = read_scan((path,), own.accept_intensities, which_are_ct([card]), abdominal=for_abdomens([card]))
         expected, _ = Predictor(replace(own, precision="f32")).segment(scan, way=DENSE)
         if not expected.any():
             raise ScanError(f"{path}: nothing was found, so that ways cannot be compared on it")

@@ -170,7 +170,7 @@ def _schemes(plans: Mapping[str, Any]) -> list[str]:
     schemes = _by_channel(plans, "normalization_schemes")
     masks = _by_channel(plans, "use_mask_for_norm")
     for scheme, mask in zip(schemes, masks, strict=True):
-        if not isinstance(scheme, str) or scheme not in SCHEMES or mask:
+        if not isinstance(scheme, str) or scheme not in SCHEMES or (mask and scheme == "CT"):
             what = f"{shown(scheme)} within the mask of what is not 0" if mask else shown(scheme)
             raise ValueError(f"normalization_schemes has {what}, of nnU-Net v1 {', '.join(SCHEMES)} are supported")
     return [SCHEMES[scheme] for scheme in schemes]

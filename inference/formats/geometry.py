@@ -59,7 +59,7 @@ def lps_grid(
     shape   (x, y, z)
     treatment  of a scan whose axes are not at right angles
     spacing  (x, y, z) mm, where the file tells it to the last digit
-    Raises ScanError if no CT lies so, or if no label map could.
+    Raises ScanError if no scan lies so, or if no label map could.
     """
     if max(shape) > LONGEST:
         raise ScanError(f"is too long for a label map: {max(shape)} voxels along an axis, NIfTI holds {LONGEST}")

@@ -52,22 +52,26 @@ def voxel_bytes(stored: np.dtype, scaled: bool = False) -> tuple[int, int]:
 def checked(voxels: np.ndarray, accept: bool = False) -> tuple[np.ndarray, list[str]]:
     """The voxels (z, y, x), finite, and what was odd about them. NaN becomes air; infinities the ends of the CT scale.
 
-    Raises ScanError where they are mostly NaN or constant, and, unless they are to be accepted as they are, where they
-    cannot be HU: then that is a warning. What is given is never written to.
+    Raises ScanError where they are mostly NaN, and, unless they are to be accepted as they are, where they cannot be
+    HU: then that is a warning. What is given is never written to.
     """
     warnings: list[str] = []
     low, high = float(voxels.min()), float(voxels.max())
     if not np.isfinite([low, high]).all():
         voxels, warnings = _finite(voxels)
         low, high = float(voxels.min()), float(voxels.max())
-    if low == high:
-        raise ScanError(f"is a constant image: every voxel is {low:g}")
     steps = (slice(None, None, -(-n // SAMPLE)) for n in voxels.shape)
     sample = _Sample(np.sort(voxels[tuple(steps)], axis=None))
     reasons = list(_impossible(sample, low, high))
     if reasons and not accept:
         raise ScanError(f"{reasons[0]}; {ANYWAY}")
     return voxels, [*warnings, *(reasons or _odd(sample, low)), *_copied(voxels), *_noise(voxels)]
+
+
+def check_slope(slope: float) -> None:
+    """Raises ScanError where no CT is stored with this slope of stored values to HU."""
+    if not SLOPE[0] <= slope <= SLOPE[1]:
+        raise ScanError(f"has the slope {slope:g}: not CT")
 
 
 def as_they_are(voxels: np.ndarray) -> tuple[np.ndarray, list[str]]:
@@ -144,6 +148,8 @@ def _impossible(sample: _Sample, low: float, high: float) -> Iterator[str]:
     """Why voxels with the lowest and highest value of the whole cannot be HU: a sentence for each reason."""
     darkest, first, fifth = (sample.quantile(share) for share in (0.001, 0.01, 0.05))
     brightest, nearly, ninetieth = (sample.quantile(share) for share in (0.999, 0.95, 0.9))
+    if low == high:
+        yield f"is a constant image: every voxel is {low:g}"
     if high < ALL_AIR:
         yield f"shows nothing but air: no voxel is above {high:g} HU"
     if high - low < 50 or brightest - darkest < 20:

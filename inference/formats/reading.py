@@ -13,11 +13,11 @@ import numpy as np
 
 from ..errors import CaseError, ScanError, shown
 from ..names import METAIMAGE, NRRD
-from ..scan import Grid, Scan, times
+from ..scan import Grid, Scan, check_extent, times
 from . import raster
-from .hounsfield import as_they_are, checked
+from .hounsfield import as_they_are, check_slope, checked
 from .nifti import file as nifti
-from .nifti.header import PAIR
+from .nifti.header import PAIR, Header
 from .sources import Volume, dicom_files
 from .writing import check, write
 from .written import Description, Written
@@ -29,7 +29,11 @@ Source = str | Path | Volume
 
 
 def read_scan(
-    path: Source | Sequence[Source], accept: bool = False, ct: Sequence[bool] | None = None, resample: bool = False
+    path: Source | Sequence[Source],
+    accept: bool = False,
+    ct: Sequence[bool] | None = None,
+    resample: bool = False,
+    abdominal: bool = True,
 ) -> Scan:
     """The scan, its voxels checked. Raises ScanError and MemoryBudgetError: file and cause in a sentence.
 
@@ -39,9 +43,13 @@ def read_scan(
     ct      for each channel whether its voxels are HU, as `Predictor.ct` has it; others are taken as they are.
             Default: all are
     resample  slices of DICOM that are unevenly apart are interpolated on an even grid, not refused
+    abdominal  what is no volume of an abdomen, such as a single plane, is refused; `Predictor.abdominal` says whether
+            the networks are for these
     """
     paths = [_source(one) for one in ([path] if isinstance(path, Source) else path)]
-    scans = [_read(one, accept, hu, resample) for one, hu in zip(paths, ct or [True] * len(paths), strict=True)]
+    scans = [
+        _read(one, accept, hu, resample, abdominal) for one, hu in zip(paths, ct or [True] * len(paths), strict=True)
+    ]
     if len(scans) == 1:
         return scans[0]
     for one, scan in zip(paths[1:], scans[1:], strict=True):
@@ -55,11 +63,14 @@ def _source(given: Source) -> Path | Volume:
     return given if isinstance(given, Volume) else Path(given)
 
 
-def _read(path: Path | Volume, accept: bool, hu: bool, resample: bool) -> Scan:
+def _read(path: Path | Volume, accept: bool, hu: bool, resample: bool, abdominal: bool) -> Scan:
     with _named(path), np.errstate(all="ignore"):  # what is no number is found and said by our own checks
         scan: Scan = _reader(path, resample).read(path)
-        voxels, odd = checked(scan.voxels, accept) if hu else as_they_are(scan.voxels)
-    return replace(scan, channels=(voxels,), warnings=(*scan.warnings, *odd), checked=True)
+        odd = check_extent(scan.grid.shape[::-1], scan.grid.spacing[::-1], abdominal)
+        if hu and isinstance(scan.origin, Header) and scan.origin.scaling:  # DICOM's reader has its own
+            check_slope(scan.origin.scaling[0])
+        voxels, more = checked(scan.voxels, accept) if hu else as_they_are(scan.voxels)
+    return replace(scan, channels=(voxels,), warnings=(*odd, *scan.warnings, *more), checked=True)
 
 
 def elsewhere(one: Grid, other: Grid) -> str | None:
@@ -76,12 +87,13 @@ def elsewhere(one: Grid, other: Grid) -> str | None:
     return None
 
 
-def peek(path: Source, resample: bool = False) -> Scan:
+def peek(path: Source, resample: bool = False, abdominal: bool = True) -> Scan:
     """The scan without its voxels, which are not read: where they lie. Raises ScanError as `read_scan`."""
     path = _source(path)
     with _named(path):
         scan: Scan = _reader(path, resample).peek(path)
-    return scan
+        odd = check_extent(scan.grid.shape[::-1], scan.grid.spacing[::-1], abdominal)
+    return replace(scan, warnings=(*odd, *scan.warnings))
 
 
 def write_empty(path: Source, outputs: Sequence[Path], about: Description, resample: bool = False) -> list[Written]:
@@ -90,7 +102,7 @@ def write_empty(path: Source, outputs: Sequence[Path], about: Description, resam
     Raises CaseError if the header cannot be read, UnwrittenError if a file cannot be written.
     """
     path = _source(path)
-    scan = peek(path, resample)
+    scan = peek(path, resample, abdominal=False)  # a label map has no need of a whole abdomen
     check(scan, path.name, outputs)
     return write(np.zeros(scan.grid.shape, np.uint8), scan, outputs, about)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..arrays import Array
 from ..boxes import shape_of
-from ..card import Earlier
+from ..card import Earlier, Resize
 from .resize import Taps, separate_axis, taps
 from .view import View
 
@@ -30,19 +30,21 @@ def one_hot(labels: np.ndarray, inside: np.ndarray, view: View, earlier: Earlier
     return channels
 
 
-def resampled(labels: np.ndarray, view: View, earlier: Earlier) -> np.ndarray:
+def resampled(labels: np.ndarray, view: View, how: Earlier | Resize) -> np.ndarray:
     """Labels (z, y, x) int16 of the view's crop at the network's spacing.
+
+    how  of which order, method and rule for a coarse axis count
 
     The label of a voxel is the one with the largest sum of linear weights among its eight neighbours; of equals the
     nearest neighbour's, and where that is none of them the smallest: batchgenerators' resize_segmentation. With "torch"
     it is the smallest of equals, and sums are equal that float16 does not tell apart: nnU-Net's resample_torch_simple.
     """
-    separate = separate_axis(view.own_spacing, view.spacing, earlier.force_separate_z)
+    separate = separate_axis(view.own_spacing, view.spacing, how.force_separate_z)
     sizes = list(zip(shape_of(view.crop), view.shape, strict=True))
-    orders = [0 if axis == separate else earlier.order for axis in range(3)]
-    axes = [taps(*n, order, earlier.method) for n, order in zip(sizes, orders, strict=True)]
+    orders = [0 if axis == separate else how.order for axis in range(3)]
+    axes = [taps(*n, order, how.method) for n, order in zip(sizes, orders, strict=True)]
     nearest = [np.asarray(taps(*n, 0).lower > along.lower) for n, along in zip(sizes, axes, strict=True)]
-    if earlier.method == "torch":
+    if how.method == "torch":
         nearest = []
     found = np.empty(view.shape, np.int16)
     for z in range(len(found)):

@@ -20,7 +20,7 @@ from ..boxes import Shape
 from ..card import Card, Channel, Resize
 from ..errors import ScanError
 from ..scan import Scan
-from .earlier import one_hot
+from .earlier import one_hot, resampled
 from .resize import apply_matrix, axis_matrix, nearest_index, separate_axis
 from .view import View
 
@@ -53,7 +53,13 @@ def prepare(scan: Scan, view: View, card: Card, xp: Any, before: np.ndarray | No
     for voxels, channel in zip(cropped, card.channels, strict=True):
         if card.resample.version == 1:
             volume = _resample(voxels, None, view.shape, separate, resize, Channel(channel.name, "none"), xp)
-            _normalise(volume, fitted(channel, to_host(volume), None), xp)
+            seen = None
+            if inside is not None and channel.masked:
+                linear = Resize(order=1, force_separate_z=resize.force_separate_z)
+                seen = resampled(inside.astype(np.int16), view, linear) > 0
+            _normalise(volume, fitted(channel, to_host(volume), seen), xp)
+            if seen is not None:
+                volume *= xp.asarray(seen)
             volumes.append(volume)
             continue
         mask = inside if channel.masked else None

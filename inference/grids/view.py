@@ -11,7 +11,7 @@ import numpy as np
 
 from ..boxes import Box, Shape, clipped, shape_of, whole
 from ..card import Card
-from ..scan import Grid, Scan, Spacing, turn, turned
+from ..scan import FEWEST, Grid, Scan, Spacing, times, turn, turned
 from .resize import resampled_shape
 
 T = TypeVar("T")
@@ -76,6 +76,20 @@ def most_seen(grid: Grid, card: Card) -> tuple[Shape, Spacing, Shape]:
     axes, _ = _turned(grid, card)
     own = _along(grid.shape, axes)
     return own, _along(grid.spacing, axes), _seen(grid, axes, own, card)[1]
+
+
+def too_thin(grid: Grid, cards: Sequence[Card]) -> list[str]:
+    """A warning for each network in whose windows a scan on this grid is next to nothing: as in nnU-Net, zeros fill
+    them up."""
+    odd = []
+    for card in cards:
+        own, _, _ = most_seen(grid, card)
+        if any(n < FEWEST <= side for n, side in zip(own, card.patch, strict=True)):
+            odd.append(
+                f"has only {times(own)} voxels, and network {card.name} sees {times(card.patch)} at once: "
+                "is it for scans so thin?"
+            )
+    return odd
 
 
 def _turned(grid: Grid, card: Card) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:

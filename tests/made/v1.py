@@ -23,6 +23,7 @@ def write_v1_model(
     transpose: tuple[int, int, int] = (0, 1, 2),
     folds: tuple[str, ...] = ("fold_0",),
     scheme: str = "CT",
+    masked: bool = False,
     seed: int = 0,
 ) -> Path:
     """A result folder of nnU-Net v1, of the later of two stages. `spacing` is on transposed axes, as in its plans."""
@@ -31,6 +32,7 @@ def write_v1_model(
 
     plans = v1_plans(classes, spacing, transpose)
     plans["normalization_schemes"][0] = scheme
+    plans["use_mask_for_norm"][0] = masked
     folder.mkdir(parents=True)
     (folder / "plans.pkl").write_bytes(pickle.dumps(plans))
     for number, name in enumerate(folds):

@@ -16,7 +16,6 @@ from nibabel.quaternions import quat2mat
 
 from ...errors import ScanError
 from ...scan import SHEAR, Grid, Spacing, check_grid, times
-from ..hounsfield import SLOPE
 from ..stream import looks_like
 
 # By size of the header: where the magic bytes are, and what they are.
@@ -42,7 +41,7 @@ class Header:
     fields    of the header as nibabel names them, in the file's own byte order
     grid      of the voxels; x is the fastest axis
     offset    bytes from the start of the file to the first voxel
-    scaling   slope and intercept to HU, None where the voxels are stored as HU
+    scaling   slope and intercept, None where the voxels are stored as they are
     warnings  what was odd about it
     """
 
@@ -175,8 +174,6 @@ def _scaling(fields: Nifti1Header, warnings: list[str]) -> tuple[float, float] |
         return None
     if (slope, inter) == (1, 0):
         return None
-    if not SLOPE[0] <= slope <= SLOPE[1]:
-        raise ScanError(f"has the slope {slope:g}: not CT")
     return slope, inter
 
 

@@ -403,11 +403,17 @@ def labels_of_v1(model: Path, voxels: np.ndarray, spacing: Spacing) -> np.ndarra
     own = tuple(spacing[axis] for axis in forward)
     seen = np.transpose(cropped, forward)
     shape = tuple(round(n * a / b) for n, a, b in zip(seen.shape, own, target, strict=True))
-    seen = resized(seen, shape, 3, (own, target), coarse(own, target))
+    axis = coarse(own, target)
+    if plans["use_mask_for_norm"][0]:
+        filled = np.transpose(ndimage.binary_fill_holes(cropped != 0), forward).astype(float)
+        mask = resized(filled, shape, 1, (own, target), axis) >= 0.5
+    else:
+        mask = np.ones(shape, bool)
+    seen = resized(seen, shape, 3, (own, target), axis)
     if plans["normalization_schemes"][0] == "CT":
         seen = (np.clip(seen, -160, 240) - 80) / 70
     elif plans["normalization_schemes"][0] == "nonCT":
-        seen = (seen - seen.mean()) / (seen.std() + 1e-8)
+        seen = np.where(mask, (seen - seen[mask].mean()) / (seen[mask].std() + 1e-8), 0)
     seen = seen.astype(np.float32)
 
     short = [max(patch - n, 0) for n, patch in zip(shape, PATCH, strict=True)]
@@ -451,15 +457,18 @@ def labels_of_ours(model: Path, voxels: np.ndarray, spacing: Spacing, folder: Pa
         return segment(Scan.of(voxels, spacing, "LPS"), [run], DENSE, np, Record(), Quiet())
 
 
-@pytest.mark.parametrize("scheme", ["CT", "nonCT", "noNorm"])
+@pytest.mark.parametrize("scheme", ["CT", "nonCT", "nonCT masked", "noNorm"])
 @pytest.mark.parametrize(("at", "transpose", "own"), CASES)
 def test_the_labels_are_those_of_nnu_net_v1(
     at: Spacing, transpose: Any, own: Spacing, scheme: str, tmp_path: Path
 ) -> None:
-    model = write_v1_model(tmp_path / "m", spacing=at, transpose=transpose, scheme=scheme)
+    scheme, *masked = scheme.split()
+    model = write_v1_model(tmp_path / "m", spacing=at, transpose=transpose, scheme=scheme, masked=bool(masked))
     noise = ndimage.gaussian_filter(np.random.default_rng(3).normal(size=(14, 22, 26)), 2)
     voxels = np.rint(noise / noise.std() * 200 + 60).astype(np.int16)
     voxels[:2], voxels[:, :, -3:] = 0, 0  # cropped
+    if masked:
+        voxels[:, :9, :7], voxels[-4:, -8:] = 0, 0
     with torch.inference_mode():
         expected = labels_of_v1(model, voxels, own)
     labels = labels_of_ours(model, voxels, own, tmp_path)

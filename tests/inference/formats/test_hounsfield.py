@@ -206,6 +206,13 @@ def test_numbers_beyond_float32_are_infinite_and_are_seen_as_such(ct: np.ndarray
 
 
 @pytest.mark.parametrize("value", [NAN, 0, 40])
-def test_without_any_contrast_it_is_refused_even_where_values_are_accepted(value: float) -> None:
+def test_without_any_contrast_it_is_refused(value: float) -> None:
     with pytest.raises(ScanError, match="NaN|constant"):
-        checked(np.full(SHAPE, value, np.float32), accept=True)
+        checked(np.full(SHAPE, value, np.float32))
+
+
+def test_a_constant_image_can_be_accepted_and_nothing_but_nan_cannot() -> None:
+    voxels, warnings = checked(np.full(SHAPE, 40, np.float32), accept=True)
+    assert (voxels == 40).all() and "is a constant image: every voxel is 40" in warnings
+    with pytest.raises(ScanError, match="NaN"):
+        checked(np.full(SHAPE, NAN, np.float32), accept=True)
