@@ -6,7 +6,7 @@ plain values within bounds that no network for a CT reaches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -31,6 +31,7 @@ WIDEST_KERNEL = 15
 LARGEST_STRIDE = 8
 MOST_PARAMETERS = 500_000_000  # of one network; a ResEncUNet L of nnU-Net has 100 million
 STATISTICS = "running_mean"  # how the names of what batch norms have learnt of their inputs end
+TRACKED = "track_running_stats"  # whether a norm has them
 COUNTED = "num_batches_tracked"  # the one whole number in a state dict, which inference does not use
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -74,14 +75,27 @@ def network_of(
         raise ValueError(f"architecture {shown(name)} is not one of {names}")
     network_class = NETWORKS[name]
     arguments = _arguments(mapping(need(fields, "arch_kwargs"), "arch_kwargs"), network_class, planar)
-    if any(name.endswith(STATISTICS) for name in names) and arguments.get("norm_op") is nn.InstanceNorm3d:
-        arguments |= {"norm_op": nn.BatchNorm3d, "norm_op_kwargs": {"eps": 1e-5, "affine": True}}  # that trainer's
+    arguments |= _norms(arguments, any(name.endswith(STATISTICS) for name in names))
     with torch.device("meta"):
         network = network_class(input_channels=inputs, num_classes=outputs, **arguments)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if parameters > MOST_PARAMETERS:
         raise ValueError(f"the network has {parameters:,} parameters, more than {MOST_PARAMETERS:,}")
     return network
+
+
+def _norms(arguments: Mapping[str, Any], learnt: bool) -> dict[str, Any]:
+    """`norm_op` and its arguments where nnU-Net's norm does what another is for.
+
+    learnt  the state dict has statistics of a training
+    """
+    norm, options = arguments.get("norm_op"), arguments.get("norm_op_kwargs", {})
+    if learnt and norm is nn.InstanceNorm3d:  # with its own, or it is nnUNetTrainerBN's whatever the plan says
+        own = {"affine": False} | options if options.get(TRACKED) else {"eps": 1e-5, "affine": True}
+        return {"norm_op": nn.BatchNorm3d, "norm_op_kwargs": own}
+    if norm is nn.BatchNorm3d and options.get(TRACKED) is False:  # nnU-Net has one window in a batch
+        return {"norm_op": nn.InstanceNorm3d, "norm_op_kwargs": {"affine": True} | options}
+    return {}
 
 
 def strides_of(network: Any) -> list[list[int]]:
@@ -170,7 +184,7 @@ def _arguments(given: dict[str, Any], network_class: type[nn.Module], planar: bo
     optional: dict[str, Reader] = {
         "conv_bias": flag,
         "norm_op": _class,
-        "norm_op_kwargs": _options(eps=_tiny, affine=flag, momentum=_share, track_running_stats=_off),
+        "norm_op_kwargs": _options(eps=_tiny, affine=flag, momentum=_share, track_running_stats=flag),
         "dropout_op": _class,
         "dropout_op_kwargs": _options(p=_share, inplace=flag),
         "nonlin_kwargs": _options(negative_slope=_share, inplace=flag),
@@ -243,9 +257,3 @@ def _tiny(value: Any, name: str) -> float:
 
 def _share(value: Any, name: str) -> float:
     return number(value, name, 0, 1)
-
-
-def _off(value: Any, name: str) -> bool:
-    if flag(value, name):
-        raise ValueError(f"{name} is true: norms with statistics of the training are not supported")
-    return False

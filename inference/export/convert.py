@@ -9,6 +9,7 @@ graphs share one file of float16 weights. plans.json and dataset.json stay besid
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from .check import check_engines
 from .checkpoint import USUAL, Checkpoint, read_json, read_result_folder
 from .dataset import has_regions, labels_of, stacked_values, way_of
 from .graph import Mean, activations, save_graphs, to_onnx, without_head
+from .notes import note
 from .plain import need, shown, text
 from .plan import (
     after_of,
@@ -39,6 +41,10 @@ from .plan import (
     window_multiple,
 )
 from .write import DATASET, PLANS, end_tidily, move, remove_others, save_card, save_sources, sha256, workshop
+
+DEFAULT_TRAINER = "nnUNetTrainer"
+# Words in the names of trainers whose networks have the parameters of the usual ones, but compute something else.
+OTHER_LAYERS = re.compile(r"(?<!leaky)relu|gelu|mish|swish|silu|(?<![a-z])elu|_gn(?![a-z])", re.IGNORECASE)
 
 
 def export(
@@ -77,7 +83,7 @@ def export(
     stage = _stage_before(stored, previous)
     networks, (card, *_) = zip(*(planned(one, orientation, values or {}) for one in folds), strict=True)
     for one, network in zip(folds, networks, strict=True):
-        with _naming(one.file):
+        with _naming(one.file, one.trainer):
             assign(network, one.state)
     network = networks[0] if len(networks) == 1 else Mean(networks)
     if stage and previous:
@@ -161,6 +167,9 @@ def planned(
     Raises WeightsError, naming the file and the first thing in it that inference would do otherwise than nnU-Net.
     """
     folder, plans, dataset = stored.file.parent.parent, stored.plans, stored.dataset
+    if other := OTHER_LAYERS.search(stored.trainer) if "plans.json" in stored.plans_file.name else None:
+        raise WeightsError(f"{stored.file}: trainer {shown(stored.trainer)} is not supported: by its name its network "
+                           f"has other layers ({other[0].strip('_')}) than its plan says")  # fmt: skip
     with _naming(stored.dataset_file):
         labels = labels_of(dataset, values)
         way = way_of(dataset)
@@ -200,12 +209,13 @@ def planned(
 
 
 @contextmanager
-def _naming(file: Path) -> Iterator[None]:
-    """Turn what is wrong with values of a file into a WeightsError that names it."""
+def _naming(file: Path, trainer: str = DEFAULT_TRAINER) -> Iterator[None]:
+    """Turn what is wrong with values of a file into a WeightsError that names it, and a trainer of others."""
     try:
         yield
     except (ValueError, RuntimeError) as error:
-        raise WeightsError(f"{file}: {str(error).strip().splitlines()[0]}") from error
+        builder = "" if trainer == DEFAULT_TRAINER else f"; its trainer {shown(trainer)} may build another network"
+        raise WeightsError(f"{file}: {str(error).strip().splitlines()[0]}{builder}") from error
 
 
 def _value(text: str) -> tuple[str, int]:
@@ -240,8 +250,8 @@ def run(options: argparse.Namespace) -> None:
         previous=options.previous,
     )
     print_card(options.out)
-    if v1.is_v1(options.model) and (note := v1.note(options.model)):
-        print(note)
+    if said := note(options.model):
+        print(said)
 
 
 def print_card(out: Path) -> None:

@@ -79,16 +79,6 @@ def _read_fold(folder: Path, file: Path) -> Checkpoint:
     return Checkpoint(file, *converted, configuration, trainer, None, state)
 
 
-def note(folder: Path) -> str | None:
-    """A sentence on what nnU-Net v1's own command would do with the labels of a model afterwards; None if nothing."""
-    if not (folder / "postprocessing.json").exists():
-        return None
-    return (
-        "postprocessing.json is not applied: of the labels that it lists, if any, nnU-Net v1's own command then keeps "
-        "the largest piece only."
-    )
-
-
 def _why(word: str) -> str:
     known = {"regions": "its labels are regions", "cascade": "it needs an earlier stage"}
     return known.get(word.lower(), "its network has other layers")

@@ -193,6 +193,10 @@ def test_a_cascade_of_regions(resampling: str, blob: np.ndarray, tmp_path: Path)
     same(np.where(found == 9, 3, found), expected)
 
 
+BATCHES_OF_ONE = {
+    "norm_op": "torch.nn.BatchNorm3d",
+    "norm_op_kwargs": {"eps": 1e-4, "track_running_stats": False},
+}
 BLOCK = "dynamic_network_architectures.building_blocks.residual."
 
 
@@ -203,6 +207,8 @@ BLOCK = "dynamic_network_architectures.building_blocks.residual."
         ("ResidualEncoderUNet", "nnUNetTrainer", {"block": f"{BLOCK}BasicBlockD", "stem_channels": 6}),
         ("PlainConvUNet", "nnUNetTrainerBN", {"nonlin_first": True}),  # norms that no convolution takes in
         ("PlainConvUNet", "nnUNetTrainerBN", {"norm_op_kwargs": {"eps": 0.1, "affine": True}}),  # it has its own
+        ("PlainConvUNet", "nnUNetTrainer", {"norm_op_kwargs": {"eps": 0.1, "track_running_stats": True}}),
+        ("PlainConvUNet", "nnUNetTrainer", BATCHES_OF_ONE),
     ],
 )
 def test_arguments_of_networks_that_few_plans_have(

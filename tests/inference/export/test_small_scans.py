@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from inference.export.convert import export  # noqa: E402
 from inference.formats.reading import read_scan  # noqa: E402
 from inference.predictor import Predictor  # noqa: E402
 from inference.task import segment_file  # noqa: E402
+from tests.conftest import ROOT  # noqa: E402
 from tests.made.networks import write_model  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -31,16 +34,16 @@ def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(convert, "check_engines", lambda *_: None)
 
 
-def theirs(model: Path, scan: Path) -> np.ndarray:
+def theirs(model: Path, scan: Path, checkpoint: str = "checkpoint_final.pth") -> np.ndarray:
     """nnU-Net's labels (z, y, x) of a file, in this process."""
     from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
     from nnunetv2.inference import predict_from_raw_data
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
     # Its own search imports every trainer, and with them packages that need not be installed.
-    predict_from_raw_data.recursive_find_trainer_class_by_name = {"nnUNetTrainer": nnUNetTrainer}.get
+    predict_from_raw_data.recursive_find_trainer_class_by_name = lambda *_: nnUNetTrainer
     predictor = predict_from_raw_data.nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
-    predictor.initialize_from_trained_model_folder(str(model), (0,))
+    predictor.initialize_from_trained_model_folder(str(model), (0,), checkpoint)
     labels: np.ndarray = predictor.predict_single_npy_array(*SimpleITKIO().read_images([str(scan)]))
     return labels
 
@@ -85,6 +88,34 @@ def test_a_3d_network_takes_scans_that_are_thin(transpose: Any, tmp_path: Path, 
     voxels = np.full((10, 20, 20), 40, np.int16)
     scan = save_scan(tmp_path / "constant_0000.nii.gz", voxels, (3.0, 2.0, 2.0))
     assert "is a constant image: every voxel is 40" in same(model, tmp_path / "w", scan, accept=True)
+
+
+def test_single_planes_of_mr_by_the_commands(tmp_path: Path, save_scan: Callable[..., Path]) -> None:
+    """From a checkpoint of training on several GPUs by another trainer to label maps of a folder."""
+    zscore = {"normalization_schemes": ["ZScoreNormalization"]}
+    model = write_model(
+        tmp_path / "m", spacing=(2.0, 2.0), trainer="nnUNetTrainerDA5", mirror_axes=None, configuration=zscore,
+        channels=["MR"], orientation=None, labels=3,
+    )  # fmt: skip
+    checkpoint = model / "fold_0" / "checkpoint_best.pth"
+    (model / "fold_0" / "checkpoint_final.pth").rename(checkpoint)
+    scans = [
+        save_scan(tmp_path / "in" / f"mr{number}_0000.nii.gz", np.abs(picture(shape)), (6.0, 1.7, 2.2))
+        for number, shape in enumerate([(1, 120, 104), (1, 80, 180)])
+    ]
+    expected = [theirs(model, scan, checkpoint.name) for scan in scans]
+    stored = torch.load(checkpoint, weights_only=False)
+    stored["network_weights"] = {f"module._orig_mod.{name}": one for name, one in stored["network_weights"].items()}
+    torch.save(stored, checkpoint)
+
+    exporting = ["inference.export", model, tmp_path / "w" / "net", "--checkpoint", checkpoint.name]
+    running = ["inference", tmp_path / "in", tmp_path / "out", "--weights", tmp_path / "w", "--precision", "f32"]
+    for program in (exporting, running):
+        done = subprocess.run([sys.executable, "-m", *map(str, program)], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    for number, labels in enumerate(expected):
+        mine = read_scan(tmp_path / "out" / f"mr{number}.nii.gz", ct=[False], abdominal=False).voxels
+        assert len(np.unique(labels)) >= 2 and (mine == labels).mean() >= 0.9995
 
 
 def test_a_network_of_abdomens_takes_none_of_these(tmp_path: Path, save_scan: Callable[..., Path]) -> None:
