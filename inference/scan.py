@@ -14,6 +14,7 @@ from .errors import ScanError
 
 FEWEST = 3  # voxels along an axis
 SPACING = (0.05, 30.0)  # mm
+FINEST = 1e-3  # mm, of networks for other images than CT of abdomens
 THICK = 10.0  # mm
 EXTENT = (30.0, 3000.0)  # mm
 SHEAR = 1e-2  # cosine between two axes
@@ -168,8 +169,11 @@ def check_extent(shape: Sequence[int], spacing: Sequence[float], abdominal: bool
 def _odd_extent(shape: Sequence[int], spacing: Sequence[float], extent: Sequence[float]) -> list[str]:
     """What is odd about a scan of any size: lengths that are none in mm. Of a single plane its thickness says nothing.
 
-    Raises ScanError where no body is so long: at the spacing of a network it would have no end of voxels.
+    Raises ScanError where no body is so long, which at the spacing of a network would have no end of voxels, or no
+    image so fine.
     """
+    if min(spacing) < FINEST:
+        raise ScanError(f"has the spacing {times(spacing)} mm: not plausible")
     if max(extent) > EXTENT[1]:
         raise ScanError(f"covers {times(extent)} mm: no body is so long")
     along = [axis for axis, n in enumerate(shape) if n > 1]

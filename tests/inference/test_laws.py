@@ -23,7 +23,7 @@ from inference.grids.resize import resampled_shape, separate_axis
 from inference.grids.restore import restore
 from inference.grids.view import View
 from inference.names import CHANNEL, case_of, labels_file, record_file
-from inference.scan import Grid
+from inference.scan import Grid, check_extent
 from inference.windows.layout import grid, starts
 from inference.windows.patches import Plan, gaussian, slabs
 from inference.windows.planes import SHARED, Planes, wide_grid, wide_window
@@ -245,17 +245,19 @@ def blocks(draw: st.DrawFn) -> bytes:
     return bytes(block[: draw(st.sampled_from([LONGEST, 352, 348, 100]))])
 
 
-@given(block=blocks())
-def test_any_bytes_are_a_header_or_a_scan_error_of_one_sentence(block: bytes) -> None:
+@given(block=blocks(), abdominal=st.booleans())
+def test_any_bytes_are_a_header_or_a_scan_error_of_one_sentence(block: bytes, abdominal: bool) -> None:
+    finest, coarsest = (0.05, 30) if abdominal else (1e-3, 3000)
     found, said = None, ""
     try:
         found = parse(block)
+        check_extent(found.grid.shape, found.grid.spacing, abdominal)
     except ScanError as error:
         said = str(error)
-    if found is None:
+    if found is None or said:
         assert said and "\n" not in said
         return
     assert len(found.grid.shape) == 3 and min(found.grid.shape) > 0
-    assert np.isfinite(found.grid.affine).all() and all(0.05 <= mm <= 30 for mm in found.grid.spacing)
+    assert np.isfinite(found.grid.affine).all() and all(finest <= mm <= coarsest for mm in found.grid.spacing)
     assert found.scaling is None or np.isfinite(found.scaling).all()
     assert parse(label_header(found.grid, found)).grid.shape == found.grid.shape
