@@ -27,15 +27,16 @@ from .windows.planes import BLENDED, SHALLOW, SHARED
 NUMBER = 4  # bytes of a float32
 USUAL = 128  # numbers a voxel: a U-Net of 32 features, where all of nnU-Net's plans begin, joins two halves of them
 COMMAND = 20e6  # bytes: the process that starts the worker
-# Of each engine and precision: bytes for each number that the network holds at once, and copies of its weights.
+# Of each engine and precision: bytes for each number that the network holds at once, and copies of its weights beside
+# those that were loaded.
 ENGINES = {
     ("openvino", "f32"): (5.0, 2.0),
     ("openvino", "bf16"): (3.0, 1.5),
     ("openvino", "f16"): (3.0, 1.5),
     ("openvino", "int8"): (3.0, 1.5),
     ("onnxruntime", "f32"): (9.0, 2.0),
-    ("torch", "f32"): (6.0, 2.0),
-    ("torch", "bf16"): (2.5, 2.0),
+    ("torch", "f32"): (6.0, 1.0),
+    ("torch", "bf16"): (2.5, 1.0),
 }
 NORMS = 1.25  # bytes more of OpenVINO in float32 with instance norms: sum_norms_by_rows holds what it sums up
 PREVIEW = 64e6  # bytes: 16 for each of the blocks that a preview makes of voxels, 4 million at most (preview/volume.py)

@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import WeightsError, shown
 
 DTYPES = {1: "<f4", 7: "<i8", 10: "<f2"}  # of TensorProto.data_type
-Fields = dict[int, list[Any]]  # number of a field -> its values: whole numbers, or bytes
+Fields = dict[int, list[Any]]  # number of a field -> its values: whole numbers, or views of bytes
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,12 @@ def read_graph(path: Path, beside: Collection[str]) -> Graph:
 
 
 def fields(message: bytes | memoryview) -> Fields:
-    """A message of protocol buffers, taken apart."""
+    """A message of protocol buffers, taken apart; its parts are views of it, since weights are large."""
     found: Fields = defaultdict(list)
     view = memoryview(message)
     for part in parts(view):
         content = view[part.start : part.end]
-        found[part.number].append(_number(content, 0)[0] if part.kind == 0 else bytes(content))
+        found[part.number].append(_number(content, 0)[0] if part.kind == 0 else content)
     return found
 
 
@@ -107,7 +107,7 @@ def _number(view: memoryview, at: int) -> tuple[int, int]:
 
 
 def _text(values: list[Any]) -> str:
-    return values[0].decode() if values else ""
+    return str(values[0], "utf-8") if values else ""
 
 
 def _numbers(values: list[Any]) -> list[int]:
@@ -129,7 +129,7 @@ def as_node(message: bytes | memoryview) -> Node:
     node = fields(message)
     attributes = dict(_attribute(fields(one)) for one in node[5])
     (output,) = node[2]
-    return Node(_text(node[4]), [name.decode() for name in node[1]], output.decode(), attributes)
+    return Node(_text(node[4]), [str(name, "utf-8") for name in node[1]], str(output, "utf-8"), attributes)
 
 
 def _attribute(attribute: Fields) -> tuple[str, Any]:
@@ -140,7 +140,7 @@ def _attribute(attribute: Fields) -> tuple[str, Any]:
     elif kind == 2:
         value = attribute[3][0]
     elif kind == 3:
-        value = attribute[4][0]
+        value = bytes(attribute[4][0])  # a view would keep the whole file
     elif kind == 7:
         value = _numbers(attribute[8])
     else:

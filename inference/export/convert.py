@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ import numpy as np
 import torch
 
 from ..card import FILE_NAME, FORMAT, HEAD_FILE
-from ..errors import OutputError, VisceraError, WeightsError
+from ..errors import OutputError, VisceraError, WeightsError, one_line
+from ..machine import ran_out
 from . import v1
 from .architecture import assign, network_of, strides_of
 from .check import check_engines
@@ -81,11 +82,7 @@ def export(
         raise WeightsError(f"{other[0].file} has the configuration {shown(other[0].configuration)}, "
                            f"{stored.file} {shown(stored.configuration)}")  # fmt: skip
     stage = _stage_before(stored, previous)
-    networks, (card, *_) = zip(*(planned(one, orientation, values or {}) for one in folds), strict=True)
-    for one, network in zip(folds, networks, strict=True):
-        with _naming(one.file, one.trainer):
-            assign(network, one.state)
-    network = networks[0] if len(networks) == 1 else Mean(networks)
+    network, card = _network(folds, orientation, values or {})
     if stage and previous:
         how: dict[str, Any] = {"fold": fold, "checkpoint": checkpoint, "orientation": orientation, "values": values}
         beside = earlier_folder(out, stage)
@@ -96,25 +93,53 @@ def export(
         "checkpoint_sha256": ",".join(sha256(one.file) for one in folds),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
     }
-    inputs = len(card["channels"]) + len(card["after"]["values"] if "after" in card else [])
-    patch = np.random.default_rng(0).normal(size=(1, inputs, *card["patch"])).astype(np.float32)
-    with _naming(stored.plans_file), torch.inference_mode():
-        expected = network(torch.from_numpy(patch)).numpy()
-    model = to_onnx(network, card["patch"], inputs)
+    patch, expected = _patch(network, card, stored.plans_file)
+    with workshop(out) as made:
+        _save(network, card, made)
+        save_sources(stored.plans, stored.dataset, made)
+        del folds, stored, network  # the weights: each engine takes what a window of it takes
+        check_engines(made, patch, expected)
+        move(made, out)
+        remove_others(out, card["files"])
+
+
+def _network(
+    folds: Sequence[Checkpoint], orientation: str | None, values: Mapping[str, int]
+) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """The network of all folds with its parameters, and its card but for digests."""
+    networks, (card, *_) = zip(*(planned(one, orientation, values) for one in folds), strict=True)
+    for one, network in zip(folds, networks, strict=True):
+        with _naming(one.file, one.trainer):
+            assign(network, one.state)
+    return networks[0] if len(networks) == 1 else Mean(networks), card
+
+
+def _patch(network: torch.nn.Module, card: Mapping[str, Any], plans: Path) -> tuple[np.ndarray, np.ndarray]:
+    """One window of noise (1, c, z, y, x), and the logits (1, k, z, y, x) that PyTorch's module gives for it."""
+    size = card["patch"]
+    patch = np.random.default_rng(0).normal(size=(1, _inputs(card), *size)).astype(np.float32)
+    print(f"PyTorch's module: one window of {' x '.join(map(str, size))} voxels", flush=True)
+    with _naming(plans), torch.inference_mode():
+        return patch, network(torch.from_numpy(patch)).numpy()
+
+
+def _inputs(card: Mapping[str, Any]) -> int:
+    return len(card["channels"]) + len(card["after"]["values"] if "after" in card else [])
+
+
+def _save(network: torch.nn.Module, card: dict[str, Any], made: Path) -> None:
+    """Write the graphs, and with them the card, to a workshop."""
+    print("ONNX: the graphs in float32 and float16", flush=True)
+    model = to_onnx(network, card["patch"], _inputs(card))
     # A spline of an order above 1 is clipped to the range of each logit, which the last layer's inputs do not know.
     linear = max(card["resample"].get(f"logit_{name}", 0) for name in ("order", "order_z")) <= 1
     head = without_head(model) if linear and not card["window_multiple"] else None
     card["activations"] = activations(model, card["patch"])
-    with workshop(out) as made:
-        forms = save_graphs(model, made)
-        if head is not None:
-            np.save(made / HEAD_FILE, head)
-            card |= {"head": HEAD_FILE, "files": {HEAD_FILE: sha256(made / HEAD_FILE)}}
-        save_card(card, made, forms)
-        save_sources(stored.plans, stored.dataset, made)
-        check_engines(made, patch, expected)
-        move(made, out)
-        remove_others(out, card["files"])
+    forms = save_graphs(model, made)
+    if head is not None:
+        np.save(made / HEAD_FILE, head)
+        card |= {"head": HEAD_FILE, "files": {HEAD_FILE: sha256(made / HEAD_FILE)}}
+    save_card(card, made, forms)
 
 
 def earlier_folder(out: Path, stage: str) -> Path:
@@ -214,6 +239,8 @@ def _naming(file: Path, trainer: str = DEFAULT_TRAINER) -> Iterator[None]:
     try:
         yield
     except (ValueError, RuntimeError) as error:
+        if ran_out(error):
+            raise MemoryError from error
         builder = "" if trainer == DEFAULT_TRAINER else f"; its trainer {shown(trainer)} may build another network"
         raise WeightsError(f"{file}: {str(error).strip().splitlines()[0]}{builder}") from error
 
@@ -277,6 +304,10 @@ def or_exit(run: Callable[[argparse.Namespace], None], options: argparse.Namespa
         sys.exit(error.exit_code)
     except OSError as error:  # such as a name that is too long
         sys.exit(f"error: {error}")
+    except (MemoryError, RuntimeError) as error:  # PyTorch's and OpenVINO's are RuntimeErrors
+        if not ran_out(error):
+            raise
+        sys.exit(f"error: memory ran out: {one_line(error)}")
 
 
 def main(prog: str) -> None:

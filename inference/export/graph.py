@@ -104,16 +104,17 @@ def without_head(model: onnx.ModelProto) -> np.ndarray | None:
         node.input[:] = ["features" if name == last.input[0] else name for name in node.input]
     graph.output[0].name = "features"
     graph.output[0].type.tensor_type.shape.dim[1].dim_value = features
-    onnx.checker.check_model(model, full_check=True)
     return np.column_stack([weights.reshape(labels, features), biases]).astype(np.float32)
 
 
 def activations(model: onnx.ModelProto, patch: Sequence[int]) -> float:
     """Numbers that a graph holds at once for each voxel of a window, where nothing is held longer than until its last
     reader is done: at the step at which they are most."""
-    sized = onnx.ModelProto()
-    sized.CopyFrom(model)
-    for value in (*sized.graph.input, *sized.graph.output):
+    sized = without_weights(model)
+    for weight in model.graph.initializer:  # what is told of shapes is at most 2 GB, the weights of five folds more
+        sized.graph.input.append(onnx.helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims))
+    image = sized.graph.input[0]
+    for value in (image, *sized.graph.output):
         for axis, size in zip((0, 2, 3, 4), (1, *patch), strict=True):
             value.type.tensor_type.shape.dim[axis].dim_value = size
     graph = onnx.shape_inference.infer_shapes(sized).graph
@@ -158,11 +159,20 @@ def save_graphs(model: onnx.ModelProto, folder: Path) -> dict[str, list[str]]:
 
 def with_half_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of the graph with float16 weights."""
-    half = onnx.ModelProto()
-    half.CopyFrom(model)
-    for weight in half.graph.initializer:
-        weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float16), weight.name))
+    half = without_weights(model)
+    for weight in model.graph.initializer:
+        values = numpy_helper.to_array(weight).astype(np.float16)
+        half.graph.initializer.append(numpy_helper.from_array(values, weight.name))
     return half
+
+
+def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of the graph alone."""
+    graph = model.graph
+    bare = onnx.helper.make_graph(graph.node, graph.name, graph.input, graph.output)
+    bare.doc_string = graph.doc_string  # empty and there, as `to_onnx` left it
+    known = {name: getattr(model, name) for name in ("ir_version", "producer_name", "producer_version")}
+    return onnx.helper.make_model(bare, opset_imports=model.opset_import, **known)
 
 
 def _same_weights(model: onnx.ModelProto, half: onnx.ModelProto) -> bool:

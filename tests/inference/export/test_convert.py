@@ -23,6 +23,8 @@ from inference.errors import OutputError, WeightsError  # noqa: E402
 from inference.export.back import result_folder  # noqa: E402
 from inference.export.check import check_engines  # noqa: E402
 from inference.export.convert import export  # noqa: E402
+from inference.export.graph import activations  # noqa: E402
+from inference.machine import held_memory, peak_memory_mb, reset_peak_memory  # noqa: E402
 from tests.conftest import NETWORKS, ROOT  # noqa: E402
 from tests.made.networks import TINY_PATCH, export_pair, write_model  # noqa: E402
 
@@ -185,11 +187,47 @@ def test_several_folds_need_a_choice(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_engine_that_differs_is_refused(tiny_weights: Path) -> None:
+def test_an_engine_that_differs_is_refused(tiny_weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     card = read_card(tiny_weights / "organ")
     patch = np.zeros((1, 1, *card.patch), np.float32)
     with pytest.raises(WeightsError, match="engine openvino differs by"):
         check_engines(card.folder, patch, np.ones((1, len(card.labels), *card.patch), np.float32))
+    assert capsys.readouterr().out.startswith("openvino: the same window\n")  # which may take minutes
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ulimit -v is of Linux")
+@pytest.mark.parametrize("where", ["module", "engine"])
+def test_memory_that_ran_out_is_called_that(where: str, tmp_path: Path, tiny_weights: Path) -> None:
+    if where == "module":
+        model = write_model(tmp_path / "m")
+        configurations = json.loads((model / "plans.json").read_text())["configurations"]
+        configurations["tiny"]["patch_size"] = [64, 512, 512]
+        change(model / "plans.json", configurations=configurations)
+        program: list[Any] = ["-m", "inference.export", model, tmp_path / "out" / "net"]
+    else:
+        check = (
+            "import sys, numpy as np; from pathlib import Path; from inference.export.check import check_engines\n"
+            "check_engines(Path(sys.argv[1]), np.zeros((1, 1, 128, 512, 512), np.float32), np.zeros(1))"
+        )
+        program = ["-c", check, tiny_weights / "organ"]
+    limited = ["bash", "-c", 'ulimit -v 1500000; exec "$@"', "bash", sys.executable, *program]
+    done = subprocess.run(limited, capture_output=True, text=True, check=False, cwd=ROOT)
+    said = {"module": "error: memory ran out: ", "engine": "MemoryError: engine openvino ran out of memory"}[where]
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith(said), done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_numbers_that_are_held_are_counted_without_copies_of_the_weights() -> None:
+    """All copies together may be more than such files can hold, as those of five folds."""
+    size = 5000
+    weights = onnx.numpy_helper.from_array(np.ones((size, size, 1, 1, 1), np.float32), "weights")
+    shape = [onnx.helper.make_tensor_value_info(name, 1, [1, size, 4, 4, 4]) for name in ("image", "logits")]
+    node = onnx.helper.make_node("Conv", ["image", "weights"], ["logits"])
+    model = onnx.helper.make_model(onnx.helper.make_graph([node], "one", shape[:1], shape[1:], [weights]))
+    reset_peak_memory()
+    before = held_memory()
+    assert activations(model, [4, 4, 4]) == 2 * size
+    assert (peak_memory_mb() or 0) < (before + weights.ByteSize() / 2) / 1e6
 
 
 def test_a_model_is_not_written_over_by_its_own_export(tmp_path: Path) -> None:
