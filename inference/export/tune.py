@@ -78,6 +78,7 @@ def tune(folder: Path, scans: Sequence[Path], least: float = LEAST) -> list[Tria
 
     for path in scans:
         scan = read_scan((path,), own.accept_intensities, which_are_ct([card]), abdominal=for_abdomens([card]))
+        print(f"{path.name}: all windows in float32, to compare with", flush=True)
         expected, _ = Predictor(replace(own, precision="f32")).segment(scan, way=DENSE)
         if not expected.any():
             raise ScanError(f"{path}: nothing was found, so that ways cannot be compared on it")
