@@ -16,11 +16,15 @@ from .graph import Node, as_node, parts
 
 NORM = "InstanceNormalization"
 LAST, OTHERS, SPACE = "viscera_last", "viscera_others", "viscera_space"  # axes of (b, c, z, y, x) and of (c, z, y, x)
+RAW_DATA = 9  # of a TensorProto
 AXES = {LAST: [4], OTHERS: [2, 3], SPACE: [1, 2, 3]}
 
 
 def with_norms_by_rows(path: Path) -> bytes | None:
-    """The graph in a file, whose operators are of version 18, with other norms; None where it has none."""
+    """The graph in a file, whose operators are of version 18, with other norms; None where it has none.
+
+    Its weights are where they were, in that file or beside it: ONNX Runtime keeps what it is given.
+    """
     model = memoryview(path.read_bytes())
     (graph,) = (part for part in parts(model) if part.number == 7)
     inside, pieces, found = model[graph.start : graph.end], list[bytes | memoryview](), False
@@ -29,6 +33,8 @@ def with_norms_by_rows(path: Path) -> bytes | None:
         if node and node.operator == NORM:
             found = True
             pieces += [_field(1, one) for one in _by_rows(node)]
+        elif part.number == 5:
+            pieces.append(_field(5, _outside(model, graph.start + part.start, graph.start + part.end, path.name)))
         else:
             pieces.append(inside[part.key : part.end])
     if not found:
@@ -36,6 +42,20 @@ def with_norms_by_rows(path: Path) -> bytes | None:
     pieces += [_field(5, _axes(name, axes)) for name, axes in AXES.items()]
     size = sum(map(len, pieces))
     return b"".join([model[: graph.key], _number(7 << 3 | 2), _number(size), *pieces, model[graph.end :]])
+
+
+def _outside(model: memoryview, start: int, end: int, name: str) -> bytes:
+    """The tensor between two bytes of a model, whose numbers it looks for in the model's file."""
+    pieces = []
+    for part in parts(model[start:end]):
+        if part.number == RAW_DATA:
+            where = {"location": name, "offset": start + part.start, "length": part.end - part.start}
+            for key, value in where.items():
+                pieces.append(_field(13, _field(1, key.encode()) + _field(2, str(value).encode())))
+            pieces.append(_whole(14, 1))  # data_location: EXTERNAL
+        else:
+            pieces.append(bytes(model[start + part.key : start + part.end]))
+    return b"".join(pieces)
 
 
 def _by_rows(norm: Node) -> Iterator[bytes]:

@@ -179,6 +179,22 @@ def test_a_gpu_that_does_not_run_the_networks_is_done_without(
         Predictor(tiny_weights, precision="f16", engine="onnxruntime")  # which the CPU cannot give
 
 
+def test_the_graph_for_onnx_runtime_leaves_weights_in_their_file(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    from inference.engines.norms import with_norms_by_rows
+
+    weights = onnx.numpy_helper.from_array(np.ones(100_000, np.float32), "weights")
+    shape = [onnx.helper.make_tensor_value_info(name, 1, [1, 100_000, 2, 2, 2]) for name in ("image", "logits")]
+    node = onnx.helper.make_node("InstanceNormalization", ["image", "weights", "weights"], ["logits"])
+    graph = onnx.helper.make_graph([node], "one", shape[:1], shape[1:], [weights])
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "model.onnx")
+    given = with_norms_by_rows(tmp_path / "model.onnx")
+    assert given and len(given) < 10_000
+    loaded = onnx.load_model_from_string(given)
+    onnx.load_external_data_for_model(loaded, str(tmp_path))
+    assert loaded.graph.initializer[0].raw_data == weights.raw_data
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["f32", "auto"])
 def test_engines_agree(precision: str, tiny_weights: Path, tmp_path: Path) -> None:
