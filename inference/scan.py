@@ -56,8 +56,11 @@ class Grid:
     @cached_property
     def spacing(self) -> Spacing:
         """(z, y, x) mm."""
-        if self.said:
-            return self.said
+        return self.said or self.steps
+
+    @cached_property
+    def steps(self) -> Spacing:
+        """(z, y, x) mm: the lengths of the affine's columns, whatever the file says."""
         x, y, z = (float(mm) for mm in np.linalg.norm(self.affine[:3, :3], axis=0))
         return z, y, x
 
@@ -144,8 +147,7 @@ def shear(grid: Grid) -> float:
 
 
 def _axes(grid: Grid) -> np.ndarray:
-    lengths = np.linalg.norm(grid.affine[:3, :3], axis=0)
-    return grid.affine[:3, :3] / np.where(lengths > 0, lengths, 1)
+    return grid.affine[:3, :3] / [mm if mm > 0 else 1 for mm in grid.steps[::-1]]
 
 
 def check_extent(shape: Sequence[int], spacing: Sequence[float], abdominal: bool = True) -> list[str]:

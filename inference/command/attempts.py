@@ -99,7 +99,7 @@ class Attempts:
         if self.request.resume and (kept := resume.fits(case, self.cards, self.way, self.request.options)):
             self.written |= _files(case)
             warnings = [retold(warning, case.name, kept.case) for warning in kept.warnings]
-            self._end(attempt, replace(kept, case=shown(case.name), status="kept", warnings=warnings))
+            self._end(attempt, replace(kept, case=shown(case.name), status="kept", warnings=warnings), labels=False)
             return None
         self.progress.begins(number, case)
         return attempt
@@ -176,7 +176,7 @@ class Attempts:
         if attempt.earlier and record.input_sha256 and attempt.earlier != record.input_sha256:
             record.warnings.append(_replaced(case.labels))
             say_warning(f"{title}: {_replaced(case.labels)}")
-        self._write(attempt, record)
+        self._end(attempt, record)
         return False
 
     def _done(self, attempt: Attempt, record: Record, labels: bool = True) -> None:
@@ -184,10 +184,7 @@ class Attempts:
         self.progress.clear()
         record.seconds["total"] = perf_counter() - attempt.start
         self._say(attempt.title, record)
-        if labels:
-            self._write(attempt, record)
-        else:
-            self._end(attempt, record)
+        self._end(attempt, record, labels)
 
     def _failure(self, case: Case, error: str, unwritten: bool = False) -> Record:
         return Record.from_json({
@@ -216,19 +213,17 @@ class Attempts:
         if record.status == "failed":
             say_error(f"{title}: {record.error}")
 
-    def _write(self, attempt: Attempt, record: Record) -> None:
+    def _end(self, attempt: Attempt, record: Record, labels: bool = True) -> None:
+        """A case is done; `labels`: its record is written beside its label map, or in the place of one."""
         case = attempt.case
         record.series = _series(case)
-        self.written |= _files(case)
-        if self.request.sidecar and (doubt := resume.write(case.labels, record)):
-            record.warnings.append(doubt)
-            say_warning(f"{attempt.title}: {doubt}")
-        self._end(attempt, record)
-
-    def _end(self, attempt: Attempt, record: Record) -> None:
-        record.series = _series(attempt.case)
+        if labels:
+            self.written |= _files(case)
+            if self.request.sidecar and (doubt := resume.write(case.labels, record)):
+                record.warnings.append(doubt)
+                say_warning(f"{attempt.title}: {doubt}")
         self.add(attempt.number, record)
-        self.progress.ends(attempt.number, attempt.title, attempt.case, record)
+        self.progress.ends(attempt.number, attempt.title, case, record)
 
     def abandon(self, rest: Iterable[Attempt]) -> None:
         """The run ends before these cases do; no worker has them any more."""

@@ -73,11 +73,12 @@ class Schedule:
         """Until a worker gives an answer or is lost, or for so many seconds: how far scans are is said often, and the
         memory of hundreds of workers would be read each time."""
         until = perf_counter() + patience
-        answer = False
-        while not answer:
+        while True:
             if said := self.workers.receive(max(until - perf_counter(), 0)):
-                self._heed(*said)
-                answer = isinstance(said[1], Lost) or not ANSWERS.isdisjoint(said[1])
+                number, message = said
+                self._heed(number, message)
+                if isinstance(message, Lost) or message.keys() & ANSWERS:
+                    return
             if perf_counter() >= until:
                 return
 

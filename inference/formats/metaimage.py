@@ -103,7 +103,7 @@ def write_labels(path: Path, labels: np.ndarray, scan: Scan) -> Written:
 
 def _made(grid: Grid) -> Place:
     affine = LPS @ grid.affine + 0.0  # no -0
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    spacing = grid.steps[::-1]
     matrix = (affine[:3, :3] / spacing).T.reshape(-1)
     return Place(*(" ".join(map(digits, values)) for values in (matrix, affine[:3, 3], spacing)))
 

@@ -78,9 +78,8 @@ def elsewhere(one: Grid, other: Grid) -> str | None:
     if one.shape != other.shape:
         return f"{times(one.shape[::-1])} and {times(other.shape[::-1])} voxels"
     # Of the affines: a label map in another format has no digits of the scan's header.
-    first, second = (replace(grid, said=None).spacing for grid in (one, other))
-    if not np.allclose(first, second):  # nnU-Net refuses these too
-        return f"voxels of {times(first[::-1])} and {times(second[::-1])} mm"
+    if not np.allclose(one.steps, other.steps):  # nnU-Net refuses these too
+        return f"voxels of {times(one.steps[::-1])} and {times(other.steps[::-1])} mm"
     if not np.allclose(one.affine, other.affine, atol=NEAR):
         far = float(np.abs(one.affine - other.affine).max())
         return f"their affines differ by up to {far:.3g}"

@@ -15,7 +15,7 @@ from nibabel.nifti2 import Nifti2Header
 from nibabel.quaternions import quat2mat
 
 from ...errors import ScanError
-from ...scan import SHEAR, Grid, Spacing, check_grid, times
+from ...scan import SHEAR, Grid, Spacing, check_grid, shear, times
 from ..stream import looks_like
 
 # By size of the header: where the magic bytes are, and what they are.
@@ -81,8 +81,7 @@ def label_header(grid: Grid, origin: Any, slope: float = 1) -> bytes:
 
 
 def _made(grid: Grid) -> Nifti1Header:
-    axes = grid.affine[:3, :3] / np.linalg.norm(grid.affine[:3, :3], axis=0)
-    square = np.abs(axes.T @ axes - np.eye(3)).max() <= SHEAR
+    square = shear(grid) <= SHEAR
     fields = Nifti1Header()
     fields.set_data_shape(grid.shape[::-1])
     fields.set_qform(grid.affine, "scanner" if square else "unknown")  # a quaternion has no shear
