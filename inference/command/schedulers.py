@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +24,7 @@ PROTOCOLS = ("tcp://", "tls://")
 EXTRA = "pip install 'viscera[cluster]'"
 MEMORY = 3_000_000_000  # bytes of a job of Slurm, as of cluster/slurm.sbatch
 MINUTES = "00:30:00"  # that dask-jobqueue asks for unless it is told otherwise
+TRIES = 5  # to connect
 LOOPBACK = "127.0.0.1"
 QUIET = {"dashboard": False, "dashboard_address": f"{LOOPBACK}:0"}  # no page, and no port that others may have taken
 
@@ -80,7 +82,7 @@ class Place:
                     return Client(_local(self), set_as_default=False)
                 if self.name == SLURM:
                     return Client(_slurm(self), set_as_default=False)
-                return Client(self.name, timeout=10, set_as_default=False)
+                return connected(self.name, 10)
         except (OSError, ImportError, RuntimeError, ValueError) as error:
             cause = one_line(error).replace("TimeoutError", "it does not answer")
             raise DeviceError(f"the Dask scheduler {self.name} cannot be used: {cause}") from error
@@ -91,6 +93,19 @@ class Place:
         client.close(timeout=5)
         if cluster is not None:
             cluster.close(timeout=10)
+
+
+def connected(address: str, seconds: float) -> Client:
+    """A client of somebody's scheduler. Raises OSError, ImportError.
+
+    Distributed 2026.8 expects a greeting and nothing else in the first package. A scheduler that tells all its clients
+    of a lost worker at that moment puts both into one, and an assertion fails: another try is all it takes."""
+    from distributed import Client
+
+    for _ in range(TRIES):
+        with suppress(AssertionError):
+            return Client(address, timeout=seconds, set_as_default=False)
+    raise OSError("its greeting cannot be read")
 
 
 def _local(place: Place) -> Any:

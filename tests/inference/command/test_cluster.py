@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from inference.command.cli import parse
+from inference.command.schedulers import connected
 from inference.errors import hide_names
 from inference.options import Options
 from tests.cluster.slurm import free_port, wait
@@ -73,9 +74,7 @@ class Dask:
 
     def asked(self, what: Callable[[Any], Any]) -> Any:
         """What a client of its own finds out."""
-        from distributed import Client
-
-        with Client(self.address, timeout=60, set_as_default=False) as client:
+        with connected(self.address, 60) as client:
             return what(client)
 
     def workers(self) -> dict[str, int]:
@@ -192,6 +191,30 @@ def test_ctrl_c_leaves_no_process_and_no_half_written_file(
     assert {path.name for path in out.iterdir()} <= {
         "a.json", "a.nii.gz", "b.json", "b.nii.gz", "summary.json", "measurements.csv"
     }  # fmt: skip
+
+
+def _interrupted(dask_scheduler: Any = None) -> None:
+    """The scheduler tells its clients of something just as the next two of them are greeted."""
+    from distributed.diagnostics.plugin import SchedulerPlugin
+
+    class Told(SchedulerPlugin):  # type: ignore[misc]
+        greeted = 0
+
+        def add_client(self, scheduler: Any, client: str) -> None:
+            self.greeted += 1
+            if self.greeted <= 2:
+                scheduler.loop.add_callback(scheduler.report, {"op": "lost-data", "key": "none of theirs"})
+
+    dask_scheduler.add_plugin(Told())
+
+
+def test_a_greeting_with_another_message_is_asked_for_again(dask: Dask) -> None:
+    dask.asked(lambda client: client.run_on_scheduler(_interrupted))
+    from distributed import Client
+
+    with pytest.raises(AssertionError):
+        Client(dask.address, timeout=60, set_as_default=False)
+    assert dask.asked(lambda client: client.scheduler_info()["workers"]) == {}
 
 
 @pytest.mark.slow
