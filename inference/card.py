@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from dataclasses import fields as dataclass_fields
 from math import inf
@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 FORMAT = 2  # of card.json as the exporter writes it
 OLD_FORMAT = 1  # read as well
+GUIDE_SUFFIX = ".guide"  # how the name of a guide's folder ends
 FILE_NAME = "card.json"
 HEAD_FILE = "head.npy"
 WEIGHTS_FILE = "weights.bin"  # what the graphs of a network share if float16 holds its weights exactly
@@ -135,6 +136,18 @@ class Earlier:
     method: str = "spline"
 
 
+@dataclass(frozen=True)
+class Guide:
+    """A network that finds first, and roughly, the organs near which all of another's labels lie.
+
+    card    of the guide, which lies beside the other: "NAME.guide"
+    values  of its label map: those organs
+    """
+
+    card: Card
+    values: tuple[int, ...]
+
+
 # "ct": of the training, clipped; "zscore", "rescale01": mean and deviation, or minimum and range, of the scan;
 # "rgb01": 0 to 255 become 0 to 1; "none": voxels as they are
 NORMALISE = ("ct", "zscore", "rescale01", "rgb01", "none")
@@ -173,6 +186,7 @@ class Card:
                       None: nobody has counted
     trained_on        a sentence for people: data, iterations, known weakness
     after             the network that has to run before, if its label map is an input
+    guide             the network that shows where to look, where one was put beside it
     digest            sha256 of card.json, which holds those of the model files
     """
 
@@ -197,6 +211,7 @@ class Card:
     activations: float | None
     trained_on: str
     after: Earlier | None
+    guide: Guide | None
     digest: str
 
     def spacing_for(self, own: tuple[float, float, float]) -> tuple[float, float, float]:
@@ -305,6 +320,7 @@ def _card(folder: Path, fields: dict[str, Any], digest: str) -> Card:
         activations=None if (activations := fields.get("activations")) is None else float(activations),
         trained_on=str(fields["trained_on"]),
         after=_earlier(folder, fields["after"]) if fields.get("after") else None,
+        guide=_guide(folder, fields["guide"], fields["channels"]) if fields.get("guide") else None,
         digest=digest,
     )
 
@@ -337,17 +353,32 @@ def _one_of(value: Any, known: Collection[T]) -> T:
 
 def _earlier(folder: Path, fields: dict[str, Any]) -> Earlier:
     """Raises WeightsError where the card of the earlier network, beside this one, cannot be read."""
-    name = fields["network"]
-    if not isinstance(name, str) or name in ("", ".", "..", folder.name) or Path(name).name != name:
-        raise ValueError(f"after has the network {name!r}")
     values = tuple(map(int, fields["values"]))
     if int(fields["order"]) not in (0, 1):
         raise ValueError(f"after has the order {fields['order']!r}")
-    card = read_card(folder.parent / name)
-    if card.after:
-        raise ValueError(f"network {name}, which it comes after, comes after another itself")
+    card = _beside(folder, fields["network"])
     method = _one_of(fields.get("method", METHODS[0]), METHODS)
     return Earlier(card, values, int(fields["order"]), fields["force_separate_z"], method)
+
+
+def _guide(folder: Path, fields: dict[str, Any], channels: Sequence[Any]) -> Guide:
+    """Raises as `_earlier`."""
+    card, values = _beside(folder, folder.name + GUIDE_SUFFIX), tuple(map(int, fields["values"]))
+    if [_channel(one).is_ct for one in channels] != [True]:
+        raise ValueError("guide, which sees CT, is that of a network which sees something else")
+    if not values or not set(values) <= set(card.names):
+        raise ValueError(f"guide has the values {fields['values']!r}")
+    return Guide(card, values)
+
+
+def _beside(folder: Path, name: Any) -> Card:
+    """The card of a network that runs before that of a folder."""
+    if not isinstance(name, str) or name in ("", ".", "..", folder.name) or Path(name).name != name:
+        raise ValueError(f"{name!r} is not the name of a network beside it")
+    card = read_card(folder.parent / name)
+    if card.after or card.guide:
+        raise ValueError(f"network {name}, which runs before it, needs another itself")
+    return card
 
 
 def _spacing(values: Any) -> tuple[float | None, float, float]:

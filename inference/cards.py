@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from .card import FILE_NAME, Card, read_card
+from .card import FILE_NAME, GUIDE_SUFFIX, Card, read_card
 from .errors import DeviceError, WeightsError
-from .options import DENSE, WAYS, Way
+from .options import DENSE, GUIDE, WAYS, Way
 
 USUAL = ("organ", "tumor")  # rising priority: the paper lays the tumour over the organs
 
@@ -55,8 +55,20 @@ def for_abdomens(cards: Sequence[Card]) -> bool:
 
 
 def with_earlier(cards: Sequence[Card]) -> list[Card]:
-    """The cards, and before each that of the network which has to run before it."""
-    return [one for card in cards for one in ((card.after.card, card) if card.after else (card,))]
+    """The cards, and before each those of networks that run before it."""
+    return [one for card in cards for one in (*(before.card for before in (card.after, card.guide) if before), card)]
+
+
+def on_their_ways(cards: Sequence[Card], way: Way) -> list[tuple[Card, Way]]:
+    """What runs, in that order, with the way of its windows: guides only where it is a guided one."""
+    pairs = []
+    for card in cards:
+        if card.after:
+            pairs.append((card.after.card, way))
+        if card.guide and way.guided:
+            pairs.append((card.guide.card, GUIDE))
+        pairs.append((card, way))
+    return pairs
 
 
 def digests(cards: Sequence[Card]) -> dict[str, str]:
@@ -68,13 +80,20 @@ def way_of(cards: Sequence[Card], plan: str | None, step: float | None, tta: boo
     """The way of a run: as asked for by name, else the one that all networks were made for, else every window.
 
     Raises DeviceError where it looks for the body, which it knows in CT only, and a network takes another image, and
-    WeightsError where `tta` is asked for and a network allows no axis to be mirrored.
+    WeightsError where `tta` is asked for and a network allows no axis to be mirrored, or the plan needs a guide and a
+    network has none.
     """
-    if tta and (without := [card.name for card in with_earlier(cards) if not card.mirror_axes]):
-        raise WeightsError(f"--tta was asked for, but network {without[0]} stores no axis that may be mirrored")
     made_for = {card.way for card in cards}
     way = WAYS[plan or (made_for.pop() if len(made_for) == 1 else DENSE.name)]
+    mirrored = [card for card, own in on_their_ways(cards, way) if own == way]
+    if tta and (without := [card.name for card in mirrored if not card.mirror_axes]):
+        raise WeightsError(f"--tta was asked for, but network {without[0]} stores no axis that may be mirrored")
     for card in cards:
+        if way.guided and not card.guide:
+            raise WeightsError(
+                f"plan {way.name} needs a network that shows where to look, and network {card.name} has none beside "
+                "it: export.tune puts one there"
+            )
         if way.in_body and not card.channels[0].is_ct:
             raise DeviceError(
                 f"plan {way.name} finds the body in CT, and the first channel of network {card.name} is "
@@ -96,9 +115,11 @@ def _last(weights: Path, names: Sequence[str]) -> list[str]:
 
 
 def _present(weights: Path) -> list[str]:
-    """The names of all networks. Raises WeightsError where a folder cannot be looked into: it may hold one."""
+    """The names of all networks but guides. Raises WeightsError where a folder cannot be looked into, as it may hold
+    one."""
     try:
-        return sorted(name for name in os.listdir(weights) if _is_network(weights / name))
+        names = (name for name in os.listdir(weights) if not name.endswith(GUIDE_SUFFIX))
+        return sorted(name for name in names if _is_network(weights / name))
     except OSError as error:
         raise WeightsError(f"{error.filename} cannot be read: {error.strerror}") from error
 

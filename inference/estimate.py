@@ -12,7 +12,7 @@ from dataclasses import replace
 from math import ceil, prod
 
 from .card import WEIGHTS_FILE, Card
-from .cards import smaller_way, with_earlier
+from .cards import on_their_ways, smaller_way
 from .engines.choose import Choice
 from .grids.decode import read_head
 from .grids.prepare import CHUNK
@@ -71,9 +71,9 @@ def estimate(scan: Scan, cards: Sequence[Card], way: Way, choice: Choice, base: 
     channels = len(cards[0].channels)
     stored = voxels * held * channels
     reading = stored + voxels * (most - held)  # again, beside the labels, to measure these
-    everyone = with_earlier(cards)
-    engines = sum(_engine(scan, card, way, choice) for card in everyone)  # each keeps its own
-    preparing, running = (max(step) for step in zip(*(_steps(scan, card, way) for card in everyone), strict=True))
+    everyone = on_their_ways(cards, way)
+    engines = sum(_engine(scan, card, own, choice) for card, own in everyone)  # each keeps its own
+    preparing, running = (max(step) for step in zip(*(_steps(scan, card, own) for card, own in everyone), strict=True))
     if len(everyone) > 1:
         labels = 4 * voxels  # those below, above, joined, and where
         steps = stored + labels + max(preparing, running)

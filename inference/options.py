@@ -30,6 +30,7 @@ class Way:
     wide          a network that takes any window sees planes as wide as the part that is looked at
     middle_first  windows in the middle of the grid come first, and those around them only if they found something
     follow        a later network looks only around what earlier ones found
+    guided        a network that has a guide looks only near the organs that this finds for it
     one_piece     what lies far from the rest of its organ is dropped, and a tumour in none of its hosts
     tta           a window is seen mirrored as well, along every combination of the card's mirror_axes
     most_voxels   of a wide window: 4 million take about 1.5 GB with what is computed on the way
@@ -42,6 +43,7 @@ class Way:
     wide: bool = False
     middle_first: bool = False
     follow: bool = False
+    guided: bool = False
     one_piece: bool = False
     tta: bool = False
     most_voxels: int = 4_000_000
@@ -56,7 +58,9 @@ class Way:
 DENSE = Way("dense")  # every window, as nnU-Net
 ABDOMEN = Way("abdomen", in_body=True, wide=True, middle_first=True, follow=True, one_piece=True)
 BODY = Way("body", in_body=True, boxed=True, wide=True)
-WAYS = {way.name: way for way in (ABDOMEN, BODY, DENSE)}
+ORGANS = Way("organs", guided=True)
+GUIDE = replace(ABDOMEN, most_voxels=2_000_000)  # of a guide, which should take no more memory than what it guides
+WAYS = {way.name: way for way in (ABDOMEN, BODY, ORGANS, DENSE)}
 
 
 @dataclass(frozen=True)

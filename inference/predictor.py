@@ -99,8 +99,8 @@ class Predictor:
             self._models[0].try_out(self._xp)
 
     def _loaded(self, card: Card) -> Model:
-        earlier = self._loaded(card.after.card) if card.after else None
-        return Model.of(card, load(self.choice, card, self.threads), earlier)
+        earlier, guide = (self._loaded(one.card) if one else None for one in (card.after, card.guide))
+        return Model.of(card, load(self.choice, card, self.threads), earlier, guide)
 
     def __reduce__(self) -> tuple[Any, ...]:
         named = {name: getattr(self.options, name) for name in self.options.to_json()}
@@ -258,4 +258,4 @@ def _load_again(kind: type[Predictor], named: dict[str, Any], cards: list[Card])
 
 def _anywhere(cards: Sequence[Card]) -> list[Card]:
     """Cards, which hold the digests of their networks' files, without the place where these lie."""
-    return [replace(card, folder=Path(), after=None) for card in with_earlier(cards)]
+    return [replace(card, folder=Path(), after=None, guide=None) for card in with_earlier(cards)]

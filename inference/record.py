@@ -35,7 +35,8 @@ class Record:
                certain, why, and what became of the fix
     doubts     organ -> why it should be looked at: "missing", "look" or "cut", and a phrase
     dropped    name of a label -> voxels that lay far from the rest of their organ and were taken out
-    windows    network -> windows run, windows of the dense plan that were not, and voxels (z, y, x) of one
+    windows    network -> windows run, windows of the dense plan that were not, voxels (z, y, x) of one, and what came
+               of its guide
     labels     value in the label map -> name, voxels, ml and the rest of what `quantities` measures
     outputs    format -> sha256 of each file that holds the labels, and of the folders of probabilities and of
                the preview

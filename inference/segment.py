@@ -11,38 +11,41 @@ import numpy as np
 
 from .anatomy import doubts
 from .anatomy.hosts import drop_hostless
-from .anatomy.look import AROUND_ORGANS, where
+from .anatomy.look import AROUND_ORGANS, Look, where
 from .anatomy.orientation import Thin, Verdict, judge, rightly, speaks_for_its_header, thinned
 from .anatomy.pieces import drop_far_pieces
 from .arrays import Array, Network, copy
-from .boxes import Box, bounding
-from .card import Card
+from .boxes import Box, Shape, bounding
+from .card import Card, Guide
 from .formats.probabilities import Probabilities
 from .grids.decode import Decode
 from .grids.prepare import prepare
 from .grids.restore import restore
 from .grids.view import View
-from .options import Way
+from .options import GUIDE, Way
 from .record import Record
 from .scan import Grid, Scan
 from .tilt import Tilt
 from .windows.lay import lay
 from .windows.patches import Patches
 
+LEAST = 1.0  # ml of an organ that a guide finds: of less it did not find it
+
 
 @dataclass(frozen=True)
 class Model:
-    """A network, what it expects, and what its logits mean."""
+    """A network, what it expects, what its logits mean, and those that run before it."""
 
     card: Card
     network: Network
     decode: Decode
     earlier: Model | None = None
+    guide: Model | None = None
 
     @classmethod
-    def of(cls, card: Card, network: Network, earlier: Model | None = None) -> Model:
-        """earlier  that of `card.after`"""
-        return cls(card, network, Decode.of(card), earlier)
+    def of(cls, card: Card, network: Network, earlier: Model | None = None, guide: Model | None = None) -> Model:
+        """earlier, guide  those of `card.after` and `card.guide`"""
+        return cls(card, network, Decode.of(card), earlier, guide)
 
     def try_out(self, xp: Any) -> None:
         """Run the smallest window: what a GPU lacks shows there, not when a network is loaded. Raises EngineError."""
@@ -233,6 +236,9 @@ def one(
     will see the scan."""
     card = model.card
     before = one(scan, model.earlier, way, found, xp, record, progress) if model.earlier else None
+    guided = card.guide if way.guided else None
+    if guided and model.guide:
+        found = _shown(scan, model.guide, guided, xp, record, progress)
     with record.stage("prepare"):
         view = View.of(scan, card)
         volume = prepare(scan, view, card, xp, before)
@@ -240,7 +246,6 @@ def one(
             scan.free()
         around = view.box(found, AROUND_ORGANS) if found else None
         look = where(volume, card, view.spacing, way, around, xp)
-    layout = lay(view.shape, card, way, look.box, look.middle_first, model.decode.codes)
     dense = Patches(view.shape, card.patch, way.step).most
     progress.network(card.name, dense)
     run = 0
@@ -255,14 +260,47 @@ def one(
         progress.window()
         return logits
 
-    with record.stage("restore"):
+    def looked(look: Look) -> tuple[np.ndarray, Shape]:
+        """Labels, and the voxels of a window."""
+        layout = lay(view.shape, card, way, look.box, look.middle_first, model.decode.codes)
         keep = probabilities.of(card, view.cropped) if probabilities else None
-        labels = restore(layout.parts(volume, network, look.inside, xp), view, card, model.decode, xp, keep)
+        return restore(
+            layout.parts(volume, network, look.inside, xp), view, card, model.decode, xp, keep
+        ), layout.window
+
+    with record.stage("restore"):
+        labels, window = looked(look)
+        beyond = guided and found and not _near(labels, found, scan.grid)
+        if beyond:
+            labels, window = looked(Look())  # everywhere
         if way.one_piece:
             names = {label.value: label.name for label in card.labels}
             lost = drop_hostless(labels, {label.value: label.hosts for label in card.labels if label.hosts})
             organs = [label.value for label in card.labels if label.one_piece]
             lost |= drop_far_pieces(labels, scan.grid.spacing, organs)
             record.dropped |= {names[value]: voxels for value, voxels in lost.items()}
-    record.windows[card.name] = {"run": run, "skipped": max(dense - run, 0), "voxels": list(layout.window)}
+    record.windows[card.name] = {"run": run, "skipped": max(dense - run, 0), "voxels": list(window)}
+    if guided:
+        record.windows[card.name]["guide"] = "too near" if beyond else "followed" if found else "found nothing"
     return labels
+
+
+def _shown(scan: Scan, model: Model, guide: Guide, xp: Any, record: Record, progress: Progress) -> Box | None:
+    """The box on the scan's grid of the organs that a guide is asked for; None where it does not find each of them."""
+    own = Record(seconds=record.seconds)
+    labels = one(scan, model, GUIDE, None, xp, own, progress)
+    record.windows |= own.windows
+    with record.stage("restore"):
+        voxels = np.bincount(labels.ravel(), minlength=max(guide.values) + 1)[list(guide.values)]
+        if voxels.min() * scan.grid.voxel_ml < LEAST:
+            return None
+        return bounding(np.isin(labels, guide.values))
+
+
+def _near(labels: np.ndarray, found: Box, grid: Grid) -> bool:
+    """Whether all labels lie in a box and around it: what goes further may go on where no window was."""
+    box = bounding(labels)
+    return box is None or all(
+        part.start >= within.start - AROUND_ORGANS / mm and part.stop <= within.stop + AROUND_ORGANS / mm
+        for part, within, mm in zip(box, found, grid.spacing, strict=True)
+    )

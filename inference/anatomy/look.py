@@ -17,7 +17,7 @@ from .body import body_mask, muscle_box
 BODY_HU = -300  # between lung (-900..-500 HU) and fat (-120..-80 HU)
 MUSCLE_HU = 0  # between fat and muscle (30..70 HU)
 ABOVE_CLIP = 10  # HU: where a card's clip hides one of these, what lies this far above the clip counts
-AROUND_ORGANS = 20.0  # mm around the organs found, within which later networks look: tumours grow out of organs
+AROUND_ORGANS = 20.0  # mm around the organs found by earlier networks or a guide: tumours grow out of organs
 SEVERAL_ORGANS = 5  # a network that knows this many shows where the abdomen is; one that knows less may see none of it
 
 

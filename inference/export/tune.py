@@ -5,28 +5,35 @@ export.quantize made it and the processor has instructions for it, if the way ke
 labels keep a mean Dice of --least on each scan, the fastest is written on the card, and is what a run takes unless
 --plan, --step or --precision say otherwise. How far labels move depends on the network: one that is sure of itself
 hardly notices.
+
+Where a network's labels lie near organs that the shipped network knows (their names say so, or --near), windows near
+these are tried as well; if they are taken, the shipped network lies beside it from then on, as NAME.guide.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
-from ..card import FILE_NAME, Card, newest, read_card
+from ..card import FILE_NAME, GUIDE_SUFFIX, Card, newest, read_card
 from ..cards import for_abdomens, which_are_ct
 from ..engines.choose import PRECISIONS, choose
 from ..errors import ScanError, WeightsError
 from ..formats.reading import read_scan
 from ..machine import computes
-from ..options import BODY, DENSE, Options, Way
+from ..options import BODY, DENSE, ORGANS, Options, Way
 from ..predictor import Predictor
 from ..quantities import dice
+from . import guide
 from .checkpoint import read_json
 from .convert import or_exit
 from .write import move, save_json, workshop
@@ -52,23 +59,63 @@ class Trial:
 
 def ways(card: Card) -> Iterator[Way]:
     """What is tried: the dense way first. The body is known in CT only."""
-    plans = (DENSE, BODY) if card.channels[0].is_ct else (DENSE,)
+    plans = (DENSE, *(BODY,) * card.channels[0].is_ct, *(ORGANS,) * (card.guide is not None))
     for way, step in product(plans, STEPS):
         yield replace(way, step=step)
 
 
-def tune(folder: Path, scans: Sequence[Path], least: float = LEAST) -> list[Trial]:
+def tune(folder: Path, scans: Sequence[Path], least: float = LEAST, near: Sequence[str] | None = None) -> list[Trial]:
     """Try all ways, and enter the one to take in the card of a network. Returns the trials, that one first.
 
     scans  such as the network is for
+    near   organs near which all of its labels lie; None: as their names say
     Raises WeightsError, and ScanError where nothing was found on a scan, so that it says nothing.
     """
     card = read_card(folder)
-    own = Options(weights=folder.parent, networks=(folder.name,), device="cpu")
     if len(card.channels) > 1:
         raise WeightsError(f"{folder} takes {len(card.channels)} channels: networks of one are tuned")
+    with workshop(folder) as made:
+        _lay_out(card, guide.near(card, near), made)
+        trials, dense = _tried(made, folder.name, scans, least)
+        chosen = trials[0]
+        kept = folder.with_name(card.name + GUIDE_SUFFIX)
+        if chosen.way.guided:
+            if chosen.precision == "int8":
+                beside = made / kept.name / FILE_NAME
+                save_json(read_json(beside) | {"precision": "int8"}, beside)
+            shutil.rmtree(kept, ignore_errors=True)
+            (made / kept.name).rename(kept)
+        _enter(folder, read_json(made / folder.name / FILE_NAME), chosen, dense, len(scans))
+        if not chosen.way.guided:
+            shutil.rmtree(kept, ignore_errors=True)
+    return trials
+
+
+def _lay_out(card: Card, values: tuple[int, ...] | None, made: Path) -> None:
+    """A folder of networks to try ways with: a network and what runs before it, linked, and a guide where it can have
+    one."""
+    for one in (card, *((card.after.card,) if card.after else ())):
+        (made / one.name).mkdir()
+        for file in (FILE_NAME, *one.files):
+            try:  # engines follow no symbolic link out of the folder of a graph
+                os.link(one.folder / file, made / one.name / file)
+            except OSError:
+                shutil.copyfile(one.folder / file, made / one.name / file)
+    fields = newest(read_json(card.folder / FILE_NAME)) | {"way": DENSE.name}
+    fields.pop("guide", None)
+    fields.pop("precision", None)
+    if values and card.channels[0].is_ct:
+        fields["guide"] = guide.put(card, values, made)
+    (made / card.name / FILE_NAME).unlink()
+    save_json(fields, made / card.name / FILE_NAME)
+
+
+def _tried(weights: Path, name: str, scans: Sequence[Path], least: float) -> tuple[list[Trial], Trial]:
+    """The trials, the one to take first, and that of all windows."""
+    card = read_card(weights / name)
+    own = Options(weights=weights, networks=(name,), device="cpu")
     choice = choose("cpu", "auto", "auto")
-    usual = choice.precision  # whatever the card was tuned to before
+    usual = choice.precision
     has_int8 = "int8" in PRECISIONS[choice.engine, "cpu"] and "int8" in card.forms and computes("int8")
     precisions = (usual, "int8") if has_int8 else (usual,)
     trials = {(way, of): Trial(way, of, 0.0, 1.0) for of in precisions for way in ways(card)}
@@ -99,8 +146,7 @@ def tune(folder: Path, scans: Sequence[Path], least: float = LEAST) -> list[Tria
     # An int8 that is not tried on every scan is that of a way which does not keep labels without it.
     good = [trial for trial in trials.values() if keeps(trial.way) and trial.dice >= least] or [dense]
     chosen = min(good, key=lambda trial: trial.seconds)
-    _enter(folder, chosen, dense, len(scans))
-    return [chosen, *(trial for trial in trials.values() if trial is not chosen and trial.seconds)]
+    return [chosen, *(trial for trial in trials.values() if trial is not chosen and trial.seconds)], dense
 
 
 def mean_dice(labels: np.ndarray, expected: np.ndarray) -> float:
@@ -110,10 +156,11 @@ def mean_dice(labels: np.ndarray, expected: np.ndarray) -> float:
     return float(np.mean([found[value] for value in values]))
 
 
-def _enter(folder: Path, chosen: Trial, dense: Trial, scans: int) -> None:
-    fields = newest(read_json(folder / FILE_NAME))
+def _enter(folder: Path, fields: dict[str, Any], chosen: Trial, dense: Trial, scans: int) -> None:
+    """Write the card of a network anew: `fields` as they were tried, and what was found."""
     fields |= {"way": chosen.way.name, "step": chosen.way.step}
-    fields.pop("precision", None)
+    if not chosen.way.guided:
+        fields.pop("guide", None)
     if chosen.precision == "int8":
         fields["precision"] = "int8"
     share = round(chosen.seconds / dense.seconds, 3)
@@ -129,7 +176,7 @@ def _called(trial: Trial) -> str:
 
 
 def run(options: argparse.Namespace) -> None:
-    chosen, *rest = tune(options.folder, options.scans, options.least)
+    chosen, *rest = tune(options.folder, options.scans, options.least, options.near)
     dense = next(trial for trial in (chosen, *rest) if trial.way == DENSE and trial.precision != "int8")
     faster = dense.seconds / chosen.seconds
     print(f"{options.folder}: {_called(chosen)} from now on, {faster:.1f} times as fast as all windows")
@@ -142,6 +189,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="an exported network")
     parser.add_argument("scans", type=Path, nargs="+", metavar="SCAN")
     parser.add_argument("--least", type=float, default=LEAST, help=f"mean Dice to keep ({LEAST})")
+    parser.add_argument(
+        "--near", type=lambda given: given.split(","), metavar="ORGAN,...", help="organs near which all labels lie"
+    )
     or_exit(run, parser.parse_args())
 
 

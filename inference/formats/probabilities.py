@@ -73,12 +73,14 @@ class Probabilities:
 
     def of(self, card: Card, cropped: Cropped) -> Keep:
         """What takes those of a network: a box of the cropped scan, and (k, z, y, x) uint8, 255 for 1. It raises
-        UnwrittenError.
+        UnwrittenError. What was kept of this network is forgotten.
 
         cropped  gives a view of an array on the scan's grid: what the network sees of it, in its own axes
         """
         labels = [label for label in self._labels if label.network == card.name]
         self._cropped[card.name] = cropped
+        for label in labels:
+            label.parts.clear()
 
         def keep(box: Box, probabilities: np.ndarray) -> None:
             for label, own in zip(labels, probabilities, strict=True):

@@ -45,5 +45,6 @@ def make_card(
         activations=None,
         trained_on="",
         after=None,
+        guide=None,
         digest="",
     )

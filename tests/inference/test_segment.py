@@ -13,7 +13,7 @@ import pytest
 
 from inference.anatomy.look import AROUND_ORGANS
 from inference.boxes import bounding
-from inference.card import Label
+from inference.card import Guide, Label
 from inference.cards import smaller_way, way_of
 from inference.errors import ScanError
 from inference.formats.probabilities import Probabilities
@@ -105,6 +105,68 @@ def test_the_tumour_network_looks_only_around_the_organs() -> None:
         assert windows["run"] == len(counted)
         assert windows["run"] + windows["skipped"] == len(calls["dense"])
     assert 0 < len(calls["abdomen"]) < len(calls["dense"])
+
+
+def guided(hu: float, guide_hu: float, calls: list[int] | None = None) -> Model:
+    """A network of one label, and a guide at twice its spacing, for which what is brighter than `guide_hu` in the first
+    40 mm is an organ."""
+    inner, plain = brighter(guide_hu, len(ORGANS)), model("lesion", hu, (0, 1), calls)
+
+    def organs(batch: np.ndarray) -> np.ndarray:
+        answer = inner(batch)
+        answer[:, -1, 10:] = -1
+        return answer
+
+    card = make_card(
+        (4.0, 4.0, 4.0), name="guide", patch=(32, 16, 16), values=ORGANS, orientation="LPS", window_multiple=(4, 4, 4)
+    )
+    return Model.of(replace(plain.card, guide=Guide(card, (6,))), plain.network, guide=Model.of(card, organs))
+
+
+def lesions_in_organs(*others: tuple[slice, slice, slice]) -> Scan:
+    """A long body with an organ near one end, and in it, and where else it is said, a lesion of 200 HU."""
+    voxels = np.full((64, 64, 80), -1000, np.int16)
+    voxels[:, 8:56, 8:72] = 0
+    voxels[8:16, 20:40, 20:44] = 100
+    for where in ((slice(10, 14), slice(26, 34), slice(28, 36)), *others):
+        voxels[where] = 200
+    return Scan.of(voxels, (2.0, 2.0, 2.0), "LPS")
+
+
+def test_a_guide_shows_where_to_look_and_labels_stay() -> None:
+    scan = lesions_in_organs()
+    calls: list[int] = []
+    expected, _ = segment(scan, [guided(150, 60)], WAYS["dense"], np)
+    labels, report = segment(scan, [guided(150, 60, calls)], WAYS["organs"], np)
+    windows = report.windows["lesion"]
+    assert np.array_equal(labels, expected) and labels.sum() == 4 * 8 * 8
+    assert windows["guide"] == "followed" and 0 < windows["run"] == len(calls) < windows["skipped"]
+    assert report.windows["guide"]["run"] > 0 and not report.dropped
+
+
+def test_labels_that_leave_what_a_guide_showed_are_looked_for_everywhere(tmp_path: Path) -> None:
+    beside, far = np.s_[27:30, 26:34, 28:36], np.s_[50:54, 26:34, 28:36]  # in a window that is run, and in none
+    scan = lesions_in_organs(beside, far)
+    expected, _ = segment(scan, [guided(150, 60)], WAYS["dense"], np)
+    probabilities = Probabilities([guided(150, 60).card], tmp_path)
+    record = Record()
+    labels = segment_into(scan, [guided(150, 60)], WAYS["organs"], np, record, Quiet(), probabilities)
+    assert np.array_equal(labels, expected) and labels[far].all()
+    assert record.windows["lesion"]["guide"] == "too near" and record.windows["lesion"]["skipped"] == 0
+    probabilities.write(tmp_path / "x.probabilities", scan)
+    (file,) = (tmp_path / "x.probabilities").iterdir()
+    stored = np.asarray(nib.load(file).dataobj).T
+    assert np.array_equal(stored > 0.5, labels > 0)
+    probabilities.close()
+
+
+@pytest.mark.parametrize("guide_hu", [300, 1000])  # it finds nothing; not even a voxel
+def test_where_a_guide_finds_nothing_a_network_looks_everywhere(guide_hu: float) -> None:
+    scan = lesions_in_organs()
+    expected, _ = segment(scan, [guided(150, 60)], WAYS["dense"], np)
+    labels, report = segment(scan, [guided(150, guide_hu)], WAYS["organs"], np)
+    assert np.array_equal(labels, expected)
+    assert report.windows["lesion"]["guide"] == "found nothing" and report.windows["lesion"]["skipped"] == 0
 
 
 @pytest.mark.parametrize("before", [0, 20])
