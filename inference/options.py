@@ -26,7 +26,8 @@ class Way:
     name          as --plan names it
     step          distance of windows, as a share of one; along z wide windows share planes as planes.wide_grid says
     in_body       labels stand in the body only, and windows where its muscle is
-    boxed         windows lie over the body's box as if that were the whole scan: fewer, but none where nnU-Net has it
+    boxed         windows lie over the box that is looked at as if that were the whole scan: fewer, but none where
+                  nnU-Net has it
     wide          a network that takes any window sees planes as wide as the part that is looked at
     middle_first  windows in the middle of the grid come first, and those around them only if they found something
     follow        a later network looks only around what earlier ones found
@@ -59,8 +60,9 @@ DENSE = Way("dense")  # every window, as nnU-Net
 ABDOMEN = Way("abdomen", in_body=True, wide=True, middle_first=True, follow=True, one_piece=True)
 BODY = Way("body", in_body=True, boxed=True, wide=True)
 ORGANS = Way("organs", guided=True)
+CROP = Way("crop", guided=True, boxed=True, wide=True)
 GUIDE = replace(ABDOMEN, most_voxels=2_000_000)  # of a guide, which should take no more memory than what it guides
-WAYS = {way.name: way for way in (ABDOMEN, BODY, ORGANS, DENSE)}
+WAYS = {way.name: way for way in (ABDOMEN, BODY, ORGANS, CROP, DENSE)}
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from .windows.lay import lay
 from .windows.patches import Patches
 
 LEAST = 1.0  # ml of an organ that a guide finds: of less it did not find it
+EDGE = 5.0  # mm: a label that comes so near to the end of what is looked at may go on there
 
 
 @dataclass(frozen=True)
@@ -299,8 +300,8 @@ def _shown(scan: Scan, model: Model, guide: Guide, xp: Any, record: Record, prog
 
 def _near(labels: np.ndarray, found: Box, grid: Grid) -> bool:
     """Whether all labels lie in a box and around it: what goes further may go on where no window was."""
-    box = bounding(labels)
+    box, margin = bounding(labels), AROUND_ORGANS - EDGE
     return box is None or all(
-        part.start >= within.start - AROUND_ORGANS / mm and part.stop <= within.stop + AROUND_ORGANS / mm
+        part.start >= within.start - margin / mm and part.stop <= within.stop + margin / mm
         for part, within, mm in zip(box, found, grid.spacing, strict=True)
     )

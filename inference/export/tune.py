@@ -1,10 +1,10 @@
 """The fastest way of windows that leaves a network its labels, found on a few scans: `%(prog)s weights/liver SCANS...`
 
-Every way segments every scan beside nnU-Net's own, all windows half a patch apart in float32; in int8 as well, where
-export.quantize made it and the processor has instructions for it, if the way keeps labels without it. Of those whose
-labels keep a mean Dice of --least on each scan, the fastest is written on the card, and is what a run takes unless
---plan, --step or --precision say otherwise. How far labels move depends on the network: one that is sure of itself
-hardly notices.
+Every way segments scan after scan beside nnU-Net's own, all windows half a patch apart in float32, until its labels
+have a mean Dice below --least on one; in int8 as well, where export.quantize made it and the processor has instructions
+for it, if the way keeps labels without it. Of those that keep them on every scan, the fastest is written on the card,
+and is what a run takes unless --plan, --step or --precision say otherwise. How far labels move depends on the network:
+one that is sure of itself hardly notices.
 
 Where a network's labels lie near organs that the shipped network knows (their names say so, or --near), windows near
 these are tried as well; if they are taken, the shipped network lies beside it from then on, as NAME.guide.
@@ -30,7 +30,7 @@ from ..engines.choose import PRECISIONS, choose
 from ..errors import ScanError, WeightsError
 from ..formats.reading import read_scan
 from ..machine import computes
-from ..options import BODY, DENSE, ORGANS, Options, Way
+from ..options import BODY, CROP, DENSE, ORGANS, Options, Way
 from ..predictor import Predictor
 from ..quantities import dice
 from . import guide
@@ -47,7 +47,7 @@ SEEN = 500  # voxels that a label must have for its Dice to count
 class Trial:
     """A way in a precision on all scans.
 
-    seconds  of all scans together, reading and writing left out
+    seconds  of all scans together, reading and writing left out; up to the one where it fell out
     dice     the mean over labels with nnU-Net's own way, of the scan where it is lowest
     """
 
@@ -59,7 +59,7 @@ class Trial:
 
 def ways(card: Card) -> Iterator[Way]:
     """What is tried: the dense way first. The body is known in CT only."""
-    plans = (DENSE, *(BODY,) * card.channels[0].is_ct, *(ORGANS,) * (card.guide is not None))
+    plans = (DENSE, *(BODY,) * card.channels[0].is_ct, *(ORGANS, CROP) * (card.guide is not None))
     for way, step in product(plans, STEPS):
         yield replace(way, step=step)
 
@@ -130,7 +130,9 @@ def _tried(weights: Path, name: str, scans: Sequence[Path], least: float) -> tup
         if not expected.any():
             raise ScanError(f"{path}: nothing was found, so that ways cannot be compared on it")
         for precision in precisions:
-            tried = [way for way in ways(card) if precision == usual or keeps(way)]
+            tried = [way for way in ways(card) if keeps(way) and trials[way, precision].dice >= least]
+            if precision == usual and DENSE not in tried:
+                tried.insert(0, DENSE)  # the others are compared with its time
             predictor = Predictor(replace(own, precision=precision))
             if tried:  # else the first way would pay for what is compiled once
                 predictor.segment(scan, way=tried[-1])

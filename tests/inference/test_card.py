@@ -72,7 +72,7 @@ def test_both_formats_say_the_same(tmp_path: Path) -> None:
     for changes, cause in (
         ({"folds": 5}, "unknown field folds"),  # it may change what is meant
         ({"decode": "sigmoid"}, "'sigmoid' is not one of argmax, regions"),
-        ({"way": "chest"}, "'chest' is not one of abdomen, body, dense"),
+        ({"way": "chest"}, "'chest' is not one of abdomen, body, organs, crop, dense"),
         ({"precision": "f64"}, "'f64' is not one of int8"),
         ({"channels": [second["channels"][0] | {"normalise": "log"}]}, "'log' is not one of ct, zscore"),
     ):

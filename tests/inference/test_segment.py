@@ -133,24 +133,26 @@ def lesions_in_organs(*others: tuple[slice, slice, slice]) -> Scan:
     return Scan.of(voxels, (2.0, 2.0, 2.0), "LPS")
 
 
-def test_a_guide_shows_where_to_look_and_labels_stay() -> None:
+@pytest.mark.parametrize("plan", ["organs", "crop"])
+def test_a_guide_shows_where_to_look_and_labels_stay(plan: str) -> None:
     scan = lesions_in_organs()
     calls: list[int] = []
     expected, _ = segment(scan, [guided(150, 60)], WAYS["dense"], np)
-    labels, report = segment(scan, [guided(150, 60, calls)], WAYS["organs"], np)
+    labels, report = segment(scan, [guided(150, 60, calls)], WAYS[plan], np)
     windows = report.windows["lesion"]
     assert np.array_equal(labels, expected) and labels.sum() == 4 * 8 * 8
     assert windows["guide"] == "followed" and 0 < windows["run"] == len(calls) < windows["skipped"]
     assert report.windows["guide"]["run"] > 0 and not report.dropped
 
 
-def test_labels_that_leave_what_a_guide_showed_are_looked_for_everywhere(tmp_path: Path) -> None:
-    beside, far = np.s_[27:30, 26:34, 28:36], np.s_[50:54, 26:34, 28:36]  # in a window that is run, and in none
+@pytest.mark.parametrize("plan", ["organs", "crop"])
+def test_labels_that_leave_what_a_guide_showed_are_looked_for_everywhere(plan: str, tmp_path: Path) -> None:
+    beside, far = np.s_[22:30, 26:34, 28:36], np.s_[50:54, 26:34, 28:36]  # to the end of what is seen, and beyond
     scan = lesions_in_organs(beside, far)
     expected, _ = segment(scan, [guided(150, 60)], WAYS["dense"], np)
     probabilities = Probabilities([guided(150, 60).card], tmp_path)
     record = Record()
-    labels = segment_into(scan, [guided(150, 60)], WAYS["organs"], np, record, Quiet(), probabilities)
+    labels = segment_into(scan, [guided(150, 60)], WAYS[plan], np, record, Quiet(), probabilities)
     assert np.array_equal(labels, expected) and labels[far].all()
     assert record.windows["lesion"]["guide"] == "too near" and record.windows["lesion"]["skipped"] == 0
     probabilities.write(tmp_path / "x.probabilities", scan)
