@@ -33,8 +33,9 @@ endif
 check: lint
 	$(BIN)/python -m pytest -m "not slow"
 
+# A slow machine that has other work takes up to three times as much processor time for a test as most_seconds allows.
 test: lint
-	$(BIN)/python -m pytest --durations=10 --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -o most_seconds=15 --durations=10 --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # Four minutes of processor time, on all cores; what is packed already is kept. FROM=bn.pt adds weights to begin with.
 training-kit: .venv/dev

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,15 @@ settings.load_profile("soak" if SOAK else "check")
 def command(*arguments: Any) -> list[str]:
     """What starts the program of this checkout, with ROOT as its folder."""
     return [sys.executable, "-m", "inference", *map(str, arguments)]
+
+
+def wait(is_so: Callable[[], object], otherwise: str, seconds: float = 60) -> None:
+    """Wait until something is so; an AssertionError with the words of `otherwise` after so many seconds, which are many
+    more than it takes: a machine may have other work."""
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end, otherwise
+        time.sleep(0.02)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

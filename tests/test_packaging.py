@@ -8,13 +8,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, processor_seconds
 
 REQUIREMENTS = ROOT / "requirements"
 
@@ -173,9 +172,9 @@ def test_predict_sh_stays_root_where_users_cannot_be_changed(workspace: Path) ->
 def test_predict_sh_starts_soon_with_thousands_of_scans(workspace: Path) -> None:
     for number in range(5000):
         os.link(workspace / "inputs" / "a_0000.nii.gz", workspace / "inputs" / f"{number}_0000.nii.gz")
-    before = time.monotonic()
+    before = processor_seconds()
     assert predict(workspace) == (OWNER, "")
-    assert time.monotonic() - before < 2
+    assert processor_seconds() - before < 2
 
 
 def test_an_environment_of_another_checkout_is_not_emptied_through_a_link(tmp_path: Path) -> None:

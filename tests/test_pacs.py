@@ -4,34 +4,26 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 from urllib.request import urlopen
 
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, wait
+from tests.made.ports import free_port
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("highdicom")
 
 from tests.made.ct import SERIES, STUDY, ct_series  # noqa: E402  # needs pydicom
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 @pytest.fixture
@@ -63,7 +55,7 @@ def orthanc(tmp_path: Path) -> Iterator[tuple[str, int]]:
                 try:
                     ask(address, "/system")
                     break
-                except URLError:
+                except OSError:  # nobody listens yet, or nobody answers
                     time.sleep(0.1)
             else:
                 pytest.fail((tmp_path / "orthanc.log").read_text())
@@ -126,10 +118,13 @@ def test_a_series_goes_in_and_its_segmentation_is_found_in_the_same_study(
     address, port = orthanc
     files = ct_series(tmp_path / "s", blob, spacing=(3.0, 2.0, 2.0))
     subprocess.run(["storescu", "-aec", "ORTHANC", "127.0.0.1", str(port), *map(str, files)], check=True)
-    for _ in range(300):  # a series is complete once nothing has come for a second
-        if any(one["ChangeType"] == "StableSeries" for one in ask(address, "/changes?limit=1000")["Changes"]):
-            break
-        time.sleep(0.1)
+
+    def is_complete() -> bool:
+        """Once nothing has come for a second; that may have been so on the way as well."""
+        told = any(one["ChangeType"] == "StableSeries" for one in ask(address, "/changes?limit=1000")["Changes"])
+        return told and all(ask(address, f"/series/{one}")["IsStable"] for one in ask(address, "/series"))
+
+    wait(is_complete, "the series is not complete")
     command = [sys.executable, "-m", "inference", "--weights", str(tiny_weights), "--device", "cpu", "--threads", "1"]
     worker = [sys.executable, "docs/pacs/worker.py", address, "--once", "--state", str(tmp_path / "state")]
 

@@ -39,7 +39,8 @@ class Claim:
 
     def __init__(self, outputs: Path) -> None:
         self.alone = fcntl is None  # Windows removes no file that another run has open
-        self._path = outputs / f".viscera.{secrets.token_hex(8)}.run"
+        self._folder = outputs
+        self._path = self._new()
         self._file: FileIO | None = None
 
     def take(self, names: Collection[str]) -> str | None:
@@ -65,7 +66,7 @@ class Claim:
             self.alone = not self._others()
         except OSError as error:
             self.release()
-            raise OutputError(f"{shown(self._path.parent)} cannot be written: {error.strerror}") from error
+            raise OutputError(f"{shown(self._folder)} cannot be written: {error.strerror}") from error
         except OutputError:
             self.release()
             raise
@@ -82,6 +83,7 @@ class Claim:
     def _ask(self, wanted: set[bytes]) -> str | None:
         who = f"process {os.getpid()} on {socket.gethostname()}".encode()
         while self._file is None:
+            self._path = self._new()
             self._file = open(self._path, "x+b", buffering=0)  # noqa: SIM115  # closed by `release`
             # Whole before it is locked, since whoever finds it locked reads it.
             self._file.write(APART.join([ASKS, who, *sorted(wanted)]))
@@ -97,15 +99,18 @@ class Claim:
                 self.release()
         return None
 
+    def _new(self) -> Path:
+        """A name for each time of asking: whoever removes what was left behind must not meet what came after it."""
+        return self._folder / f".viscera.{secrets.token_hex(8)}.run"
+
     def _begun(self) -> None:
         assert self._file
         self._file.seek(0)
         self._file.write(HAS)
 
     def _others(self) -> list[Path]:
-        folder = self._path.parent
-        names = (name for name in os.listdir(folder) if name.startswith(".viscera.") and name.endswith(".run"))
-        return [folder / name for name in sorted(names) if name != self._path.name]
+        names = (name for name in os.listdir(self._folder) if name.startswith(".viscera.") and name.endswith(".run"))
+        return [self._folder / name for name in sorted(names) if name != self._path.name]
 
     def _state(self, path: Path, wanted: set[bytes]) -> bytes | None:
         """ASKS if another run asks for some of the same label maps, None if none has or wants them. Raises OutputError

@@ -8,9 +8,11 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+
+from tests.conftest import wait
+from tests.made.ports import free_port
 
 NODE = "node"
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue")
@@ -126,22 +128,7 @@ class Slurm:
         return found
 
 
-def wait(is_so: Callable[[], bool], otherwise: str, seconds: float = 60) -> None:
-    """Wait until something is so; an AssertionError with the words of `otherwise` after so many seconds."""
-    end = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < end, otherwise
-        time.sleep(0.02)
-
-
 def _name(number: int) -> str:
     with suppress(OSError):
         return Path(f"/proc/{number}/comm").read_text().strip()
     return ""
-
-
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port: int = listening.getsockname()[1]
-        return port

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.cluster.slurm import Slurm, absent, wait
-from tests.conftest import ROOT
+from tests.cluster.slurm import Slurm, absent
+from tests.conftest import ROOT, wait
 
 SCRIPT = ROOT / "cluster" / "slurm.sbatch"
 VISCERA = (sys.executable, "-m", "inference")
@@ -67,7 +67,7 @@ def test_an_array_that_loses_a_task_and_then_its_node_makes_the_bytes_of_one_mac
     slurm.crash_node()
     assert not (out / "summary.3-of-4.json").exists()
     slurm.start_node("-b")  # as after a reboot
-    wait(lambda: not slurm.asked("squeue", "--noheader", f"--jobs={job}"), "the array does not end", 120)
+    wait(lambda: not slurm.asked("squeue", "--noheader", f"--jobs={job}"), "the array does not end", 300)
 
     restarts = {
         task: int(re.findall(r"Restarts=(\d+)", slurm.asked("scontrol", "show", "job", f"{job}_{task}"))[0])
@@ -102,12 +102,17 @@ def test_workers_of_dask_that_slurm_starts_make_the_bytes_of_one_machine(
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=tmp_path, env=environment)
     wait((out / "4.nii.gz").exists, "the workers do nothing")
-    jobs = slurm.asked("squeue", "--noheader", "--states=running", "--format=%i").split()
-    assert len(jobs) == 2
+    jobs: list[str] = []
+
+    def both_run() -> bool:
+        jobs[:] = slurm.asked("squeue", "--noheader", "--states=running", "--format=%i").split()
+        return len(jobs) == 2
+
+    wait(both_run, "there are no two workers")
     slurm.asked("scancel", jobs[0])
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 0 and "once more on another worker" in errors, errors
-    wait(lambda: not slurm.asked("squeue", "--noheader"), "jobs are left", 30)
+    wait(lambda: not slurm.asked("squeue", "--noheader"), "jobs are left")
     assert label_maps(out) == label_maps(whole) and len(label_maps(out)) == 8
     assert (out / "measurements.csv").read_bytes() == (whole / "measurements.csv").read_bytes()
     assert not [path.name for path in out.iterdir() if path.name.startswith(".")]  # keys of TLS, parts of files

@@ -23,7 +23,7 @@ from nibabel.nifti2 import Nifti2Header
 from inference import machine
 from inference.errors import CaseError
 from inference.formats.reading import read_scan
-from tests.conftest import ROOT
+from tests.conftest import ROOT, wait
 from tests.inference.formats.test_nifti import SHAPE, file_bytes, header
 
 SOAK = bool(os.environ.get("SOAK"))
@@ -35,6 +35,21 @@ def peak() -> float:
     most = machine.peak_memory_mb()
     assert most
     return most
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill the leader of a group; the kernel ends its worker a moment later, which is waited for."""
+
+    def is_gone() -> bool:
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    process.kill()
+    process.wait()
+    wait(is_gone, "a worker lives")
 
 
 def say(text: str) -> None:
@@ -138,12 +153,14 @@ def test_killed_at_any_time_nothing_is_half_written_and_resume_ends_the_same(
     out, kills, finished = tmp_path / "out", 500 if SOAK else 12, 0
     for _ in range(kills):
         process = subprocess.Popen(
-            [*command, out, *flags], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [*command, out, *flags],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         time.sleep(rng.uniform(0, takes))
-        process.kill()
-        process.wait()
-        time.sleep(0.02)  # the kernel ends the worker a moment later
+        kill(process)
         there = {path.name: path.read_bytes() for path in out.glob("*.nii.gz")}
         assert there.items() <= whole.items(), "a label map under its final name is not whole"
         for path in out.glob("[!.]*.json"):
@@ -177,10 +194,8 @@ def test_many_cases_in_one_process_take_no_more_than_a_few(
     seen: list[tuple[float, int, int]] = []
     assert process.stdout
     for line in process.stdout:
-        if line.startswith("["):
+        if line.startswith("[") and not line.startswith(f"[{count}/"):  # after the last case the worker ends
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-            if not children:  # after the last case
-                continue
             folder = Path("/proc") / children[0]
             resident = int((folder / "statm").read_text().split()[1]) * 4096 / 1e6
             seen.append((resident, len(os.listdir(folder / "fd")), len(os.listdir(folder / "task"))))
@@ -195,7 +210,8 @@ def test_many_cases_in_one_process_take_no_more_than_a_few(
         f"{descriptors[start]} and {descriptors[-1]}, threads {threads[start]} and {threads[-1]}; median seconds of "
         f"the first {part} {first:.4f}, of the last {last:.4f}"
     )
-    assert memory[-1] < 1.02 * memory[start]
+    # The least of several: the voxels of the next scan may be there already.
+    assert min(memory[-part:]) < 1.02 * min(memory[start : start + part])
     assert min(descriptors[-part:]) <= min(descriptors[:part]) + 1  # the next scan may be open already
     assert len(set(threads[start:])) == 1
 

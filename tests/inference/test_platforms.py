@@ -103,7 +103,7 @@ def test_a_process_that_has_computed_can_call_the_command(scan: Path, tiny_weigh
     )
     arguments: list[str | Path] = [scan, tmp_path / "out", "--weights", tiny_weights, "--engine", "torch"]
     done = subprocess.run(
-        [sys.executable, "-c", program, *arguments, "--threads", "2", "--timeout", "30"],
+        [sys.executable, "-c", program, *arguments, "--threads", "2", "--timeout", "120"],
         capture_output=True, text=True, check=False, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -36,13 +36,15 @@ def test_what_is_not_known_is_left_out_but_for_the_error() -> None:
 
 def test_time_belongs_to_the_innermost_stage() -> None:
     record = Record()
+    began = time.perf_counter()
     with record.stage("restore"):
         for _ in range(2):
             with record.stage("network"):
                 time.sleep(0.05)
         time.sleep(0.03)
-    assert 0.1 <= record.seconds["network"] < 0.2
-    assert 0.03 <= record.seconds["restore"] < 0.1
+    taken = time.perf_counter() - began  # more than was slept, if the machine has other work
+    assert record.seconds["network"] >= 0.1 and record.seconds["restore"] >= 0.03
+    assert sum(record.seconds.values()) <= taken  # so that no time is in both
 
 
 def test_options_survive_json() -> None:

@@ -6,7 +6,6 @@ import errno
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +14,9 @@ import numpy as np
 import pytest
 
 from inference.command import claim as module
-from inference.command.claim import Claim
+from inference.command.claim import HAS, Claim
 from inference.errors import OutputError
-from tests.conftest import ROOT
+from tests.conftest import ROOT, wait
 
 pytestmark = pytest.mark.skipif(module.fcntl is None, reason="Windows has no locks that end with their process")
 
@@ -138,10 +137,10 @@ def test_a_second_run_is_refused_and_costs_the_first_nothing(
     command = [sys.executable, "-m", "inference", str(tmp_path / "in"), str(out), "--weights", str(tiny_weights)]
     command += ["--device", "cpu", "--engine", "onnxruntime", "--threads", "1"]
     first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    while not list(out.glob(".viscera.*.run")):
-        assert first.poll() is None
-        time.sleep(0.01)
+    wait(lambda: any(path.read_bytes()[:1] == HAS for path in out.glob(".viscera.*.run")), "the first run has nothing")
+    first.send_signal(signal.SIGSTOP)  # it may be quicker than the second one begins
     second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    first.send_signal(signal.SIGCONT)
     assert second.returncode == 7 and "is being written by another run" in second.stderr
     _, said = first.communicate()
     assert first.returncode == 0 and "error" not in said

@@ -15,17 +15,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, wait
 
 INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 
 
 @pytest.fixture(autouse=True)
 def interruptible() -> Iterator[None]:
-    """A background job of a shell ignores SIGINT, and so would all that it starts."""
-    before = signal.signal(INT, signal.default_int_handler)
+    """A background job of a shell ignores SIGINT, one of nohup SIGHUP, and so would all that they start."""
+    before = signal.signal(INT, signal.default_int_handler), signal.signal(HUP, signal.SIG_DFL)
     yield
-    signal.signal(INT, before)
+    for number, handler in zip((INT, HUP), before, strict=True):
+        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -46,9 +47,7 @@ def start(command: list[str], **changes: Any) -> subprocess.Popen[str]:
 
 def assert_ended_in_order(process: subprocess.Popen[str], numbers: tuple[signal.Signals, ...], folder: Path) -> None:
     """By one of `numbers`: of two that wait, Python takes the smaller first. `folder` holds out and r.json."""
-    began = time.monotonic()
     _, said = process.communicate(timeout=30)
-    assert time.monotonic() - began < 5
     assert process.returncode in [128 + number for number in numbers]
     assert said.count("\n") <= 1 and (not said or f"stopped by {signal.Signals(process.returncode - 128).name}" in said)
     with pytest.raises(ProcessLookupError):
@@ -85,12 +84,12 @@ def test_signals_during_a_case(
 @pytest.mark.parametrize("number", [INT, TERM, HUP])
 def test_a_signal_at_any_moment_of_the_start(number: signal.Signals, command: list[str]) -> None:
     """From the command's first import to the first case; before that the interpreter decides."""
-    for wait in range(0, 500, 60):
+    for moment in range(0, 500, 60):
         process = start([command[0], "-X", "importtime", *command[1:]])
         assert process.stderr
         while "argparse" not in process.stderr.readline():
             pass
-        time.sleep(wait / 1000)
+        time.sleep(moment / 1000)
         for _ in range(2):
             os.killpg(process.pid, number)
         _, said = process.communicate(timeout=30)
@@ -116,9 +115,7 @@ def test_what_does_not_end_by_itself_is_ended_after_a_second(command: list[str],
     (tmp_path / "out").mkdir()
     os.mkfifo(tmp_path / "out" / "00.json")  # --resume waits for somebody to write it
     process = start([*command, "--resume"])
-    deadline = time.monotonic() + 30
-    while not (tmp_path / "r.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait((tmp_path / "r.json").exists, "the run does not begin")
     time.sleep(0.3)
     process.send_signal(TERM)
     assert_ended_in_order(process, (TERM,), tmp_path)

@@ -86,15 +86,14 @@ def test_two_workers_segment_side_by_side_and_one_may_be_lost(
 def test_a_worker_that_shares_memory_says_what_it_needs_and_waits(
     workers: Workers, tmp_path: Path, blob: np.ndarray, save_scan: Callable[..., Path]
 ) -> None:
-    workers.timeout = 0.5
     workers.start()
-    workers._workers[1].left = 60
     answers(workers, 1)
     scan = save_scan(tmp_path / "a_0000.nii.gz", blob, (3.0, 2.0, 2.0))
     case = Case("a", (scan,), (tmp_path / "a.nii.gz",))
     workers.send(1, order(case, DENSE, 10**12))
     need = answers(workers, 1)[1]["needs"]
     assert 10 * blob.size < need < 10**9
+    workers.timeout = workers._workers[1].left = 0.5
     assert [workers.receive() for _ in range(4)] == [None] * 4  # longer than the timeout: it is we who let it wait
     assert not case.labels.exists()
     workers.timeout = 60

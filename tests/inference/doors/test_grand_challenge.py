@@ -124,7 +124,7 @@ def test_a_server_that_is_asked_as_the_platform_asks(platform: Platform, root: P
     assert platform.ask("POST", "/invoke")[0] == 201 and os.listdir(output) == ["aa.mha"]
 
     platform.process.send_signal(signal.SIGTERM)
-    said, complained = platform.process.communicate(timeout=10)
+    said, complained = platform.process.communicate(timeout=60)
     assert platform.process.returncode == 143
     assert said.count("segmented") == 2 and "error: aa.mha is cut off" in complained and "Traceback" not in complained
 
