@@ -95,17 +95,30 @@ class Place:
             cluster.close(timeout=10)
 
 
+class _GreetingError(OSError):
+    """Of a scheduler."""
+
+
 def connected(address: str, seconds: float) -> Client:
     """A client of somebody's scheduler. Raises OSError, ImportError.
 
     Distributed 2026.8 expects a greeting and nothing else in the first package. A scheduler that tells all its clients
-    of a lost worker at that moment puts both into one, and an assertion fails: another try is all it takes."""
+    of a lost worker at that moment puts both into one, and an assertion fails: another try is all it takes. But the
+    first leaves a client half open, and if Python happens to free that while the next one starts, the thread waits for
+    ever for a lock that it holds. So the assertion becomes an OSError, after which Distributed closes the client."""
     from distributed import Client
 
-    for _ in range(TRIES):
-        with suppress(AssertionError):
-            return Client(address, timeout=seconds, set_as_default=False)
-    raise OSError("its greeting cannot be read")
+    class Closing(Client):  # type: ignore[misc]
+        async def _ensure_connected(self, timeout: float | None = None) -> None:
+            try:
+                await super()._ensure_connected(timeout=timeout)
+            except AssertionError as error:
+                raise _GreetingError("its greeting cannot be read") from error
+
+    for _ in range(TRIES - 1):
+        with suppress(_GreetingError):
+            return Closing(address, timeout=seconds, set_as_default=False)
+    return Closing(address, timeout=seconds, set_as_default=False)
 
 
 def _local(place: Place) -> Any:
