@@ -154,7 +154,8 @@ class Cluster:
     def _meet(self, client: Client) -> None:
         """Get to know the workers that are there, and hear of others as they come and go."""
         client.subscribe_topic("all", self._heard)
-        for address in client.scheduler_info()["workers"]:
+        # Not client.scheduler_info(), which is empty where Distributed's own look every two seconds comes between.
+        for address in client.sync(client.scheduler.identity, n_workers=-1)["workers"]:
             self._waiting[address] = None
         found = client.run(dask_worker.check, self._order, self._wanted, on_error="return") if self._waiting else {}
         for address, why in found.items():

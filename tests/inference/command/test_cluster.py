@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 
 from inference.command.cli import parse
-from inference.command.schedulers import connected
+from inference.command.cluster import Cluster
+from inference.command.schedulers import Place, connected
 from inference.errors import hide_names
 from inference.options import Options
 from tests.conftest import ROOT, command, wait
@@ -248,6 +249,22 @@ def test_a_greeting_with_another_message_is_asked_for_again(dask: Dask) -> None:
     assert dask.asked(lambda client: client.run_on_scheduler(_greeted)) == 3
     clients = [one for one in gc.get_objects() if issubclass(type(one), Client)]
     assert all(client.status == "closed" for client in clients)
+
+
+@pytest.mark.slow
+def test_workers_are_met_whenever_distributed_looks_for_them_itself(
+    tmp_path: Path, tiny_weights: Path, dask: Dask
+) -> None:
+    """Its look, every two seconds, asks for no workers, and what it finds takes the place of what was asked for."""
+    from dask import config
+
+    dask.start_workers(1)
+    options, place = Options(weights=tiny_weights), Place(dask.address, 1, 1, None, tmp_path)
+    with config.set({"distributed.client.scheduler-info-interval": "1ms"}):
+        for _ in range(30):
+            cluster = Cluster(place, options, 60, lambda: None)
+            assert cluster.waiting == 1
+            cluster.stop()
 
 
 @pytest.mark.slow
