@@ -79,6 +79,16 @@ def test_a_run_that_was_killed_holds_nothing(tmp_path: Path) -> None:
     assert not left(tmp_path)
 
 
+def test_each_time_of_asking_has_a_name_of_its_own(tmp_path: Path) -> None:
+    """A run that found the file of the time before without a lock may be late to remove it."""
+    claim, names = Claim(tmp_path), set()
+    for _ in range(2):
+        claim.take(["a.nii.gz"])
+        names |= set(left(tmp_path))
+        claim.release()
+    assert len(names) == 2
+
+
 def test_what_another_run_writes_is_let_be(
     tmp_path: Path, blob: np.ndarray, save_scan: Callable[..., Path], tiny_weights: Path
 ) -> None:
