@@ -35,7 +35,8 @@ check: lint
 
 # A slow machine that has other work takes up to three times as much processor time for a test as most_seconds allows.
 test: lint
-	$(BIN)/python -m pytest -o most_seconds=15 --durations=10 --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -o most_seconds=15 --durations=10 --numprocesses 2 --dist loadfile --no-loadscope-reorder \
+		--max-worker-restart 0
 
 # Four minutes of processor time, on all cores; what is packed already is kept. FROM=bn.pt adds weights to begin with.
 training-kit: .venv/dev
@@ -59,7 +60,7 @@ gpu-kit-onnxruntime: .venv/dev
 
 # The long tests at their full length, and laws on many examples: about 25 minutes; the log is committed.
 soak: .venv/dev
-	SOAK=1 $(BIN)/python -m pytest -rP tests/inference/test_endurance.py tests/inference/test_laws.py | tee docs/soak.log
+	SOAK=1 $(BIN)/python -m pytest -o faulthandler_timeout=0 -rP tests/inference/test_endurance.py tests/inference/test_laws.py | tee docs/soak.log
 
 # Labels and records of this tree against those of the commit before it, or of BASE=commit; SCANS="..." adds scans.
 same: .venv/dev
