@@ -47,6 +47,18 @@ class Label:
 
 
 @dataclass(frozen=True)
+class Largest:
+    """Labels of which, taken together, the largest piece alone is kept: nnU-Net v1's postprocessing.
+
+    values  of the label map
+    below   mm3; only pieces smaller than this go. None: all but the largest
+    """
+
+    values: tuple[int, ...]
+    below: float | None = None
+
+
+@dataclass(frozen=True)
 class Channel:
     """One input channel. Its voxels are clipped, `mean` is subtracted and the rest divided by `std`.
 
@@ -179,6 +191,7 @@ class Card:
     head              file of the last layer, where the graphs end before it: see grids.decode. None: they do not
     decode            what logits mean, of DECODE: "argmax", one of all labels; "regions", later labels over earlier
     labels            one an output channel; with argmax the first is background
+    largest           what of the labels is kept, in this order
     way               the name of the way of windows that it was made for: "dense" unless it says otherwise
     step              distance of windows as a share of the patch
     precision         what "auto" takes where engine and processor have it; None: the fastest but int8
@@ -205,6 +218,7 @@ class Card:
     head: str | None
     decode: str
     labels: tuple[Label, ...]
+    largest: tuple[Largest, ...]
     way: str
     step: float
     precision: str | None
@@ -314,6 +328,7 @@ def _card(folder: Path, fields: dict[str, Any], digest: str) -> Card:
         head=None if (head := fields.get("head")) is None else str(head),
         decode=_one_of(fields["decode"], DECODE),
         labels=tuple(_label(label) for label in fields["labels"]),
+        largest=tuple(_largest(one) for one in fields.get("largest", ())),
         way=_one_of(fields.get("way", DENSE.name), WAYS),
         step=_share(fields.get("step", DENSE.step)),
         precision=None if (precision := fields.get("precision")) is None else _one_of(precision, TUNED),
@@ -328,6 +343,11 @@ def _card(folder: Path, fields: dict[str, Any], digest: str) -> Card:
 def _label(fields: Any) -> Label:
     hosts = tuple(int(host) for host in fields.get("hosts", ()))
     return Label(int(fields["value"]), str(fields["name"]), bool(fields.get("one_piece")), hosts)
+
+
+def _largest(fields: dict[str, Any]) -> Largest:
+    below = fields.get("below")
+    return Largest(tuple(map(int, fields["values"])), None if below is None else float(below))
 
 
 def _channel(fields: dict[str, Any]) -> Channel:

@@ -40,6 +40,7 @@ ENGINES = {
 }
 NORMS = 1.25  # bytes more of OpenVINO in float32 with instance norms: sum_norms_by_rows holds what it sums up
 PREVIEW = 64e6  # bytes: 16 for each of the blocks that a preview makes of voxels, 4 million at most (preview/volume.py)
+PIECES = 8  # bytes a voxel: what anatomy.pieces.keep_largest takes to tell pieces apart
 START = 30e6  # bytes: what an engine takes to compile, and what allocators keep
 
 
@@ -139,5 +140,6 @@ def _steps(scan: Scan, card: Card, way: Way) -> tuple[int, int]:
         windows = numbers * shared
     else:
         windows = (_outputs(card) + 1) * min(card.patch[0], seen[0]) * plane + 3 * max(AT_ONCE, numbers * plane)
+    pieces = PIECES * prod(own) if card.largest else 0  # while no window is held any more
     windows += window * (card.inputs + way.tta * (numbers + card.inputs))  # one cut out; mirrored, and what they add to
-    return volume + mask + preparing, volume + mask + NUMBER * (windows + restoring)
+    return volume + mask + preparing, volume + mask + max(NUMBER * (windows + restoring), pieces)

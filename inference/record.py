@@ -34,7 +34,8 @@ class Record:
     orientation  None, or how the scan seems to lie against its header: the axes that are turned, whether that is
                certain, why, and what became of the fix
     doubts     organ -> why it should be looked at: "missing", "look" or "cut", and a phrase
-    dropped    name of a label -> voxels that lay far from the rest of their organ and were taken out
+    dropped    name of a label -> voxels that were taken out: far from the rest of their organ, in no host of a tumour,
+               or not of the largest piece
     windows    network -> windows run, windows of the dense plan that were not, voxels (z, y, x) of one, and what came
                of its guide
     labels     value in the label map -> name, voxels, ml and the rest of what `quantities` measures

@@ -13,7 +13,7 @@ from .anatomy import doubts
 from .anatomy.hosts import drop_hostless
 from .anatomy.look import AROUND_ORGANS, Look, where
 from .anatomy.orientation import Thin, Verdict, judge, rightly, speaks_for_its_header, thinned
-from .anatomy.pieces import drop_far_pieces
+from .anatomy.pieces import drop_far_pieces, keep_largest
 from .arrays import Array, Network, copy
 from .boxes import Box, Shape, bounding
 from .card import Card, Guide
@@ -274,12 +274,12 @@ def one(
         beyond = guided and found and not _near(labels, found, scan.grid)
         if beyond:
             labels, window = looked(Look())  # everywhere
+        lost = keep_largest(labels, scan.grid.spacing, card.largest)
         if way.one_piece:
-            names = {label.value: label.name for label in card.labels}
-            lost = drop_hostless(labels, {label.value: label.hosts for label in card.labels if label.hosts})
+            lost |= drop_hostless(labels, {label.value: label.hosts for label in card.labels if label.hosts})
             organs = [label.value for label in card.labels if label.one_piece]
             lost |= drop_far_pieces(labels, scan.grid.spacing, organs)
-            record.dropped |= {names[value]: voxels for value, voxels in lost.items()}
+        record.dropped |= {card.names[value]: voxels for value, voxels in lost.items()}
     record.windows[card.name] = {"run": run, "skipped": max(dense - run, 0), "voxels": list(window)}
     if guided:
         record.windows[card.name]["guide"] = "too near" if beyond else "followed" if found else "found nothing"

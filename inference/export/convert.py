@@ -41,6 +41,7 @@ from .plan import (
     previous_stage,
     window_multiple,
 )
+from .v1_pieces import largest
 from .write import DATASET, PLANS, end_tidily, move, remove_others, save_card, save_sources, sha256, workshop
 
 DEFAULT_TRAINER = "nnUNetTrainer"
@@ -87,6 +88,8 @@ def export(
         how: dict[str, Any] = {"fold": fold, "checkpoint": checkpoint, "orientation": orientation, "values": values}
         beside = earlier_folder(out, stage)
         card["after"] = _export_earlier(stored, card, beside, stage, previous, **how, trained_on=trained_on)
+    if v1.is_v1(model_folder) and (rules := largest(model_folder, card["labels"])):
+        card["largest"] = rules
     card["trained_on"] = trained_on
     card["source"] |= {
         "fold": ",".join(one.file.parent.name for one in folds),

@@ -39,6 +39,7 @@ def make_card(
         head=None,
         decode=decode,
         labels=labels,
+        largest=(),
         way="dense",
         step=0.5,
         precision=None,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from inference.anatomy.pieces import FAR, drop_far_pieces
+from inference.anatomy.pieces import FAR, drop_far_pieces, keep_largest
+from inference.card import Largest
 
 LIVER, KIDNEY, SPLEEN, LESION = 1, 2, 3, 14
 
@@ -63,3 +65,43 @@ def test_labels_that_may_be_in_many_pieces_stay() -> None:
     assert np.array_equal(labels, volume())
     empty = np.zeros((9, 9, 9), np.uint8)
     assert drop_far_pieces(empty, (1.0, 1.0, 1.0), [LIVER]) == {}
+
+
+def kept_by_hand(labels: np.ndarray, spacing: tuple[float, ...], rules: list[Largest]) -> np.ndarray:
+    """What nnU-Net v1 keeps, object by object."""
+    labels = labels.copy()
+    for rule in rules:
+        objects, count = ndimage.label(np.isin(labels, rule.values))
+        sizes = [int((objects == one).sum()) for one in range(1, count + 1)]
+        for one, size in enumerate(sizes, 1):
+            if size != max(sizes) and (rule.below is None or size * np.prod(spacing) < rule.below):
+                labels[objects == one] = 0
+    return labels
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        [Largest((1,))],
+        [Largest((1, 2)), Largest((2,)), Largest((1,), 30.0)],
+        [Largest((1, 2, 3), 100.0), Largest((9,))],
+    ],
+)
+def test_the_largest_piece_alone_stays_of_labels_by_themselves_or_together(rules: list[Largest]) -> None:
+    spacing = (3.0, 0.7, 1.1)
+    noise = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(20, 40, 40)), 1.2)
+    labels = np.digitize(noise / noise.std(), [0.3, 0.9, 1.5]).astype(np.uint8)
+    labels[0, :2, :2], labels[-1, -1, -2:] = 1, 1
+    expected, before = kept_by_hand(labels, spacing, rules), np.bincount(labels.ravel())
+    lost = keep_largest(labels, spacing, rules)
+    assert np.array_equal(labels, expected)
+    after = np.bincount(labels.ravel(), minlength=len(before))
+    assert lost == {value: n for value, n in enumerate(before - after) if n > 0} != {}
+
+
+def test_of_two_largest_pieces_both_stay() -> None:
+    labels = np.zeros((4, 9, 9), np.uint8)
+    labels[0, 0, :3] = labels[3, 8, :3] = 1
+    labels[2, 4, 4] = labels[1, 1, 3] = 1  # alone, and beside an edge of the first
+    assert keep_largest(labels, (1, 1, 1), [Largest((1,))]) == {1: 2}
+    assert np.argwhere(labels).tolist() == [[0, 0, 0], [0, 0, 1], [0, 0, 2], [3, 8, 0], [3, 8, 1], [3, 8, 2]]

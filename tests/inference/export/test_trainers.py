@@ -12,7 +12,6 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("nnunetv2")
 
 from inference.errors import WeightsError  # noqa: E402
-from inference.export import v1  # noqa: E402
 from inference.export.checkpoint import USUAL, read_result_folder  # noqa: E402
 from inference.export.convert import export, planned  # noqa: E402
 from inference.export.notes import note  # noqa: E402
@@ -100,11 +99,3 @@ def test_postprocessing_that_is_not_applied_is_said(model: Path) -> None:
     assert note(model)
     functions.write_text('{"postprocessing_fns": []}')
     assert note(model) is None
-
-
-def test_postprocessing_of_v1_is_said(tmp_path: Path) -> None:
-    (tmp_path / "fold_0").mkdir()
-    (tmp_path / "fold_0" / "model_final_checkpoint.model").touch()
-    assert v1.is_v1(tmp_path) and note(tmp_path) is None
-    (tmp_path / "postprocessing.json").write_text('{"for_which_classes": [1]}')
-    assert str(note(tmp_path)).startswith("postprocessing.json is not applied")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import resource
 import shutil
 import struct
@@ -27,7 +28,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 pytest.importorskip("nnunetv2")
 
-from inference.card import Resample, Resize, read_card  # noqa: E402
+from inference.card import Largest, Resample, Resize, read_card  # noqa: E402
 from inference.errors import WeightsError  # noqa: E402
 from inference.export import v1  # noqa: E402
 from inference.export.architecture import assign  # noqa: E402
@@ -35,6 +36,7 @@ from inference.export.back import result_folder  # noqa: E402
 from inference.export.checkpoint import USUAL  # noqa: E402
 from inference.export.convert import export, main, planned  # noqa: E402
 from inference.export.v1_pickles import read_pickle  # noqa: E402
+from inference.export.v1_pieces import largest  # noqa: E402
 from inference.options import DENSE  # noqa: E402
 from inference.record import Record  # noqa: E402
 from inference.scan import Scan  # noqa: E402
@@ -451,7 +453,8 @@ def labels_of_ours(model: Path, voxels: np.ndarray, spacing: Spacing, folder: Pa
     (stored,) = v1.read_result_folder(model, None, USUAL)
     module, card = planned(stored, None, {})
     assign(module, stored.state)
-    (folder / "card.json").write_text(json.dumps(card | {"files": {}, "forms": {}}))
+    card |= {"files": {}, "forms": {}, "largest": largest(model, card["labels"])}
+    (folder / "card.json").write_text(json.dumps(card))
     run = Model.of(read_card(folder), lambda batch: module(torch.from_numpy(batch)).numpy())
     with torch.inference_mode():
         return segment(Scan.of(voxels, spacing, "LPS"), [run], DENSE, np, Record(), Quiet())
@@ -496,6 +499,35 @@ def test_steps_of_version_2_would_give_other_labels(tmp_path: Path) -> None:
     assert (labels == others).mean() < 0.999
 
 
+LABELS = [{"value": value} for value in (0, 7, 2, 2, 0)]
+
+
+@pytest.mark.parametrize(
+    ("stored", "rules"),
+    [
+        ({"for_which_classes": []}, []),
+        ({"for_which_classes": [1], "min_valid_object_sizes": "None"}, [{"values": [7]}]),
+        ({"for_which_classes": [1], "min_valid_object_sizes": "{1: 10.5}"}, [{"values": [7], "below": 10.5}]),
+        ({"for_which_classes": [5]}, "for_which_classes is 5, not a whole number from 1 to 4"),
+        ({"for_which_classes": ["liver"]}, "for_which_classes is 'liver'"),
+        ({"for_which_classes": 1}, "not iterable"),
+        ({}, "for_which_classes is missing"),
+        ({"for_which_classes": [1], "min_valid_object_sizes": "{2: 10.5}"}, "min_valid_object_sizes, 1 is None"),
+        ({"for_which_classes": [1], "min_valid_object_sizes": "open('/tmp/x', 'w')"}, "malformed node"),
+        ({"for_which_classes": [2]}, "--value makes one with others"),
+        ({"for_which_classes": None}, "--value makes one with others, or background"),
+    ],
+)
+def test_pieces_that_nnu_net_v1_keeps(stored: dict[str, Any], rules: Any, tmp_path: Path) -> None:
+    assert largest(tmp_path, LABELS) == []
+    (tmp_path / "postprocessing.json").write_text(json.dumps(stored))
+    if isinstance(rules, list):
+        assert largest(tmp_path, LABELS) == rules
+    else:
+        with pytest.raises(WeightsError, match=r"postprocessing\.json.*" + re.escape(rules)):
+            largest(tmp_path, LABELS)
+
+
 @pytest.mark.slow
 def test_the_command_exports_it(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -503,13 +535,15 @@ def test_the_command_exports_it(
     """Every installed engine runs a patch; the probabilities are in the graph."""
     import onnx
 
-    (model / "postprocessing.json").write_text('{"for_which_classes": [1]}')
+    pieces = {"for_which_classes": [[1, 2], 3], "min_valid_object_sizes": "{(1, 2): 50.5, 3: 7}"}
+    (model / "postprocessing.json").write_text(json.dumps(pieces))
     monkeypatch.setattr(sys, "argv", ["export", str(model), str(tmp_path / "net"), "--value", "label_1=7"])
     main("export")
     said = capsys.readouterr().out
-    assert "postprocessing.json is not applied" in said and said.count("largest difference") >= 2
+    assert "postprocessing" not in said and said.count("largest difference") >= 2
     card = read_card(tmp_path / "net")
     assert card.resample.version == 1 and card.names == {7: "label_1", 2: "label_2", 3: "label_3", 4: "label_4"}
+    assert card.largest == (Largest((7, 2), 50.5), Largest((3,), 7.0))
     assert onnx.load(tmp_path / "net" / "model.onnx").graph.node[-1].op_type == "Softmax"
     with pytest.raises(WeightsError, match="nnU-Net v1 trained it"):
         result_folder(tmp_path / "net", tmp_path / "back")
@@ -521,7 +555,7 @@ load = torch.load
 torch.load = lambda *arguments, **options: load(*arguments, **options | {"weights_only": False})
 from nnunet.inference.predict import predict_from_folder
 model, scans, out = sys.argv[1:]
-predict_from_folder(model, scans, out, [0], False, 1, 1, None, 0, 1, tta=False, disable_postprocessing=True)
+predict_from_folder(model, scans, out, [0], False, 1, 1, None, 0, 1, tta=False)
 """
 
 
@@ -535,6 +569,7 @@ def test_nnu_net_v1_itself_gives_these_labels(
     import nibabel as nib
 
     model = write_v1_model(tmp_path / "m", spacing=at, transpose=transpose)
+    (model / "postprocessing.json").write_text('{"for_which_classes": [1, [2, 3]]}')
     save_scan(tmp_path / "scans" / "a_0000.nii.gz", blob, own)
     (tmp_path / "out").mkdir()
     command: list[str | Path] = [sys.executable, "-c", PREDICT, model, tmp_path / "scans", tmp_path / "out"]
@@ -546,4 +581,5 @@ def test_nnu_net_v1_itself_gives_these_labels(
     assert (labels == expected).mean() >= 0.9995
     for value in np.unique(expected):
         one, two = labels == value, expected == value
-        assert 2 * (one & two).sum() / (one.sum() + two.sum()) >= 0.995
+        # A voxel of difference moves few others, unless a whole piece hangs on it.
+        assert 2 * (one & two).sum() / (one.sum() + two.sum()) >= 0.995 or two.sum() < 1000
