@@ -27,12 +27,12 @@ def step(name):
     global start
     steps[name], start = round(time.perf_counter() - start, 4), time.perf_counter()
 """
-LEAN = "from inference.engines.lean import leave_out_compiler; leave_out_compiler()\n"
+LEAN = "from inference.engines.lean import start_lean; start_lean()\n"
 LOAD = (
     STEPS
     + LEAN
     + """
-import numpy; step("import numpy")
+import numpy; step("import numpy and nibabel")
 import torch; step("import torch")
 torch.zeros(1, device=device); step("its context")
 import inference.engines.torch; step("the engine's other imports")
@@ -46,7 +46,7 @@ print(json.dumps(steps))
 WITHOUT_TORCH = (
     STEPS
     + """
-import numpy; step("import numpy")
+import numpy; step("import numpy and nibabel")
 import onnxruntime; step("import onnxruntime")
 from inference.predictor import Predictor; step("import inference.predictor")
 predictor = Predictor(device=device, engine="onnxruntime"); step("the rest of Predictor")

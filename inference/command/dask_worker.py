@@ -17,7 +17,7 @@ from typing import Any
 
 from .. import errors, machine
 from ..cards import digests, read_cards
-from ..engines.lean import leave_out_compiler
+from ..engines.lean import start_lean
 from ..errors import WeightsError
 from ..options import WEIGHTS, Options
 from ..pack import unpacked
@@ -97,9 +97,9 @@ def load(order: str, wanted: dict[str, Any]) -> str:
             options = _options(given)
             _compare(options, wanted)
             _keep_running()
-            if given["own"]:
-                leave_out_compiler()
             machine.limit_threads(options.threads or machine.usable_cpus())
+            if given["own"]:
+                start_lean()
             run.worker = Worker(options, hear, lambda: None)
         except Exception as error:
             said = [fatal(error)]

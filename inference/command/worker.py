@@ -31,7 +31,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from .. import errors, machine
-from ..engines.lean import leave_out_compiler
+from ..engines.lean import start_lean
 from ..errors import DeviceError, VisceraError, one_line
 from ..formats.cases import Case
 from ..formats.sources import Picture, Volume
@@ -54,7 +54,6 @@ def serve(orders: int, answers: int, options: Options) -> int:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a worker does not outlive its command
-    leave_out_compiler()
     machine.limit_threads(options.threads or machine.usable_cpus())
     out = os.fdopen(answers, "w", encoding="ascii")
 
@@ -68,6 +67,7 @@ def serve(orders: int, answers: int, options: Options) -> int:
             sys.exit()
 
     try:
+        start_lean()
         worker = Worker(options, send, go)
     except Exception as error:
         send(fatal(error))

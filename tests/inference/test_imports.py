@@ -76,6 +76,15 @@ def test_a_run_imports_its_engine_and_no_other(
     assert not names & {"SimpleITK", "nnunetv2", "training"}  # nibabel takes SciPy where it is installed
 
 
+def test_a_worker_starts_without_what_libraries_import_for_others() -> None:
+    pytest.importorskip("openvino")
+    lean = "from inference.engines.lean import start_lean; start_lean(); import openvino, inference.predictor"
+    assert imported("import openvino, nibabel") >= {"pydicom", "openvino_telemetry"}
+    assert not imported(lean) & {"pydicom", "openvino_telemetry"}
+    assert "pydicom" in imported(f"{lean}; from inference.formats.dicom import read")
+    assert imported(f"import pydicom, openvino; {lean}") >= {"pydicom", "openvino_telemetry"}
+
+
 def test_public_names_are_sorted_and_there_and_typed() -> None:
     assert inference.__all__ == sorted(inference.__all__)
     assert set(inference.__all__) <= set(dir(inference))
@@ -111,10 +120,10 @@ def test_thread_variables_are_set_in_the_worker_before_numpy_is_there() -> None:
     program = (
         "import os, sys\nfrom inference.command import cli, worker\n"
         "request = cli.parse(['a', 'b', '--threads', '3'])\n"
-        "class Predictor:\n    def __init__(self, *_):\n"
-        "        assert os.environ['OMP_NUM_THREADS'] == '3' and 'numpy' not in sys.modules\n"
-        "        assert os.environ['OPENBLAS_NUM_THREADS'] == '1'\n        os._exit(7)\n"
-        "worker.Worker = Predictor\nworker.serve(0, 1, request.options)"
+        "def start():\n"
+        "    assert os.environ['OMP_NUM_THREADS'] == '3' and 'numpy' not in sys.modules\n"
+        "    assert os.environ['OPENBLAS_NUM_THREADS'] == '1'\n    os._exit(7)\n"
+        "worker.start_lean = start\nworker.serve(0, 1, request.options)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 7, done.stderr

@@ -119,11 +119,11 @@ def test_a_card_without_memory_is_memoryerror(monkeypatch: pytest.MonkeyPatch, t
 
 COMPUTES = """
 import sys
-from inference.engines.lean import LEFT_OUT, leave_out_compiler
-leave_out_compiler()
+from inference.engines.lean import EMPTY, start_lean
+start_lean()
 import torch
-left_out = [vars(sys.modules[name]).get("__file__") for name in LEFT_OUT]
-assert left_out == [None] * len(LEFT_OUT), left_out
+left_out = [vars(sys.modules[name]).get("__file__") for name in EMPTY]
+assert left_out == [None] * len(EMPTY), left_out
 from pathlib import Path
 import numpy as np
 from inference.predictor import Predictor
