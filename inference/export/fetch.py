@@ -33,7 +33,10 @@ def fetch(asked: Entry, out: Path, *, labels: str = OWN, given: Path | None = No
     """
     wanted = asked.wanted(labels)
     if not wanted:
-        raise WeightsError(f"no label of {', '.join(asked.networks)} is one of FLARE's")
+        names = ", ".join(asked.networks)
+        raise WeightsError(
+            f"no label of {names} is one of FLARE's: fetch it without --labels flare, with its own values"
+        )
     for name, part in wanted.items():
         folder = out / name
         values = part.values(labels)
@@ -61,6 +64,7 @@ def _origin(asked: Entry) -> str:
 def _fetch_one(asked: Entry, part: Part, folder: Path, values: Mapping[str, int], given: Path | None) -> None:
     try:
         from .convert import export, print_card  # PyTorch: a list needs none
+        from .guide import look_near
         from .unpack import unpack
     except ModuleNotFoundError as error:
         raise VisceraError(f"{error.name} is missing, and exporting needs it: install the extra export") from error
@@ -89,6 +93,9 @@ def _fetch_one(asked: Entry, part: Part, folder: Path, values: Mapping[str, int]
             origin = file if remote.place is None else given or downloads
             raise WeightsError(str(error).replace(str(made), str(origin))) from error
     print_card(folder)
+    if part.near:
+        look_near(folder, part.near)
+        print(f"It looks near these alone: {', '.join(part.near)}. --plan dense looks everywhere.")
     shutil.rmtree(downloads, ignore_errors=True)
     if given is None and not any(downloads.parent.iterdir()):
         downloads.parent.rmdir()
@@ -107,6 +114,8 @@ def _complete(dataset: Path, part: Part, step: float | None) -> None:
 
     fields = read_json(dataset)
     found = fields.get("labels")
+    if isinstance(found, dict):
+        found.pop("ignore", None)  # voxels that the training passed over: no channel is theirs
     if not isinstance(found, dict) or sorted(map(str, found.values())) != sorted(map(str, range(len(part.labels) + 1))):
         raise WeightsError(f"{dataset} has other labels than the {len(part.labels)} known here: it is another network")
     named = {name: index for index, name in enumerate(("background", *part.labels))}
@@ -116,12 +125,18 @@ def _complete(dataset: Path, part: Part, step: float | None) -> None:
 
 def _list() -> None:
     for name, one in entries().items():
-        print(f"{name}\n    {one.segments}\n    {one.size}, {one.licence}, {one.page}\n    cite: {one.cite}")
-        for network, part in one.networks.items():
-            labels = "1 label" if len(part.labels) == 1 else f"{len(part.labels)} labels"
-            print(f"    network {network}, {labels}:")
-            for remote in part.files:
-                print(f"        {remote.url}")
+        print(f"{name} ({one.size}, {one.licence}, {one.page})\n    {one.segments}")
+    print("--list NAME has the addresses, and what to cite.")
+
+
+def _show(name: str) -> None:
+    one = entry(name)
+    print(f"{name}: {one.segments}\n{one.size}, {one.licence}, {one.page}\ncite: {one.cite}\n{one.trained_on}")
+    for network, part in one.networks.items():
+        labels = [f"{value} {label}" for label, value in part.values(OWN).items() if value]
+        print(f"network {network}: {', '.join(labels)}")
+        for remote in part.files:
+            print(f"    {remote.url}")
 
 
 def main() -> None:
@@ -133,19 +148,24 @@ def main() -> None:
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="of the list")
     parser.add_argument("out", nargs="?", type=Path, metavar="OUT", help="folder of networks, made if need be")
-    parser.add_argument("--list", action="store_true", help="list what there is, which is done without NAME as well")
+    parser.add_argument(
+        "--list", action="store_true", help="list what there is, as without NAME; with it, what is known"
+    )
     parser.add_argument(
         "--labels", choices=(OWN, FLARE), default=OWN, help="whose values: its own (default) or FLARE's"
     )
     parser.add_argument("--from", dest="given", type=Path, metavar="FOLDER", help="take the files from here")
     options = parser.parse_args()
-    if options.list or options.name is None:
+    if options.name is None:
         _list()
         return
-    if options.out is None:
+    if options.out is None and not options.list:
         parser.error("give the folder OUT as well")
     end_tidily()
     try:
+        if options.list:
+            _show(options.name)
+            return
         asked = entry(options.name)
         fetch(asked, options.out, labels=options.labels, given=options.given)
     except VisceraError as error:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..card import FILE_NAME, GUIDE_SUFFIX, Card
+from ..card import FILE_NAME, GUIDE_SUFFIX, Card, read_card
 from ..cards import read_cards
 from ..errors import WeightsError
 from ..labels import ORGANS, is_tumor, known
-from ..options import WEIGHTS
+from ..options import CROP, WEIGHTS
 from .checkpoint import read_json
-from .write import save_json
+from .write import move, save_json, workshop
 
 # mm. At 3 the shipped network finds all organs but adrenals in nearly every scan, for a quarter of the voxels of its
 # own spacing; at 4 it misses as many as it finds.
@@ -58,3 +58,19 @@ def put(card: Card, values: Sequence[int], folder: Path) -> dict[str, Any]:
         shutil.copyfile(shipped.file(file), out / file)
     save_json(read_json(shipped.folder / FILE_NAME) | {"spacing": [SPACING] * 3}, out / FILE_NAME)
     return {"values": list(values)}
+
+
+def look_near(folder: Path, named: Sequence[str]) -> None:
+    """Have an exported network, which sees CT, look near organs alone: a guide beside it, and the way CROP on its card.
+
+    named  as of `near`
+    Raises as `near` and `put`, and OutputError where nothing can be written.
+    """
+    card, beside = read_card(folder), folder.with_name(folder.name + GUIDE_SUFFIX)
+    with workshop(folder) as made:
+        fields = read_json(folder / FILE_NAME) | {"way": CROP.name}
+        fields["guide"] = put(card, near(card, named) or (), made)
+        shutil.rmtree(beside, ignore_errors=True)
+        (made / beside.name).rename(beside)
+        save_json(fields, made / FILE_NAME)
+        move(made, folder)

@@ -1,10 +1,11 @@
 """Open checkpoints of nnU-Net that have a name here: registry.json.
 
 Where each lies, what it segments and under which licence is what its own page says. Labels are in the order of the
-network's channels, and stand for the names in dataset.json. For TotalSegmentator they are those of class_map_5_parts in
-its map_to_binary.py, by which it reads its own networks: version 2.2.1 put ribs right that had been in the wrong order,
-after the networks were trained. Sizes and the one digest are those that several projects have published who pin these
-archives; no digest is published by TotalSegmentator itself.
+network's channels, and stand for the names in dataset.json. For TotalSegmentator they are those of class_map_5_parts,
+class_map_parts_mr and class_map in its map_to_binary.py, by which it reads its own networks: version 2.2.1 put ribs
+right that had been in the wrong order, after the networks were trained. Its tasks, their addresses and crops are those
+of map_tasks_config.py, their licence that of its README (all of 2.18.0). Bytes and the one digest are those that
+several projects have published who pin these archives; no digest is published by TotalSegmentator itself.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import WeightsError
@@ -45,20 +47,27 @@ class Remote:
 class Part:
     """One network of an entry.
 
-    first   value of its first label in a label map; the others follow
-    files   one archive, or plans.json, dataset.json and fold_X/checkpoint_final.pth of one fold or more
-    labels  names, in the order of the channels after the background
+    first      value of its first label in a label map; the others follow
+    files      one archive, or plans.json, dataset.json and fold_X/checkpoint_final.pth of one fold or more
+    labels     names, in the order of the channels after the background
+    near       keys of labels.ORGANS, around which its own program crops a scan; none: it does not, or around others
+    auxiliary  those of `labels` that its own program drops: they only helped to learn the others
     """
 
     first: int
     files: tuple[Remote, ...]
     labels: tuple[str, ...]
+    near: tuple[str, ...] = ()
+    auxiliary: tuple[str, ...] = ()
 
     def values(self, whose: str) -> dict[str, int]:
-        """Label -> its value in a label map; with FLARE 0, as the background, for those that FLARE does not have."""
+        """Label -> its value in a label map; 0, as the background, for auxiliary ones, and with FLARE for those that
+        FLARE does not have."""
         if whose == FLARE:
-            return {name: one.value if (one := known(name)) else 0 for name in self.labels}
-        return {name: self.first + index for index, name in enumerate(self.labels)}
+            values = {name: one.value if (one := known(name)) else 0 for name in self.labels}
+        else:
+            values = {name: self.first + index for index, name in enumerate(self.labels)}
+        return values | dict.fromkeys(self.auxiliary, 0)
 
 
 @dataclass(frozen=True)
@@ -102,5 +111,6 @@ def entry(name: str) -> Entry:
     return every[name]
 
 
-def _part(first: int, files: list[dict[str, str]], labels: list[str]) -> Part:
-    return Part(first, tuple(Remote(**one) for one in files), tuple(labels))  # type: ignore[arg-type]
+def _part(files: list[dict[str, str]], **fields: Any) -> Part:
+    lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+    return Part(files=tuple(Remote(**one) for one in files), **fields | lists)  # type: ignore[arg-type]

@@ -24,7 +24,9 @@ from inference.errors import OutputError, WeightsError
 from inference.export.fetch import fetch
 from inference.export.registry import FLARE, Entry, Part, Remote, entries, entry
 from inference.given import scan_of
+from inference.labels import ORGANS
 from inference.predictor import Predictor
+from inference.scan import Scan
 from tests.conftest import ROOT
 from tests.made.networks import old_plans, write_model
 from tests.made.web import Web, served
@@ -55,6 +57,9 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
         model = write_model(folder / name, labels=len(labels) + 1, seed=seed, orientation=None)
         reader = {"image_reader_writer": "NibabelIOWithReorient"}
         (model / "plans.json").write_text(json.dumps(old_plans(model) | reader))
+        dataset = json.loads((model / "dataset.json").read_text())
+        dataset["labels"]["ignore"] = len(labels) + 1
+        (model / "dataset.json").write_text(json.dumps(dataset))
         made[name] = zipped(model, f"Dataset29{seed}_{name}/nnUNetTrainerNoMirroring__nnUNetPlans__3d_fullres")
     return made
 
@@ -110,10 +115,14 @@ def test_labels_of_flare_have_its_values_and_others_are_background(exported: Pat
     ]  # fmt: skip
 
 
-def label_map(weights: Path, *networks: str) -> np.ndarray:
-    """Of soft noise, as a CT that an RAS array holds."""
+def noise() -> Scan:
+    """Soft noise, as a CT that an RAS array holds."""
     hu = np.random.default_rng(0).normal(0, 300, (24, 40, 44)).clip(-1000, 1500).astype(np.int16)
-    labels: np.ndarray = Predictor(weights, networks=networks).segment(scan_of(hu, (4.0, 3.0, 3.0), "RAS"))[0]
+    return scan_of(hu, (4.0, 3.0, 3.0), "RAS")
+
+
+def label_map(weights: Path, *networks: str) -> np.ndarray:
+    labels: np.ndarray = Predictor(weights, networks=networks).segment(noise())[0]
     return labels
 
 
@@ -167,6 +176,27 @@ def test_the_wrong_file_is_not_kept(web: Web, archives: dict[str, bytes], tmp_pa
 
 
 @pytest.mark.slow
+def test_a_network_that_its_authors_crop_to_organs_looks_near_these(
+    web: Web, archives: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = ("kidney_cyst_left", "kidney_cyst_right", "kidney_left", "kidney_right")
+    near, auxiliary = ("left_kidney", "right_kidney"), ("kidney_left", "kidney_right")
+    part = Part(1, (Remote(f"{web.address}/organs.zip"),), labels, near, auxiliary)
+    cysts = Entry("", "", "", "", "", "", "RAS", {"cysts": part})
+    fetch(cysts, tmp_path / "out")
+    assert "It looks near these alone: left_kidney, right_kidney." in capsys.readouterr().out
+    (card,) = read_cards(tmp_path / "out", None)
+    assert card.guide and card.guide.values == (2, 13) and card.way == "crop" and card.step == 0.5
+    assert [label.value for label in card.labels] == [0, 1, 2, 0, 0]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cysts", "cysts.guide"]
+    web.asked.clear()
+    fetch(cysts, tmp_path / "out")
+    assert not web.asked and read_card(tmp_path / "out" / "cysts") == card
+    found, record = Predictor(tmp_path / "out").segment(noise())
+    assert record.windows["cysts"]["guide"] == "found nothing" and set(np.unique(found)) == {0, 1, 2}
+
+
+@pytest.mark.slow
 def test_files_that_somebody_else_brought(archives: dict[str, bytes], tmp_path: Path) -> None:
     """Nothing is asked of the network: its address leads nowhere."""
     (tmp_path / "in").mkdir()
@@ -203,7 +233,7 @@ def test_another_network_than_the_one_known(archives: dict[str, bytes], tmp_path
     with pytest.raises(WeightsError, match=r"organs.zip/dataset.json has other labels than the 2 known here"):
         fetch(Entry("", "", "", "", "", "", "RAS", {"organs": part}), tmp_path / "out", given=tmp_path)
     bones = Part(1, (), ("rib_left_1",))
-    with pytest.raises(WeightsError, match="no label of bones is one of FLARE's"):
+    with pytest.raises(WeightsError, match="no label of bones is one of FLARE's: fetch it without --labels flare"):
         fetch(Entry("", "", "", "", "", "", "RAS", {"bones": bones}), tmp_path / "out", labels=FLARE)
 
 
@@ -220,6 +250,9 @@ def test_the_registry() -> None:
     assert all(remote.sha256 is None or len(remote.sha256) == 64 for remote in files)
     names = [name for one in every.values() for name in one.networks]
     assert len(set(names)) == len(names)  # they may be exported to one folder
+    parts = [part for one in every.values() for part in one.networks.values()]
+    assert {organ for part in parts for organ in part.near} <= {organ.key for organ in ORGANS}
+    assert all(set(part.auxiliary) <= set(part.labels) for part in parts)
     with pytest.raises(WeightsError, match="'total' is not a name known here: totalsegmentator,"):
         entry("total")
 
@@ -240,6 +273,21 @@ def test_values_of_totalsegmentator() -> None:
     }  # fmt: skip
 
 
+def test_values_of_its_other_tasks() -> None:
+    """The same file: "total_mr" is in two parts, and what is in "kidney_cysts_auxiliary" it drops."""
+    parts = entry("total_mr").networks
+    assert [len(part.labels) for part in parts.values()] == [29, 21]
+    values = {name: value for part in parts.values() for name, value in part.values("own").items()}
+    assert sorted(values.values()) == list(range(1, 51)) and values["aorta"] == 23 and values["brain"] == 50
+    assert entry("total_mr-3mm").networks["total_mr_3mm"].values("own") == values
+    assert entry("total_mr").step == entry("total_mr-3mm").step == 0.8 and entry("kidney_cysts").step is None
+    assert entry("kidney_cysts").networks["kidney_cysts"].values("own") == {
+        "kidney_cyst_left": 1, "kidney_cyst_right": 2, "kidney_left": 0, "kidney_right": 0,
+    }  # fmt: skip
+    assert list(entry("total_mr").wanted(FLARE)) == ["organs_mr"]
+    assert not entry("kidney_cysts").wanted(FLARE) and not entry("liver_vessels").wanted(FLARE)
+
+
 def test_flare_has_13_organs_in_totalsegmentator_and_a_tumour_in_panther() -> None:
     wanted = entry("totalsegmentator").wanted(FLARE)
     assert list(wanted) == ["organs", "cardiac"]
@@ -253,7 +301,7 @@ def test_the_list_needs_no_pytorch_and_names_licences() -> None:
            "from inference.export.fetch import main; main()"  # fmt: skip
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     for name, one in entries().items():
-        assert f"{name}\n    {one.segments}\n    {one.size}, {one.licence}, {one.page}" in done.stdout
+        assert f"{name} ({one.size}, {one.licence}, {one.page})\n    {one.segments}\n" in done.stdout
 
 
 def test_the_command(archives: dict[str, bytes], tmp_path: Path) -> None:
@@ -262,6 +310,8 @@ def test_the_command(archives: dict[str, bytes], tmp_path: Path) -> None:
         return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
 
     assert run("panther").returncode == 2
+    assert run("--list", "total").returncode == 9
+    assert f"\n    {entry('body').networks['body'].files[0].url}\n" in run("--list", "body").stdout
     done = run("totalsegmentator-3mm", str(tmp_path / "out"), "--from", str(tmp_path))
     assert done.returncode == 9
     name = entry("totalsegmentator-3mm").networks["total_3mm"].files[0].name
