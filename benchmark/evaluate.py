@@ -30,13 +30,22 @@ def evaluate(
 ) -> tuple[dict[str, dict[int, Score]], dict[str, Lesions]]:
     """Scores by case and label, and tumours by case where that label is scored.
 
-    Raises CalledProcessError where inference fails, ValueError for a wrong grid.
+    Raises CalledProcessError where inference fails, ValueError for a wrong grid, a folder that holds several scans,
+    and two scans of one name.
     """
-    scores, tumours = {}, {}
+    scores: dict[str, dict[int, Score]] = {}
+    tumours = {}
+    cases: dict[str, Path] = {}
+    for scan in scans:
+        name, *more = (case.name for case in find_cases(scan, Path()).cases)
+        if more:
+            raise ValueError(f"{scan} holds {1 + len(more)} scans: name each of them, such as {scan}/*_0000.nii.gz")
+        if name in cases:
+            raise ValueError(f"{cases[name]} and {scan} have the same case name, {name}")
+        cases[name] = scan
     with tempfile.TemporaryDirectory(prefix="viscera-evaluate-") as temporary:
-        for scan in scans:
+        for case, scan in cases.items():
             start(scan, temporary, "--weights", weights, *flags)
-            case = find_cases(scan, Path()).cases[0].name
             found, wanted, spacing = read_pair(labels_file(Path(temporary), case), labels_file(references, case))
             held = {int(value) for value in np.unique(wanted)} & BY_VALUE.keys()
             scores[case] = score_case(found, wanted, spacing, sorted(held | set(labels)))

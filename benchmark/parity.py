@@ -1,6 +1,6 @@
 """Labels of `python -m inference --plan dense --precision f32` beside nnU-Net's own, from one checkpoint.
 
-    python -m benchmark parity MODEL_FOLDER SCANS... [--fold 0] [--tta] [--engine openvino]
+    python -m benchmark parity MODEL_FOLDER SCANS... [--fold all] [--tta] [--engine openvino]
 
 MODEL_FOLDER is an nnU-Net v2 result folder. It is exported, and both programs segment every scan by their own command
 lines; nnU-Net (the extra `export`) with --disable_tta unless --tta is given. Of a case of several channels
@@ -53,9 +53,14 @@ def agreement(ours: np.ndarray, theirs: np.ndarray) -> Agreement:
 
 
 def compare(
-    model_folder: Path, scans: Sequence[Path], *, fold: str, engine: str, tta: bool = False
+    model_folder: Path, scans: Sequence[Path], *, fold: str | None = None, engine: str, tta: bool = False
 ) -> dict[str, Agreement]:
-    """Agreement of each scan by case name. Raises as `export`, and CalledProcessError where a program fails."""
+    """Agreement of each scan by case name. Raises as `export`, CalledProcessError where a program fails, and ValueError
+    where a scan is no file."""
+    if missing := [scan for scan in scans if not scan.is_file()]:
+        raise ValueError(f"{missing[0]} is not a file: name each scan, such as X{CHANNEL}.nii.gz")
+    if len({case_of(scan.name) for scan in scans}) < len(scans):
+        raise ValueError("two of the scans have the same case name")
     from inference.export.convert import export  # PyTorch, of which nothing else here knows
 
     with tempfile.TemporaryDirectory(prefix="viscera-parity-") as temporary:
@@ -107,7 +112,7 @@ def _voxels(path: Path) -> np.ndarray:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model_folder", type=Path, help="nnU-Net v2 result folder")
     parser.add_argument("scans", type=Path, nargs="+", metavar="SCAN")
-    parser.add_argument("--fold", default="0", help="as of the exporter")
+    parser.add_argument("--fold", help="as of the exporter")
     parser.add_argument("--tta", action="store_true", help="both with test-time mirroring")
     parser.add_argument("--engine", default="openvino", help="what runs our side")
 

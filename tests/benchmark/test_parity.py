@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from benchmark.parity import agreement, compare_exported
+from benchmark.parity import agreement, compare, compare_exported
 from inference.card import read_card
 from tests.conftest import ROOT
 from tests.made.networks import write_model
@@ -36,6 +36,15 @@ def parity(model: Path, *scans: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "benchmark", "parity", model, *scans], capture_output=True, text=True, check=False
     )
+
+
+def test_scans_are_files_of_names_of_their_own(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "ct.nii.gz").touch()
+    for scans, cause in ((["a"], "a is not a file"), (["a/ct.nii.gz", "b/ct.nii.gz"], "the same case name")):
+        with pytest.raises(ValueError, match=cause):
+            compare(tmp_path / "model", [tmp_path / scan for scan in scans], engine="openvino")
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("surface_distance")
 
+from benchmark.evaluate import evaluate
 from benchmark.scoring import TOLERANCES, TUBES, Score, read_pair, score_case
 from inference.labels import BY_KEY
 from tests.conftest import ROOT
@@ -112,6 +113,15 @@ def test_evaluate_segments_and_scores(
     done = subprocess.run([*command, "--flags", flags], capture_output=True, text=True, check=True, cwd=ROOT)
     # Scored against its own answer, every label that was found is perfect.
     assert "| mean of organs | 100.0 / 100.0 | 100.0 / 100.0 |" in done.stdout
+
+
+def test_no_scan_is_left_out_of_the_scores_without_a_word(tmp_path: Path) -> None:
+    for name in ("a/ct_0000.nii.gz", "b/ct_0000.nii.gz", "b/x_0000.nii.gz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    for scans, cause in ((["b"], "b holds 2 scans"), (["a", "b/ct_0000.nii.gz"], "have the same case name, ct")):
+        with pytest.raises(ValueError, match=cause):
+            evaluate(tmp_path, [tmp_path / scan for scan in scans], tmp_path, [], [])
 
 
 def test_what_nobody_can_tell_counts_nowhere() -> None:
