@@ -23,7 +23,7 @@ from ..pack import unpacked
 from ..predictor import Predictor
 from ..task import segment_file
 from . import files
-from .statistics import Statistics
+from .statistics import BORDER, Statistics
 from .statistics import statistics as measured
 from .structures import Structures, theirs, wanted
 
@@ -121,7 +121,13 @@ def totalsegmentator(
             peek(scan, abdominal=predictor.abdominal),
             (numbers_file, numbers) if numbers_file and numbers else None,
         )
-    for text in (*odd, *_notes(given | others, found, predictor.labels)):
+    notes = _notes(given | others, found, predictor.labels)
+    if numbers and (cut := [name for value, name in asked.names.items() if _is_cut(numbers[name], labels == value)]):
+        notes.append(
+            f"0 in the statistics, since they come within {BORDER} voxels of an end of the scan: {', '.join(cut)} "
+            "(--stats_include_incomplete, in Python statistics_exclude_masks_at_border=False, measures them)"
+        )
+    for text in (*odd, *notes):
         warnings.warn(text, ScanWarning, stacklevel=2)
     return image if numbers is None else (image, numbers)
 
@@ -164,6 +170,10 @@ def _segmented(predictor: Predictor, scan: Path, work: Path) -> tuple[Nifti1Imag
     if record.status != "done":
         raise (UnwrittenError if record.unwritten else ScanError)(record.error)
     return nib.load(labels_file(work, name_of_file(scan))), record.warnings
+
+
+def _is_cut(entry: Mapping[str, Any], mask: np.ndarray) -> bool:
+    return entry["volume"] == 0 and bool(mask.any())
 
 
 def _notes(given: dict[str, Any], found: np.ndarray, names: Mapping[int, str]) -> list[str]:

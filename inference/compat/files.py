@@ -94,8 +94,11 @@ def write(
 
 
 def check(files: Sequence[Path], scan: Path) -> None:
-    """Raises OutputError where a file would take the place of the scan."""
+    """Raises OutputError where a file would take the place of the scan, or a folder that of a file."""
     for path in files:
+        there = next(one for one in (path.parent, *path.parents) if one.exists() or one == one.parent)
+        if not there.is_dir():
+            raise OutputError(f"{shown(there)} is a file, and a folder is needed there: choose another output, or ml")
         if path.exists() and scan.exists() and path.samefile(scan):
             raise OutputError(f"{shown(path)} is the scan itself: choose another output")
 

@@ -125,6 +125,10 @@ def test_what_is_left_out_or_changes_nothing_is_said(named_weights: Path, scan: 
     texts = [str(one.message) for one in said]
     assert "fast and resampling_order: no difference here, the networks decide how fine and how fast it is" in texts
     assert "cyst: found, and left out since TotalSegmentator has no such structure" in texts
+    assert not any("statistics" in text for text in texts)
+    with pytest.warns(ScanWarning, match="^0 in the statistics, since they come within 3 voxels .*: .*liver"):
+        _, numbers = totalsegmentator(scan, None, statistics=True, weights=more, threads=1)
+    assert numbers["liver"]["volume"] == 0
 
 
 def test_what_is_not_offered_is_refused_by_name(named_weights: Path, scan: Path) -> None:
@@ -171,6 +175,9 @@ def test_nothing_is_left_of_a_failure(named_weights: Path, scan: Path, tmp_path:
     with pytest.raises(OutputError, match="is the scan itself"):
         quietly(scan, scan, True, weights=named_weights, threads=1)
     assert scan.read_bytes() == before
+    for output in (scan, scan / "below"):  # before the networks run
+        with pytest.raises(OutputError, match=f"{scan.name} is a file, and a folder is needed there"):
+            quietly(broken, output, weights=named_weights, threads=1)
 
 
 def test_a_series_of_dicom(blob: np.ndarray, named_weights: Path, tmp_path: Path) -> None:
