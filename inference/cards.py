@@ -22,10 +22,10 @@ def read_cards(weights: Path, networks: Sequence[str] | None) -> list[Card]:
     `networks` is empty, names one twice or holds something else than names.
     """
     if networks is None:
-        present = _present(weights)
+        present = networks_in(weights)
         networks = [name for name in USUAL if name in present] or _last(weights, present)
         if not networks:
-            raise WeightsError(f"{weights} holds no network: a folder with {FILE_NAME} was looked for")
+            raise WeightsError(no_network(weights))
     names = [networks] if isinstance(networks, str) else list(networks)
     if not names:
         raise WeightsError("no network was named")
@@ -34,6 +34,9 @@ def read_cards(weights: Path, networks: Sequence[str] | None) -> list[Card]:
             raise WeightsError(f"{name!r} is not the name of a network, that is, of a folder in {weights}")
         if names.count(name) > 1:
             raise WeightsError(f"network {name} is named {names.count(name)} times")
+    for name in names:
+        if not os.path.exists(weights / name / FILE_NAME) and (present := networks_in(weights)):
+            raise WeightsError(f"there is no network {name} in {weights}, only {', '.join(present)}")
     cards = [read_card(weights / name) for name in names]
     for card in cards[1:]:
         if len(card.channels) != len(cards[0].channels):
@@ -114,7 +117,7 @@ def _last(weights: Path, names: Sequence[str]) -> list[str]:
     return [name for name in names if name not in earlier]
 
 
-def _present(weights: Path) -> list[str]:
+def networks_in(weights: Path) -> list[str]:
     """The names of all networks but guides. Raises WeightsError where a folder cannot be looked into, as it may hold
     one."""
     try:
@@ -122,6 +125,15 @@ def _present(weights: Path) -> list[str]:
         return sorted(name for name in names if _is_network(weights / name))
     except OSError as error:
         raise WeightsError(f"{error.filename} cannot be read: {error.strerror}") from error
+
+
+def no_network(weights: Path) -> str:
+    """Why a folder is not one of networks."""
+    if _is_network(weights):
+        return f"{weights} is a network itself: give the folder that it is in"
+    if (weights / "plans.json").exists() or (weights / "plans.pkl").exists():
+        return f"{weights} is a result folder of nnU-Net: export it, and give the folder that the network is in then"
+    return f"{weights} holds no network: a folder with {FILE_NAME} was looked for"
 
 
 def _is_network(folder: Path) -> bool:

@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from .card import FILE_NAME, Card, read_card
-from .cards import read_cards, with_earlier
+from .cards import networks_in, no_network, with_earlier
 from .errors import OutputError, VisceraError, WeightsError, shown
 from .labels import structures
 
@@ -32,9 +32,12 @@ WHEN = (1980, 1, 1, 0, 0, 0)  # the same for every file, so that the same networ
 def pack(weights: Path, file: Path) -> list[Card]:
     """Write the networks in a folder to `file`, whole or not at all. Returns their cards.
 
-    Raises WeightsError where a network is damaged, OutputError where the file cannot be written.
+    Raises WeightsError where there is none or one is damaged, OutputError where the file cannot be written.
     """
-    cards = list({card.name: card for card in with_earlier(read_cards(weights, None))}.values())
+    found = [read_card(weights / name) for name in networks_in(weights)]
+    if not found:
+        raise WeightsError(no_network(weights))
+    cards = list({card.name: card for card in with_earlier(found)}.values())
     part = file.with_name(f".{file.name}.part")
     try:
         with zipfile.ZipFile(part, "w") as archive:

@@ -135,9 +135,23 @@ def test_a_folder_of_one_network_by_another_name(tmp_path: Path) -> None:
         read_cards(tmp_path, ["organ"])
 
 
+def test_a_name_that_is_not_there_is_answered_with_those_that_are(tmp_path: Path) -> None:
+    write(tmp_path / "liver")
+    write(tmp_path / "vessels")
+    with pytest.raises(WeightsError, match=f"there is no network organs in {tmp_path}, only liver, vessels"):
+        read_cards(tmp_path, ["liver", "organs"])
+
+
 def test_a_folder_without_networks(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="holds no network"):
         read_cards(tmp_path, None)
+    write(tmp_path / "liver")
+    with pytest.raises(WeightsError, match="liver is a network itself: give the folder that it is in"):
+        read_cards(tmp_path / "liver", None)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "plans.json").touch()
+    with pytest.raises(WeightsError, match="model is a result folder of nnU-Net: export it"):
+        read_cards(tmp_path / "model", None)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -54,6 +55,16 @@ def test_the_same_networks_make_the_same_bytes_and_come_out_as_they_were(
     with zipfile.ZipFile(packed) as archive:
         labels = json.loads(archive.read("labels.json"))
     assert [one["value"] for one in labels["organ"]] == [1, 2, 3, 4]
+
+
+def test_networks_that_a_run_takes_only_by_name_are_packed_too(tiny_weights: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_weights / "tumor", tmp_path / "weights" / "vessels")
+    shutil.copytree(tiny_weights / "organ", tmp_path / "weights" / "organ")
+    assert [card.name for card in pack(tmp_path / "weights", tmp_path / "both.zip")] == ["organ", "vessels"]
+    with unpacked(tmp_path / "both.zip") as folder:
+        assert names(folder) == names(tmp_path / "weights")
+    with pytest.raises(WeightsError, match="organ is a network itself"):
+        pack(tmp_path / "weights" / "organ", tmp_path / "none.zip")
 
 
 def test_the_program_takes_a_file_where_it_takes_a_folder(
