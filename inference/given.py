@@ -28,6 +28,8 @@ def scan_of(voxels: Any, spacing: Any = None, orientation: Any = None, affine: A
     array = _array(voxels, channels)
     each = (array,) if channels == 1 else tuple(array)
     if affine is None:
+        if spacing is None and orientation is None:
+            raise ValueError("spacing (z, y, x) in mm and orientation are missing, or affine instead")
         if not isinstance(orientation, str):
             raise ValueError(f'orientation {orientation!r} is not a string of three letters, such as "LPS"')
         return Scan(each, Grid.of(array.shape[-3:], _three_lengths(spacing), orientation))

@@ -228,7 +228,10 @@ class Predictor:
             scan = checked_scan(scan, self.options.accept_intensities, self.ct, self.abdominal)
             record.warnings += scan.warnings
         record.warnings += too_thin(scan.grid, self.cards)
-        way = way or self.fitting(scan, None, record, [PROBABILITIES] * (probabilities is not None))
+        try:
+            way = way or self.fitting(scan, None, record, [PROBABILITIES] * (probabilities is not None))
+        except MemoryBudgetError as error:
+            raise MemoryBudgetError(f"the scan {error}") from error
         with self._turn:
             try:
                 progress = progress or Quiet()
@@ -240,6 +243,7 @@ class Predictor:
                     raise
                 free_blocks(self._xp)
                 raise MemoryError(one_line(error)) from error  # PyTorch's is none
+        record.status = "done"
         return labels, record
 
 

@@ -15,6 +15,7 @@ from .channels import REFERENCE, case_names, name_of_file, split
 from .dataset import Dataset, dataset_in
 from .entries import SCAN, SLICE, UNKNOWN, look_at
 from .opening import listing
+from .outputs import wrote
 from .sources import Volume
 from .tree import dicom_in
 
@@ -149,14 +150,14 @@ def find_cases(
                 raise NoInputError(f"case {shown(name)} is not in {shown(inputs)}")
     reasons = _sentences(left_out)
     if not cases:
-        also = f"; {'; '.join(reasons)}" if reasons else ""
+        also = "".join(f"; {reason}" for reason in [*reasons, *_exchanged(inputs)])
         raise NoInputError(f"{shown(inputs)} holds no case: X{CHANNEL}.nii.gz was looked for{also}")
     chosen = [case for name in dict.fromkeys(names or cases) for case in cases[name]]
-    doubts = _doubts(chosen, set(dataset.scans), channels[0]) if len(channels) == 1 else []
+    doubts = _doubts(inputs, chosen, set(dataset.scans), channels[0]) if len(channels) == 1 else []
     return Found(chosen, left_out, [*reasons, *doubts])
 
 
-def _doubts(cases: Sequence[Case], certain: Collection[Path], image: str) -> list[str]:
+def _doubts(inputs: Path, cases: Sequence[Case], certain: Collection[Path], image: str) -> list[str]:
     """What may have been meant otherwise; `image` is what the networks take, and `certain` by their names are such."""
     uncertain = [case for case in cases if case.scan not in certain and not case.volume]
     plain = [case.scan.name for case in uncertain if case.name == _stem(case.scan.name)]
@@ -166,9 +167,8 @@ def _doubts(cases: Sequence[Case], certain: Collection[Path], image: str) -> lis
     for name in plain:
         (numbered if split(_stem(name))[0] + CHANNEL in stems else others).append(name)
     doubts = []
-    series = next((case for case in cases if case.volume), None)
-    if series and not all(case.volume for case in cases):
-        doubts.append(f"{shown(series.scan.name)} holds a DICOM series and other scans: each is a case")
+    if len({bool(case.volume) for case in cases}) == 2:
+        doubts.append(f"{shown(inputs.name or inputs)} holds a DICOM series and other scans: each is a case")
     if numbered:
         one = "is a numbered scan, not a channel: a case of its own"
         more = "are numbered scans, not channels of one: each is a case of its own"
@@ -177,6 +177,16 @@ def _doubts(cases: Sequence[Case], certain: Collection[Path], image: str) -> lis
         has, ct = ("has", f"a {image}") if len(others) == 1 else ("have", f"{image}s")
         doubts.append(f"{_listed(others)} {has} no {CHANNEL} in the name: taken as {ct} all the same")
     return doubts
+
+
+def _exchanged(inputs: Path) -> list[str]:
+    """A sentence where a folder without cases has label maps of this program's, which are passed over."""
+    if not inputs.is_dir():
+        return []
+    ours = (one.name for one in listing(inputs) if stem(one.name) and wrote(inputs / one.name))
+    if (name := next(ours, None)) is None:
+        return []
+    return [f"{shown(name)} is a label map that this program wrote: are the two folders the wrong way round?"]
 
 
 def _is_folder(inputs: Path) -> bool:

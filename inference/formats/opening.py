@@ -35,7 +35,10 @@ def open_regular(path: Path) -> Iterator[FileIO]:
                 if kind is None:
                     yield file
     except OSError as error:
-        raise OSError(error.errno, f"cannot be read: {error.strerror or error}") from error
+        why = error.strerror or error
+        if error.errno == errno.ENOENT and os.path.islink(path):
+            why = "it is a link to a file that is not there"
+        raise OSError(error.errno, f"cannot be read: {why}") from error
     if kind:
         raise OSError(errno.EINVAL, f"is a {kind}, not a file")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import ScanError
+from ...errors import ScanError, shown
 from ...scan import Scan
 from .. import written
 from ..geometry import check_memory
@@ -40,10 +40,12 @@ def write_labels(path: str | Path, labels: np.ndarray, scan: Scan, slope: float 
     """Write labels (z, y, x) uint8 as .nii.gz on the grid of a scan.
 
     slope  what a stored 1 means
-    Raises UnwrittenError if the file cannot be written.
+    Raises UnwrittenError if the file cannot be written, ValueError if its name has another ending.
 
     The file is the same for the same labels: no time, no name, no text of the scan's is in it.
     """
+    if not str(path).lower().endswith(".nii.gz"):
+        raise ValueError(f"{shown(Path(path).name)} does not end in .nii.gz, which is what is written")
     return written.write(Path(path), b"", label_header(scan.grid, scan.origin, slope), labels, scan)
 
 

@@ -208,6 +208,16 @@ def test_a_case_of_several_channels_is_a_file_for_each(tmp_path: Path) -> None:
         channels_in(tmp_path / "d.nii.gz")
 
 
+def test_outputs_in_the_place_of_inputs_are_recognised(tmp_path: Path) -> None:
+    (tmp_path / "x.nii.gz").touch()
+    record = {"case": "x", "status": "done", "program": "0.1.0", "output_sha256": hashlib.sha256(b"").hexdigest()}
+    (tmp_path / "x.json").write_text(json.dumps(record))
+    with pytest.raises(NoInputError, match="; x.nii.gz is a label map that this program wrote: are the two folders"):
+        find_cases(tmp_path, OUT)
+    names(tmp_path, "y_0000.nii.gz")  # with a case nothing needs to be said
+    assert find_cases(tmp_path, OUT).warnings == []
+
+
 def test_a_reference_beside_its_scan_does_not_take_its_place(tmp_path: Path) -> None:
     names(tmp_path, "x.nii.gz", "x_0000.nii.gz", "a.nii.gz")
     cases = find_cases(tmp_path, OUT).cases

@@ -399,7 +399,7 @@ def test_a_length_that_looks_like_letters_is_a_length(side: int, tmp_path: Path)
 def test_what_is_no_file_or_no_picture_fails_the_series_by_name(hu: np.ndarray, tmp_path: Path) -> None:
     makers: dict[str, tuple[Callable[[Path], Any], str]] = {
         "x.dcm": (lambda path: os.mkfifo(path), "is a FIFO"),
-        "y.DCM": (lambda path: path.symlink_to("nowhere"), "No such file"),
+        "y.DCM": (lambda path: path.symlink_to("nowhere"), "a link to a file that is not there"),
         "z.dcm": (lambda path: path.write_text("no DICOM"), "not a DICOM image"),
         "w.dcm": (lambda path: path.symlink_to("/dev/zero"), "is a device"),
         "plan": (lambda path: path.write_bytes(slice_bytes(hu[0])[:400]), "not a DICOM image"),
@@ -452,6 +452,10 @@ def test_a_series_and_scans_in_one_folder_are_all_cases_and_that_is_said(hu: np.
     found = find_cases(folder, tmp_path)
     assert [case.name for case in found.cases] == ["s", "x"]
     assert found.warnings == ["s holds a DICOM series and other scans: each is a case"]
+    (folder / "patient").mkdir()
+    for file in folder.glob("*.dcm"):
+        file.rename(folder / "patient" / file.name)
+    assert find_cases(folder, tmp_path).warnings == found.warnings
 
 
 def test_an_empty_label_map_lies_on_the_grid_of_a_series_that_failed(hu: np.ndarray, tmp_path: Path) -> None:

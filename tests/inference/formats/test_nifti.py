@@ -494,7 +494,12 @@ def test_89_90_what_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "zero_0000.nii.gz").symlink_to("/dev/zero")
     (tmp_path / "loop_0000.nii.gz").symlink_to("loop_0000.nii.gz")
     (tmp_path / "gone_0000.nii.gz").symlink_to("nowhere")
-    for name, cause in (("pipe", "is a FIFO"), ("zero", "is a device"), ("loop", "read"), ("gone", "No such file")):
+    for name, cause in (
+        ("pipe", "is a FIFO"),
+        ("zero", "is a device"),
+        ("loop", "read"),
+        ("gone", "a link to a file that is not there"),
+    ):
         with pytest.raises(ScanError, match=f"^{name}_0000.nii.gz .*{cause}"):
             read_scan(tmp_path / f"{name}_0000.nii.gz")
 
@@ -582,6 +587,14 @@ def test_labels_of_another_shape_are_a_fault_of_the_caller(hu: np.ndarray, tmp_p
     scan = read(tmp_path, file_bytes(header(), hu))
     with pytest.raises(ValueError, match="not uint8"):
         nifti.write_labels(tmp_path / "x.nii.gz", np.zeros((2, 3, 4), np.uint8), scan)
+
+
+@pytest.mark.parametrize("name", ["x.nrrd", "x.nii", "x"])
+def test_labels_are_not_written_under_the_ending_of_another_format(name: str, hu: np.ndarray, tmp_path: Path) -> None:
+    scan = read(tmp_path, file_bytes(header(), hu))
+    with pytest.raises(ValueError, match=f"^{name} does not end in .nii.gz"):
+        nifti.write_labels(tmp_path / name, (hu > 0).astype(np.uint8), scan)
+    assert not (tmp_path / name).exists()
 
 
 def test_an_empty_label_map_needs_the_header_only(hu: np.ndarray, tmp_path: Path) -> None:
