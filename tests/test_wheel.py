@@ -182,8 +182,19 @@ def test_the_wheel_in_an_empty_environment(wheel: Path, scan: Path, labels: byte
     assert environment.segment(scan, environment.program("viscera"), "--threads", "1") == labels
     assert environment.segment(scan, python, "-m", "viscera", "--threads", "1") == labels
     assert environment.segment(scan, python, "-c", PYTHON) == labels
-    assert run(environment.program("viscera"), "--help", cwd=tmp_path).startswith("usage: viscera [-h]")
-    assert run(python, "-m", "viscera", "--help", cwd=tmp_path).startswith("usage: python -m viscera [-h]")
+    assert run(environment.program("viscera"), "--help", cwd=tmp_path).startswith(
+        "usage: viscera INPUTS OUTPUTS [flags]"
+    )
+    assert run(python, "-m", "viscera", "--help", cwd=tmp_path).startswith(
+        "usage: python -m viscera INPUTS OUTPUTS [flags]"
+    )
+    for program in ("export", "export.tune", "export.quantize", "export.back"):  # without the extra: a sentence
+        needy = subprocess.run(
+            [python, "-m", f"viscera.{program}", "m", "n"], capture_output=True, text=True, cwd=tmp_path
+        )
+        assert needy.returncode == 1 and re.fullmatch(
+            r"error: .*torch are missing, .* extra export: .*\n", needy.stderr
+        )
     version = run(environment.program("viscera"), "--version", cwd=tmp_path)
     assert version == f"viscera {wheel.name.split('-')[1]}\n"
 

@@ -81,7 +81,8 @@ def parser() -> argparse.ArgumentParser:
         f"{called} {merge.VERB} OUTPUTS joins the summaries and measurements of all parts (--part). {called} "
         f"{compat.VERB} {compat.PROGRAMS[0]} takes the arguments of TotalSegmentator and writes its files."
     )
-    command = argparse.ArgumentParser(prog=called, description=DESCRIPTION, epilog=verbs)
+    usage = f"{called} INPUTS OUTPUTS [flags]"  # all flags would bury the line that says what is wrong
+    command = argparse.ArgumentParser(prog=called, usage=usage, description=DESCRIPTION, epilog=verbs)
     add = command.add_argument
     add(
         "inputs",

@@ -10,6 +10,8 @@ stored that way.
 
 from __future__ import annotations
 
+from . import needs  # noqa: F401  # isort: skip
+
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path

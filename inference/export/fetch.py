@@ -62,12 +62,11 @@ def _origin(asked: Entry) -> str:
 
 
 def _fetch_one(asked: Entry, part: Part, folder: Path, values: Mapping[str, int], given: Path | None) -> None:
-    try:
-        from .convert import export, print_card  # PyTorch: a list needs none
-        from .guide import look_near
-        from .unpack import unpack
-    except ModuleNotFoundError as error:
-        raise VisceraError(f"{error.name} is missing, and exporting needs it: install the extra export") from error
+    from . import needs  # noqa: F401  # isort: skip
+    from .convert import export, print_card  # PyTorch: a list needs none
+    from .guide import look_near
+    from .unpack import unpack
+
     downloads = folder.parent / DOWNLOADS / folder.name
     with workshop(folder) as made:
         for remote in part.files:

@@ -7,6 +7,8 @@ labels is told by `python -m benchmark variants`.
 
 from __future__ import annotations
 
+from . import needs  # noqa: F401  # isort: skip
+
 import argparse
 from collections.abc import Iterator
 from pathlib import Path

@@ -12,6 +12,8 @@ these are tried as well; if they are taken, the shipped network lies beside it f
 
 from __future__ import annotations
 
+from . import needs  # noqa: F401  # isort: skip
+
 import argparse
 import os
 import shutil
