@@ -153,7 +153,7 @@ def _impossible(sample: _Sample, low: float, high: float) -> Iterator[str]:
     if high < ALL_AIR:
         yield f"shows nothing but air: no voxel is above {high:g} HU"
     if high - low < 50 or brightest - darkest < 20:
-        yield f"is not CT in HU: its voxels run only from {darkest:g} to {brightest:g}"
+        yield f"is not CT in HU: its voxels run only from {darkest:g} to {brightest:g} (a label map, or scaled values?)"
     if (share := _above(sample.ordered, 4000)) > 0.1:
         yield f"is not CT in HU: {share:.0%} of its voxels are above 4000 (stored unsigned, or with an offset?)"
     # One organ alone has neither air nor fat, but its values lie on either side of a middle.

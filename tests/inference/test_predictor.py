@@ -314,6 +314,32 @@ def test_numbers_of_numpy_are_numbers(tiny_weights: Path) -> None:
 # --- sharing
 
 
+class Heard(Quiet):
+    """A progress that ends the scan at a window."""
+
+    def __init__(self, last: int) -> None:
+        self.most, self.windows, self.last = 0, 0, last
+
+    def network(self, name: str, most: int) -> None:
+        self.most = most
+
+    def window(self) -> None:
+        self.windows += 1
+        if self.windows == self.last:
+            raise InterruptedError("enough")
+
+
+def test_what_hears_the_progress_of_a_scan_may_end_it(predictor: Predictor, blob: np.ndarray) -> None:
+    scan = scan_of(blob, SPACING, "LPS")
+    ending = Heard(last=2)
+    with pytest.raises(InterruptedError, match="enough"):
+        predictor.segment(scan, ending)
+    heard = Heard(last=0)
+    labels, record = predictor.segment(scan, heard)
+    assert (ending.windows, record.status) == (2, "done") and 2 < heard.windows <= 2 * heard.most
+    assert np.array_equal(labels, predictor(blob, SPACING, "LPS"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_threads_that_share_a_predictor_get_the_labels_of_one(

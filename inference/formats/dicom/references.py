@@ -89,9 +89,11 @@ def check(scan: Scan) -> None:
     """
     if not isinstance(scan.origin, Series):
         raise ScanError("is no DICOM series, and labels in DICOM refer to one: take another --format for it")
-    for name in LIBRARIES:
-        if find_spec(name) is None:
-            raise ScanError(f"needs {name} for labels in DICOM, which is not installed: pip install {name}")
+    if missing := [name for name in LIBRARIES if find_spec(name) is None]:
+        raise ScanError(
+            f"needs {' and '.join(missing)} for labels in DICOM, which {'is' if len(missing) == 1 else 'are'} not "
+            f"installed: pip install {' '.join(missing)}"
+        )
     with lenient():
         _headers(scan.origin.pictures[:1])
 
