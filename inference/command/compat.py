@@ -68,7 +68,14 @@ def parser_of(program: str) -> argparse.ArgumentParser:
         prog=f"{program} {VERB} {PROGRAMS[0]}", description=DESCRIPTION, allow_abbrev=False
     )
     add = parser.add_argument
-    add("-i", dest="input", type=Path, required=True, metavar="SCAN", help="a NIfTI file or the folder of a series")
+    add(
+        "-i",
+        dest="input",
+        type=Path,
+        required=True,
+        metavar="SCAN",
+        help="a NIfTI file, or a folder or ZIP with one series",
+    )
     add("-o", dest="output", type=Path, required=True, metavar="OUT", help="a folder, with --ml one file")
     add("-rs", "--roi_subset", nargs="+", metavar="NAME", help="only these structures")
     add("-rsr", "--roi_subset_robust", nargs="+", metavar="NAME", help="the same here")

@@ -14,14 +14,16 @@ import numpy as np
 from nibabel.nifti1 import Nifti1Image
 
 from ..cards import read_cards
-from ..errors import ScanError, ScanWarning, UnwrittenError
+from ..errors import ScanError, ScanWarning, UnwrittenError, shown
+from ..formats.archive import is_archive
+from ..formats.cases import Case, find_cases
 from ..formats.channels import name_of_file
 from ..formats.reading import peek, read_scan
 from ..names import labels_file
 from ..options import WEIGHTS, Options
 from ..pack import unpacked
 from ..predictor import Predictor
-from ..task import segment_file
+from ..task import run_case
 from . import files
 from .statistics import BORDER, Statistics
 from .statistics import statistics as measured
@@ -79,7 +81,7 @@ def totalsegmentator(
 ) -> Nifti1Image | tuple[Nifti1Image, Statistics]:
     """Segment a scan. Returns the label map with TotalSegmentator's values, with the statistics if they are asked for.
 
-    input    a file, the folder of a DICOM series, or an image of nibabel in HU
+    input    a file, a folder or ZIP with one volume of DICOM, or an image of nibabel in HU
     output   folder of a mask per structure, with `ml` one file of all; None: nothing is written
     weights  networks: by default those of this program; threads, accept_intensities: as of Options
 
@@ -103,12 +105,13 @@ def totalsegmentator(
         numbers_file = _statistics_file(statistics, output, ml)
         files.check([*targets, *([numbers_file] if numbers_file else [])], scan)
         predictor = _predictor(options)
-        image, odd = _segmented(predictor, scan, Path(name) / "labels")
+        case = _case(scan, Path(name) / "labels")
+        image, odd = _segmented(predictor, case)
         found = np.asarray(image.dataobj).T
         labels = asked.recoded(found, predictor.labels)
         numbers = None
         if statistics:
-            seen = read_scan(scan, accept_intensities, predictor.ct, abdominal=predictor.abdominal)
+            seen = read_scan(case.sources, accept_intensities, predictor.ct, abdominal=predictor.abdominal)
             numbers = measured(
                 labels, seen.voxels, seen.grid.spacing, asked.names, median=stats_aggregation == "median",
                 cut_too=not statistics_exclude_masks_at_border, extra=statistics_extra,
@@ -118,7 +121,7 @@ def totalsegmentator(
             targets,
             labels,
             image,
-            peek(scan, abdominal=predictor.abdominal),
+            peek(case.sources[0], abdominal=predictor.abdominal),
             (numbers_file, numbers) if numbers_file and numbers else None,
         )
     notes = _notes(given | others, found, predictor.labels)
@@ -164,12 +167,27 @@ def _predictor(options: Options) -> Predictor:
     return Predictor(options)
 
 
-def _segmented(predictor: Predictor, scan: Path, work: Path) -> tuple[Nifti1Image, list[str]]:
+def _case(scan: Path, work: Path) -> Case:
+    """The scan, in a folder or archive the only one of DICOM. Raises ScanError, and the errors of `find_cases`."""
+    if not scan.is_dir() and not is_archive(scan):
+        name = name_of_file(scan)
+        return Case(name, (scan,), (labels_file(work, name),))
+    cases = find_cases(scan, work).cases
+    case, *more = [one for one in cases if one.volume] or cases  # NIfTI beside a series may be written by this
+    if more:
+        raise ScanError(f"{shown(scan)} holds {1 + len(more)} scans: give one of them")
+    if case.refused:
+        raise ScanError(case.refused)
+    return case
+
+
+def _segmented(predictor: Predictor, case: Case) -> tuple[Nifti1Image, list[str]]:
     """The label map with the values of the networks, and what was odd."""
-    record = segment_file(predictor, scan, work)
+    case.labels.parent.mkdir()
+    record = run_case(predictor, case)
     if record.status != "done":
         raise (UnwrittenError if record.unwritten else ScanError)(record.error)
-    return nib.load(labels_file(work, name_of_file(scan))), record.warnings
+    return nib.load(case.labels), record.warnings
 
 
 def _is_cut(entry: Mapping[str, Any], mask: np.ndarray) -> bool:

@@ -112,6 +112,8 @@ def _reader(path: Path | Volume, resample: bool) -> Any:
         from .dicom import read as dicom  # pydicom takes a tenth of a second, and NIfTI does not need it
 
         return dicom.Reader(resample)
+    if os.path.isdir(path):
+        raise ScanError("is a folder, not a file, and no slices of DICOM lie in it")
     if path.name.lower().endswith((".img", ".img.gz")):
         raise ScanError(PAIR)
     if path.name.lower().endswith(METAIMAGE + NRRD):

@@ -17,7 +17,7 @@ import pytest
 from inference.cards import read_cards
 from inference.compat import totalsegmentator
 from inference.compat.structures import class_map, theirs, wanted
-from inference.errors import OutputError, ScanError, ScanWarning, WeightsError
+from inference.errors import NoInputError, OutputError, ScanError, ScanWarning, WeightsError
 from inference.formats.reading import read_scan
 from inference.labels import ORGANS
 from inference.predictor import Predictor
@@ -188,3 +188,18 @@ def test_a_series_of_dicom(blob: np.ndarray, named_weights: Path, tmp_path: Path
         nib.load(tmp_path / "out" / "aorta.nii.gz").affine, read_scan(tmp_path / "ct").grid.affine
     )
     assert image.shape == blob.shape[::-1]
+    (tmp_path / "export" / "study").mkdir(parents=True)
+    shutil.copytree(tmp_path / "ct", tmp_path / "export" / "study" / "series")
+    zipped = shutil.make_archive(str(tmp_path / "export"), "zip", tmp_path / "export")
+    for given in (tmp_path / "export", zipped):  # as the command takes them
+        again, numbers = quietly(given, statistics=True, weights=named_weights, threads=1)
+        np.testing.assert_array_equal(np.asarray(again.dataobj), np.asarray(image.dataobj))
+        assert set(numbers) == set(VALUES)
+    quietly(tmp_path / "ct", tmp_path / "ct" / "all.nii.gz", True, weights=named_weights, threads=1)
+    quietly(tmp_path / "ct", tmp_path / "ct" / "all.nii.gz", True, weights=named_weights, threads=1)
+    series(tmp_path / "export" / "study" / "other", blob, lambda z: {"SeriesInstanceUID": "1.2.3"})
+    with pytest.raises(ScanError, match="export holds 2 scans: give one of them"):
+        quietly(tmp_path / "export", weights=named_weights, threads=1)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(NoInputError, match="empty holds no case"):
+        quietly(tmp_path / "empty", weights=named_weights, threads=1)

@@ -255,7 +255,10 @@ def test_what_is_missing_or_no_file_is_named_and_not_waited_for(made: Callable[.
             read_scan(path)
     os.mkfifo(tmp_path / "b.mha")
     (tmp_path / "c.nrrd").mkdir()
-    for name, cause in (("b.mha", "is a FIFO, not a file"), ("c.nrrd", "is a folder, not a file")):
+    for name, cause in (
+        ("b.mha", "is a FIFO, not a file"),
+        ("c.nrrd", "is a folder, not a file, and no slices of DICOM lie in it"),
+    ):
         with pytest.raises(ScanError, match=f"^{name} {cause}$"):
             read_scan(tmp_path / name)
 
