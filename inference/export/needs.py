@@ -7,6 +7,6 @@ NEEDED = ("nnunetv2", "onnx", "torch")
 
 if missing := [name for name in NEEDED if find_spec(name) is None]:
     sys.exit(
-        f"error: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing, and this program needs the "
-        'extra export: pip install ".[export]" in a checkout'
+        f"error: this program needs the extra export, of which is missing: {', '.join(missing)}; "
+        'pip install ".[export]" in a checkout'
     )

@@ -510,7 +510,7 @@ def test_what_bears_the_name_of_a_scan_is_called_what_it_is(tmp_path: Path) -> N
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / "socket_0000.nii"))
     for name, cause in (("folder_0000.nii.gz", "a folder"), ("socket_0000.nii", "a socket")):
-        with pytest.raises(ScanError, match=f"^{name} is {cause}, not a file$"):
+        with pytest.raises(ScanError, match=f"^{name} is {cause}, not a file"):
             read_scan(tmp_path / name)
 
 
