@@ -194,7 +194,7 @@ def test_the_wheel_in_an_empty_environment(wheel: Path, scan: Path, labels: byte
         )
         assert needy.returncode == 1
         assert re.fullmatch(
-            r"error: this program needs the extra export, .*: nnunetv2, onnx, torch; .*\n", needy.stderr
+            r"error: the exporter needs the extra export, .*: nnunetv2, onnx, torch; .*\n", needy.stderr
         )
     version = run(environment.program("viscera"), "--version", cwd=tmp_path)
     assert version == f"viscera {wheel.name.split('-')[1]}\n"

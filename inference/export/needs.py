@@ -1,4 +1,5 @@
-"""What the extra `export` brings, looked for before it is imported: without it a program ends with a sentence."""
+"""What the extra `export` brings, looked for before it is imported: without it a program ends with a sentence, and an
+import fails with it."""
 
 import sys
 from importlib.util import find_spec
@@ -6,7 +7,11 @@ from importlib.util import find_spec
 NEEDED = ("nnunetv2", "onnx", "torch")
 
 if missing := [name for name in NEEDED if find_spec(name) is None]:
-    sys.exit(
-        f"error: this program needs the extra export, of which is missing: {', '.join(missing)}; "
+    text = (
+        f"the exporter needs the extra export, of which is missing: {', '.join(missing)}; "
         'pip install ".[export]" in a checkout'
     )
+    program = getattr(sys.modules["__main__"], "__spec__", None)
+    if program and program.name.startswith(f"{__package__}."):
+        sys.exit(f"error: {text}")
+    raise ImportError(text)
