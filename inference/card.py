@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 FORMAT = 2  # of card.json as the exporter writes it
 OLD_FORMAT = 1  # read as well
-GUIDE_SUFFIX = ".guide"  # how the name of a guide's folder ends
+GUIDE_FOLDER = "guide"  # of a network: holds the one that shows it where to look
 FILE_NAME = "card.json"
 HEAD_FILE = "head.npy"
 WEIGHTS_FILE = "weights.bin"  # what the graphs of a network share if float16 holds its weights exactly
@@ -152,7 +152,7 @@ class Earlier:
 class Guide:
     """A network that finds first, and roughly, the organs near which all of another's labels lie.
 
-    card    of the guide, which lies beside the other: "NAME.guide"
+    card    of the guide, which lies in the other's folder and is called "NAME/guide"
     values  of its label map: those organs
     """
 
@@ -199,7 +199,7 @@ class Card:
                       None: nobody has counted
     trained_on        a sentence for people: data, iterations, known weakness
     after             the network that has to run before, if its label map is an input
-    guide             the network that shows where to look, where one was put beside it
+    guide             the network that shows where to look, where one was put into its folder
     digest            sha256 of card.json, which holds those of the model files
     """
 
@@ -373,32 +373,30 @@ def _one_of(value: Any, known: Collection[T]) -> T:
 
 def _earlier(folder: Path, fields: dict[str, Any]) -> Earlier:
     """Raises WeightsError where the card of the earlier network, beside this one, cannot be read."""
+    name = fields["network"]
+    if not isinstance(name, str) or name in ("", ".", "..", folder.name) or Path(name).name != name:
+        raise ValueError(f"after has the network {name!r}")
     values = tuple(map(int, fields["values"]))
     if int(fields["order"]) not in (0, 1):
         raise ValueError(f"after has the order {fields['order']!r}")
-    card = _beside(folder, fields["network"])
+    card = replace(read_card(folder.parent / name), guide=None)  # which is for its own labels
+    if card.after:
+        raise ValueError(f"network {name}, which it comes after, comes after another itself")
     method = _one_of(fields.get("method", METHODS[0]), METHODS)
     return Earlier(card, values, int(fields["order"]), fields["force_separate_z"], method)
 
 
 def _guide(folder: Path, fields: dict[str, Any], channels: Sequence[Any]) -> Guide:
-    """Raises as `_earlier`."""
-    card, values = _beside(folder, folder.name + GUIDE_SUFFIX), tuple(map(int, fields["values"]))
+    """Raises WeightsError where the card of the guide, inside this one's folder, cannot be read."""
+    card = replace(read_card(folder / GUIDE_FOLDER), name=f"{folder.name}/{GUIDE_FOLDER}")
+    values = tuple(map(int, fields["values"]))
+    if card.after or card.guide:
+        raise ValueError("guide needs another network itself")
     if [_channel(one).is_ct for one in channels] != [True]:
         raise ValueError("guide, which sees CT, is that of a network which sees something else")
     if not values or not set(values) <= set(card.names):
         raise ValueError(f"guide has the values {fields['values']!r}")
     return Guide(card, values)
-
-
-def _beside(folder: Path, name: Any) -> Card:
-    """The card of a network that runs before that of a folder."""
-    if not isinstance(name, str) or name in ("", ".", "..", folder.name) or Path(name).name != name:
-        raise ValueError(f"{name!r} is not the name of a network beside it")
-    card = read_card(folder.parent / name)
-    if card.after or card.guide:
-        raise ValueError(f"network {name}, which runs before it, needs another itself")
-    return card
 
 
 def _spacing(values: Any) -> tuple[float | None, float, float]:

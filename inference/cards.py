@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from .card import FILE_NAME, GUIDE_SUFFIX, Card, read_card
+from .card import FILE_NAME, Card, read_card
 from .errors import DeviceError, WeightsError
 from .options import DENSE, GUIDE, WAYS, Way
 
@@ -94,8 +94,8 @@ def way_of(cards: Sequence[Card], plan: str | None, step: float | None, tta: boo
     for card in cards:
         if way.guided and not card.guide:
             raise WeightsError(
-                f"plan {way.name} needs a network that shows where to look, and network {card.name} has none beside "
-                "it: export.tune puts one there"
+                f"plan {way.name} needs a network that shows where to look, and network {card.name} has none: "
+                "export.tune gives it one"
             )
         if way.in_body and not card.channels[0].is_ct:
             raise DeviceError(
@@ -108,7 +108,7 @@ def way_of(cards: Sequence[Card], plan: str | None, step: float | None, tta: boo
 
 def smaller_way(cards: Sequence[Card], way: Way) -> Way | None:
     """A way that takes less memory than `way`, None if none does for these networks."""
-    return way.smaller() if any(card.window_multiple for card in with_earlier(cards)) else None
+    return way.smaller() if any(card.window_multiple for card, own in on_their_ways(cards, way) if own == way) else None
 
 
 def _last(weights: Path, names: Sequence[str]) -> list[str]:
@@ -118,11 +118,11 @@ def _last(weights: Path, names: Sequence[str]) -> list[str]:
 
 
 def networks_in(weights: Path) -> list[str]:
-    """The names of all networks but guides. Raises WeightsError where a folder cannot be looked into, as it may hold
-    one."""
+    """The names of all networks; none where the folder is a network itself, which may hold a guide. Raises WeightsError
+    where a folder cannot be looked into, as it may hold one."""
     try:
-        names = (name for name in os.listdir(weights) if not name.endswith(GUIDE_SUFFIX))
-        return sorted(name for name in names if _is_network(weights / name))
+        present = sorted(name for name in os.listdir(weights) if _is_network(weights / name))
+        return [] if _is_network(weights) else present
     except OSError as error:
         raise WeightsError(f"{error.filename} cannot be read: {error.strerror}") from error
 

@@ -105,15 +105,15 @@ def _unpack(file: Path, folder: Path) -> None:
 
 
 def _take(archive: zipfile.ZipFile, folder: Path, network: str, name: str) -> None:
-    """Write one file of a network to the folder, if it has a name that stays within."""
-    for part in (network, name):
+    """Write one file of a network, or of its guide, to the folder, if it has a name that stays within."""
+    for part in (*network.split("/"), name):
         if part in ("", ".", "..") or set(part) & set("/\\:\0"):
             raise WeightsError(f"{archive.filename} holds {shown(part)}, which is not the name of a file or a network")
     try:
         source = archive.open(f"{network}/{name}")
     except KeyError as error:
         raise WeightsError(f"{archive.filename} is incomplete: {network}/{name} is missing") from error
-    (folder / network).mkdir(exist_ok=True)
+    (folder / network).mkdir(parents=True, exist_ok=True)
     with source, (folder / network / name).open("xb") as to:
         shutil.copyfileobj(source, to)
 

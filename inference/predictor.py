@@ -16,7 +16,7 @@ import numpy as np
 
 from .arrays import array_library, free_blocks
 from .card import Card
-from .cards import for_abdomens, read_cards, smaller_way, way_of, which_are_ct, with_earlier
+from .cards import for_abdomens, on_their_ways, read_cards, smaller_way, way_of, which_are_ct, with_earlier
 from .cgroups import ENDLESS
 from .engines.choose import Choice, choose, load
 from .errors import DeviceError, EngineError, MemoryBudgetError, ScanWarning, WeightsError, one_line
@@ -78,7 +78,8 @@ class Predictor:
     def _load(self) -> None:
         """Choose, and load the networks. A GPU that "auto" took and that does not run them is done without: its driver
         may be older than the engine's CUDA, or the GPU itself."""
-        asked, networks = (self.options.engine, self.options.precision), with_earlier(self.cards)
+        asked = self.options.engine, self.options.precision
+        networks = [card for card, _ in on_their_ways(self.cards, self.way)]
         self.choice: Choice = choose(self.options.device, *asked, networks)
         try:
             self._load_as_chosen()
@@ -99,7 +100,8 @@ class Predictor:
             self._models[0].try_out(self._xp)
 
     def _loaded(self, card: Card) -> Model:
-        earlier, guide = (self._loaded(one.card) if one else None for one in (card.after, card.guide))
+        before = card.after, card.guide if self.way.guided else None
+        earlier, guide = (self._loaded(one.card) if one else None for one in before)
         return Model.of(card, load(self.choice, card, self.threads), earlier, guide)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -214,7 +216,7 @@ class Predictor:
     ) -> tuple[np.ndarray, Record]:
         """Labels, and a record of what happened on the way.
 
-        way            how windows are laid; default: the predictor's own
+        way            how windows are laid; default: the predictor's own. A guided one needs a predictor of such a plan
         probabilities  gets those of the labels
 
         A scan that no reader has checked is checked as by `__call__`, with the same errors, and the record has what is
@@ -224,6 +226,8 @@ class Predictor:
         record = Record()
         if not isinstance(scan, Scan):
             raise ValueError(f"expected a Scan, not a {type(scan).__name__}")
+        if way and way.guided and not self.way.guided:
+            raise ValueError(f"plan {way.name} needs guides, which a predictor of plan {self.way.name} has not loaded")
         if not scan.checked:
             scan = checked_scan(scan, self.options.accept_intensities, self.ct, self.abdominal)
             record.warnings += scan.warnings

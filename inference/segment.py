@@ -23,6 +23,7 @@ from .grids.prepare import prepare
 from .grids.restore import restore
 from .grids.view import View
 from .options import GUIDE, Way
+from .quantities import VALUES
 from .record import Record
 from .scan import Grid, Scan
 from .tilt import Tilt
@@ -239,7 +240,7 @@ def one(
     before = one(scan, model.earlier, way, found, xp, record, progress) if model.earlier else None
     guided = card.guide if way.guided else None
     if guided and model.guide:
-        found = _shown(scan, model.guide, guided, xp, record, progress)
+        found = _shown(scan, model.guide, guided, xp, record)
     with record.stage("prepare"):
         view = View.of(scan, card)
         volume = prepare(scan, view, card, xp, before)
@@ -273,6 +274,7 @@ def one(
         labels, window = looked(look)
         beyond = guided and found and not _near(labels, found, scan.grid)
         if beyond:
+            progress.network(card.name, dense)
             labels, window = looked(Look())  # everywhere
         lost = keep_largest(labels, scan.grid.spacing, card.largest)
         if way.one_piece:
@@ -286,16 +288,18 @@ def one(
     return labels
 
 
-def _shown(scan: Scan, model: Model, guide: Guide, xp: Any, record: Record, progress: Progress) -> Box | None:
+def _shown(scan: Scan, model: Model, guide: Guide, xp: Any, record: Record) -> Box | None:
     """The box on the scan's grid of the organs that a guide is asked for; None where it does not find each of them."""
     own = Record(seconds=record.seconds)
-    labels = one(scan, model, GUIDE, None, xp, own, progress)
+    labels = one(scan, model, GUIDE, None, xp, own, Quiet())  # which takes a second
     record.windows |= own.windows
     with record.stage("restore"):
-        voxels = np.bincount(labels.ravel(), minlength=max(guide.values) + 1)[list(guide.values)]
+        wanted = np.zeros(VALUES, bool)
+        wanted[list(guide.values)] = True
+        voxels = sum(np.bincount(plane.reshape(-1), minlength=VALUES) for plane in labels)[wanted]
         if voxels.min() * scan.grid.voxel_ml < LEAST:
             return None
-        return bounding(np.isin(labels, guide.values))
+        return bounding(wanted[labels])
 
 
 def _near(labels: np.ndarray, found: Box, grid: Grid) -> bool:

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..card import FILE_NAME, GUIDE_SUFFIX, Card, read_card
-from ..cards import read_cards
+from ..card import FILE_NAME, GUIDE_FOLDER, Card, read_card
 from ..errors import WeightsError
 from ..labels import ORGANS, is_tumor, known
 from ..options import CROP, WEIGHTS
@@ -18,14 +17,19 @@ from .write import move, save_json, workshop
 # mm. At 3 the shipped network finds all organs but adrenals in nearly every scan, for a quarter of the voxels of its
 # own spacing; at 4 it misses as many as it finds.
 SPACING = 3.0
+SHIPPED = WEIGHTS / "unified"
 
 
 def near(card: Card, named: Sequence[str] | None = None) -> tuple[int, ...] | None:
     """The values of ORGANS near which all labels of a network lie: those in whose names an organ stands, tumours beside
-    them, or those that are named. None where a label is of something else.
+    them, or those that are named. None where a label is of something else, or the network takes no CT.
 
-    Raises WeightsError for a name that is none of an organ.
+    Raises WeightsError for a name that is none of an organ, and where organs are named for what is no CT.
     """
+    if not card.channels[0].is_ct:
+        if named is not None:
+            raise WeightsError(f"network {card.name} takes no CT, in which alone the guide knows organs")
+        return None
     values: set[int] = set()
     for name in card.names.values() if named is None else named:
         organs = _organs(name)
@@ -46,31 +50,29 @@ def _organs(name: str) -> set[int]:
     return {value for value, word in words.items() if word.removesuffix("_gland") in text}
 
 
-def put(card: Card, values: Sequence[int], folder: Path) -> dict[str, Any]:
-    """Write a guide for a network into a folder of networks. Returns what the network's card says of it.
+def put(values: Sequence[int], network: Path) -> dict[str, Any]:
+    """Write a guide into the folder of a network. Returns what the network's card says of it.
 
     values  as of `near`
-    Raises WeightsError where the shipped networks are missing.
+    Raises WeightsError where the shipped network is missing or damaged.
     """
-    shipped, out = read_cards(WEIGHTS, None)[0], folder / (card.name + GUIDE_SUFFIX)
-    out.mkdir()
-    for file in shipped.files:
-        shutil.copyfile(shipped.file(file), out / file)
-    save_json(read_json(shipped.folder / FILE_NAME) | {"spacing": [SPACING] * 3}, out / FILE_NAME)
+    shipped, out = read_card(SHIPPED), network / GUIDE_FOLDER
+    files = {name: shipped.file(name) for name in shipped.files}
+    out.mkdir(exist_ok=True)
+    for name, file in files.items():
+        shutil.copyfile(file, out / name)
+    save_json(read_json(SHIPPED / FILE_NAME) | {"spacing": [SPACING] * 3}, out / FILE_NAME)
     return {"values": list(values)}
 
 
 def look_near(folder: Path, named: Sequence[str]) -> None:
-    """Have an exported network, which sees CT, look near organs alone: a guide beside it, and the way CROP on its card.
+    """Have an exported network, which sees CT, look near organs alone: a guide in it, and the way CROP on its card.
 
     named  as of `near`
     Raises as `near` and `put`, and OutputError where nothing can be written.
     """
-    card, beside = read_card(folder), folder.with_name(folder.name + GUIDE_SUFFIX)
+    values = near(read_card(folder), named) or ()
     with workshop(folder) as made:
-        fields = read_json(folder / FILE_NAME) | {"way": CROP.name}
-        fields["guide"] = put(card, near(card, named) or (), made)
-        shutil.rmtree(beside, ignore_errors=True)
-        (made / beside.name).rename(beside)
+        fields = read_json(folder / FILE_NAME) | {"way": CROP.name, "guide": put(values, folder)}
         save_json(fields, made / FILE_NAME)
         move(made, folder)

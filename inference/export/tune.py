@@ -7,7 +7,7 @@ and is what a run takes unless --plan, --step or --precision say otherwise. How 
 one that is sure of itself hardly notices.
 
 Where a network's labels lie near organs that the shipped network knows (their names say so, or --near), windows near
-these are tried as well; if they are taken, the shipped network lies beside it from then on, as NAME.guide.
+these are tried as well; if they are taken, the shipped network lies in its folder from then on, as NAME/guide.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from . import needs  # noqa: F401  # isort: skip
 import argparse
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -26,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from ..card import FILE_NAME, GUIDE_SUFFIX, Card, newest, read_card
+from ..card import FILE_NAME, GUIDE_FOLDER, Card, newest, read_card
 from ..cards import for_abdomens, which_are_ct
 from ..engines.choose import PRECISIONS, choose
 from ..errors import ScanError, WeightsError
@@ -73,43 +74,56 @@ def tune(folder: Path, scans: Sequence[Path], least: float = LEAST, near: Sequen
     near   organs near which all of its labels lie; None: as their names say
     Raises WeightsError, and ScanError where nothing was found on a scan, so that it says nothing.
     """
+    folder = folder.absolute()  # "." has no name
     card = read_card(folder)
     if len(card.channels) > 1:
         raise WeightsError(f"{folder} takes {len(card.channels)} channels: networks of one are tuned")
+    values = guide.near(card, near)
     with workshop(folder) as made:
-        _lay_out(card, guide.near(card, near), made)
-        trials, dense = _tried(made, folder.name, scans, least)
+        network = _lay_out(card, made)
+        if values:
+            _add_guide(network, values, asked=near is not None)
+        trials, dense = _tried(made, card.name, scans, least)
         chosen = trials[0]
-        kept = folder.with_name(card.name + GUIDE_SUFFIX)
         if chosen.way.guided:
             if chosen.precision == "int8":
-                beside = made / kept.name / FILE_NAME
-                save_json(read_json(beside) | {"precision": "int8"}, beside)
-            shutil.rmtree(kept, ignore_errors=True)
-            (made / kept.name).rename(kept)
-        _enter(folder, read_json(made / folder.name / FILE_NAME), chosen, dense, len(scans))
-        if not chosen.way.guided:
-            shutil.rmtree(kept, ignore_errors=True)
+                own = network / GUIDE_FOLDER / FILE_NAME
+                save_json(read_json(own) | {"precision": "int8"}, own)
+            move(network / GUIDE_FOLDER, folder / GUIDE_FOLDER)
+        _enter(folder, read_json(network / FILE_NAME), chosen, dense, len(scans))
+        if card.guide and not chosen.way.guided:
+            shutil.rmtree(folder / GUIDE_FOLDER, ignore_errors=True)
     return trials
 
 
-def _lay_out(card: Card, values: tuple[int, ...] | None, made: Path) -> None:
-    """A folder of networks to try ways with: a network and what runs before it, linked, and a guide where it can have
-    one."""
+def _lay_out(card: Card, made: Path) -> Path:
+    """A folder of networks to try ways with: a network and what runs before it, linked, as if nobody had tuned them.
+    Returns that of the network."""
     for one in (card, *((card.after.card,) if card.after else ())):
         (made / one.name).mkdir()
-        for file in (FILE_NAME, *one.files):
+        for name in one.files:
+            file, to = one.file(name), made / one.name / name
             try:  # engines follow no symbolic link out of the folder of a graph
-                os.link(one.folder / file, made / one.name / file)
+                os.link(file, to)
             except OSError:
-                shutil.copyfile(one.folder / file, made / one.name / file)
-    fields = newest(read_json(card.folder / FILE_NAME)) | {"way": DENSE.name}
-    fields.pop("guide", None)
-    fields.pop("precision", None)
-    if values and card.channels[0].is_ct:
-        fields["guide"] = guide.put(card, values, made)
-    (made / card.name / FILE_NAME).unlink()
-    save_json(fields, made / card.name / FILE_NAME)
+                shutil.copyfile(file, to)
+        fields = newest(read_json(one.folder / FILE_NAME)) | {"way": DENSE.name}
+        for tuned in ("guide", "precision"):
+            fields.pop(tuned, None)
+        save_json(fields, made / one.name / FILE_NAME)
+    return made / card.name
+
+
+def _add_guide(network: Path, values: Sequence[int], asked: bool) -> None:
+    """Give a network a guide. Raises WeightsError where that was asked for and the shipped network is missing."""
+    try:
+        fields = guide.put(values, network)
+    except WeightsError as error:
+        if asked:
+            raise
+        print(f"windows near organs are not tried: {error}", file=sys.stderr)
+    else:
+        save_json(read_json(network / FILE_NAME) | {"guide": fields}, network / FILE_NAME)
 
 
 def _tried(weights: Path, name: str, scans: Sequence[Path], least: float) -> tuple[list[Trial], Trial]:
@@ -135,7 +149,7 @@ def _tried(weights: Path, name: str, scans: Sequence[Path], least: float) -> tup
             tried = [way for way in ways(card) if keeps(way) and trials[way, precision].dice >= least]
             if precision == usual and DENSE not in tried:
                 tried.insert(0, DENSE)  # the others are compared with its time
-            predictor = Predictor(replace(own, precision=precision))
+            predictor = Predictor(replace(own, precision=precision, plan=ORGANS.name if card.guide else None))
             if tried:  # else the first way would pay for what is compiled once
                 predictor.segment(scan, way=tried[-1])
             for way in tried:

@@ -107,6 +107,16 @@ def test_the_tumour_network_looks_only_around_the_organs() -> None:
     assert 0 < len(calls["abdomen"]) < len(calls["dense"])
 
 
+class Heard(Quiet):
+    """A progress that remembers which networks began."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+
+    def network(self, name: str, most: int) -> None:
+        self.begun.append(name)
+
+
 def guided(hu: float, guide_hu: float, calls: list[int] | None = None) -> Model:
     """A network of one label, and a guide at twice its spacing, for which what is brighter than `guide_hu` in the first
     40 mm is an organ."""
@@ -151,9 +161,10 @@ def test_labels_that_leave_what_a_guide_showed_are_looked_for_everywhere(plan: s
     scan = lesions_in_organs(beside, far)
     expected, _ = segment(scan, [guided(150, 60)], WAYS["dense"], np)
     probabilities = Probabilities([guided(150, 60).card], tmp_path)
-    record = Record()
-    labels = segment_into(scan, [guided(150, 60)], WAYS[plan], np, record, Quiet(), probabilities)
+    record, progress = Record(), Heard()
+    labels = segment_into(scan, [guided(150, 60)], WAYS[plan], np, record, progress, probabilities)
     assert np.array_equal(labels, expected) and labels[far].all()
+    assert progress.begun == ["lesion"] * 2  # a bar that is full does not stand still
     assert record.windows["lesion"]["guide"] == "too near" and record.windows["lesion"]["skipped"] == 0
     probabilities.write(tmp_path / "x.probabilities", scan)
     (file,) = (tmp_path / "x.probabilities").iterdir()

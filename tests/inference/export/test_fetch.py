@@ -188,7 +188,7 @@ def test_a_network_that_its_authors_crop_to_organs_looks_near_these(
     (card,) = read_cards(tmp_path / "out", None)
     assert card.guide and card.guide.values == (2, 13) and card.way == "crop" and card.step == 0.5
     assert [label.value for label in card.labels] == [0, 1, 2, 0, 0]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cysts", "cysts.guide"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cysts"]
     web.asked.clear()
     fetch(cysts, tmp_path / "out")
     assert not web.asked and read_card(tmp_path / "out" / "cysts") == card

@@ -11,14 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inference.card import Label, read_card
-from inference.cards import digests, on_their_ways, read_cards, way_of
+from inference.card import Channel, Label, read_card
+from inference.cards import digests, on_their_ways, read_cards, smaller_way, way_of
 from inference.errors import WeightsError
+from inference.export import guide
 from inference.export import tune as tuning
 from inference.export.guide import SPACING, near
 from inference.export.tune import Trial, tune
 from inference.formats.reading import read_scan
-from inference.options import DENSE, GUIDE, ORGANS
+from inference.options import CROP, DENSE, GUIDE, ORGANS
 from inference.pack import pack
 from inference.predictor import Predictor
 from tests.conftest import ROOT
@@ -46,6 +47,10 @@ def test_organs_that_are_named_count_alone() -> None:
     assert near(make_card(), ["pancreas", "duodenum"]) == (4, 12)
     with pytest.raises(WeightsError, match="'brain' is not an organ that the guide knows: liver, right_kidney"):
         near(make_card(), ["brain"])
+    mr = replace(make_card(), channels=(Channel("MR", "zscore"),))
+    assert near(replace(mr, labels=(Label(1, "liver"),))) is None
+    with pytest.raises(WeightsError, match="takes no CT, in which alone the guide knows organs"):
+        near(mr, ["liver"])
 
 
 @pytest.fixture
@@ -64,16 +69,17 @@ def take(monkeypatch: pytest.MonkeyPatch, trial: Trial) -> None:
     monkeypatch.setattr(tuning, "_tried", lambda *_: ([trial], Trial(DENSE, "f32", 2.0, 1.0)))
 
 
-def test_a_guide_lies_beside_the_network_as_long_as_it_is_used(
+def test_a_guide_lies_in_the_network_s_folder_as_long_as_it_is_used(
     organ: Path, scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     take(monkeypatch, Trial(ORGANS, "f32", 1.0, 1.0))
-    tune(organ, [scan], near=["liver"])
+    monkeypatch.chdir(organ)
+    tune(Path("."), [scan], near=["liver"])
     (card,) = read_cards(organ.parent, None)  # the guide is not run for its own labels
     assert card.guide and card.guide.values == (1,) and card.guide.card.spacing == (SPACING,) * 3
     assert way_of([card], None, None) == ORGANS and [way for _, way in on_their_ways([card], ORGANS)] == [GUIDE, ORGANS]
     assert [one.name for one, _ in on_their_ways([card], DENSE)] == ["organ"]
-    assert set(digests([card])) == {"organ", "organ.guide"}
+    assert set(digests([card])) == {"organ", "organ/guide"}
     shipped = read_cards(ROOT / "weights", None)[0]
     assert card.guide.card.files == shipped.files and card.guide.card.spacing != shipped.spacing
     pack(organ.parent, tmp_path / "one.zip")
@@ -82,11 +88,70 @@ def test_a_guide_lies_beside_the_network_as_long_as_it_is_used(
     labels, record = predictor.segment(read_scan((scan,), False, (True,)))
     dense, _ = predictor.segment(read_scan((scan,), False, (True,)), way=DENSE)
     assert record.windows["organ"]["guide"] == "found nothing" and np.array_equal(labels, dense)
+    with pytest.raises(WeightsError, match="organ is a network itself: give the folder that it is in"):
+        read_cards(organ, None)  # not the guide, which lies there
 
+    renamed = organ.rename(organ.with_name("mine"))
+    assert read_cards(organ.parent, None)[0].guide and not (organ.parent / "organ").exists()
+    renamed.rename(organ)
     take(monkeypatch, Trial(replace(DENSE, step=0.7), "f32", 1.0, 1.0))
     tune(organ, [scan])
-    assert sorted(path.name for path in organ.parent.iterdir()) == ["organ"]
+    assert sorted(path.name for path in organ.parent.iterdir()) == ["organ"] and not (organ / "guide").exists()
     assert read_card(organ).guide is None
+
+
+def test_a_guide_is_loaded_only_for_a_plan_that_needs_it(
+    organ: Path, scan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take(monkeypatch, Trial(CROP, "f32", 1.0, 1.0))
+    tune(organ, [scan], near=["liver"])
+    held = read_scan((scan,), False, (True,))
+    (card,) = read_cards(organ.parent, None)
+    assert smaller_way([card], CROP) is None  # wide windows are the guide's alone
+    dense = Predictor(organ.parent, device="cpu", plan="dense")
+    (organ / "guide" / "weights.bin").unlink()
+    dense.segment(held)
+    with pytest.raises(ValueError, match="plan organs needs guides, which a predictor of plan dense has not loaded"):
+        dense.segment(held, way=ORGANS)
+    with pytest.raises(WeightsError, match=r"guide/weights\.bin cannot be read"):
+        Predictor(organ.parent, device="cpu")
+
+
+def test_a_network_that_another_comes_after_may_have_a_guide_of_its_own(
+    tiny_weights: Path, organ: Path, scan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take(monkeypatch, Trial(ORGANS, "f32", 1.0, 1.0))
+    tune(organ, [scan], near=["liver"])
+    later = shutil.copytree(tiny_weights / "tumor", organ.with_name("later"))
+    card = json.loads((later / "card.json").read_text())
+    after = {"network": "organ", "values": [1, 2, 3, 4], "order": 0, "force_separate_z": None}
+    (later / "card.json").write_text(json.dumps(card | {"after": after}))
+    tune(later, [scan], near=["liver"])
+    found = read_card(later)
+    assert found.guide and found.after and found.after.card.guide is None
+    assert [one.name for one, _ in on_their_ways([found], ORGANS)] == ["organ", "later/guide", "later"]
+
+
+def test_what_is_no_guide_stays_where_it_is(organ: Path, scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = organ.with_name("organ.guide") / "card.json"
+    shutil.copytree(organ, other.parent)
+    take(monkeypatch, Trial(replace(DENSE, step=0.7), "f32", 1.0, 1.0))
+    tune(organ, [scan])
+    assert other.exists() and [card.name for card in read_cards(organ.parent, ["organ.guide"])] == ["organ.guide"]
+
+
+def test_without_the_shipped_network_the_other_ways_are_tried(
+    organ: Path, scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(guide, "SHIPPED", tmp_path / "unified")
+    take(monkeypatch, Trial(DENSE, "f32", 1.0, 1.0))
+    card = json.loads((organ / "card.json").read_text())
+    labels = [label | {"name": "liver"} if label["value"] else label for label in card["labels"]]
+    (organ / "card.json").write_text(json.dumps(card | {"labels": labels}))
+    tune(organ, [scan])
+    assert capsys.readouterr().err.startswith("windows near organs are not tried: no network at ")
+    with pytest.raises(WeightsError, match="no network at .*unified"):
+        tune(organ, [scan], near=["liver"])
 
 
 def test_int8_counts_for_the_guide_as_well(organ: Path, scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,6 +182,6 @@ def test_what_a_guide_cannot_be_is_refused(organ: Path, scan: Path, monkeypatch:
         with pytest.raises(WeightsError, match=why):
             read_card(organ)
     (organ / "card.json").write_text(json.dumps(card))
-    shutil.rmtree(organ.with_name("organ.guide"))
-    with pytest.raises(WeightsError, match="no network at .*organ.guide"):
+    shutil.rmtree(organ / "guide")
+    with pytest.raises(WeightsError, match="no network at .*organ/guide"):
         read_card(organ)
