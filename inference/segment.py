@@ -296,7 +296,7 @@ def _shown(scan: Scan, model: Model, guide: Guide, xp: Any, record: Record) -> B
     with record.stage("restore"):
         wanted = np.zeros(VALUES, bool)
         wanted[list(guide.values)] = True
-        voxels = sum(np.bincount(plane.reshape(-1), minlength=VALUES) for plane in labels)[wanted]
+        voxels = np.sum([np.bincount(plane.reshape(-1), minlength=VALUES) for plane in labels], 0)[wanted]
         if voxels.min() * scan.grid.voxel_ml < LEAST:
             return None
         return bounding(wanted[labels])
