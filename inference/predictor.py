@@ -26,12 +26,13 @@ from .formats.probabilities import Probabilities
 from .given import checked_scan, scan_of
 from .grids.view import too_thin
 from .machine import container_budget, held_memory, ran_out, usable_cpus
+from .model import Model, Progress, Quiet
 from .names import PREVIEW, PROBABILITIES
 from .options import WEIGHTS, Options, Way
 from .pack import unpacked
 from .record import Record
 from .scan import Scan
-from .segment import Model, Progress, Quiet, segment
+from .segment import segment
 from .tilt import Tilt
 
 # Python shows a warning of the same words once; every scan's count. Filters that a program sets come before this one.

@@ -22,6 +22,7 @@ from .formats.reading import peek, read_scan
 from .formats.sources import case_digest
 from .formats.writing import check, write
 from .formats.written import Description, Written
+from .model import Progress, Quiet
 from .names import FOLDERS, FORMATS, PREVIEW, PROBABILITIES, case_of, format_of, labels_file
 from .options import Way
 from .predictor import Predictor
@@ -29,7 +30,6 @@ from .preview import folder as preview
 from .quantities import quantities
 from .record import Record
 from .scan import Scan
-from .segment import Progress, Quiet
 
 
 def segment_file(

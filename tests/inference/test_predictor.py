@@ -22,9 +22,9 @@ import pytest
 
 from inference.errors import ScanError, ScanWarning, VisceraError, WeightsError
 from inference.given import looks_turned, scan_of
+from inference.model import Quiet
 from inference.options import ENGINES
 from inference.predictor import Predictor
-from inference.segment import Quiet
 from tests.conftest import ROOT
 
 SPACING = (3.0, 2.0, 2.0)

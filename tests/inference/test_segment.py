@@ -18,10 +18,11 @@ from inference.cards import smaller_way, way_of
 from inference.errors import ScanError
 from inference.formats.probabilities import Probabilities
 from inference.labels import TABLE
+from inference.model import Model, Quiet
 from inference.options import ABDOMEN, DENSE, WAYS, Way
 from inference.record import Record
 from inference.scan import Scan
-from inference.segment import Model, Quiet, overlay
+from inference.segment import overlay
 from inference.segment import segment as segment_into
 from tests.inference.anatomy.made import SPACING, trunk
 from tests.inference.cards import make_card

@@ -19,10 +19,11 @@ from inference.grids.decode import CODES, PROBABILITIES, Decode, after
 from inference.grids.prepare import prepare
 from inference.grids.restore import restore
 from inference.grids.view import View
+from inference.model import Model, Quiet
 from inference.options import ABDOMEN, DENSE, Way
 from inference.record import Record
 from inference.scan import Scan
-from inference.segment import Model, Quiet, segment
+from inference.segment import segment
 from tests.conftest import ROOT
 from tests.inference.anatomy.made import SPACING, trunk
 from tests.inference.cards import make_card

@@ -11,10 +11,11 @@ import pytest
 
 from inference.formats.probabilities import Probabilities
 from inference.formats.reading import read_scan
+from inference.model import Quiet
 from inference.options import DENSE
 from inference.record import Record
 from inference.scan import Grid, Scan, shear
-from inference.segment import Quiet, segment
+from inference.segment import segment
 from inference.tilt import Tilt
 from tests.inference.dicom import series
 from tests.inference.test_segment import model

@@ -37,10 +37,11 @@ from inference.export.checkpoint import USUAL  # noqa: E402
 from inference.export.convert import export, main, planned  # noqa: E402
 from inference.export.v1_pickles import read_pickle  # noqa: E402
 from inference.export.v1_pieces import largest  # noqa: E402
+from inference.model import Model, Quiet  # noqa: E402
 from inference.options import DENSE  # noqa: E402
 from inference.record import Record  # noqa: E402
 from inference.scan import Scan  # noqa: E402
-from inference.segment import Model, Quiet, segment  # noqa: E402
+from inference.segment import segment  # noqa: E402
 from tests.made.v1 import PATCH, POOLS, write_v1_model  # noqa: E402
 
 Spacing = tuple[float, float, float]

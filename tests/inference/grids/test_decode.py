@@ -11,10 +11,11 @@ import pytest
 from inference.errors import WeightsError
 from inference.grids import decode
 from inference.grids.decode import CODES, Decode, after, last_region, winning_channel, with_logits
+from inference.model import Model, Quiet
 from inference.options import DENSE
 from inference.record import Record
 from inference.scan import Scan
-from inference.segment import Model, Quiet, segment
+from inference.segment import segment
 from tests.inference.cards import make_card
 
 LABELS, FEATURES = 9, 3

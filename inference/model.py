@@ -1,0 +1,178 @@
+"""One network on one scan: where it has to look, its windows, and its labels on the scan's own grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, Protocol
+
+import numpy as np
+
+from .anatomy.hosts import drop_hostless
+from .anatomy.look import AROUND_ORGANS, Look, where
+from .anatomy.pieces import drop_far_pieces, keep_largest
+from .arrays import Array, Network, copy
+from .boxes import Box, Shape, bounding
+from .card import Card, Guide
+from .formats.probabilities import Probabilities
+from .grids.decode import Decode
+from .grids.prepare import prepare
+from .grids.restore import restore
+from .grids.view import View
+from .options import GUIDE, Way
+from .quantities import VALUES
+from .record import Record
+from .scan import Grid, Scan
+from .windows.lay import lay
+from .windows.patches import Patches
+
+LEAST = 1.0  # ml of an organ that a guide finds: of less it did not find it
+EDGE = 5.0  # mm: a label that comes so near to the end of what is looked at may go on there
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network, what it expects, what its logits mean, and those that run before it."""
+
+    card: Card
+    network: Network
+    decode: Decode
+    earlier: Model | None = None
+    guide: Model | None = None
+
+    @classmethod
+    def of(cls, card: Card, network: Network, earlier: Model | None = None, guide: Model | None = None) -> Model:
+        """earlier, guide  those of `card.after` and `card.guide`"""
+        return cls(card, network, Decode.of(card), earlier, guide)
+
+    def try_out(self, xp: Any) -> None:
+        """Run the smallest window: what a GPU lacks shows there, not when a network is loaded. Raises EngineError."""
+        if self.earlier:
+            self.earlier.try_out(xp)  # whose channels are those of the scan
+        else:
+            window = self.card.window_multiple or self.card.patch
+            self.network(xp.zeros((1, len(self.card.channels), *window), xp.float32))
+
+
+class Progress(Protocol):
+    """Hears how far a scan is."""
+
+    def network(self, name: str, most: int) -> None:
+        """A network begins, with at most so many windows."""
+
+    def window(self) -> None:
+        """A window is done."""
+
+
+class Quiet:
+    """A progress that nobody hears."""
+
+    def network(self, name: str, most: int) -> None:
+        pass
+
+    def window(self) -> None:
+        pass
+
+
+def mirrored(network: Network, axes: Sequence[int], xp: Any) -> Network:
+    """The mean of a network's answers to a batch mirrored along every combination of `axes` (0 to 2: z, y, x), each
+    mirrored back: nnU-Net's test-time augmentation."""
+    turns = [turn for n in range(1, len(axes) + 1) for turn in combinations([axis + 2 for axis in axes], n)]
+
+    def run(batch: Array) -> Array:
+        total = copy(network(batch))  # since the next answer may overwrite this one
+        for turn in turns:
+            total += xp.flip(network(xp.ascontiguousarray(xp.flip(batch, turn))), turn)
+        total /= len(turns) + 1
+        return total
+
+    return run
+
+
+def one(
+    scan: Scan,
+    model: Model,
+    way: Way,
+    found: Box | None,
+    xp: Any,
+    record: Record,
+    progress: Progress,
+    probabilities: Probabilities | None = None,
+    last: bool = False,
+) -> np.ndarray:
+    """Labels of one network on the scan's grid; `found` by earlier networks: where it has to look. `last`: no other
+    will see the scan."""
+    card = model.card
+    before = one(scan, model.earlier, way, found, xp, record, progress) if model.earlier else None
+    guided = card.guide if way.guided else None
+    if guided and model.guide:
+        found = _shown(scan, model.guide, guided, xp, record)
+    with record.stage("prepare"):
+        view = View.of(scan, card)
+        volume = prepare(scan, view, card, xp, before)
+        if last:
+            scan.free()
+        around = view.box(found, AROUND_ORGANS) if found else None
+        look = where(volume, card, view.spacing, way, around, xp)
+    dense = Patches(view.shape, card.patch, way.step).most
+    progress.network(card.name, dense)
+    run = 0
+
+    see = mirrored(model.network, card.mirror_axes or (), xp) if way.tta else model.network
+
+    def network(batch: Array) -> Array:
+        nonlocal run
+        with record.stage("network"):
+            logits = see(batch)
+        run += 1
+        progress.window()
+        return logits
+
+    def looked(look: Look) -> tuple[np.ndarray, Shape]:
+        """Labels, and the voxels of a window."""
+        layout = lay(view.shape, card, way, look.box, look.middle_first, model.decode.codes)
+        keep = probabilities.of(card, view.cropped) if probabilities else None
+        return restore(
+            layout.parts(volume, network, look.inside, xp), view, card, model.decode, xp, keep
+        ), layout.window
+
+    with record.stage("restore"):
+        labels, window = looked(look)
+        beyond = guided and found and not _near(labels, found, scan.grid)
+        if beyond:
+            progress.network(card.name, dense)
+            labels, window = looked(Look())  # everywhere
+        lost = keep_largest(labels, scan.grid.spacing, card.largest)
+        if way.one_piece:
+            lost |= drop_hostless(labels, {label.value: label.hosts for label in card.labels if label.hosts})
+            organs = [label.value for label in card.labels if label.one_piece]
+            lost |= drop_far_pieces(labels, scan.grid.spacing, organs)
+        record.dropped |= {card.names[value]: voxels for value, voxels in lost.items()}
+    record.windows[card.name] = {"run": run, "skipped": max(dense - run, 0), "voxels": list(window)}
+    if guided:
+        record.windows[card.name]["guide"] = "too near" if beyond else "followed" if found else "found nothing"
+    return labels
+
+
+def _shown(scan: Scan, model: Model, guide: Guide, xp: Any, record: Record) -> Box | None:
+    """The box on the scan's grid of the organs that a guide is asked for; None where it does not find each of them."""
+    own = Record(seconds=record.seconds)
+    labels = one(scan, model, GUIDE, None, xp, own, Quiet())  # which takes a second
+    record.windows |= own.windows
+    with record.stage("restore"):
+        wanted = np.zeros(VALUES, bool)
+        wanted[list(guide.values)] = True
+        voxels = np.sum([np.bincount(plane.reshape(-1), minlength=VALUES) for plane in labels], 0)[wanted]
+        if voxels.min() * scan.grid.voxel_ml < LEAST:
+            return None
+        return bounding(wanted[labels])
+
+
+def _near(labels: np.ndarray, found: Box, grid: Grid) -> bool:
+    """Whether all labels lie in a box and around it: what goes further may go on where no window was."""
+    box, margin = bounding(labels), AROUND_ORGANS - EDGE
+    return box is None or all(
+        part.start >= within.start - margin / mm and part.stop <= within.stop + margin / mm
+        for part, within, mm in zip(box, found, grid.spacing, strict=True)
+    )
