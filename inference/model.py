@@ -27,7 +27,7 @@ from .scan import Grid, Scan
 from .windows.lay import lay
 from .windows.patches import Patches
 
-LEAST = 1.0  # ml of an organ that a guide finds: of less it did not find it
+LEAST_ML = 1.0  # of an organ that a guide finds: of less it did not find it
 EDGE = 5.0  # mm: a label that comes so near to the end of what is looked at may go on there
 
 
@@ -107,7 +107,7 @@ def one(
     before = one(scan, model.earlier, way, found, xp, record, progress) if model.earlier else None
     guided = card.guide if way.guided else None
     if guided and model.guide:
-        found = _shown(scan, model.guide, guided, xp, record)
+        found = _box_of_organs(scan, model.guide, guided, xp, record)
     with record.stage("prepare"):
         view = View.of(scan, card)
         volume = prepare(scan, view, card, xp, before)
@@ -139,7 +139,7 @@ def one(
 
     with record.stage("restore"):
         labels, window = looked(look)
-        beyond = guided and found and not _near(labels, found, scan.grid)
+        beyond = guided and found and not _well_within(labels, found, scan.grid)
         if beyond:
             progress.network(card.name, dense)
             labels, window = looked(Look())  # everywhere
@@ -151,11 +151,11 @@ def one(
         record.dropped |= {card.names[value]: voxels for value, voxels in lost.items()}
     record.windows[card.name] = {"run": run, "skipped": max(dense - run, 0), "voxels": list(window)}
     if guided:
-        record.windows[card.name]["guide"] = "too near" if beyond else "followed" if found else "found nothing"
+        record.windows[card.name]["guide"] = "too small" if beyond else "followed" if found else "found nothing"
     return labels
 
 
-def _shown(scan: Scan, model: Model, guide: Guide, xp: Any, record: Record) -> Box | None:
+def _box_of_organs(scan: Scan, model: Model, guide: Guide, xp: Any, record: Record) -> Box | None:
     """The box on the scan's grid of the organs that a guide is asked for; None where it does not find each of them."""
     own = Record(seconds=record.seconds)
     labels = one(scan, model, GUIDE, None, xp, own, Quiet())  # which takes a second
@@ -164,12 +164,12 @@ def _shown(scan: Scan, model: Model, guide: Guide, xp: Any, record: Record) -> B
         wanted = np.zeros(VALUES, bool)
         wanted[list(guide.values)] = True
         voxels = np.sum([np.bincount(plane.reshape(-1), minlength=VALUES) for plane in labels], 0)[wanted]
-        if voxels.min() * scan.grid.voxel_ml < LEAST:
+        if voxels.min() * scan.grid.voxel_ml < LEAST_ML:
             return None
         return bounding(wanted[labels])
 
 
-def _near(labels: np.ndarray, found: Box, grid: Grid) -> bool:
+def _well_within(labels: np.ndarray, found: Box, grid: Grid) -> bool:
     """Whether all labels lie in a box and around it: what goes further may go on where no window was."""
     box, margin = bounding(labels), AROUND_ORGANS - EDGE
     return box is None or all(

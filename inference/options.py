@@ -31,7 +31,7 @@ class Way:
     wide          a network that takes any window sees planes as wide as the part that is looked at
     middle_first  windows in the middle of the grid come first, and those around them only if they found something
     follow        a later network looks only around what earlier ones found
-    guided        a network that has a guide looks only near the organs that this finds for it
+    guided        a network looks only near the organs that its guide finds
     one_piece     what lies far from the rest of its organ is dropped, and a tumour in none of its hosts
     tta           a window is seen mirrored as well, along every combination of the card's mirror_axes
     most_voxels   of a wide window: 4 million take about 1.5 GB with what is computed on the way
@@ -61,7 +61,7 @@ ABDOMEN = Way("abdomen", in_body=True, wide=True, middle_first=True, follow=True
 BODY = Way("body", in_body=True, boxed=True, wide=True)
 ORGANS = Way("organs", guided=True)
 CROP = Way("crop", guided=True, boxed=True, wide=True)
-GUIDE = replace(ABDOMEN, most_voxels=2_000_000)  # of a guide, which should take no more memory than what it guides
+GUIDE = replace(ABDOMEN, most_voxels=2_000_000)  # of a guide: about as much memory as nnU-Net's patches take
 WAYS = {way.name: way for way in (ABDOMEN, BODY, ORGANS, CROP, DENSE)}
 
 

@@ -38,7 +38,7 @@ class Look:
 def where(volume: Array, card: Card, spacing: Spacing, way: Way, around: Box | None, xp: Any) -> Look:
     """Where to look in a prepared volume (c, z, y, x; spacing in mm), whose first channel is CT.
 
-    around  the box of what earlier networks found, None if that is not asked for
+    around  the box of what earlier networks or a guide found, None if that is not asked for
     """
     if not way.in_body:
         return Look(around)

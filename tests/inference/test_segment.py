@@ -166,7 +166,7 @@ def test_labels_that_leave_what_a_guide_showed_are_looked_for_everywhere(plan: s
     labels = segment_into(scan, [guided(150, 60)], WAYS[plan], np, record, progress, probabilities)
     assert np.array_equal(labels, expected) and labels[far].all()
     assert progress.begun == ["lesion"] * 2  # a bar that is full does not stand still
-    assert record.windows["lesion"]["guide"] == "too near" and record.windows["lesion"]["skipped"] == 0
+    assert record.windows["lesion"]["guide"] == "too small" and record.windows["lesion"]["skipped"] == 0
     probabilities.write(tmp_path / "x.probabilities", scan)
     (file,) = (tmp_path / "x.probabilities").iterdir()
     stored = np.asarray(nib.load(file).dataobj).T
