@@ -13,10 +13,11 @@ from .plain import mapping, need, number, one_of, several, shown, whole
 
 
 def way_of(dataset: Mapping[str, Any]) -> dict[str, Any]:
-    """The card's `way` and `step`, where dataset.json says how windows are laid; nnU-Net's never does."""
+    """The card's `way` and `step`, where dataset.json says how windows are laid; nnU-Net's never does. What was
+    just exported has no guide."""
     fields: dict[str, Any] = {}
     if "way" in dataset:
-        fields["way"] = one_of(dataset["way"], "way", {name: name for name in WAYS})
+        fields["way"] = one_of(dataset["way"], "way", {name: name for name in WAYS if not WAYS[name].guided})
     if "step" in dataset:
         fields["step"] = number(dataset["step"], "step", 0.01, 1)
     return fields

@@ -456,6 +456,7 @@ def test_a_key_that_is_missing_is_named(key: str, model: Path) -> None:
         ("orientation", 5, "orientation is 5"),
         ("way", "thorax", "way 'thorax' is not one of abdomen, body, dense"),
         ("way", ["dense"], "way ['dense'] is not one of"),
+        ("way", "organs", "way 'organs' is not one of abdomen, body, dense"),  # it has no guide
     ],
 )
 def test_a_dataset_that_inference_would_not_follow(key: str, value: Any, cause: str, model: Path) -> None:
