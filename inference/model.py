@@ -139,7 +139,8 @@ def one(
 
     with record.stage("restore"):
         labels, window = looked(look)
-        beyond = guided and found and not _well_within(labels, found, scan.grid)
+        everywhere = run == dense and not way.boxed
+        beyond = guided and found and not everywhere and not _well_within(labels, found, scan.grid)
         if beyond:
             progress.network(card.name, dense)
             labels, window = looked(Look())  # everywhere

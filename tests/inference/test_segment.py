@@ -156,6 +156,15 @@ def test_a_guide_shows_where_to_look_and_labels_stay(plan: str) -> None:
     assert report.windows["guide"]["run"] > 0 and not report.dropped
 
 
+def test_where_all_windows_are_near_none_is_run_again() -> None:
+    far = np.s_[50:54, 26:34, 28:36]
+    whole = guided(150, 60)
+    whole = replace(whole, card=replace(whole.card, patch=(64, 64, 80)))
+    labels, report = segment(lesions_in_organs(far), [whole], WAYS["organs"], np)
+    assert report.windows["lesion"] == {"run": 1, "skipped": 0, "voxels": [64, 64, 80], "guide": "followed"}
+    assert labels[far].all()
+
+
 @pytest.mark.parametrize("plan", ["organs", "crop"])
 def test_labels_that_leave_what_a_guide_showed_are_looked_for_everywhere(plan: str, tmp_path: Path) -> None:
     beside, far = np.s_[22:30, 26:34, 28:36], np.s_[50:54, 26:34, 28:36]  # to the end of what is seen, and beyond
