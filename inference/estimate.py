@@ -40,7 +40,7 @@ ENGINES = {
 }
 NORMS = 1.25  # bytes more of OpenVINO in float32 with instance norms: sum_norms_by_rows holds what it sums up
 PREVIEW = 64e6  # bytes: 16 for each of the blocks that a preview makes of voxels, 4 million at most (preview/volume.py)
-PIECES = 8  # bytes a voxel: what anatomy.pieces.keep_largest takes to tell pieces apart
+PIECES = 9  # bytes a voxel: what anatomy.pieces.keep_largest takes to tell pieces apart; 8.4 in noise
 START = 30e6  # bytes: what an engine takes to compile, and what allocators keep
 
 
