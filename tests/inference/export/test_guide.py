@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,17 +50,6 @@ def test_organs_that_are_named_count_alone() -> None:
     assert near(replace(mr, labels=(Label(1, "liver"),))) is None
     with pytest.raises(WeightsError, match="takes no CT, in which alone the guide knows organs"):
         near(mr, ["liver"])
-
-
-@pytest.fixture
-def organ(tiny_weights: Path, tmp_path: Path) -> Path:
-    """A copy of a network that may be changed."""
-    return shutil.copytree(tiny_weights / "organ", tmp_path / "weights" / "organ")
-
-
-@pytest.fixture
-def scan(blob: np.ndarray, save_scan: Callable[..., Path], tmp_path: Path) -> Path:
-    return save_scan(tmp_path / "x_0000.nii.gz", blob, (3.0, 2.0, 2.0))
 
 
 def take(monkeypatch: pytest.MonkeyPatch, trial: Trial) -> None:

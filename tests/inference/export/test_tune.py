@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,17 +18,6 @@ from inference.export.tune import STEPS, mean_dice, tune
 from inference.machine import computes
 from inference.options import BODY, DENSE
 from inference.predictor import Predictor
-
-
-@pytest.fixture
-def organ(tiny_weights: Path, tmp_path: Path) -> Path:
-    """A copy of a network that may be changed."""
-    return shutil.copytree(tiny_weights / "organ", tmp_path / "weights" / "organ")
-
-
-@pytest.fixture
-def scan(blob: np.ndarray, save_scan: Callable[..., Path], tmp_path: Path) -> Path:
-    return save_scan(tmp_path / "x_0000.nii.gz", blob, (3.0, 2.0, 2.0))
 
 
 def test_mean_dice_by_hand() -> None:
