@@ -111,7 +111,12 @@ def _private_words(header: Dataset) -> set[str]:
 
 def _letters(text: str) -> str:
     """In small letters without accents."""
-    return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    return _bare(text).encode("ascii", "ignore").decode().lower()
+
+
+def _bare(text: str) -> str:
+    """Without accents."""
+    return "".join(one for one in unicodedata.normalize("NFKD", text) if not unicodedata.combining(one))
 
 
 def _value(header: Dataset, number: int) -> str:
@@ -138,4 +143,4 @@ def _uid(volume: Sequence[Slice]) -> str:
 
 def _plain(text: str) -> str:
     """A value as the name of a file."""
-    return re.sub(r"[^A-Za-z0-9.+-]+", "_", text)[:LONGEST].strip("_.-")
+    return re.sub(r"[^A-Za-z0-9.+-]+", "_", _bare(text))[:LONGEST].strip("_.-")
