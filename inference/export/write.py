@@ -24,8 +24,10 @@ READ_OF_DATASET = (
 
 
 def end_tidily() -> None:
-    """Have SIGTERM end this program by an exception, as Ctrl-C does, so that no workshop is left behind."""
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    """Have SIGTERM and Ctrl-C end this program by an exception that is not shown: no workshop is left behind."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
 
 
 @contextmanager
