@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .card import FILE_NAME, Card, read_card
 from .errors import DeviceError, WeightsError
+from .labels import known
 from .options import DENSE, GUIDE, WAYS, Way
 
 USUAL = ("organ", "tumor")  # rising priority: the paper lays the tumour over the organs
@@ -18,8 +19,8 @@ def read_cards(weights: Path, networks: Sequence[str] | None) -> list[Card]:
     """The cards of the networks asked for, in that order. One that is there only for a later one is not run for its own
     labels unless it is named.
 
-    Raises WeightsError where one is missing or cannot be read, where they take other numbers of channels, and where
-    `networks` is empty, names one twice or holds something else than names.
+    Raises WeightsError where one is missing or cannot be read, where they take other numbers of channels or have one
+    value for several things, and where `networks` is empty, names one twice or holds something else than names.
     """
     if networks is None:
         present = networks_in(weights)
@@ -42,7 +43,21 @@ def read_cards(weights: Path, networks: Sequence[str] | None) -> list[Card]:
         if len(card.channels) != len(cards[0].channels):
             few, many = (f"{one.name} {len(one.channels)}" for one in (cards[0], card))
             raise WeightsError(f"networks of one run take as many channels as each other: {few}, {many}")
+    _check_values(cards)
     return cards
+
+
+def _check_values(cards: Sequence[Card]) -> None:
+    """Raises WeightsError where a value would stand for two things in one label map."""
+    meant: dict[int, tuple[str, Card]] = {}
+    for card in cards:
+        for value, name in card.names.items():
+            other, first = meant.setdefault(value, (name, card))
+            if first is not card and (known(other) or other) != (known(name) or name):
+                raise WeightsError(
+                    f"value {value} is {other} in network {first.name} and {name} in {card.name}: choose with "
+                    "--networks, or export one of them with other values"
+                )
 
 
 def which_are_ct(cards: Sequence[Card]) -> tuple[bool, ...]:

@@ -55,15 +55,9 @@ class Structures:
 def wanted(cards: Iterable[Card], subset: Iterable[str] | None) -> Structures:
     """The structures of `subset`, all that the networks know if it is None.
 
-    Raises ValueError where one is not known to the networks, WeightsError where they know none, or a value stands for
-    two labels.
+    Raises ValueError where one is not known to the networks, WeightsError where they know none.
     """
     cards = list(cards)
-    labels: dict[int, str] = {}
-    for card in cards:
-        for value, name in card.names.items():
-            if labels.setdefault(value, name) != name:
-                raise WeightsError(f"value {value} is {labels[value]} in one network and {name} in another")
     here = {name for card in cards for name in _of(card)}
     if not here:
         raise WeightsError("none of these networks has a label that is a structure of TotalSegmentator")

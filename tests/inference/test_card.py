@@ -128,6 +128,20 @@ def test_the_tumour_network_comes_after_the_organ_network(tmp_path: Path) -> Non
     assert [card.name for card in read_cards(tmp_path, ["tumor"])] == ["tumor"]
 
 
+def test_a_value_means_one_thing_in_all_networks(tmp_path: Path) -> None:
+    def second(name: str) -> None:
+        write(tmp_path / "tumor", labels=[{"value": 0, "name": "background"}, {"value": 13, "name": name}])
+
+    write(tmp_path / "organ", labels=[{"value": 0, "name": "background"}, {"value": 13, "name": "left_kidney"}])
+    second("kidney_left")
+    assert len(read_cards(tmp_path, None)) == 2
+    second("lesion")
+    text = "value 13 is left_kidney in network organ and lesion in tumor: choose with --networks"
+    with pytest.raises(WeightsError, match=text):
+        read_cards(tmp_path, None)
+    assert len(read_cards(tmp_path, ["tumor"])) == 1
+
+
 def test_a_folder_of_one_network_by_another_name(tmp_path: Path) -> None:
     write(tmp_path / "mine")
     assert [card.name for card in read_cards(tmp_path, None)] == ["mine"]

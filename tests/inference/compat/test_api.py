@@ -155,7 +155,9 @@ def test_networks_that_do_not_fit(named_weights: Path, tiny_weights: Path, scan:
     card = json.loads((more / "tumor" / "card.json").read_text())
     card["labels"][1] |= {"value": 4, "name": "brain"}
     (more / "tumor" / "card.json").write_text(json.dumps(card))
-    with pytest.raises(WeightsError, match="value 4 is aorta in one network and brain in another"):
+    with pytest.raises(
+        WeightsError, match="value 4 is aorta in network organ and brain in tumor: choose with --networks"
+    ):
         totalsegmentator(scan, weights=more)
 
 
