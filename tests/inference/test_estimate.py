@@ -245,7 +245,8 @@ def test_what_is_accepted_stays_below_the_limit_that_the_kernel_holds_it_to(
     code, record, said = run(tmp_path / "less", less, cgroup(less), *arguments)
     if networks == "tiny":
         assert code == 4 and less < record["memory_estimate_mb"] * MB
-        assert f"HCC_048_0000.nii.gz is too large for these networks: up to {need / 1e9:.2f} GB" in said
+        needed = f"{record['memory_estimate_mb'] / 1e3:.2f}"
+        assert f"HCC_048_0000.nii.gz is too large for these networks: up to {needed} GB" in said
         assert f"the limit is {less / 1e9:.2f} GB" in said
     else:
         assert code == 0 and record["memory_estimate_mb"] * MB <= less, said
