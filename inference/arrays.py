@@ -6,7 +6,7 @@ Numerics take the library as `xp` and are written once (array API standard, sect
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import isfinite
 from typing import Any
 
@@ -44,6 +44,13 @@ def as_type(array: Array, dtype: Any) -> Array:
 def copy(array: Array) -> Array:
     """The same values elsewhere."""
     return array.copy() if hasattr(array, "copy") else array.clone()
+
+
+def among(labels: np.ndarray, values: Iterable[int]) -> np.ndarray:
+    """Where labels, uint8, have one of these values. np.isin takes ten bytes a voxel for it."""
+    wanted = np.zeros(256, bool)
+    wanted[list(values)] = True
+    return wanted[labels]
 
 
 def are_numbers(array: Array) -> bool:

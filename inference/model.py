@@ -12,7 +12,7 @@ import numpy as np
 from .anatomy.hosts import drop_hostless
 from .anatomy.look import AROUND_ORGANS, Look, where
 from .anatomy.pieces import drop_far_pieces, keep_largest
-from .arrays import Array, Network, copy
+from .arrays import Array, Network, among, copy
 from .boxes import Box, Shape, bounding
 from .card import Card, Guide
 from .formats.probabilities import Probabilities
@@ -162,12 +162,10 @@ def _box_of_organs(scan: Scan, model: Model, guide: Guide, xp: Any, record: Reco
     labels = one(scan, model, GUIDE, None, xp, own, Quiet())  # which takes a second
     record.windows |= own.windows
     with record.stage("restore"):
-        wanted = np.zeros(VALUES, bool)
-        wanted[list(guide.values)] = True
-        voxels = np.sum([np.bincount(plane.reshape(-1), minlength=VALUES) for plane in labels], 0)[wanted]
-        if voxels.min() * scan.grid.voxel_ml < LEAST_ML:
+        voxels = np.sum([np.bincount(plane.reshape(-1), minlength=VALUES) for plane in labels], 0)
+        if voxels[list(guide.values)].min() * scan.grid.voxel_ml < LEAST_ML:
             return None
-        return bounding(wanted[labels])
+        return bounding(among(labels, guide.values))
 
 
 def _well_within(labels: np.ndarray, found: Box, grid: Grid) -> bool:

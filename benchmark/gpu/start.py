@@ -46,7 +46,7 @@ print(json.dumps(steps))
 WITHOUT_TORCH = (
     STEPS
     + """
-import numpy; step("import numpy and nibabel")
+import numpy; step("import numpy")
 import onnxruntime; step("import onnxruntime")
 from inference.predictor import Predictor; step("import inference.predictor")
 predictor = Predictor(device=device, engine="onnxruntime"); step("the rest of Predictor")

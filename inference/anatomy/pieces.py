@@ -11,6 +11,7 @@ from math import prod
 import cc3d
 import numpy as np
 
+from ..arrays import among
 from ..boxes import bounding, widened
 from ..card import Largest
 from .body import dilated
@@ -74,9 +75,7 @@ def keep_largest(labels: np.ndarray, spacing: Sequence[float], rules: Iterable[L
     """
     mm3, lost = prod(spacing), np.zeros(256, int)
     for rule in rules:
-        wanted = np.zeros(256, bool)
-        wanted[list(rule.values)] = True
-        mask = wanted[labels]  # np.isin takes ten bytes a voxel
+        mask = among(labels, rule.values)
         if (box := bounding(mask)) is None:
             continue
         part = labels[box]

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..card import FILE_NAME, GUIDE_FOLDER, Card, read_card
-from ..errors import WeightsError
+from ..errors import OutputError, WeightsError
 from ..labels import ORGANS, is_tumor, known
 from ..options import CROP, WEIGHTS
 from .checkpoint import read_json
-from .write import move, save_json, workshop
+from .write import replace_card, save_json
 
 # mm. At 3 the shipped network finds all organs but adrenals in nearly every scan, for a quarter of the voxels of its
 # own spacing; at 4 it misses as many as it finds.
@@ -54,14 +54,18 @@ def put(values: Sequence[int], network: Path) -> dict[str, Any]:
     """Write a guide into the folder of a network. Returns what the network's card says of it.
 
     values  as of `near`
-    Raises WeightsError where the shipped network is missing or damaged.
+    Raises WeightsError where the shipped network is missing or damaged, OutputError where nothing can be written.
     """
     shipped, out = read_card(SHIPPED), network / GUIDE_FOLDER
     files = {name: shipped.file(name) for name in shipped.files}
-    out.mkdir(exist_ok=True)
-    for name, file in files.items():
-        shutil.copyfile(file, out / name)
-    save_json(read_json(SHIPPED / FILE_NAME) | {"spacing": [SPACING] * 3}, out / FILE_NAME)
+    card = read_json(SHIPPED / FILE_NAME) | {"spacing": [SPACING] * 3}
+    try:
+        out.mkdir(exist_ok=True)
+        for name, file in files.items():
+            shutil.copyfile(file, out / name)
+        save_json(card, out / FILE_NAME)
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written: {error.strerror or error}") from error
     return {"values": list(values)}
 
 
@@ -69,10 +73,7 @@ def look_near(folder: Path, named: Sequence[str]) -> None:
     """Have an exported network, which sees CT, look near organs alone: a guide in it, and the way CROP on its card.
 
     named  as of `near`
-    Raises as `near` and `put`, and OutputError where nothing can be written.
+    Raises as `near` and `put`.
     """
     values = near(read_card(folder), named) or ()
-    with workshop(folder) as made:
-        fields = read_json(folder / FILE_NAME) | {"way": CROP.name, "guide": put(values, folder)}
-        save_json(fields, made / FILE_NAME)
-        move(made, folder)
+    replace_card(read_json(folder / FILE_NAME) | {"way": CROP.name, "guide": put(values, folder)}, folder)

@@ -39,7 +39,7 @@ from ..quantities import dice
 from . import guide
 from .checkpoint import read_json
 from .convert import or_exit
-from .write import move, save_json, workshop
+from .write import move, replace_card, save_json, workshop
 
 STEPS = (0.5, 0.6, 0.7, 0.8)
 LEAST = 0.98
@@ -184,9 +184,7 @@ def _enter(folder: Path, fields: dict[str, Any], chosen: Trial, dense: Trial, sc
     share = round(chosen.seconds / dense.seconds, 3)
     tuned = {"scans": scans, "mean_dice": round(chosen.dice, 4), "share_of_time": share}
     fields["source"] = fields.get("source", {}) | {"tuned": tuned}
-    with workshop(folder) as made:
-        save_json(fields, made / FILE_NAME)
-        move(made, folder)
+    replace_card(fields, folder)
 
 
 def _called(trial: Trial) -> str:

@@ -66,6 +66,13 @@ def move(made: Path, out: Path) -> None:
         path.replace(out / path.name)
 
 
+def replace_card(fields: dict[str, Any], folder: Path) -> None:
+    """Write the card of a network anew, whole or not at all. Raises OutputError as `workshop`."""
+    with workshop(folder) as made:
+        save_json(fields, made / FILE_NAME)
+        move(made, folder)
+
+
 def remove_others(out: Path, files: Iterable[str]) -> None:
     """Remove model files of the network that was in `out` before."""
     others = {WEIGHTS_FILE, HEAD_FILE, *OWN_WEIGHTS.values(), *(name for form in FORMS.values() for name in form)}
