@@ -31,6 +31,12 @@ def bounding(mask: Any) -> Box | None:
     return box[0], box[1], box[2]
 
 
+def joined(boxes: Sequence[Box]) -> Box:
+    """The smallest box that holds all of some boxes."""
+    z, y, x = (slice(min(p.start for p in parts), max(p.stop for p in parts)) for parts in zip(*boxes, strict=True))
+    return z, y, x
+
+
 def clipped(box: Box, within: Box) -> Box:
     """The part of a box that lies within another."""
     z, y, x = (slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(box, within, strict=True))

@@ -1,4 +1,4 @@
-"""The networks of a run: which of a folder they are, and the way of windows that suits them all."""
+"""The networks of a run: which of a folder they are, and the way of windows of each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from .card import FILE_NAME, Card, read_card
 from .errors import DeviceError, WeightsError
 from .labels import known
-from .options import DENSE, GUIDE, WAYS, Way
+from .options import GUIDE, LEAST_VOXELS, WAYS, Way
 
 USUAL = ("organ", "tumor")  # rising priority: the paper lays the tumour over the organs
 
@@ -77,13 +77,16 @@ def with_earlier(cards: Sequence[Card]) -> list[Card]:
     return [one for card in cards for one in (*(before.card for before in (card.after, card.guide) if before), card)]
 
 
-def on_their_ways(cards: Sequence[Card], way: Way) -> list[tuple[Card, Way]]:
-    """What runs, in that order, with the way of its windows: guides only where it is a guided one."""
+def on_their_ways(cards: Sequence[Card], ways: Sequence[Way]) -> list[tuple[Card, Way]]:
+    """What is loaded, in the order in which it runs, with the way of its windows: a guide only where the way is a
+    guided one, and once where several networks have the same."""
     pairs = []
-    for card in cards:
+    guides = set()
+    for card, way in zip(cards, ways, strict=True):
         if card.after:
             pairs.append((card.after.card, way))
-        if card.guide and way.guided:
+        if card.guide and way.guided and card.guide.card.digest not in guides:
+            guides.add(card.guide.card.digest)
             pairs.append((card.guide.card, GUIDE))
         pairs.append((card, way))
     return pairs
@@ -94,36 +97,44 @@ def digests(cards: Sequence[Card]) -> dict[str, str]:
     return {card.name: card.digest for card in with_earlier(cards)}
 
 
-def way_of(cards: Sequence[Card], plan: str | None, step: float | None, tta: bool = False) -> Way:
-    """The way of a run: as asked for by name, else the one that all networks were made for, else every window.
+def ways_of(cards: Sequence[Card], plan: str | None, step: float | None, tta: bool = False) -> tuple[Way, ...]:
+    """The way of each network: as asked for by name, else the one that it was made for.
 
-    Raises DeviceError where it looks for the body, which it knows in CT only, and a network takes another image, and
+    Raises DeviceError where it looks for the body, which it knows in CT only, and the network takes another image, and
     WeightsError where `tta` is asked for and a network allows no axis to be mirrored, or the plan needs a guide and a
     network has none.
     """
-    made_for = {card.way for card in cards}
-    way = WAYS[plan or (made_for.pop() if len(made_for) == 1 else DENSE.name)]
-    mirrored = [card for card, own in on_their_ways(cards, way) if own == way]
-    if tta and (without := [card.name for card in mirrored if not card.mirror_axes]):
-        raise WeightsError(f"--tta was asked for, but network {without[0]} stores no axis that may be mirrored")
-    for card in cards:
-        if way.guided and not card.guide:
-            raise WeightsError(
-                f"plan {way.name} needs a network that shows where to look, and network {card.name} has none: "
-                "export.tune gives it one"
-            )
-        if way.in_body and not card.channels[0].is_ct:
-            raise DeviceError(
-                f"plan {way.name} finds the body in CT, and the first channel of network {card.name} is "
-                f"{card.channels[0].name} without HU: plan {DENSE.name} takes it"
-            )
-    tuned = min(card.step for card in cards) if plan is None else way.step
-    return replace(way, step=step or tuned, tta=tta)
+    return tuple(_way_of(card, plan, step, tta) for card in cards)
 
 
-def smaller_way(cards: Sequence[Card], way: Way) -> Way | None:
-    """A way that takes less memory than `way`, None if none does for these networks."""
-    return way.smaller() if any(card.window_multiple for card, own in on_their_ways(cards, way) if own == way) else None
+def _way_of(card: Card, plan: str | None, step: float | None, tta: bool) -> Way:
+    way = WAYS[plan or card.way]
+    for mirrored in (*((card.after.card,) if card.after else ()), card):
+        if tta and not mirrored.mirror_axes:
+            raise WeightsError(f"--tta was asked for, but network {mirrored.name} stores no axis that may be mirrored")
+    if way.guided and not card.guide:
+        raise WeightsError(
+            f"plan {way.name} needs a network that shows where to look, and network {card.name} has none: "
+            "export.tune gives it one"
+        )
+    if way.in_body and not card.channels[0].is_ct:
+        raise DeviceError(
+            f"plan {way.name} finds the body in CT, and the first channel of network {card.name} is "
+            f"{card.channels[0].name} without HU: plan dense takes it"
+        )
+    return replace(way, step=step or (way.step if plan else card.step), tta=tta)
+
+
+def smaller_ways(cards: Sequence[Card], ways: Sequence[Way], most_voxels: int = LEAST_VOXELS) -> tuple[Way, ...] | None:
+    """The ways with windows of at most so many voxels where a network takes any window; None if all are so small."""
+    smaller = tuple(
+        way.smaller(most_voxels) if _takes_any(card) else way for card, way in zip(cards, ways, strict=True)
+    )
+    return smaller if smaller != tuple(ways) else None
+
+
+def _takes_any(card: Card) -> bool:
+    return bool(card.window_multiple or (card.after and card.after.card.window_multiple))
 
 
 def _last(weights: Path, names: Sequence[str]) -> list[str]:

@@ -8,11 +8,10 @@ engines were measured: docs/decisions.md says how, and how far the bound lies ab
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from math import ceil, prod
 
 from .card import WEIGHTS_FILE, Card
-from .cards import on_their_ways, smaller_way
+from .cards import on_their_ways, smaller_ways
 from .engines.choose import Choice
 from .grids.decode import read_head
 from .grids.prepare import CHUNK
@@ -45,23 +44,34 @@ START = 30e6  # bytes: what an engine takes to compile, and what allocators keep
 
 
 def fitting(
-    scan: Scan, cards: Sequence[Card], way: Way, choice: Choice, base: int, limit: int, preview: bool = False
-) -> tuple[Way | None, int]:
-    """The first of `way` and of ways with smaller and smaller windows that a limit (bytes) allows, None if none is,
+    scan: Scan,
+    cards: Sequence[Card],
+    ways: tuple[Way, ...],
+    choice: Choice,
+    base: int,
+    limit: int,
+    preview: bool = False,
+) -> tuple[tuple[Way, ...] | None, int]:
+    """The first of `ways` and of these with smaller and smaller windows that a limit (bytes) allows, None if none is,
     and the estimate of the last that was tried.
 
+    ways                 one for each card
     scan, base, preview  as of `estimate`
     """
-    need = estimate(scan, cards, way, choice, base, preview)
+    need = estimate(scan, cards, ways, choice, base, preview)
+    most = max(way.most_voxels for way in ways)
     while need > limit:
-        if smaller_way(cards, way) is None:
+        most = max(most // 2, LEAST_VOXELS)
+        smaller = smaller_ways(cards, ways, most)
+        if smaller is None:
             return None, need
-        way = replace(way, most_voxels=max(way.most_voxels // 2, LEAST_VOXELS))
-        need = estimate(scan, cards, way, choice, base, preview)
-    return way, need
+        ways, need = smaller, estimate(scan, cards, smaller, choice, base, preview)
+    return ways, need
 
 
-def estimate(scan: Scan, cards: Sequence[Card], way: Way, choice: Choice, base: int, preview: bool = False) -> int:
+def estimate(
+    scan: Scan, cards: Sequence[Card], ways: Sequence[Way], choice: Choice, base: int, preview: bool = False
+) -> int:
     """Bytes that the process takes at most.
 
     scan     whose voxels need not be there: its grid, and `voxel_bytes`
@@ -72,7 +82,7 @@ def estimate(scan: Scan, cards: Sequence[Card], way: Way, choice: Choice, base: 
     channels = len(cards[0].channels)
     stored = voxels * held * channels
     reading = stored + voxels * (most - held)  # again, beside the labels, to measure these
-    everyone = on_their_ways(cards, way)
+    everyone = on_their_ways(cards, ways)
     engines = sum(_engine(scan, card, own, choice) for card, own in everyone)  # each keeps its own
     preparing, running = (max(step) for step in zip(*(_steps(scan, card, own) for card, own in everyone), strict=True))
     if len(everyone) > 1:

@@ -7,27 +7,28 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Protocol
 
+import cc3d
 import numpy as np
 
 from .anatomy.hosts import drop_hostless
 from .anatomy.look import AROUND_ORGANS, Look, where
 from .anatomy.pieces import drop_far_pieces, keep_largest
-from .arrays import Array, Network, among, copy
-from .boxes import Box, Shape, bounding
-from .card import Card, Guide
+from .arrays import Array, Network, copy
+from .boxes import Box, Shape, bounding, joined
+from .card import Card
 from .formats.probabilities import Probabilities
 from .grids.decode import Decode
 from .grids.prepare import prepare
 from .grids.restore import restore
 from .grids.view import View
 from .options import GUIDE, Way
-from .quantities import VALUES
 from .record import Record
 from .scan import Grid, Scan
 from .windows.lay import lay
 from .windows.patches import Patches
 
 LEAST_ML = 1.0  # of an organ that a guide finds: of less it did not find it
+Organs = dict[int, Box]  # value in a guide's label map -> where it is
 EDGE = 5.0  # mm: a label that comes so near to the end of what is looked at may go on there
 
 
@@ -101,13 +102,14 @@ def one(
     probabilities: Probabilities | None = None,
     last: bool = False,
 ) -> np.ndarray:
-    """Labels of one network on the scan's grid; `found` by earlier networks: where it has to look. `last`: no other
-    will see the scan."""
+    """Labels of one network on the scan's grid.
+
+    found  where its guide or earlier networks have it look, on the scan's grid; None: they say nothing
+    last   no other network will see the scan
+    """
     card = model.card
-    before = one(scan, model.earlier, way, found, xp, record, progress) if model.earlier else None
-    guided = card.guide if way.guided else None
-    if guided and model.guide:
-        found = _box_of_organs(scan, model.guide, guided, xp, record)
+    everything = None if way.guided else found  # a guide knows where the labels of the later network are
+    before = one(scan, model.earlier, way, everything, xp, record, progress) if model.earlier else None
     with record.stage("prepare"):
         view = View.of(scan, card)
         volume = prepare(scan, view, card, xp, before)
@@ -140,7 +142,7 @@ def one(
     with record.stage("restore"):
         labels, window = looked(look)
         everywhere = run == dense and not way.boxed
-        beyond = guided and found and not everywhere and not _well_within(labels, found, scan.grid)
+        beyond = way.guided and found and not everywhere and not _well_within(labels, found, scan.grid)
         if beyond:
             progress.network(card.name, dense)
             labels, window = looked(Look())  # everywhere
@@ -151,21 +153,26 @@ def one(
             lost |= drop_far_pieces(labels, scan.grid.spacing, organs)
         record.dropped |= {card.names[value]: voxels for value, voxels in lost.items()}
     record.windows[card.name] = {"run": run, "skipped": max(dense - run, 0), "voxels": list(window)}
-    if guided:
+    if model.guide and way.guided:
         record.windows[card.name]["guide"] = "too small" if beyond else "followed" if found else "found nothing"
     return labels
 
 
-def _box_of_organs(scan: Scan, model: Model, guide: Guide, xp: Any, record: Record) -> Box | None:
-    """The box on the scan's grid of the organs that a guide is asked for; None where it does not find each of them."""
+def organs(scan: Scan, guide: Model, xp: Any, record: Record) -> Organs:
+    """Where a guide finds organs on the scan's grid: those of which it finds LEAST_ML."""
     own = Record(seconds=record.seconds)
-    labels = one(scan, model, GUIDE, None, xp, own, Quiet())  # which takes a second
+    labels = one(scan, guide, GUIDE, None, xp, own, Quiet())  # which takes a second
     record.windows |= own.windows
     with record.stage("restore"):
-        voxels = np.sum([np.bincount(plane.reshape(-1), minlength=VALUES) for plane in labels], 0)
-        if voxels[list(guide.values)].min() * scan.grid.voxel_ml < LEAST_ML:
-            return None
-        return bounding(among(labels, guide.values))
+        found = cc3d.statistics(np.ascontiguousarray(labels))
+        least = LEAST_ML / scan.grid.voxel_ml
+        boxes = zip(found["voxel_counts"], found["bounding_boxes"], strict=True)
+        return {value: box for value, (voxels, box) in enumerate(boxes) if voxels >= least}
+
+
+def around(found: Organs, values: Sequence[int]) -> Box | None:
+    """The box of several organs; None where one of them was not found."""
+    return joined([found[value] for value in values]) if set(values) <= set(found) else None
 
 
 def _well_within(labels: np.ndarray, found: Box, grid: Grid) -> bool:

@@ -49,11 +49,9 @@ class Way:
     tta: bool = False
     most_voxels: int = 4_000_000
 
-    def smaller(self) -> Way | None:
-        """A way that takes less memory for a network that takes any window; None if there is none."""
-        if not self.wide or self.most_voxels <= LEAST_VOXELS:
-            return None
-        return replace(self, most_voxels=LEAST_VOXELS)
+    def smaller(self, most_voxels: int = LEAST_VOXELS) -> Way:
+        """The way with windows of at most so many voxels, for a network that takes any window."""
+        return replace(self, most_voxels=min(self.most_voxels, most_voxels)) if self.wide else self
 
 
 DENSE = Way("dense")  # every window, as nnU-Net
@@ -65,6 +63,18 @@ GUIDE = replace(ABDOMEN, most_voxels=2_000_000)  # of a guide: about as much mem
 WAYS = {way.name: way for way in (ABDOMEN, BODY, ORGANS, CROP, DENSE)}
 
 
+def most_voxels(ways: Sequence[Way]) -> int:
+    """Of a wide window in any of the ways, where memory may have made them smaller."""
+    return min(way.most_voxels for way in ways)
+
+
+def as_recorded(ways: Sequence[Way]) -> dict[str, Any]:
+    """The fields `plan`, `step` and `tta` of a record: of networks whose ways differ all plans, and no step."""
+    plans = dict.fromkeys(way.name for way in ways)
+    steps = {way.step for way in ways}
+    return {"plan": ", ".join(plans), "step": steps.pop() if len(steps) == 1 else None, "tta": ways[0].tta}
+
+
 @dataclass(frozen=True)
 class Options:
     """With what, and how, networks are run: all that decides labels but for the scan.
@@ -72,9 +82,9 @@ class Options:
     weights             folder with one folder a network, as the exporter writes them, or a file that pack made of it
     networks            names in rising priority; None: organ and tumor, those of them that are there, else all
     device              "cpu", "cuda" or "auto"; engine, precision: see docs/usage.md
-    plan                the name of a Way; None: what the networks were made for
-    step                distance of the windows as a share of the patch, above 0 and at most 1; None: 0.5, or what the
-                        networks were tuned to if `plan` is None too
+    plan                the name of a Way; None: for each network, what it was made for
+    step                distance of the windows as a share of the patch, above 0 and at most 1; None: 0.5, or what each
+                        network was tuned to if `plan` is None too
     tta                 logits are averaged over mirrored windows, as nnU-Net does unless it is told not to
     threads             processors to use; None: all that the process may
     accept_intensities  voxels that cannot be HU are a warning, not an error

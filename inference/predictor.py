@@ -16,7 +16,7 @@ import numpy as np
 
 from .arrays import array_library, free_blocks
 from .card import Card
-from .cards import for_abdomens, on_their_ways, read_cards, smaller_way, way_of, which_are_ct, with_earlier
+from .cards import for_abdomens, on_their_ways, read_cards, smaller_ways, ways_of, which_are_ct, with_earlier
 from .cgroups import ENDLESS
 from .engines.choose import Choice, choose, load
 from .errors import DeviceError, EngineError, MemoryBudgetError, ScanWarning, WeightsError, one_line
@@ -28,7 +28,7 @@ from .grids.view import too_thin
 from .machine import container_budget, held_memory, ran_out, usable_cpus
 from .model import Model, Progress, Quiet
 from .names import PREVIEW, PROBABILITIES
-from .options import WEIGHTS, Options, Way
+from .options import GUIDE, WEIGHTS, Options, Way, most_voxels
 from .pack import unpacked
 from .record import Record
 from .scan import Scan
@@ -66,7 +66,7 @@ class Predictor:
         self.cards = read_cards(unpacking.enter_context(unpacked(self.options.weights)), self.options.networks)
         self.ct = which_are_ct(self.cards)
         self.abdominal = for_abdomens(self.cards)
-        self.way = way_of(self.cards, self.options.plan, self.options.step, self.options.tta)
+        self.ways = ways_of(self.cards, self.options.plan, self.options.step, self.options.tta)
         self._load()
         if self.options.max_memory and self.choice.device != "cpu":
             raise DeviceError(
@@ -80,7 +80,7 @@ class Predictor:
         """Choose, and load the networks. A GPU that "auto" took and that does not run them is done without: its driver
         may be older than the engine's CUDA, or the GPU itself."""
         asked = self.options.engine, self.options.precision
-        networks = [card for card, _ in on_their_ways(self.cards, self.way)]
+        networks = [card for card, _ in on_their_ways(self.cards, self.ways)]
         self.choice: Choice = choose(self.options.device, *asked, networks)
         try:
             self._load_as_chosen()
@@ -95,15 +95,21 @@ class Predictor:
             self._load_as_chosen()
 
     def _load_as_chosen(self) -> None:
-        self._models = [self._loaded(card) for card in self.cards]
+        self._guides: dict[str, Model] = {}  # by the digest of the card: several networks may have the same
+        self._models = [self._loaded(card, way) for card, way in zip(self.cards, self.ways, strict=True)]
         self._xp = array_library(self.choice.device, self.choice.engine)
         if self.choice.device != "cpu":
             self._models[0].try_out(self._xp)
 
-    def _loaded(self, card: Card) -> Model:
-        before = card.after, card.guide if self.way.guided else None
-        earlier, guide = (self._loaded(one.card) if one else None for one in before)
+    def _loaded(self, card: Card, way: Way) -> Model:
+        earlier = self._loaded(card.after.card, way) if card.after else None
+        guide = self._guide(card.guide.card) if card.guide and way.guided else None
         return Model.of(card, load(self.choice, card, self.threads), earlier, guide)
+
+    def _guide(self, card: Card) -> Model:
+        if card.digest not in self._guides:
+            self._guides[card.digest] = self._loaded(card, GUIDE)
+        return self._guides[card.digest]
 
     def __reduce__(self) -> tuple[Any, ...]:
         named = {name: getattr(self.options, name) for name in self.options.to_json()}
@@ -117,9 +123,9 @@ class Predictor:
         return {value: name for card in self.cards for value, name in card.names.items()}
 
     @property
-    def smaller_way(self) -> Way | None:
-        """A way that takes less memory than the predictor's own; None if there is none for its networks."""
-        return smaller_way(self.cards, self.way)
+    def smaller_ways(self) -> tuple[Way, ...] | None:
+        """Ways that take less memory than the predictor's own; None if there are none for its networks."""
+        return smaller_ways(self.cards, self.ways)
 
     def memory_limit(self, container: int | None = None) -> int | None:
         """Bytes that this process may hold: as asked for, else what its container leaves; None where nobody says.
@@ -129,7 +135,7 @@ class Predictor:
         limit = self.options.max_memory or container or container_budget() + held_memory()
         return limit if limit < ENDLESS and self.choice.device == "cpu" else None
 
-    def need(self, scan: Scan, way: Way, folders: Collection[str] = (), container: int | None = None) -> int:
+    def need(self, scan: Scan, ways: Sequence[Way], folders: Collection[str] = (), container: int | None = None) -> int:
         """Bytes that this process takes at most for a scan that is read from files, and that its reader asks for; 0 on
         a GPU: nobody knows. As of `fitting`.
         """
@@ -139,40 +145,40 @@ class Predictor:
         base, scan = self._base_for(scan, folders), _as_networks_see(scan)
         if self.memory_limit(container) is None:  # its voxels are not freed in between
             base += voxels * held * len(self.ct)
-        most_of_it = estimate(scan, self.cards, way, self.choice, base, PREVIEW in folders)
+        most_of_it = estimate(scan, self.cards, ways, self.choice, base, PREVIEW in folders)
         return max(most_of_it, base + voxels * (most + BESIDE))
 
     def fitting(
         self,
         scan: Scan,
-        way: Way | None,
+        ways: Sequence[Way] | None,
         record: Record,
         folders: Collection[str] = (),
         container: int | None = None,
-    ) -> Way:
-        """A way that the limit on memory allows: `way` (default: the predictor's own), or one of smaller windows. The
-        record gets the limit, if there is one, and what was decided.
+    ) -> tuple[Way, ...]:
+        """Ways that the limit on memory allows: `ways` (default: the predictor's own), or these with smaller windows.
+        The record gets the limit, if there is one, and what was decided.
 
         scan       may lack its voxels, as of `formats.reading.peek`
         folders    of names.FOLDERS: what is asked for as well
         container  as of `memory_limit`
         Raises MemoryBudgetError, whose text goes on from the scan's name.
         """
-        way, limit = way or self.way, self.memory_limit(container)
+        given, limit = tuple(ways or self.ways), self.memory_limit(container)
         if limit is None:
-            return way
+            return given
         record.memory_limit_mb = limit / 1e6
         base, scan = self._base_for(scan, folders), _as_networks_see(scan)
-        fits, need = fitting(scan, self.cards, way, self.choice, base, limit, PREVIEW in folders)
+        fits, need = fitting(scan, self.cards, given, self.choice, base, limit, PREVIEW in folders)
         record.memory_estimate_mb = need / 1e6
         if fits is None:
             raise MemoryBudgetError(
                 f"is too large for these networks: up to {need / 1e9:.2f} GB are needed, and the limit is "
                 f"{limit / 1e9:.2f} GB"
             )
-        if fits != way:
+        if fits != given:
             record.fallback.append(
-                f"memory is limited to {limit / 1e9:.2f} GB: in windows of {fits.most_voxels:,} voxels at most"
+                f"memory is limited to {limit / 1e9:.2f} GB: in windows of {most_voxels(fits):,} voxels at most"
             )
         return fits
 
@@ -212,12 +218,13 @@ class Predictor:
         self,
         scan: Scan,
         progress: Progress | None = None,
-        way: Way | None = None,
+        ways: Sequence[Way] | None = None,
         probabilities: Probabilities | None = None,
     ) -> tuple[np.ndarray, Record]:
         """Labels, and a record of what happened on the way.
 
-        way            how windows are laid; default: the predictor's own. A guided one needs a predictor of such a plan
+        ways           how windows are laid, one for each network; default: the predictor's own. A guided one needs a
+                       predictor of such a plan
         probabilities  gets those of the labels
 
         A scan that no reader has checked is checked as by `__call__`, with the same errors, and the record has what is
@@ -227,21 +234,22 @@ class Predictor:
         record = Record()
         if not isinstance(scan, Scan):
             raise ValueError(f"expected a Scan, not a {type(scan).__name__}")
-        if way and way.guided and not self.way.guided:
-            raise ValueError(f"plan {way.name} needs guides, which a predictor of plan {self.way.name} has not loaded")
+        for way, own in zip(ways or (), self.ways, strict=ways is not None):
+            if way.guided and not own.guided:
+                raise ValueError(f"plan {way.name} needs a guide, which a predictor of plan {own.name} has not loaded")
         if not scan.checked:
             scan = checked_scan(scan, self.options.accept_intensities, self.ct, self.abdominal)
             record.warnings += scan.warnings
         record.warnings += too_thin(scan.grid, self.cards)
         try:
-            way = way or self.fitting(scan, None, record, [PROBABILITIES] * (probabilities is not None))
+            ways = ways or self.fitting(scan, None, record, [PROBABILITIES] * (probabilities is not None))
         except MemoryBudgetError as error:
             raise MemoryBudgetError(f"the scan {error}") from error
         with self._turn:
             try:
                 progress = progress or Quiet()
                 labels = segment(
-                    scan, self._models, way, self._xp, record, progress, probabilities, self.options.fix_orientation
+                    scan, self._models, ways, self._xp, record, progress, probabilities, self.options.fix_orientation
                 )
             except Exception as error:
                 if not ran_out(error):

@@ -12,7 +12,7 @@ from .anatomy import doubts
 from .anatomy.orientation import Thin, Verdict, judge, rightly, speaks_for_its_header, thinned
 from .boxes import bounding
 from .formats.probabilities import Probabilities
-from .model import Model, Progress, one
+from .model import Model, Organs, Progress, around, one, organs
 from .options import Way
 from .record import Record
 from .scan import Grid, Scan
@@ -22,7 +22,7 @@ from .tilt import Tilt
 def segment(
     scan: Scan,
     models: Sequence[Model],
-    way: Way,
+    ways: Sequence[Way],
     xp: Any,
     record: Record,
     progress: Progress,
@@ -32,6 +32,7 @@ def segment(
     """Labels of a scan, (z, y, x) uint8 on its own grid.
 
     models           in rising priority: a later network's label wins where it is not 0
+    ways             one for each
     record           gets seconds, windows, dropped, orientation, doubts and warnings
     probabilities    gets those of each network's labels
     fix_orientation  a scan that surely lies otherwise than its header says is segmented again as it lies
@@ -42,10 +43,10 @@ def segment(
         tilt = Tilt.of(scan.grid)
         upright = tilt.upright(scan)
         scan.free()
-        return tilt.back(segment(upright, models, way, xp, record, progress, probabilities, fix_orientation))
+        return tilt.back(segment(upright, models, ways, xp, record, progress, probabilities, fix_orientation))
 
     def labelled(scan: Scan, record: Record, probabilities: Probabilities | None) -> np.ndarray:
-        return _overlaid(scan, models, way, xp, record, progress, probabilities)
+        return _overlaid(scan, models, ways, xp, record, progress, probabilities)
 
     if not models[0].card.channels[0].is_ct:
         return labelled(scan, record, probabilities)
@@ -118,16 +119,22 @@ def _as_it_lies(
 def _overlaid(
     scan: Scan,
     models: Sequence[Model],
-    way: Way,
+    ways: Sequence[Way],
     xp: Any,
     record: Record,
     progress: Progress,
     probabilities: Probabilities | None,
 ) -> np.ndarray:
     labels: np.ndarray | None = None
-    for model in models:
+    seen: dict[str, Organs] = {}  # by guides: one that several networks have looks once
+    for model, way in zip(models, ways, strict=True):
         found = None
-        if way.follow and labels is not None:
+        if model.guide and model.card.guide and way.guided:
+            guide = model.guide.card.digest
+            if guide not in seen:
+                seen[guide] = organs(scan, model.guide, xp, record)
+            found = around(seen[guide], model.card.guide.values)
+        elif way.follow and labels is not None:
             found = bounding(labels)
             if found is None:
                 # Outside the abdomen a tumour network has nothing to find and would only raise false alarms.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from . import errors, machine
-from .cards import digests, smaller_way
+from .cards import digests, smaller_ways
 from .errors import CaseError, MemoryBudgetError, ScanError, UnwrittenError, one_line, shown
 from .formats.cases import Case
 from .formats.channels import name_of_file
@@ -24,7 +24,7 @@ from .formats.writing import check, write
 from .formats.written import Description, Written
 from .model import Progress, Quiet
 from .names import FOLDERS, FORMATS, PREVIEW, PROBABILITIES, case_of, format_of, labels_file
-from .options import Way
+from .options import Way, as_recorded, most_voxels
 from .predictor import Predictor
 from .preview import folder as preview
 from .quantities import quantities
@@ -72,22 +72,20 @@ def run_case(
     predictor: Predictor,
     case: Case,
     progress: Progress | None = None,
-    way: Way | None = None,
+    ways: tuple[Way, ...] | None = None,
     share: Share | None = None,
 ) -> Record:
     """Segment a case and write its label map. Nothing is raised: the record says how it went.
 
-    way    how windows are laid; default: the predictor's own
+    ways   how windows are laid, one for each network; default: the predictor's own
     share  of memory; None: no other process needs it
     """
-    choice, way = predictor.choice, way or predictor.way
+    choice, ways = predictor.choice, ways or predictor.ways
     record = Record(
         case=shown(case.name),
         weights=digests(predictor.cards),
         threads=predictor.threads,
-        plan=way.name,
-        step=way.step,
-        tta=way.tta,
+        **as_recorded(ways),
         anonymous=predictor.options.anonymous,
         device=choice.device,
         engine=choice.engine,
@@ -97,7 +95,7 @@ def run_case(
     machine.reset_peak_memory()
     start = perf_counter()
     try:
-        _run(predictor, case, record, way, progress or Quiet(), share)
+        _run(predictor, case, record, ways, progress or Quiet(), share)
         record.status = "done"
     except Exception as error:
         record.error = cause(error)
@@ -107,13 +105,20 @@ def run_case(
     return record
 
 
-def _run(predictor: Predictor, case: Case, record: Record, way: Way, progress: Progress, share: Share | None) -> None:
-    if way.most_voxels < predictor.way.most_voxels:  # a process before this one was lost
-        record.fallback.append(_smaller(way))
+def _run(
+    predictor: Predictor,
+    case: Case,
+    record: Record,
+    ways: tuple[Way, ...],
+    progress: Progress,
+    share: Share | None,
+) -> None:
+    if most_voxels(ways) < most_voxels(predictor.ways):  # a process before this one was lost
+        record.fallback.append(_smaller(ways))
     with record.stage("read"):
         if len(case.files) != len(predictor.ct):
             raise ScanError(f"{len(case.files)} files are given, and the networks take {len(predictor.ct)} channels")
-        way, need = _fitting(predictor, case, record, way, share)
+        ways, need = _fitting(predictor, case, record, ways, share)
     if share:
         share.wait(need)
     with record.stage("read"):
@@ -125,7 +130,7 @@ def _run(predictor: Predictor, case: Case, record: Record, way: Way, progress: P
     record.warnings += scan.warnings
     asked_for = case.folder(PROBABILITIES)
     with closing(Probabilities(predictor.cards, case.labels.parent)) if asked_for else nullcontext() as probabilities:
-        labels = _labels(predictor, case, scan, record, way, progress, probabilities)
+        labels = _labels(predictor, case, scan, record, ways, progress, probabilities)
         record.warnings += record.fallback
         with record.stage("measure"):
             record.labels = _measured(predictor, case, scan, labels)
@@ -155,20 +160,22 @@ def _preview(predictor: Predictor, case: Case, scan: Scan, labels: np.ndarray, p
         record.outputs[PREVIEW] = written.sha256
 
 
-def _fitting(predictor: Predictor, case: Case, record: Record, way: Way, share: Share | None) -> tuple[Way, int]:
-    """The way that the limit on memory allows, if there is one, and, where memory is shared, the bytes that the case
+def _fitting(
+    predictor: Predictor, case: Case, record: Record, ways: tuple[Way, ...], share: Share | None
+) -> tuple[tuple[Way, ...], int]:
+    """The ways that the limit on memory allows, if there is one, and, where memory is shared, the bytes that the case
     will take at most: before the first voxel is read.
     """
     container = share.container if share else None
     if share is None and predictor.memory_limit() is None:
-        return way, 0
+        return ways, 0
     scan = peek(case.sources[0], predictor.options.uneven == "resample", predictor.abdominal)
     folders = [kind for kind in FOLDERS if case.folder(kind)]
     try:
-        way = predictor.fitting(scan, way, record, folders, container)
+        ways = predictor.fitting(scan, ways, record, folders, container)
     except MemoryBudgetError as error:
         raise MemoryBudgetError(f"{shown(case.scan.name)} {error}") from error
-    return way, predictor.need(scan, way, folders, container)
+    return ways, predictor.need(scan, ways, folders, container)
 
 
 def _read(predictor: Predictor, case: Case) -> Scan:
@@ -191,7 +198,7 @@ def _labels(
     case: Case,
     scan: Scan,
     record: Record,
-    way: Way,
+    ways: tuple[Way, ...],
     progress: Progress,
     probabilities: Probabilities | None,
 ) -> np.ndarray:
@@ -203,17 +210,17 @@ def _labels(
         if probabilities:
             probabilities.clear()
         given = scan if scan.channels else _read(predictor, case)
-        labels, found = predictor.segment(given, progress, way, probabilities)
+        labels, found = predictor.segment(given, progress, ways, probabilities)
         record.add(found)
         return labels
 
-    smaller = smaller_way(predictor.cards, way)
+    smaller = smaller_ways(predictor.cards, ways)
     # A try that failed has to be left before the next: its exception holds all that it had allocated.
     with suppress(MemoryError):
         return attempt()
     if smaller:
         record.fallback.append(_smaller(smaller))
-        way = smaller
+        ways = smaller
         with suppress(MemoryError):
             return attempt()
     if predictor.choice.device == "cpu":
@@ -224,8 +231,8 @@ def _labels(
     return attempt()
 
 
-def _smaller(way: Way) -> str:
-    return f"there was too little memory at first: in windows of {way.most_voxels:,} voxels at most"
+def _smaller(ways: Sequence[Way]) -> str:
+    return f"there was too little memory at first: in windows of {most_voxels(ways):,} voxels at most"
 
 
 def digests_of(outputs: Sequence[Path], written: Sequence[Written]) -> dict[str, str]:

@@ -9,13 +9,13 @@ from pathlib import Path
 from time import perf_counter
 
 from ..card import Card
-from ..cards import digests, smaller_way
+from ..cards import digests, smaller_ways
 from ..errors import UnwrittenError, names_are_hidden, retold, shown
 from ..formats.atomic import remove, remove_parts
 from ..formats.cases import Case
 from ..formats.outputs import Identity, forget_copy, identities, make_room
 from ..names import format_of
-from ..options import Way
+from ..options import Way, as_recorded
 from ..record import Record
 from . import resume
 from .console import say_error, say_warning
@@ -29,7 +29,7 @@ class Attempt:
     """A case that is in a worker's hands, or waits for one.
 
     number  of the case in the run, from 1
-    way     in which it is segmented; None once an empty label map was asked for
+    ways    in which it is segmented, one for each network; None once an empty label map was asked for
     before  where files that were in the place of labels are, if they were renamed; None before that was looked at
     earlier  input_sha256 of labels of an earlier run that were removed; None if there were none
     failed  its record, where an empty label map was asked for
@@ -41,7 +41,7 @@ class Attempt:
     number: int
     case: Case
     title: str
-    way: Way | None
+    ways: tuple[Way, ...] | None
     start: float
     before: dict[Path, Path] | None = None
     earlier: str | None = None
@@ -69,7 +69,7 @@ class Attempts:
     """The cases of a run, from the first look to the record.
 
     cases       how many the run has
-    cards, way  of the run
+    cards, ways  of the run
     add         takes each record once it is whole, with the number of its case
     said        warnings that hold for the whole run
     """
@@ -79,12 +79,12 @@ class Attempts:
         request: Request,
         cases: int,
         cards: Sequence[Card],
-        way: Way,
+        ways: tuple[Way, ...],
         progress: Progress,
         add: Callable[[int, Record], None],
         said: set[str],
     ) -> None:
-        self.request, self.cases, self.cards, self.way = request, cases, cards, way
+        self.request, self.cases, self.cards, self.ways = request, cases, cards, ways
         self.progress, self.add, self.said = progress, add, said
         self.taken: Message = {}  # what the workers loaded: device, engine, precision, why
         self.written: set[tuple[Identity, str]] = set()  # label maps of this run
@@ -92,11 +92,11 @@ class Attempts:
     def begin(self, number: int, case: Case) -> Attempt | None:
         """A case for a worker; None where there is nothing to do: its labels are kept, or it is refused."""
         title = f"[{number}/{self.cases}] {shown(case.name)}"
-        attempt = Attempt(number, case, title, self.way, perf_counter())
+        attempt = Attempt(number, case, title, self.ways, perf_counter())
         if taken := case.refused or self._taken_name(case):
             self._done(attempt, self._failure(case, taken), labels=False)
             return None
-        if self.request.resume and (kept := resume.fits(case, self.cards, self.way, self.request.options)):
+        if self.request.resume and (kept := resume.fits(case, self.cards, self.ways, self.request.options)):
             self.written |= _files(case)
             warnings = [retold(warning, case.name, kept.case) for warning in kept.warnings]
             self._end(attempt, replace(kept, case=shown(case.name), status="kept", warnings=warnings), labels=False)
@@ -131,16 +131,16 @@ class Attempts:
         """
         self.progress.clear()
         remove_parts(attempt.case.outputs)  # a worker that lives removes its own
-        if attempt.way is None:
+        if attempt.ways is None:
             return self.answered(attempt, Record(error=f"the process {lost}").to_json())
         text = f"the process that segmented it {lost}"
-        smaller = smaller_way(self.cards, attempt.way)
+        smaller = smaller_ways(self.cards, attempt.ways)
         if lost.address and not attempt.lost:
             attempt.lost, how = True, "on another worker"
         elif lost.memory and beside and not attempt.alone:
             attempt.alone, how = True, "with no other beside it"
         elif lost.memory and smaller:
-            attempt.way, how = smaller, "with the least memory"
+            attempt.ways, how = smaller, "with the least memory"
         else:
             again = "; it is the second that was lost with this scan" if attempt.lost else ""
             return self.answered(attempt, self._failure(attempt.case, text + again).to_json())
@@ -167,7 +167,7 @@ class Attempts:
                     with suppress(OSError):  # a worker may be killed after it has written them
                         remove(path)
                 if self.request.empty and not record.unwritten:
-                    attempt.failed, attempt.way = record, None
+                    attempt.failed, attempt.ways = record, None
                     return True
         for path, before in (attempt.before or {}).items():
             if forget_copy(before, record.outputs.get(str(format_of(path)), "")):
@@ -192,9 +192,7 @@ class Attempts:
             "error": error,
             "weights": digests(self.cards),
             "threads": self.request.options.threads,
-            "plan": self.way.name,
-            "step": self.way.step,
-            "tta": self.way.tta,
+            **as_recorded(self.ways),
             "unwritten": unwritten,
             **self.taken,
         })  # fmt: skip

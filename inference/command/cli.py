@@ -93,7 +93,7 @@ def parser() -> argparse.ArgumentParser:
     add("outputs", metavar="OUTPUTS", type=_path, help="folder for the label maps X.nii.gz")
     add("--device", choices=DEVICES, default="auto", help="default: cuda if available")
     add("--engine", choices=("auto", *ENGINES), default="auto", help="what runs the networks")
-    add("--plan", choices=tuple(WAYS), help="where windows lie (default: as the networks say)")
+    add("--plan", choices=tuple(WAYS), help="where windows lie (default: as each network says)")
     add("--step", type=_step, metavar="SHARE", help="distance of windows as a share of the patch (0.5, or as tuned)")
     add(
         "--tta",

@@ -14,7 +14,7 @@ from ..formats.cases import Case
 from ..formats.outputs import describes, in_the_way, is_record, read_record
 from ..formats.sources import case_digest
 from ..names import DICOM_FORMATS, format_of, record_file
-from ..options import Options, Way
+from ..options import Options, Way, as_recorded
 from ..record import Record
 from ..version import LABELS
 
@@ -32,7 +32,7 @@ def write(labels: Path, record: Record) -> str | None:
     return f"the record of this case is not beside its labels: {shown(path.name)} {why}"
 
 
-def fits(case: Case, cards: Sequence[Card], way: Way, options: Options) -> Record | None:
+def fits(case: Case, cards: Sequence[Card], ways: Sequence[Way], options: Options) -> Record | None:
     """The record of a label map that was made from this scan, by these networks and options; None where none was.
 
     One that another version of this program made fits as well if that gives the same labels (LABELS).
@@ -46,7 +46,7 @@ def fits(case: Case, cards: Sequence[Card], way: Way, options: Options) -> Recor
             and record["status"] == "done"
             and record["labels_version"] == LABELS
             and record["weights"] == digests(cards)
-            and (record["plan"], record["step"], record.get("tta", False)) == (way.name, way.step, way.tta)
+            and (record["plan"], record.get("step"), record.get("tta", False)) == tuple(as_recorded(ways).values())
             and (record["precision"] == options.precision or _auto_gives(record["precision"], options.precision, cards))
             and _lay_as_asked(record.get("orientation"), options.fix_orientation)
             and (not record.get("resampled") or options.uneven == "resample")

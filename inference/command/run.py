@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import cgroups, machine
 from ..card import Card
-from ..cards import digests, read_cards, way_of
+from ..cards import digests, read_cards, ways_of
 from ..errors import ALL_FAILED, SOME_FAILED, DeviceError, OutputError, VisceraError
 from ..formats import bids
 from ..formats.atomic import remove_parts
@@ -67,11 +67,11 @@ class Run:
             look(self.request.scheduler)
         own = self._prepare()
         options, cases = self.request.options, self.found.cases
-        way = way_of(self.cards, options.plan, options.step, options.tta)
+        ways = ways_of(self.cards, options.plan, options.step, options.tta)
         count, threads = self._shared_out(len(cases))
         self.request = replace(self.request, options=replace(options, threads=threads))
         self.progress.starts(len(cases), len(self.cards), count)
-        attempts = Attempts(self.request, len(cases), self.cards, way, self.progress, self._add, self.said)
+        attempts = Attempts(self.request, len(cases), self.cards, ways, self.progress, self._add, self.said)
         schedule = self._schedule(count, attempts)
         ending = None
         try:

@@ -134,14 +134,14 @@ class Schedule:
         if not self.attempts.make_room(attempt):
             return
         self.open[number] = attempt
-        case, way = attempt.case, attempt.way
-        if way is None:
+        case, ways = attempt.case, attempt.ways
+        if ways is None:
             self.promised[number] = 0
         files, outputs = ([os.fspath(path) for path in paths] for paths in (case.files, case.outputs))
         pictures = [(os.fspath(file), frame) for file, frame in case.volume.pictures] if case.volume else None
         self.workers.send(number, {
             "case": {"name": case.name, "files": files, "outputs": outputs, "pictures": pictures},
-            "way": asdict(way) if way else None,
+            "ways": [asdict(way) for way in ways] if ways else None,
             "container": self.room.container if self.shared else None,
             "threads": self.threads,
         })  # fmt: skip

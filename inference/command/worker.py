@@ -1,7 +1,8 @@
 """The process that does the work: it loads the networks once and segments one scan after another.
 
-It is talked to in JSON lines. An order is {"case": name, files, outputs and pictures of a Case, "way": fields of a
-Way, "container": bytes, "threads": n}, or with null for the way, which asks for an empty label map; answers are
+It is talked to in JSON lines. An order is {"case": name, files, outputs and pictures of a Case, "ways": the
+fields of a Way for each network, "container": bytes, "threads": n}, or with null for the ways, which asks for an empty
+label map; answers are
 
     {"ready": {...}}               once, what was loaded
     {"fatal": [code, message]}     instead: exit code and sentence of a VisceraError
@@ -110,14 +111,14 @@ class Worker:
 
     def obey(self, order: dict[str, Any]) -> dict[str, Any]:
         """Do what an order asks for, and return the answer that ends it. Nothing is raised."""
-        case, way, container = _case(order["case"]), order["way"], order["container"]
+        case, ways, container = _case(order["case"]), order["ways"], order["container"]
         if order["threads"]:  # the network is on a GPU: they are of those who read
             machine.limit_threads(order["threads"])
             self.predictor.threads = order["threads"]
-        record = self.segment(case, Way(**way), container) if way else self.empty(case)
+        record = self.segment(case, tuple(Way(**way) for way in ways), container) if ways else self.empty(case)
         return {"record": record.to_json()}
 
-    def segment(self, case: Case, way: Way, container: int | None = None) -> Record:
+    def segment(self, case: Case, ways: tuple[Way, ...], container: int | None = None) -> Record:
         """Segment a scan and write its label map. Nothing is raised.
 
         container  bytes that all workers may have; None: there is no other
@@ -125,7 +126,7 @@ class Worker:
         from ..task import Share, run_case
 
         share = None if container is None else Share(container, self.wait)
-        record = run_case(self.predictor, case, self, way, share)
+        record = run_case(self.predictor, case, self, ways, share)
         record.seconds = {"load": self.loading, **record.seconds}  # of the networks: paid once, by the first case
         self.loading = 0.0
         return record

@@ -142,7 +142,7 @@ def _tried(weights: Path, name: str, scans: Sequence[Path], least: float) -> tup
     for path in scans:
         scan = read_scan((path,), own.accept_intensities, which_are_ct([card]), abdominal=for_abdomens([card]))
         print(f"{path.name}: all windows in float32, to compare with", flush=True)
-        expected, _ = Predictor(replace(own, precision="f32")).segment(scan, way=DENSE)
+        expected, _ = Predictor(replace(own, precision="f32")).segment(scan, ways=(DENSE,))
         if not expected.any():
             raise ScanError(f"{path}: nothing was found, so that ways cannot be compared on it")
         for precision in precisions:
@@ -151,10 +151,10 @@ def _tried(weights: Path, name: str, scans: Sequence[Path], least: float) -> tup
                 tried.insert(0, DENSE)  # the others are compared with its time
             predictor = Predictor(replace(own, precision=precision, plan=ORGANS.name if card.guide else None))
             if tried:  # else the first way would pay for what is compiled once
-                predictor.segment(scan, way=tried[-1])
+                predictor.segment(scan, ways=(tried[-1],))
             for way in tried:
                 start = perf_counter()
-                labels, _ = predictor.segment(scan, way=way)
+                labels, _ = predictor.segment(scan, ways=(way,))
                 seconds = perf_counter() - start
                 trial, found = trials[way, precision], mean_dice(labels, expected)
                 trial = replace(trial, seconds=trial.seconds + seconds, dice=min(trial.dice, found))

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from inference import Predictor
-from inference.cards import read_cards, way_of
+from inference.cards import read_cards, ways_of
 from inference.engines.choose import Choice
 from inference.errors import DeviceError, MemoryBudgetError
 from inference.estimate import PREVIEW, estimate, fitting
@@ -42,7 +42,7 @@ def test_more_planes_wider_voxels_and_more_networks_take_more(tiny_weights: Path
     cards = read_cards(tiny_weights, None)
 
     def of(scan: Scan, networks: int = 2) -> int:
-        return estimate(scan, cards[:networks], DENSE, CHOICE, 100 * MB)
+        return estimate(scan, cards[:networks], [DENSE] * networks, CHOICE, 100 * MB)
 
     voxels = 100 * 512 * 512
     assert of(header(200)) > of(header(100)) > 100 * MB
@@ -57,7 +57,7 @@ def test_instance_norms_take_more_where_they_are_summed_in_parts() -> None:
 
     def of(multiple: tuple[int, int, int] | None, precision: str) -> int:
         one, choice = replace(card, window_multiple=multiple), Choice("cpu", "openvino", precision, ())
-        return estimate(header(100), [one], DENSE, choice, 0)
+        return estimate(header(100), [one], [DENSE], choice, 0)
 
     assert of(None, "f32") - of((8, 8, 8), "f32") >= (5.85 - 4.73) * numbers > 0
     assert of(None, "bf16") == of((8, 8, 8), "bf16")
@@ -80,7 +80,9 @@ def test_a_preview_counts_where_nothing_takes_more(tiny_weights: Path) -> None:
     cards, shipped = read_cards(tiny_weights, ["organ"]), read_cards(ROOT / "weights", None)
 
     def more(cards: list[Any], planes: int) -> int:
-        with_it, without = (estimate(header(planes), cards, DENSE, CHOICE, 0, asked) for asked in (True, False))
+        with_it, without = (
+            estimate(header(planes), cards, [DENSE] * len(cards), CHOICE, 0, asked) for asked in (True, False)
+        )
         return with_it - without
 
     assert 0 < more(cards, 1000) <= PREVIEW
@@ -89,17 +91,18 @@ def test_a_preview_counts_where_nothing_takes_more(tiny_weights: Path) -> None:
 
 def test_windows_get_smaller_until_they_fit_and_then_the_scan_is_refused() -> None:
     cards = read_cards(ROOT / "weights", None)
-    scan, way = header(300), way_of(cards, None, 0.5)
-    most = estimate(scan, cards, way, CHOICE, 0)
-    assert fitting(scan, cards, way, CHOICE, 0, most) == (way, most)
-    half, need = fitting(scan, cards, way, CHOICE, 0, most - 1)
-    assert half and half.most_voxels == way.most_voxels // 2 and need < most
-    least = estimate(scan, cards, replace(way, most_voxels=LEAST_VOXELS), CHOICE, 0)
-    assert fitting(scan, cards, way, CHOICE, 0, least) == (replace(way, most_voxels=LEAST_VOXELS), least)
-    assert fitting(scan, cards, way, CHOICE, 0, least - 1) == (None, least)
+    scan, ways = header(300), ways_of(cards, None, 0.5)
+    most = estimate(scan, cards, ways, CHOICE, 0)
+    assert fitting(scan, cards, ways, CHOICE, 0, most) == (ways, most)
+    half, need = fitting(scan, cards, ways, CHOICE, 0, most - 1)
+    assert half and half[0].most_voxels == ways[0].most_voxels // 2 and need < most
+    smallest = tuple(replace(way, most_voxels=LEAST_VOXELS) for way in ways)
+    least = estimate(scan, cards, smallest, CHOICE, 0)
+    assert fitting(scan, cards, ways, CHOICE, 0, least) == (smallest, least)
+    assert fitting(scan, cards, ways, CHOICE, 0, least - 1) == (None, least)
     patches = [replace(card, window_multiple=None) for card in cards]
-    need = estimate(scan, patches, way, CHOICE, 0)
-    assert fitting(scan, patches, way, CHOICE, 0, need - 1) == (None, need)  # nothing is smaller than a patch
+    need = estimate(scan, patches, ways, CHOICE, 0)
+    assert fitting(scan, patches, ways, CHOICE, 0, need - 1) == (None, need)  # nothing is smaller than a patch
 
 
 @pytest.mark.parametrize("dtype", ["<i2", ">i2", "u1", "<u2", "<f4", "<f8"])
@@ -174,7 +177,7 @@ def test_without_a_limit_nothing_is_estimated_and_a_container_sets_one(
 
     predictor, scan = Predictor(tiny_weights, device="cpu", threads=1), header(10)
     monkeypatch.setattr(module, "container_budget", lambda: sys.maxsize)
-    assert predictor.fitting(scan, None, record := Record()) == predictor.way and record.memory_limit_mb is None
+    assert predictor.fitting(scan, None, record := Record()) == predictor.ways and record.memory_limit_mb is None
     monkeypatch.setattr(module, "container_budget", lambda: 1)
     with pytest.raises(MemoryBudgetError):
         predictor.fitting(header(2000), None, Record())

@@ -12,6 +12,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ import pytest
 from inference.errors import ScanError, ScanWarning, VisceraError, WeightsError
 from inference.given import looks_turned, scan_of
 from inference.model import Quiet
-from inference.options import ENGINES
+from inference.options import DENSE, ENGINES
 from inference.predictor import Predictor
 from tests.conftest import ROOT
 
@@ -308,7 +309,7 @@ def test_one_network_may_be_named_by_a_string(tiny_weights: Path, blob: np.ndarr
 def test_numbers_of_numpy_are_numbers(tiny_weights: Path) -> None:
     arguments: dict[str, Any] = {"threads": np.int64(2), "step": np.float32(0.5)}
     predictor = Predictor(tiny_weights, **arguments)
-    assert (predictor.threads, predictor.way.step) == (2, 0.5)
+    assert (predictor.threads, predictor.ways[0].step) == (2, 0.5)
 
 
 # --- sharing
@@ -386,7 +387,7 @@ def test_copies_are_loaded_anew_with_the_same_arguments(
     monkeypatch.chdir(tmp_path)  # the folder of the weights was given relative to another one
     for other in (pickle.loads(pickle.dumps(first)), copy.copy(first), copy.deepcopy(first)):
         assert other is not first and other.cards == first.cards and other.choice == first.choice
-        assert other.options == first.options and (other.way.name, other.way.step) == ("dense", 0.7)
+        assert other.options == first.options and other.ways == (replace(DENSE, step=0.7),)
         assert np.array_equal(other(blob, SPACING, "LPS"), first(blob, SPACING, "LPS"))
 
 

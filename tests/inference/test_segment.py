@@ -14,7 +14,7 @@ import pytest
 from inference.anatomy.look import AROUND_ORGANS
 from inference.boxes import bounding
 from inference.card import Guide, Label
-from inference.cards import smaller_way, way_of
+from inference.cards import smaller_ways, ways_of
 from inference.errors import ScanError
 from inference.formats.probabilities import Probabilities
 from inference.labels import TABLE
@@ -58,7 +58,7 @@ def model(
 
 def segment(scan: Scan, models: Sequence[Model], way: Way, xp: Any) -> tuple[np.ndarray, Record]:
     record = Record()
-    return segment_into(scan, models, way, xp, record, Quiet()), record
+    return segment_into(scan, models, [way] * len(models), xp, record, Quiet()), record
 
 
 ORGANS = (0, 1, 2, 3, 4, 5, 6)  # enough for a network that shows where the abdomen is
@@ -172,7 +172,7 @@ def test_labels_that_leave_what_a_guide_showed_are_looked_for_everywhere(plan: s
     expected, _ = segment(scan, [guided(150, 60)], WAYS["dense"], np)
     probabilities = Probabilities([guided(150, 60).card], tmp_path)
     record, progress = Record(), Heard()
-    labels = segment_into(scan, [guided(150, 60)], WAYS[plan], np, record, progress, probabilities)
+    labels = segment_into(scan, [guided(150, 60)], [WAYS[plan]], np, record, progress, probabilities)
     assert np.array_equal(labels, expected) and labels[far].all()
     assert progress.begun == ["lesion"] * 2  # a bar that is full does not stand still
     assert record.windows["lesion"]["guide"] == "too small" and record.windows["lesion"]["skipped"] == 0
@@ -181,6 +181,30 @@ def test_labels_that_leave_what_a_guide_showed_are_looked_for_everywhere(plan: s
     stored = np.asarray(nib.load(file).dataobj).T
     assert np.array_equal(stored > 0.5, labels > 0)
     probabilities.close()
+
+
+def test_networks_each_in_their_own_way_share_one_look_of_a_guide() -> None:
+    scan = lesions_in_organs(np.s_[22:30, 26:34, 28:36])
+    dense, first = guided(150, 60), guided(150, 60)
+    looks: list[int] = []
+    guide = first.guide
+    assert guide
+
+    def look(batch: np.ndarray) -> np.ndarray:
+        looks.append(1)
+        return guide.network(batch)
+
+    look_at = replace(guide, network=look)
+    models = [replace(first, card=replace(first.card, name=name), guide=look_at) for name in "ab"]
+    once = Record()
+    segment_into(scan, models[:1], [WAYS["crop"]], np, once, Quiet())
+    count = len(looks)
+    record = Record()
+    labels = segment_into(scan, [*models, dense], [WAYS["crop"], WAYS["organs"], DENSE], np, record, Quiet())
+    assert 0 < len(looks) == 2 * count
+    assert np.array_equal(labels, segment(scan, [dense], DENSE, np)[0])
+    assert record.windows["a"] == once.windows["a"] and "guide" in record.windows["b"]
+    assert "guide" not in record.windows["lesion"]
 
 
 @pytest.mark.parametrize("guide_hu", [300, 1000])  # it finds nothing; not even a voxel
@@ -305,18 +329,17 @@ def test_a_network_may_take_two_channels(multiple: tuple[int, int, int] | None) 
 
 def test_which_ways_take_less() -> None:
     smaller = ABDOMEN.smaller()
-    assert smaller and smaller.most_voxels < ABDOMEN.most_voxels and smaller.smaller() is None
-    assert DENSE.smaller() is None
+    assert smaller.most_voxels < ABDOMEN.most_voxels and smaller.smaller() == smaller
+    assert DENSE.smaller() == DENSE
     patches, any_window = make_card(), make_card(window_multiple=(4, 8, 8))
-    assert smaller_way([patches], ABDOMEN) is None  # its windows are patches, whatever the way
-    assert smaller_way([patches, any_window], ABDOMEN) == smaller
+    assert smaller_ways([patches], [ABDOMEN]) is None  # its windows are patches, whatever the way
+    assert smaller_ways([patches, any_window], [ABDOMEN, ABDOMEN]) == (ABDOMEN, smaller)
 
 
 def test_networks_are_run_in_the_way_that_they_were_made_for() -> None:
     abdomen, dense = replace(make_card(), way="abdomen"), make_card()
-    assert way_of([abdomen, abdomen], None, 0.5) == ABDOMEN
-    assert way_of([abdomen, dense], None, 0.5) == way_of([dense], None, 0.5) == DENSE
-    assert way_of([dense], "abdomen", 0.7) == replace(ABDOMEN, step=0.7)
+    assert ways_of([abdomen, dense], None, 0.5) == (ABDOMEN, DENSE)
+    assert ways_of([dense, abdomen], "abdomen", 0.7) == (replace(ABDOMEN, step=0.7),) * 2
 
 
 def test_overlay_and_bounds_by_hand() -> None:
@@ -364,7 +387,7 @@ def test_a_scan_that_is_mirrored_against_its_header_is_segmented_as_it_lies_if_a
     record = Record()
     scan = Scan.of(np.ascontiguousarray(hu[:, :, ::-1]), SPACING, "LPS")
     labels = segment_into(
-        scan, [one_that_tells_kidneys_by_their_side(orientation)], DENSE, np, record, Quiet(), fix_orientation=fix
+        scan, [one_that_tells_kidneys_by_their_side(orientation)], [DENSE], np, record, Quiet(), fix_orientation=fix
     )
     fixed = fix and orientation is not None  # a network that takes scans as stored reads no header
     assert record.orientation is not None
@@ -386,7 +409,7 @@ def test_probabilities_of_a_scan_that_was_turned_are_those_of_its_labels(tmp_pat
     scan = Scan.of(np.ascontiguousarray(hu[:, :, ::-1]), SPACING, "LPS")
     network = one_that_tells_kidneys_by_their_side("LPS")
     kept, record = Probabilities([network.card], tmp_path), Record()
-    labels = segment_into(scan, [network], DENSE, np, record, Quiet(), kept, fix_orientation=True)
+    labels = segment_into(scan, [network], [DENSE], np, record, Quiet(), kept, fix_orientation=True)
     assert record.orientation is not None and record.orientation["fix"] == "done"
     kept.write(tmp_path / "x.probabilities", scan)
     kept.close()

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from inference.card import Channel
-from inference.cards import read_cards, way_of, which_are_ct
+from inference.cards import read_cards, ways_of, which_are_ct
 from inference.command.cli import main
 from inference.errors import DeviceError, ScanError, WeightsError
 from inference.formats.hounsfield import as_they_are
 from inference.formats.reading import read_scan
 from inference.given import checked_scan, scan_of
+from inference.options import DENSE
 from inference.predictor import Predictor
 from tests.inference.cards import make_card
 from tests.made.networks import write_model
@@ -102,9 +103,9 @@ def test_networks_of_one_run_take_the_same_channels(tiny_weights: Path, tmp_path
 def test_a_body_is_not_looked_for_in_mr() -> None:
     card = make_card()
     object.__setattr__(card, "channels", (Channel("T1", "zscore"),))
-    assert way_of([card], "dense", 0.5).name == "dense"
+    assert ways_of([card], "dense", 0.5) == (DENSE,)
     with pytest.raises(DeviceError, match="plan abdomen finds the body in CT, and the first channel of network organ"):
-        way_of([card], "abdomen", 0.5)
+        ways_of([card], "abdomen", 0.5)
 
 
 @pytest.mark.slow

@@ -92,7 +92,7 @@ def test_segmented_as_by_numpy(way: Way, multiple: Any, tta: bool) -> None:
     for network, xp in zip(linear(8), (np, XP), strict=True):
         record = Record()
         scan = Scan.of(voxels, SPACING, "LPS")
-        found.append(segment(scan, [Model.of(card, network)], replace(way, tta=tta), xp, record, Quiet()))
+        found.append(segment(scan, [Model.of(card, network)], [replace(way, tta=tta)], xp, record, Quiet()))
     assert len(np.unique(found[0])) > 2
     assert (found[0] == found[1]).mean() > 0.9999
 

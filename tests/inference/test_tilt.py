@@ -56,7 +56,7 @@ def test_labels_and_probabilities_go_back_to_the_tilted_slices(tmp_path: Path) -
     scan = Scan((hu,), Grid(grid.shape, affine), tilted=True, checked=True, once=True)
     network = model("organ", 0, (0, 1))
     with closing(Probabilities([network.card], tmp_path)) as probabilities:
-        labels = segment(scan, [network], DENSE, np, Record(), Quiet(), probabilities)
+        labels = segment(scan, [network], [DENSE], np, Record(), Quiet(), probabilities)
         assert scan.channels == ()  # freed
         (tmp_path / "out").mkdir()
         probabilities.write(tmp_path / "out" / "x.probabilities", scan)

@@ -417,6 +417,11 @@ def test_resume_keeps_what_fits_and_redoes_the_rest(inputs: Path, tmp_path: Path
     card = weights / "tumor" / "card.json"
     card.write_text(card.read_text().replace("random weights", "other weights"))
     assert resumed(inputs, out, *flags, "--plan", "dense") == ["done", "done"]
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"way": "dense", "step": 0.7}))
+    assert resumed(inputs, out, *flags) == ["done", "done"]  # each network in its own way
+    assert json.loads((out / "a.json").read_text())["plan"] == "abdomen, dense"
+    assert resumed(inputs, out, *flags) == ["kept", "kept"]
+    assert resumed(inputs, out, *flags, "--step", "0.5") == ["done", "done"]
 
 
 @pytest.mark.slow

@@ -291,9 +291,9 @@ def scheduled(tmp_path: Path, tiny_weights: Path) -> Callable[..., tuple[Watched
         ]
         records: dict[int, Record] = {}
         progress = progress or Silent("text")
-        attempts = Attempts(
-            request, len(cases), read_cards(weights, None), ABDOMEN, progress, records.__setitem__, set()
-        )
+        cards = read_cards(weights, None)
+        ways = (ABDOMEN,) * len(cards)
+        attempts = Attempts(request, len(cases), cards, ways, progress, records.__setitem__, set())
         workers = Workers(request.options, 60, lambda: None)
         loop = kind(cases, workers, 2, attempts, Room(memory), alone)
         began = time.perf_counter()

@@ -60,7 +60,7 @@ def test_labels_of_another_program_are_kept_if_it_gives_the_same(
         "output_sha256": digest(case.labels), "warnings": [],
     } | changes  # fmt: skip
     (tmp_path / "x.json").write_text(json.dumps({name: value for name, value in record.items() if value is not GONE}))
-    assert (fits(case, cards, ABDOMEN, Options()) is not None) == fit
+    assert (fits(case, cards, [ABDOMEN], Options()) is not None) == fit
 
 
 def test_int8_is_kept_without_being_asked_for_where_all_networks_were_tuned_to_it(tmp_path: Path) -> None:
@@ -77,9 +77,9 @@ def test_int8_is_kept_without_being_asked_for_where_all_networks_were_tuned_to_i
             "output_sha256": digest(case.labels), "warnings": [],
         }  # fmt: skip
         (tmp_path / "x.json").write_text(json.dumps(record))
-        assert (fits(case, cards, ABDOMEN, Options()) is not None) == fit
-        assert fits(case, cards, ABDOMEN, Options(precision="int8")) is not None
-        assert fits(case, cards, ABDOMEN, Options(precision="bf16")) is None
+        assert (fits(case, cards, [ABDOMEN], Options()) is not None) == fit
+        assert fits(case, cards, [ABDOMEN], Options(precision="int8")) is not None
+        assert fits(case, cards, [ABDOMEN], Options(precision="bf16")) is None
 
 
 def test_what_lies_in_the_place_of_labels_was_made_from_a_scan_only_if_its_record_says_so(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,11 @@ from inference.command.cli import parse
 from inference.command.worker import Worker
 from inference.formats.cases import Case
 from inference.formats.nifti.file import read
-from inference.options import ABDOMEN, Way
+from inference.options import ABDOMEN, Way, most_voxels
 from inference.predictor import Predictor
 from tests.conftest import ROOT
+
+BOTH = (ABDOMEN, ABDOMEN)  # the organ network and that of tumours
 
 
 @pytest.fixture
@@ -40,22 +42,22 @@ def worker_of(weights: Path, case: Case, refuse: Callable[[bool], bool], wide: b
         worker.predictor.cards = [replace(card, window_multiple=(2, 4, 4)) for card in worker.predictor.cards]
     able = worker.predictor.segment
 
-    def segment(scan: Any, begin: Any, way: Way, probabilities: Any) -> Any:
-        if refuse(way.most_voxels < ABDOMEN.most_voxels):
+    def segment(scan: Any, begin: Any, ways: Sequence[Way], probabilities: Any) -> Any:
+        if refuse(most_voxels(ways) < ABDOMEN.most_voxels):
             raise MemoryError
-        return able(scan, begin, way, probabilities)
+        return able(scan, begin, ways, probabilities)
 
     worker.predictor.segment = segment  # type: ignore[method-assign,assignment]
     return worker
 
 
 def test_with_memory_enough_nothing_is_said(case: Case, tiny_weights: Path) -> None:
-    record = worker_of(tiny_weights, case, lambda small: False).segment(case, ABDOMEN)
+    record = worker_of(tiny_weights, case, lambda small: False).segment(case, BOTH)
     assert record.status == "done" and record.fallback == record.warnings == []
 
 
 def test_small_windows_come_first(case: Case, tiny_weights: Path) -> None:
-    record = worker_of(tiny_weights, case, lambda small: not small).segment(case, ABDOMEN)
+    record = worker_of(tiny_weights, case, lambda small: not small).segment(case, BOTH)
     assert record.status == "done"
     (step,) = record.fallback
     assert "in windows of 500,000 voxels at most" in step and step in record.warnings
@@ -63,7 +65,7 @@ def test_small_windows_come_first(case: Case, tiny_weights: Path) -> None:
 
 def test_voxels_that_were_freed_are_read_again(case: Case, tiny_weights: Path) -> None:
     """By a second attempt, and to be measured: where memory is limited."""
-    expected = worker_of(tiny_weights, case, lambda small: False).segment(case, ABDOMEN)
+    expected = worker_of(tiny_weights, case, lambda small: False).segment(case, BOTH)
     worker = worker_of(tiny_weights, case, lambda small: False)
     worker.predictor.options = replace(worker.predictor.options, max_memory=10**12)
     model = worker.predictor._models[-1]
@@ -76,7 +78,7 @@ def test_voxels_that_were_freed_are_read_again(case: Case, tiny_weights: Path) -
         return model.network(batch)
 
     worker.predictor._models[-1] = replace(model, network=network)
-    record = worker.segment(case, ABDOMEN)
+    record = worker.segment(case, BOTH)
     assert failed and len(record.fallback) == 1
     assert (record.status, record.outputs, record.labels) == ("done", expected.outputs, expected.labels)
 
@@ -84,7 +86,7 @@ def test_voxels_that_were_freed_are_read_again(case: Case, tiny_weights: Path) -
 def test_a_gpu_without_memory_leaves_it_to_the_cpu(case: Case, tiny_weights: Path) -> None:
     worker = worker_of(tiny_weights, case, lambda small: True)
     worker.predictor.choice = replace(worker.predictor.choice, device="cuda")
-    record = worker.segment(case, ABDOMEN)
+    record = worker.segment(case, BOTH)
     assert record.status == "done"
     assert [step.rsplit(": ", 1)[1] for step in record.fallback] == [
         "in windows of 500,000 voxels at most",
@@ -96,7 +98,7 @@ def test_a_gpu_without_memory_leaves_it_to_the_cpu(case: Case, tiny_weights: Pat
 
 
 def test_too_little_memory_in_every_way_fails_by_name(case: Case, tiny_weights: Path) -> None:
-    record = worker_of(tiny_weights, case, lambda small: True).segment(case, ABDOMEN)
+    record = worker_of(tiny_weights, case, lambda small: True).segment(case, BOTH)
     assert record.status == "failed" and record.error == "not enough memory for this scan"
     assert not case.labels.exists()
 
@@ -108,7 +110,7 @@ def test_a_network_whose_windows_cannot_be_smaller_fails_at_once(case: Case, tin
         tries.append(small)
         return True
 
-    record = worker_of(tiny_weights, case, refuse, wide=False).segment(case, ABDOMEN)
+    record = worker_of(tiny_weights, case, refuse, wide=False).segment(case, BOTH)
     assert record.error == "not enough memory for this scan"
     assert tries == [False] and record.fallback == []
 
@@ -136,14 +138,14 @@ def test_a_try_that_failed_has_given_its_memory_back_before_the_next(case: Case,
         assert held[0]() is None
         return False
 
-    assert worker_of(tiny_weights, case, refuse).segment(case, ABDOMEN).status == "done"
+    assert worker_of(tiny_weights, case, refuse).segment(case, BOTH).status == "done"
 
 
 def test_what_a_library_says_without_memory_is_not_called_an_internal_error(case: Case, tiny_weights: Path) -> None:
     def refuse(small: bool) -> bool:
         raise RuntimeError("Exception from src/x.cpp:1:\nstd::bad_alloc\n")
 
-    record = worker_of(tiny_weights, case, refuse).segment(case, ABDOMEN)
+    record = worker_of(tiny_weights, case, refuse).segment(case, BOTH)
     assert record.error == "not enough memory for this scan"
 
 
@@ -153,7 +155,7 @@ def test_an_error_of_many_lines_is_said_in_one(
     def refuse(small: bool) -> bool:
         raise RuntimeError("Exception from src/x.cpp:1:\n\x1b[31mno such\nlayout\x1b[m\n\n")
 
-    record = worker_of(tiny_weights, case, refuse).segment(case, ABDOMEN)
+    record = worker_of(tiny_weights, case, refuse).segment(case, BOTH)
     assert record.error == "internal error: RuntimeError: no such layout"
     assert "Traceback" in capsys.readouterr().err
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from inference.card import Channel, Label, read_card
-from inference.cards import digests, on_their_ways, read_cards, smaller_way, way_of
+from inference.cards import digests, on_their_ways, read_cards, smaller_ways, ways_of
 from inference.errors import WeightsError
 from inference.export import guide
 from inference.export import tune as tuning
@@ -65,16 +65,17 @@ def test_a_guide_lies_in_the_network_s_folder_as_long_as_it_is_used(
     tune(Path("."), [scan], near=["liver"])
     (card,) = read_cards(organ.parent, None)  # the guide is not run for its own labels
     assert card.guide and card.guide.values == (1,) and card.guide.card.spacing == (SPACING,) * 3
-    assert way_of([card], None, None) == ORGANS and [way for _, way in on_their_ways([card], ORGANS)] == [GUIDE, ORGANS]
-    assert [one.name for one, _ in on_their_ways([card], DENSE)] == ["organ"]
+    assert ways_of([card], None, None) == (ORGANS,)
+    assert [way for _, way in on_their_ways([card], [ORGANS])] == [GUIDE, ORGANS]
+    assert [one.name for one, _ in on_their_ways([card], [DENSE])] == ["organ"]
     assert set(digests([card])) == {"organ", "organ/guide"}
     shipped = read_cards(ROOT / "weights", None)[0]
     assert card.guide.card.files == shipped.files and card.guide.card.spacing != shipped.spacing
     pack(organ.parent, tmp_path / "one.zip")
     predictor = Predictor(tmp_path / "one.zip", device="cpu", precision="f32", threads=1)
-    assert predictor.way == ORGANS
+    assert predictor.ways == (ORGANS,)
     labels, record = predictor.segment(read_scan((scan,), False, (True,)))
-    dense, _ = predictor.segment(read_scan((scan,), False, (True,)), way=DENSE)
+    dense, _ = predictor.segment(read_scan((scan,), False, (True,)), ways=[DENSE])
     assert record.windows["organ"]["guide"] == "found nothing" and np.array_equal(labels, dense)
     with pytest.raises(WeightsError, match="organ is a network itself: give the folder that it is in"):
         read_cards(organ, None)  # not the guide, which lies there
@@ -95,14 +96,27 @@ def test_a_guide_is_loaded_only_for_a_plan_that_needs_it(
     tune(organ, [scan], near=["liver"])
     held = read_scan((scan,), False, (True,))
     (card,) = read_cards(organ.parent, None)
-    assert smaller_way([card], CROP) is None  # wide windows are the guide's alone
+    assert smaller_ways([card], [CROP]) is None  # wide windows are the guide's alone
     dense = Predictor(organ.parent, device="cpu", plan="dense")
     (organ / "guide" / "weights.bin").unlink()
     dense.segment(held)
-    with pytest.raises(ValueError, match="plan organs needs guides, which a predictor of plan dense has not loaded"):
-        dense.segment(held, way=ORGANS)
+    with pytest.raises(ValueError, match="plan organs needs a guide, which a predictor of plan dense has not loaded"):
+        dense.segment(held, ways=[ORGANS])
     with pytest.raises(WeightsError, match=r"guide/weights\.bin cannot be read"):
         Predictor(organ.parent, device="cpu")
+
+
+def test_networks_with_the_same_guide_load_it_once(organ: Path, scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    take(monkeypatch, Trial(CROP, "f32", 1.0, 1.0))
+    tune(organ, [scan], near=["liver"])
+    shutil.copytree(organ, organ.with_name("other"))
+    alone = Predictor(organ.parent, device="cpu", precision="f32", networks=("organ",))
+    both = Predictor(organ.parent, device="cpu", precision="f32", networks=("organ", "other"))
+    assert [one.name for one, _ in on_their_ways(both.cards, both.ways)] == ["organ/guide", "organ", "other"]
+    held = read_scan((scan,), False, (True,))
+    (labels, _), (again, record) = alone.segment(held), both.segment(held)
+    assert np.array_equal(labels, again)
+    assert set(record.windows) == {"organ/guide", "organ", "other"}
 
 
 def test_a_network_that_another_comes_after_may_have_a_guide_of_its_own(
@@ -117,7 +131,7 @@ def test_a_network_that_another_comes_after_may_have_a_guide_of_its_own(
     tune(later, [scan], near=["liver"])
     found = read_card(later)
     assert found.guide and found.after and found.after.card.guide is None
-    assert [one.name for one, _ in on_their_ways([found], ORGANS)] == ["organ", "later/guide", "later"]
+    assert [one.name for one, _ in on_their_ways([found], [ORGANS])] == ["organ", "later/guide", "later"]
 
 
 def test_what_is_no_guide_stays_where_it_is(organ: Path, scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +171,7 @@ def test_windows_near_organs_are_tried_where_it_is_known_which(organ: Path, scan
 
 def test_what_a_guide_cannot_be_is_refused(organ: Path, scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(WeightsError, match="plan organs needs a network that shows where to look, and network organ"):
-        way_of([read_card(organ)], "organs", None)
+        ways_of([read_card(organ)], "organs", None)
     take(monkeypatch, Trial(ORGANS, "f32", 1.0, 1.0))
     tune(organ, [scan], near=["liver"])
     card = json.loads((organ / "card.json").read_text())

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("dynamic_network_architectures")
 
-from inference.cards import read_cards, way_of
+from inference.cards import read_cards, ways_of
 from inference.errors import ScanError
 from inference.export.tune import STEPS, mean_dice, tune
 from inference.machine import computes
@@ -39,10 +39,10 @@ def test_the_fastest_way_that_keeps_the_labels_is_what_a_run_takes(organ: Path, 
     assert (card["way"], card["step"]) == (chosen.way.name, chosen.way.step)
     assert card["source"]["tuned"]["scans"] == 1
     cards = read_cards(organ.parent, None)
-    assert way_of(cards, None, None) == chosen.way
-    assert way_of(cards, "dense", None) == DENSE  # whoever asks for nnU-Net's windows gets its step as well
-    assert way_of(cards, None, 0.9).step == 0.9
-    assert Predictor(organ.parent, device="cpu").way == chosen.way
+    assert ways_of(cards, None, None) == (chosen.way,)
+    assert ways_of(cards, "dense", None) == (DENSE,)  # whoever asks for nnU-Net's windows gets its step as well
+    assert ways_of(cards, None, 0.9)[0].step == 0.9
+    assert Predictor(organ.parent, device="cpu").ways == (chosen.way,)
 
 
 @pytest.mark.slow

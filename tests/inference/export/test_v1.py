@@ -458,7 +458,7 @@ def labels_of_ours(model: Path, voxels: np.ndarray, spacing: Spacing, folder: Pa
     (folder / "card.json").write_text(json.dumps(card))
     run = Model.of(read_card(folder), lambda batch: module(torch.from_numpy(batch)).numpy())
     with torch.inference_mode():
-        return segment(Scan.of(voxels, spacing, "LPS"), [run], DENSE, np, Record(), Quiet())
+        return segment(Scan.of(voxels, spacing, "LPS"), [run], [DENSE], np, Record(), Quiet())
 
 
 @pytest.mark.parametrize("scheme", ["CT", "nonCT", "nonCT masked", "noNorm"])
@@ -496,7 +496,7 @@ def test_steps_of_version_2_would_give_other_labels(tmp_path: Path) -> None:
     assign(module, stored.state)
     with torch.inference_mode():
         run = Model.of(card, lambda batch: module(torch.from_numpy(batch)).numpy())
-        others = segment(Scan.of(voxels, (3.1, 2.2, 2.4), "LPS"), [run], DENSE, np, Record(), Quiet())
+        others = segment(Scan.of(voxels, (3.1, 2.2, 2.4), "LPS"), [run], [DENSE], np, Record(), Quiet())
     assert (labels == others).mean() < 0.999
 
 
