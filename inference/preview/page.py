@@ -17,7 +17,7 @@ from ..labels import known, structures
 from ..record import TWICE
 
 HEAD = b'<!doctype html>\n<html lang="en">\n<meta name="generator" content="Viscera">\n'  # of no other page
-VERDICTS = {"failed": "failed", "look": "to be looked at", "good": "without doubts"}  # in the order in which they sort
+VERDICTS = {"failed": "failed", "look": "to be looked at", "good": "nothing odd"}  # in the order in which they sort
 DOUBTS = ("missing", "look", "cut")
 
 

@@ -72,10 +72,10 @@ def test_every_case_is_a_row_with_its_volumes_and_its_doubts() -> None:
     head, *body = page.rows
     assert head == ["picture", "case", "verdict", "remarks", "liver", "spleen", "tumour"]
     assert [cells[1:4] for cells in body] == [
-        ["a", "without doubts", ""],
+        ["a", "nothing odd", ""],
         ["b", "to be looked at", "pancreas missing: not foundspleen look: 9 mlthick slices"],
         ["c", "failed", "c.nii is cut off"],
-        ["d", "without doubts", "liver cut: it goes on"],
+        ["d", "nothing odd", "liver cut: it goes on"],
     ]
     assert [cells[4:] for cells in body] == [["1,500", "", ""], ["1,500", "", ""], ["", "", ""], ["", "12", "0.12"]]
 
