@@ -78,13 +78,13 @@ class Predictor:
 
     def _load(self) -> None:
         """Choose, and load the networks. A GPU that "auto" took and that does not run them is done without: its driver
-        may be older than the engine's CUDA, or the GPU itself."""
+        may be older than the engine's CUDA, or the GPU itself, and others may hold its memory."""
         asked = self.options.engine, self.options.precision
         networks = [card for card, _ in on_their_ways(self.cards, self.ways)]
         self.choice: Choice = choose(self.options.device, *asked, networks)
         try:
             self._load_as_chosen()
-        except (DeviceError, EngineError) as error:
+        except (DeviceError, EngineError, MemoryError) as error:
             if self.choice.device == "cpu" or self.options.device != "auto":
                 raise
             try:

@@ -9,7 +9,7 @@ project:
 For engine onnxruntime all KIT-onnxruntime/part_* are brought there one after another, and before these commands
 
     cat part_* > KIT/wheels/$(cat KIT-onnxruntime/name); \\
-    mkdir -p /tmp/site; ln -s "$(python3 -c 'import nvidia; print(*nvidia.__path__)')" /tmp/site/nvidia
+    mkdir -p /tmp/site; ln -sfn "$(python3 -c 'import nvidia; print(*nvidia.__path__)')" /tmp/site/nvidia
 
 whose link is where ONNX Runtime looks for CUDA and cuDNN: PyTorch's.
 

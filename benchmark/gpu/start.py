@@ -19,7 +19,7 @@ from benchmark.process import ROOT, host
 PROBE_LIMIT = 25  # seconds
 IMPORT = re.compile(r"import time:\s*(\d+) \|\s*(\d+) \|\s*(\S+)")
 MOST_IMPORTS = 60
-PACKAGES = ("torch", "onnx", "numpy", "nvidia", "triton")  # what a start reads from the disk
+PACKAGES = ("torch", "onnx", "onnxruntime", "numpy", "nvidia", "triton")  # what a start reads from the disk
 STEPS = """
 import json, sys, time
 start, steps, device = time.perf_counter(), {}, sys.argv[1]

@@ -7,8 +7,6 @@ import sys
 from contextlib import redirect_stdout
 from typing import Any
 
-import numpy as np
-
 # ONNX Runtime reports its use to Microsoft unless this is set before its import.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime as ort
@@ -16,6 +14,7 @@ import onnxruntime as ort
 from ..arrays import Array, Network
 from ..card import Card
 from ..errors import DeviceError
+from .ends import with_float32_ends
 from .norms import with_norms_by_rows
 
 TENSORRT_CACHE = "VISCERA_TENSORRT_CACHE"  # a folder for built engines: naming one opts in to TensorRT
@@ -29,16 +28,23 @@ def load(card: Card, *, precision: str, device: str, threads: int) -> Network:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # errors are raised as well
-    providers = OF_CPU if device == "cpu" else _of_cuda(precision)
-    return run_by(session_of(card, precision, options, providers), precision)
+    if device == "cpu":
+        return run_by(session_of(card, precision, options, OF_CPU))
+    # By default the second window of a shape takes all of its memory in one piece, beside the pieces of the first.
+    options.enable_mem_pattern = False
+    return run_by(session_of(card, precision, options, _of_cuda(precision)))
 
 
 def session_of(card: Card, precision: str, options: Any, providers: list[Provider]) -> Any:
-    """The graph of a precision, opened for these providers. Raises DeviceError where one of them is not given."""
+    """The graph of a precision, with float32 at its ends, opened for these providers. Raises DeviceError where one of
+    them is not given."""
     path = card.form(precision)
     source: str | bytes = str(path)
-    if precision == "f32" and providers == OF_CPU and (graph := with_norms_by_rows(path)):
+    if precision == "f16":
+        source = with_float32_ends(path)
+    elif providers == OF_CPU and (graph := with_norms_by_rows(path)):
         source = graph
+    if isinstance(source, bytes):
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
     # By default ONNX Runtime goes on with the CPU where a provider fails, then and later, and prints that on stdout.
     session = ort.InferenceSession(source, options, providers=providers, enable_fallback=0)
@@ -49,13 +55,12 @@ def session_of(card: Card, precision: str, options: Any, providers: list[Provide
     return session
 
 
-def run_by(session: Any, precision: str) -> Network:
-    """The network of a session, whose graph of f16 has inputs and outputs of that type."""
+def run_by(session: Any) -> Network:
+    """The network of a session."""
     name = session.get_inputs()[0].name
-    dtype = np.float16 if precision == "f16" else np.float32
 
     def run(batch: Array) -> Array:
-        return session.run(None, {name: batch.astype(dtype, copy=False)})[0].astype(np.float32, copy=False)
+        return session.run(None, {name: batch})[0]
 
     return run
 
@@ -67,6 +72,8 @@ def _of_cuda(precision: str) -> list[Provider]:
         "cudnn_conv_algo_search": "HEURISTIC",  # the exhaustive search costs more than a case takes
         "arena_extend_strategy": "kSameAsRequested",  # the default doubles, which counts in the memory-time area
     }
+    if precision == "f32":
+        cuda["use_tf32"] = "0"  # by default convolutions round to 10 bits; for float16 it would rule out tensor cores
     providers = [("CUDAExecutionProvider", cuda)]
     if cache := os.environ.get(TENSORRT_CACHE):
         tensorrt = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": cache}

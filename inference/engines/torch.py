@@ -40,7 +40,9 @@ def load(card: Card, *, precision: str, device: str, threads: int) -> Network:
     @torch.no_grad()  # not inference_mode, whose tensors nobody may change
     def answer(batch: Array) -> Any:
         values = {source: torch.as_tensor(batch, device=device)}
-        with torch.autocast(device, dtype, enabled=dtype != torch.float32):
+        # By default convolutions on a GPU round float32 to 10 bits.
+        exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+        with exact, torch.autocast(device, dtype, enabled=dtype != torch.float32):
             for index, (operator, inputs, output, attributes) in enumerate(nodes):
                 values[output] = operator(*(values.get(i, weights.get(i)) for i in inputs), **attributes)
                 for name in inputs:  # an activation is freed once nothing will read it

@@ -127,11 +127,56 @@ def test_the_graph_of_f16_takes_and_gives_float32(tiny_weights: Path) -> None:
     patch = np.random.default_rng(3).normal(size=(1, 1, *card.patch)).astype(np.float32)
     of_cpu = [("CPUExecutionProvider", dict[str, str]())]
     half, single = (
-        run_by(session_of(card, precision, onnxruntime.SessionOptions(), of_cpu), precision)(patch)
-        for precision in ("f16", "f32")
+        run_by(session_of(card, precision, onnxruntime.SessionOptions(), of_cpu))(patch) for precision in ("f16", "f32")
     )
     assert half.dtype == np.float32
     assert 0 < np.abs(half - single).max() < 5e-3 * np.abs(single).max()
+
+
+def test_casts_of_float16_are_part_of_the_graph(tiny_weights: Path, tmp_path: Path) -> None:
+    """So that a GPU does them; else it is the graph that was exported, also where its weights lie inside."""
+    onnx = pytest.importorskip("onnx")
+    from inference.engines.ends import with_float32_ends
+
+    exported = onnx.load(tiny_weights / "organ" / "model_f16.onnx")
+    onnx.save(exported, tmp_path / "inside.onnx")
+    for path in (tiny_weights / "organ" / "model_f16.onnx", tmp_path / "inside.onnx"):
+        given = onnx.load_model_from_string(with_float32_ends(path))
+        onnx.load_external_data_for_model(given, str(path.parent))
+        onnx.checker.check_model(given, full_check=True)
+        first, *nodes, last = given.graph.node
+        assert nodes == list(exported.graph.node)
+        assert [first.op_type, last.op_type] == ["Cast", "Cast"]
+        types = [value.type.tensor_type for value in (*given.graph.input, *given.graph.output)]
+        assert [one.elem_type for one in types] == [onnx.TensorProto.FLOAT] * 2
+        shapes = [value.type.tensor_type.shape for value in (*exported.graph.input, *exported.graph.output)]
+        assert [one.shape for one in types] == shapes
+        assert [one.raw_data for one in given.graph.initializer] == [one.raw_data for one in exported.graph.initializer]
+
+
+def test_float32_on_a_gpu_is_not_rounded_to_tensorfloat(monkeypatch: pytest.MonkeyPatch, tiny_weights: Path) -> None:
+    """Which ONNX Runtime and PyTorch do by default; float16 keeps what computes it."""
+    pytest.importorskip("onnxruntime")
+    torch = pytest.importorskip("torch")
+    from inference.card import read_card
+    from inference.engines import torch as engine
+    from inference.engines.onnxruntime import _of_cuda
+
+    tf32 = [[options.get("use_tf32") for _, options in _of_cuda(precision)] for precision in ("f32", "f16")]
+    assert tf32 == [["0"], [None]]
+    seen = []
+    relu = engine.OPERATORS["LeakyRelu"]
+
+    def watched(*inputs: object, **attributes: object) -> object:
+        seen.append(torch.backends.cudnn.allow_tf32)
+        return relu(*inputs, **attributes)
+
+    monkeypatch.setitem(engine.OPERATORS, "LeakyRelu", watched)
+    before = torch.backends.cudnn.allow_tf32
+    card = read_card(tiny_weights / "organ")
+    engine.load(card, precision="f32", device="cpu", threads=1)(np.zeros((1, 1, *card.patch), np.float32))
+    assert seen and not any(seen)
+    assert torch.backends.cudnn.allow_tf32 is before
 
 
 def test_libraries_of_cuda_that_are_missing_are_not_told_on_stdout(
@@ -177,6 +222,27 @@ def test_a_gpu_that_does_not_run_the_networks_is_done_without(
         Predictor(tiny_weights, device="cuda")
     with pytest.raises(DeviceError, match="did not give CUDAExecutionProvider"):
         Predictor(tiny_weights, precision="f16", engine="onnxruntime")  # which the CPU cannot give
+
+
+@pytest.mark.skipif(HAS_CUDA, reason="this machine has a GPU")
+def test_a_gpu_whose_memory_others_hold_is_done_without(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the words of ONNX Runtime's allocator."""
+    pytest.importorskip("onnxruntime")
+    from inference.engines import onnxruntime as engine
+    from inference.predictor import Predictor
+
+    def full(*_: object) -> None:
+        raise RuntimeError("bfc_arena.cc:378 Failed to allocate memory for requested buffer of size 864")
+
+    monkeypatch.setattr(engines, "_missing_for_cuda", lambda _: None)
+    monkeypatch.setattr(engines, "_runs_on_cuda", lambda name: name == "onnxruntime")
+    monkeypatch.setattr(engine, "_of_cuda", full)
+    predictor = Predictor(tiny_weights)
+    assert predictor.choice.device == "cpu"
+    assert predictor.choice.why[0].startswith("device cpu: the GPU cannot be used: ")
+    assert "Failed to allocate memory" in predictor.choice.why[0]
+    with pytest.raises(MemoryError):
+        Predictor(tiny_weights, device="cuda")
 
 
 def test_the_graph_for_onnx_runtime_leaves_weights_in_their_file(tmp_path: Path) -> None:
