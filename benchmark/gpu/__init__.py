@@ -16,7 +16,7 @@ whose link is where ONNX Runtime looks for CUDA and cuDNN: PyTorch's.
 Stages, each in a process with a time limit, most important first; what it finds is in OUT at once, so that whatever
 ends it costs little:
 
-    labels    labels.json     label maps beside the CPU's; the very first process, with all that is cold
+    labels    labels.json     label maps beside the CPU's, in float32 as well; the very first process, all cold
     runs      runs.json       time, stages, memory, FLARE's area: sizes of the paper's Table 5, fresh processes
     process   process.json    scans in one process, profile.txt: where the time of a warm one goes
     start     start.json      what a start costs, part by part, each in a fresh process; most costly imports
