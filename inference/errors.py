@@ -81,6 +81,9 @@ class ScanWarning(UserWarning):
 
 UNTOLD = "what an earlier run without --hash-names told is hidden: run again without --resume to see it"
 
+# What went wrong in CUDA or a library of it, which ONNX Runtime puts between two places and their types.
+CUDA_FAILURE = r"CU(DA|DNN|DNN_FE|BLAS) failure \d+: [^;]+|CUDA error cuda\w+:[^;]+"
+
 _hidden: bool | str = False
 
 
@@ -96,7 +99,7 @@ def one_line(error: BaseException) -> str:
     """What a library's error says, in one line: the first cause, without the places in C++ that it passed."""
     error = first_cause(error)
     text = re.sub(r"Exception from \S+:\d+:|\x1b\[[\d;]*m", " ", str(error))
-    if failure := re.search(r"CUDA failure \d+: [^;]+", text):  # ONNX Runtime's, between two places and their types
+    if failure := re.search(CUDA_FAILURE, text):
         text = failure[0]
     return textwrap.shorten(text, 200, placeholder=" ...") or type(error).__name__
 

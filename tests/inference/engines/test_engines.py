@@ -401,16 +401,33 @@ def test_logits_that_are_no_numbers_are_no_labels(engine: str, tiny_weights: Pat
         network(batch)
 
 
-def test_of_a_failure_of_cuda_its_cause_is_told() -> None:
-    """In the words of ONNX Runtime 1.31 where the driver is older than CUDA 13."""
-    text = (
+OLD_DRIVER = "CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version"
+NO_CODE = "CUDA error cudaErrorNoKernelImageForDevice:no kernel image is available for execution on the device"
+WRONG = "CUDNN failure 3: CUDNN_STATUS_BAD_PARAM"
+
+
+@pytest.mark.parametrize(("text", "cause"), [
+    (
         "/onnxruntime_src/cuda_call.cc:154 std::conditional_t<THRW, void, Status> CudaCall(ERRTYPE) [with ERRTYPE = "
-        "cudaError; bool THRW = true] CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version ; "
-        "GPU=-1 ; hostname=vm ; file=/onnxruntime_src/cuda_execution_provider.cc ; line=355 ; expr=cudaSetDevice(0);"
-    )
-    assert one_line(RuntimeError(text)) == (
-        "CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version"
-    )
+        f"cudaError; bool THRW = true] {OLD_DRIVER} ; "
+        "GPU=-1 ; hostname=vm ; file=/onnxruntime_src/cuda_execution_provider.cc ; line=355 ; expr=cudaSetDevice(0);",
+        OLD_DRIVER,
+    ),
+    (
+        "[ONNXRuntimeError] : 1 : FAIL : Non-zero status code returned while running LeakyRelu node. "
+        f"Name:'node_leaky_relu' Status Message: {NO_CODE}",
+        NO_CODE,
+    ),
+    (
+        "[ONNXRuntimeError] : 1 : FAIL : Non-zero status code returned while running ConvTranspose node. "
+        f"Name:'node_convolution' Status Message: {WRONG} ; GPU=0 ; hostname=vm ; file=conv_transpose.cc ; line=318",
+        WRONG,
+    ),
+])  # fmt: skip
+def test_of_a_failure_of_cuda_its_cause_is_told(text: str, cause: str) -> None:
+    """In the words of ONNX Runtime 1.31 where the driver is older than CUDA 13, and of issues 26181 and 21034 of its
+    project: a GPU that it was not built for, and an error of cuDNN."""
+    assert one_line(RuntimeError(text)) == cause
 
 
 def test_an_engine_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch, tiny_weights: Path) -> None:
