@@ -91,7 +91,7 @@ def front_matter() -> str:
     ]
     source = {
         "type": "viscera-validation",
-        "name": f"Patients of no training: {', '.join(patients())}",
+        "name": f"Patients not used for training: {', '.join(patients())}",
         "split": "validation",
     }
     lines = [
