@@ -39,7 +39,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[100, 250, 500, 1000])
     parser.add_argument("--scans", type=int, default=10_000)
-    parser.add_argument("--speed", type=float, default=1.0, help="scans take so many times less time; below 1, more")
+    parser.add_argument("--speed", type=float, default=1.0, help="how many times faster scans are; below 1: slower")
     parser.add_argument("--out", type=Path, help="JSON of all figures")
     parser.add_argument("--play", nargs=2, metavar=("ADDRESS", "COUNT"), help=argparse.SUPPRESS)
 

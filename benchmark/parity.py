@@ -112,9 +112,9 @@ def _voxels(path: Path) -> np.ndarray:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model_folder", type=Path, help="nnU-Net v2 result folder")
     parser.add_argument("scans", type=Path, nargs="+", metavar="SCAN")
-    parser.add_argument("--fold", help="as of the exporter")
+    parser.add_argument("--fold", help="as for the exporter")
     parser.add_argument("--tta", action="store_true", help="both with test-time mirroring")
-    parser.add_argument("--engine", default="openvino", help="what runs our side")
+    parser.add_argument("--engine", default="openvino", help="what runs Viscera's side")
 
 
 def run(options: argparse.Namespace) -> None:

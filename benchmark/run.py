@@ -28,7 +28,7 @@ def add_measured(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runner", choices=("process", "docker"), default="process")
     parser.add_argument("--image", default="viscera", help="for the runner docker")
     parser.add_argument("--repeat", type=int, default=3, help="rounds over all cases")
-    parser.add_argument("--resume", action="store_true", help="keep what --out holds and go on behind it")
+    parser.add_argument("--resume", action="store_true", help="keep the runs in --out and continue after them")
     add_flags(parser)
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
 

@@ -156,7 +156,7 @@ def main() -> int:
     add, names = parser.add_argument, parser.add_mutually_exclusive_group()
     add("scans", type=Path, metavar="SCANS", help="a folder of X_0000.nii.gz, one scan, or the folder of one series")
     add("labels", type=Path, metavar="LABELS", help="a folder of X.nii.gz, or the label map of the one scan")
-    add("--out", type=Path, metavar="FILE", help="the table (default: on the standard output)")
+    add("--out", type=Path, metavar="FILE", help="file for the table (default: standard output)")
     names.add_argument(
         "--names",
         type=lambda text: _names(Path(text)),
@@ -164,7 +164,7 @@ def main() -> int:
         help='names of the labels as JSON, {"1": "liver"} (default: those of this program)',
     )
     names.add_argument("--weights", type=Path, metavar="DIR", help="networks whose labels these are")
-    add("--accept-intensities", action="store_true", help="measure even what cannot be CT in HU, with a warning")
+    add("--accept-intensities", action="store_true", help="measure scans that cannot be CT in HU, with a warning")
     add("--hash-names", action="store_true", help="write file names as hashes, in the table as well")
     given, hidden = parser.parse_args(), names_are_hidden()
     of_bids = len(label_folders(given.labels)) > 1 or (stem(given.labels.name) or "").endswith(DSEG)

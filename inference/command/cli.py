@@ -88,77 +88,78 @@ def parser() -> argparse.ArgumentParser:
         "inputs",
         metavar="INPUTS",
         type=_path,
-        help="a folder of X_0000.nii.gz, one scan, a dataset of BIDS, or DICOM: a series, an export, a ZIP",
+        help="a folder of X_0000.nii.gz, one scan, a BIDS dataset, or DICOM: a series, an export, a ZIP",
     )
     add("outputs", metavar="OUTPUTS", type=_path, help="folder for the label maps X.nii.gz")
     add("--device", choices=DEVICES, default="auto", help="default: cuda if available")
     add("--engine", choices=("auto", *ENGINES), default="auto", help="what runs the networks")
-    add("--plan", choices=tuple(WAYS), help="where windows lie (default: as each network says)")
-    add("--step", type=_step, metavar="SHARE", help="distance of windows as a share of the patch (0.5, or as tuned)")
+    add("--plan", choices=tuple(WAYS), help="which windows run (default: as on each card, else dense)")
+    add("--step", type=_step, metavar="SHARE", help="distance between windows as a share of the patch (0.5, or tuned)")
     add(
         "--tta",
         action="store_true",
-        help="mean over mirrored windows, as nnU-Net's default: 8 times as slow for 3 axes",
+        help="average over mirrored windows, nnU-Net's default: 8 times slower for 3 axes",
     )
     add(
         "--precision",
         choices=PRECISIONS,
         default="auto",
-        help="of the networks' arithmetic",
+        help="the networks' arithmetic",
     )
     add(
         "--weights",
         type=_path,
         default=WEIGHTS,
         metavar="DIR",
-        help="folder of exported networks, or a file that packs it (default: those of this program)",
+        help="folder of exported networks, or a file packed from it (default: this program's own)",
     )
     add("--networks", type=_names, metavar="NAMES", help="in increasing priority (default: organ,tumor, else all)")
     add("--case", type=_name, action="append", default=[], metavar="NAME", help="only this case; may be repeated")
-    add("--name-by", type=_name, metavar="TAG", help="call scans of DICOM after this tag, such as AccessionNumber")
-    add("--part", type=_part, metavar="I/N", help="the I-th of N parts of the cases; auto: as the job array says")
-    add("--format", type=_formats, default=FORMATS[:1], metavar="NAMES", help=f"of {','.join(FORMAT_NAMES)} (nifti)")
-    add("--layout", choices=LAYOUTS, default=LAYOUTS[0], help="of OUTPUTS: one folder (flat), or as in BIDS")
+    add("--name-by", type=_name, metavar="TAG", help="name DICOM cases by this tag, such as AccessionNumber")
+    add("--part", type=_part, metavar="I/N", help="the I-th of N parts of the cases; auto: from the job array")
+    known = ",".join(FORMAT_NAMES)
+    add("--format", type=_formats, default=FORMATS[:1], metavar="NAMES", help=f"any of {known} (nifti)")
+    add("--layout", choices=LAYOUTS, default=LAYOUTS[0], help="OUTPUTS is one folder (flat), or as in BIDS")
     add("--save-probabilities", action="store_true", help="write the folder X.probabilities, with one file per label")
     add("--preview", action="store_true", help="write pictures to X.preview, and index.html, a page of all cases")
     add("--resume", action="store_true", help="skip cases whose label map was made from the same scan in the same way")
-    add("--accept-intensities", action="store_true", help="segment even what cannot be CT in HU, with a warning")
+    add("--accept-intensities", action="store_true", help="segment scans that cannot be CT in HU, with a warning")
     add(
         "--fix-orientation",
         action="store_true",
-        help="segment a scan that is surely turned against its header as it lies",
+        help="if a scan certainly lies otherwise than its header says, segment it as it lies",
     )
-    add("--uneven", choices=UNEVEN, default=UNEVEN[0], help="slices of DICOM that are unevenly apart, or missing")
-    add("--anonymous", action="store_true", help="nothing of patient and study in the DICOM that is written")
-    add("--on-error", choices=("skip", "empty"), default="skip", help="a failed case: no label map, or an empty one")
+    add("--uneven", choices=UNEVEN, default=UNEVEN[0], help="DICOM slices that are missing or unevenly apart")
+    add("--anonymous", action="store_true", help="write DICOM without patient and study")
+    add("--on-error", choices=("skip", "empty"), default="skip", help="a failed case leaves nothing, or an empty map")
     add(
         "--timeout",
         type=_seconds,
         default=600.0,
         metavar="S",
-        help="seconds without progress after which a case fails (600)",
+        help="seconds without progress before a case fails (600)",
     )
     add(
         "--workers",
         type=_workers,
         default=1,
         metavar="N",
-        help="processes that segment at the same time, and share threads and memory; auto: as many as pay (1)",
+        help="processes that segment at the same time and share threads and memory; auto: as many as pay (1)",
     )
     add(
         "--scheduler",
         type=_scheduler,
         metavar="WHERE",
-        help="workers of Dask: local, slurm, or the address of a scheduler, such as tcp://host:8786",
+        help="Dask workers segment: local, slurm, or the address of a scheduler, such as tcp://host:8786",
     )
     add("--threads", type=_count, metavar="N", help="processors to use (default: all that this process may)")
     add(
         "--max-memory",
         type=_bytes,
         metavar="SIZE",
-        help="such as 2G or 1500M: smaller windows, or no scan that needs more",
+        help="such as 2G or 1500M: windows become smaller, or a scan is refused",
     )
-    add("--progress", choices=KINDS, default="text", help="lines on stdout: for people, or JSON for programs")
+    add("--progress", choices=KINDS, default="text", help="what stdout has: lines for people, or JSON for programs")
     add("--json", type=_path, metavar="FILE", help="write one record per case: times, memory, windows, warnings")
     add("--no-sidecar", dest="sidecar", action="store_false", help="write no X.json, summary.json, measurements.csv")
     add("--hash-names", action="store_true", help="write file names as hashes in logs and records")

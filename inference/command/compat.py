@@ -78,7 +78,7 @@ def parser_of(program: str) -> argparse.ArgumentParser:
     )
     add("-o", dest="output", type=Path, required=True, metavar="OUT", help="a folder, with --ml one file")
     add("-rs", "--roi_subset", nargs="+", metavar="NAME", help="only these structures")
-    add("-rsr", "--roi_subset_robust", nargs="+", metavar="NAME", help="the same here")
+    add("-rsr", "--roi_subset_robust", nargs="+", metavar="NAME", help="the same as --roi_subset here")
     add(
         "-s",
         "--statistics",
@@ -91,7 +91,7 @@ def parser_of(program: str) -> argparse.ArgumentParser:
     add("-sa", "--stats_aggregation", choices=("mean", "median"), default="mean", help="of the intensities (mean)")
     add("-ta", "--task", choices=("total",), default="total", help="no other")
     add("-ot", "--output_type", choices=("nifti",), default="nifti", help="no other")
-    add("-d", "--device", default="gpu", metavar="NAME", help="cpu, or gpu: if there is one")
+    add("-d", "--device", default="gpu", metavar="NAME", help="cpu, or gpu if there is one")
     for *switch, text in SWITCHES:
         add(*switch, action="store_true", help=text)
     for number in NUMBERS:
@@ -101,7 +101,7 @@ def parser_of(program: str) -> argparse.ArgumentParser:
     ours = parser.add_argument_group("beyond TotalSegmentator")
     ours.add_argument("--weights", type=Path, default=WEIGHTS, metavar="DIR", help="exported networks, such as its own")
     ours.add_argument("--threads", type=int, metavar="N", help="processors to use")
-    ours.add_argument("--accept-intensities", action="store_true", help="segment even what cannot be CT in HU")
+    ours.add_argument("--accept-intensities", action="store_true", help="segment scans that cannot be CT in HU")
     return parser
 
 

@@ -1,7 +1,7 @@
 """Open checkpoints by name: `%(prog)s` lists them, `%(prog)s NAME OUT` fetches one and exports it for `--weights OUT`.
 
-This is the only program here that opens a network connection, and it opens one to the addresses listed alone. Nothing
-in what it fetches is run. What has come is kept if the connection ends: call again to go on.
+Connections are opened to the listed addresses alone. Nothing in what is fetched is run. If the connection breaks, what
+has arrived is kept: repeat the command to go on.
 """
 
 from __future__ import annotations
@@ -145,15 +145,15 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("name", nargs="?", metavar="NAME", help="of the list")
-    parser.add_argument("out", nargs="?", type=Path, metavar="OUT", help="folder of networks, made if need be")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a name from the list")
+    parser.add_argument("out", nargs="?", type=Path, metavar="OUT", help="folder of networks, created if missing")
     parser.add_argument(
-        "--list", action="store_true", help="list what there is, as without NAME; with it, what is known"
+        "--list", action="store_true", help="list all names; with NAME, its labels, addresses and what to cite"
     )
     parser.add_argument(
-        "--labels", choices=(OWN, FLARE), default=OWN, help="whose values: its own (default) or FLARE's"
+        "--labels", choices=(OWN, FLARE), default=OWN, help="label values: its own (default) or FLARE's"
     )
-    parser.add_argument("--from", dest="given", type=Path, metavar="FOLDER", help="take the files from here")
+    parser.add_argument("--from", dest="given", type=Path, metavar="FOLDER", help="take downloaded files from here")
     options = parser.parse_args()
     if options.name is None:
         _list()

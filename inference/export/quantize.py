@@ -1,8 +1,8 @@
 """int8 for an exported network: `%(prog)s weights/unified SCANS...`
 
 Adds model_int8.xml and .bin, OpenVINO's format, to the folder, and their digests to its card. Quantisation after
-training by NNCF: ranges of activations are those seen on windows of SCANS, biases are corrected. What it does to
-labels is told by `python -m benchmark variants`.
+training by NNCF: ranges of activations are those seen on windows of SCANS, biases are corrected. `python -m benchmark
+variants` shows what it does to labels.
 """
 
 from __future__ import annotations

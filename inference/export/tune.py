@@ -1,13 +1,12 @@
-"""The fastest way of windows that leaves a network its labels, found on a few scans: `%(prog)s weights/liver SCANS...`
+"""The fastest windows that keep a network's labels, found on a few scans: `%(prog)s weights/liver SCANS...`
 
-Every way segments scan after scan beside nnU-Net's own, all windows half a patch apart in float32, until its labels
-have a mean Dice below --least on one; in int8 as well, where export.quantize made it and the processor has instructions
-for it, if the way keeps labels without it. Of those that keep them on every scan, the fastest is written on the card,
-and is what a run takes unless --plan, --step or --precision say otherwise. How far labels move depends on the network:
-one that is sure of itself hardly notices.
+Each window plan and step segments scan after scan, until its labels have a mean Dice below --least with those of all
+windows, half a patch apart, in float32. Those that keep the labels are tried once more in int8, if export.quantize
+made it and the processor supports it. The fastest that keeps them on every scan is written to the card, and is what a
+run uses unless --plan, --step or --precision are given.
 
 Where a network's labels lie near organs that the shipped network knows (their names say so, or --near), windows near
-these are tried as well; if they are taken, the shipped network lies in its folder from then on, as NAME/guide.
+these are tried as well; if they win, the shipped network is put into its folder, as NAME/guide.
 """
 
 from __future__ import annotations
@@ -204,7 +203,7 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path, help="an exported network")
     parser.add_argument("scans", type=Path, nargs="+", metavar="SCAN")
-    parser.add_argument("--least", type=float, default=LEAST, help=f"mean Dice to keep ({LEAST})")
+    parser.add_argument("--least", type=float, default=LEAST, help=f"least mean Dice on any scan ({LEAST})")
     parser.add_argument(
         "--near", type=lambda given: given.split(","), metavar="ORGAN,...", help="organs near which all labels lie"
     )
