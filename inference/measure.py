@@ -59,7 +59,7 @@ def measure(
         raise ScanError(f"{shown(case.scan.name)} and {shown(labels.name)} do not lie on one grid: {other}")
     values = _values(given.voxels)
     if values is None:
-        raise ScanError(f"{shown(labels.name)} is no label map: it holds other values than whole numbers of 0 to 255")
+        raise ScanError(f"{shown(labels.name)} is not a label map: it holds values other than 0, 1, ... 255")
     found = np.flatnonzero(sum(np.bincount(plane.reshape(-1), minlength=VALUES) for plane in values)).tolist()
     named = {value: names.get(value, f"label_{value}") for value in found if value}
     odd = [f"{shown(path.name)}: {text}" for path, one in ((case.scan, scan), (labels, given)) for text in one.warnings]

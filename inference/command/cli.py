@@ -261,7 +261,7 @@ def _bytes(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([kMG]?)B?", text)
     size = int(float(match[1]) * UNITS[match[2]]) if match else 0
     if size < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 2G, 1500M or 2000000000")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 2G, 1500M or 2000000000")
     return size
 
 

@@ -162,9 +162,9 @@ def _compare(options: Options, wanted: dict[str, Any]) -> None:
     own = identity(options)
     if own["networks"] != wanted["networks"]:
         names = [name for name, digest in wanted["networks"].items() if own["networks"].get(name) != digest]
-        raise WeightsError(f"network {', '.join(names)} in {options.weights} is another one there")
+        raise WeightsError(f"network {', '.join(names)} in {options.weights} is a different one there")
     if own != wanted:
-        raise WeightsError(f"version {own['program']} of this program is there, and {wanted['program']} is here")
+        raise WeightsError(f"it has version {own['program']} of this program, and this machine has {wanted['program']}")
 
 
 def _keep_running() -> None:

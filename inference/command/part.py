@@ -77,4 +77,4 @@ def read_part(text: str, environment: Mapping[str, str] = os.environ) -> Part:
             return Part(place, (int(last) - start) // apart + 1)
         raise ValueError(f"{scheduler} does not say how many parts there are: give auto/N")
     names = ", ".join(variables[0] for variables in ARRAYS.values())
-    raise ValueError(f"none of {names} is set: this is no job array")
+    raise ValueError(f"none of {names} is set: this is not a job array")

@@ -60,7 +60,7 @@ class Lost:
             return "ended, nobody knows how"
         peak = f" after {self.peak_mb:.0f} MB of memory" if self.peak_mb else ""
         if self.code >= 0:
-            return f"ended with code {self.code}{peak}: a library gave up, as where memory runs out"
+            return f"ended with code {self.code}{peak}: a library gave up, perhaps out of memory"
         hint = ": out of memory, or killed by hand" if self.memory else ""
         return f"was ended by {signal.Signals(-self.code).name}{peak}{hint}"
 

@@ -154,7 +154,7 @@ def _weights(tensor: Fields, path: Path, beside: Collection[str]) -> tuple[str, 
         where = {_text(one[1]): _text(one[2]) for one in map(fields, tensor[13])}
         name = where["location"]
         if name not in beside or name != Path(name).name:
-            raise WeightsError(f"{path} has weights in {shown(name)}, which is no file of it on the network's card")
+            raise WeightsError(f"{path} has weights in {shown(name)}, which is not on the network's card")
         count = int(where["length"]) // dtype.itemsize
         values = np.fromfile(path.with_name(name), dtype, count, offset=int(where.get("offset", 0)))
     else:

@@ -168,7 +168,7 @@ class _Dtype(_Value):
 
     def __init__(self, code: Any = None, *_: Any) -> None:
         if not isinstance(code, str) or not re.fullmatch(r"[biufcSUmM]\d+", code):
-            raise NotPlainError(f"it holds a NumPy value of type {shown(code)}, which is no number and no text")
+            raise NotPlainError(f"it holds a NumPy value of type {shown(code)}, which is neither a number nor text")
 
 
 # By the names that NumPy 1 and NumPy 2 pickle them under.

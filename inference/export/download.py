@@ -153,7 +153,7 @@ def _total(answer: http.client.HTTPResponse, start: int) -> int | None:
         return int(length) if length.isdigit() else None
     found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range", ""))
     if not found or int(found[1]) != start:
-        raise _CutError("the server sent another part than it was asked for")
+        raise _CutError("the server sent a different part of the file than was asked for")
     return int(found[2])
 
 

@@ -41,7 +41,7 @@ def fetch(asked: Entry, out: Path, *, labels: str = OWN, given: Path | None = No
         folder = out / name
         values = part.values(labels)
         if _is_there(folder, asked, values):
-            print(f"{folder}: is there already")
+            print(f"{folder}: exists already")
         else:
             _fetch_one(asked, part, folder, values, given)
     return [out / name for name in wanted]

@@ -133,7 +133,7 @@ def previous_stage(configuration: Mapping[str, Any]) -> str | None:
     if name is None:
         return None
     if not re.fullmatch(r"\w[\w.-]{0,80}", text(name, "previous_stage")):
-        raise ValueError(f"previous_stage is {shown(name)}, which is no name of a configuration")
+        raise ValueError(f"previous_stage is {shown(name)}, which is not the name of a configuration")
     return str(name)
 
 
@@ -274,5 +274,5 @@ def _resize(configuration: Mapping[str, Any], kind: str) -> dict[str, Any]:
 
 def _off(value: Any, name: str) -> bool:
     if flag(value, name):
-        raise ValueError(f"{name} is true: images and logits are no label maps")
+        raise ValueError(f"{name} is true: images and logits are not label maps")
     return False

@@ -70,7 +70,7 @@ class _Call:
         return self.function(*arguments)
 
     def __setstate__(self, _: Any) -> None:
-        raise NotPlainError("it holds changes to functions, which are no plain values")
+        raise NotPlainError("it holds changes to functions, which are not plain values")
 
 
 class _Dtype:
@@ -80,7 +80,7 @@ class _Dtype:
 
     def __init__(self, code: Any = None, *_: Any) -> None:
         if not isinstance(code, str) or not PLAIN.fullmatch(code):
-            raise NotPlainError(f"it holds a NumPy value of type {shown(code)}, which is no number and no text")
+            raise NotPlainError(f"it holds a NumPy value of type {shown(code)}, which is neither a number nor text")
         self.code, self.order = code, "="
 
     def __setstate__(self, state: Any) -> None:

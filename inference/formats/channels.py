@@ -14,7 +14,7 @@ from ..names import CHANNEL, case_of, stem
 from .opening import listing
 
 MOST_CHANNELS = 4  # more files of one name, or numbers with gaps, are a data set that numbers its scans
-ANOTHER_CHANNEL = "treated as another channel, while a {image} has only {only}: if it is a scan, give it by itself"
+ANOTHER_CHANNEL = "treated as another channel, while a {image} has only {only}: if it is a scan, give it alone"
 REFERENCE = f"treated as reference labels, since a scan of the same name with {CHANNEL} lies beside it"
 
 

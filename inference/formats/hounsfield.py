@@ -35,7 +35,7 @@ def real_numbers(array: np.ndarray) -> np.ndarray:
     Raises ScanError where its values are no real numbers.
     """
     if array.dtype.kind not in "iuf":
-        raise ScanError(f"holds values of type {array.dtype}: CT is one real number a voxel")
+        raise ScanError(f"holds values of type {array.dtype}: CT is one real number per voxel")
     with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, and is seen as such
         return array.astype(np.int16 if np.can_cast(array.dtype, np.int16) else np.float32, copy=False)
 
@@ -235,5 +235,5 @@ def _noise(voxels: np.ndarray) -> Iterator[str]:
     if BLOCK * blocks.mean((2, 4)).std() < CHANCE * blocks.std():
         yield (
             "neighbouring voxels have nothing in common in the middle of the scan: "
-            "this is noise and no picture, and labels mean nothing"
+            "this is noise, not an image, and labels mean nothing"
         )

@@ -127,7 +127,7 @@ def _skipped(key: str, text: str) -> int:
     """Bytes before the voxels, or -1: they are the last of the file. Raises ScanError as `numbers`."""
     value = numbers(key, text, 1)[0]
     if value != int(value) or not -1 <= value <= 1 << 48:
-        raise ScanError(f"has a damaged header: {key} is no number of bytes")
+        raise ScanError(f"has a damaged header: {key} is not a number of bytes")
     return int(value)
 
 

@@ -42,17 +42,17 @@ class Place:
 def understood(fields: Mapping[str, str]) -> Image:
     """What the voxels are. Raises ScanError where the header lacks it, contradicts itself or is of no CT."""
     if fields.get("ObjectType", "Image") != "Image":
-        raise ScanError("is of another ObjectType than Image")
+        raise ScanError("has an ObjectType other than Image")
     axes, values = (counts(key, fields.get(key, "1"), 1)[0] for key in ("NDims", "ElementNumberOfChannels"))
     only_volumes(axes, values)
     if fields.get("DistanceUnits", "mm") not in ("mm", "?", ""):
-        raise ScanError("has other DistanceUnits than mm")
+        raise ScanError("has DistanceUnits other than mm")
     for key, plain in (("ElementToIntensityFunctionSlope", 1), ("ElementToIntensityFunctionOffset", 0)):
         if key in fields and (value := numbers(key, fields[key], 1)[0]) != plain:
             raise ScanError(f"has {key} = {value:g}, which is not applied: store HU")
     stored = TYPES.get(fields.get("ElementType", "").removesuffix("_ARRAY"))
     if stored is None:
-        raise ScanError("has an ElementType that is no number")
+        raise ScanError("has an ElementType that is not a number")
     big = {says(fields, key) for key in BIG_ENDIAN if key in fields}
     if len(big) > 1:
         raise ScanError(f"contradicts itself: {' and '.join(BIG_ENDIAN)} differ")

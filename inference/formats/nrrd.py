@@ -44,10 +44,10 @@ def understood(fields: Mapping[str, str]) -> Image:
         raise ScanError("has an axis that is none of space, by kinds: one CT of three dimensions is needed")
     for key, name in (("spaceunits", "space units"), ("units", "units")):
         if not set(re.findall(r'"([^"]*)"', fields.get(key, ""))) <= MM:
-            raise ScanError(f"has other {name} than mm")
+            raise ScanError(f"has {name} other than mm")
     stored = TYPES.get(" ".join(fields.get("type", "").split()))
     if stored is None:
-        raise ScanError("has a type that is no number")
+        raise ScanError("has a type that is not a number")
     order = fields.get("endian", "")
     if order not in ("little", "big") and not stored.endswith("1"):
         raise ScanError("does not say its byte order: it has no endian that is little or big")

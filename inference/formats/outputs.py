@@ -114,7 +114,7 @@ def _in_the_way(path: Path, is_ours: Callable[[], bool]) -> str | None:
         return error.strerror
     except (ValueError, RecursionError):  # not JSON, or brackets nested too deeply
         ours = False
-    return None if ours else "is there already and was not written by this program"
+    return None if ours else "exists already and was not written by this program"
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ def make_writable(folder: Path) -> str | None:
         with suppress(FileExistsError):  # a file, or a link to nothing
             folder.mkdir(parents=True, exist_ok=True)
         if not os.path.isdir(folder):
-            raise OutputError(f"{shown(folder)} is there already and is not a folder")
+            raise OutputError(f"{shown(folder)} exists already and is not a folder")
         return _probe(folder / ".viscera.probe")
     except OSError as error:
         hint = '; with docker, --user "$(id -u):$(id -g)" runs as you' if isinstance(error, PermissionError) else ""

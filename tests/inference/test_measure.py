@@ -148,8 +148,8 @@ def test_pairs_that_do_not_fit_fail_and_the_others_go_on(
     errors = [line.partition("] ")[2] for line in said.splitlines() if line.startswith("error: ")]
     wanted = {
         "cut": "cut.nii.gz is cut off",
-        "half": "half.nii.gz is no label map",
-        "high": "high.nii.gz is no label map",
+        "half": "half.nii.gz is not a label map",
+        "high": "high.nii.gz is not a label map",
         "moved": "moved_0000.nii.gz and moved.nii.gz do not lie on one grid: voxels of",
         "mr": "mr_0000.nii.gz is not CT in HU",
         "none": "there is no label map none.nii.gz in ",

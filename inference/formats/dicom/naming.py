@@ -64,7 +64,7 @@ def tag_number(text: str) -> int:
     match = re.fullmatch(r"\(?([0-9a-fA-F]{4}),?([0-9a-fA-F]{4})\)?", text.strip())
     number = int(match[1] + match[2], 16) if match else tag_for_keyword(text.strip())
     if number is None:
-        raise NoInputError(f"--name-by {text} is no tag of DICOM: a keyword, such as AccessionNumber, or 0008,0050")
+        raise NoInputError(f"--name-by {text} is not a DICOM tag: a keyword, such as AccessionNumber, or 0008,0050")
     return number
 
 

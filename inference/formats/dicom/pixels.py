@@ -147,7 +147,7 @@ class _Pixels:
             self.dataset: FileDataset = dataset_of(file, stop=False, most=most)
         element = self.dataset.get_item(PIXEL_DATA) if PIXEL_DATA in self.dataset else None
         if not isinstance(element, RawDataElement) or not isinstance(element.value, bytes):
-            raise ScanError(f"has no {tag('PixelData')}: it is cut off, or no image")
+            raise ScanError(f"has no {tag('PixelData')}: it is cut off, or not an image")
         self.data, self.order = element.value, "<" if element.is_little_endian else ">"
         self.syntax = UID(self.dataset.file_meta.get("TransferSyntaxUID", ""))
 
@@ -196,7 +196,7 @@ class _Pixels:
             if os.fstat(heard.fileno()).st_size:
                 raise ScanError(f"is damaged: its {tag('PixelData')} does not decode as it should")
         if values.shape != (self.rows, self.columns):
-            raise ScanError(f"is damaged: its {tag('PixelData')} has another size than its rows and columns")
+            raise ScanError(f"is damaged: its {tag('PixelData')} does not have the size of its rows and columns")
         return np.ascontiguousarray(values)
 
 

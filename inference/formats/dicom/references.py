@@ -88,7 +88,7 @@ def check(scan: Scan) -> None:
     from the scan's name.
     """
     if not isinstance(scan.origin, Series):
-        raise ScanError("is no DICOM series, and labels in DICOM refer to one: take another --format for it")
+        raise ScanError("is not a DICOM series, to which labels in DICOM must refer: choose another --format")
     if missing := [name for name in LIBRARIES if find_spec(name) is None]:
         raise ScanError(
             f"needs {' and '.join(missing)} for labels in DICOM, which {'is' if len(missing) == 1 else 'are'} not "

@@ -99,7 +99,7 @@ def parse(block: bytes) -> Header:
     code = int(fields["datatype"])
     if code not in SCALARS:
         label = data_type_codes.label[code] if code in data_type_codes.code else f"code {code}"
-        raise ScanError(f"holds data of type {label}: CT is one real number a voxel")
+        raise ScanError(f"holds data of type {label}: CT is one real number per voxel")
     if int(fields["intent_code"]) in MATRICES_AND_VECTORS:
         raise ScanError(f"holds vectors or matrices (intent code {int(fields['intent_code'])}), not a CT")
     bits = fields.get_data_dtype().itemsize * 8

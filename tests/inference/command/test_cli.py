@@ -269,9 +269,9 @@ def test_json_of_others_is_left_alone(inputs: Path, tmp_path: Path, tiny_weights
     done = run(inputs, out, "--weights", tiny_weights, "--case", "a", "--json", record, *F32)
     assert done.returncode == 0, done.stderr
     assert (out / "a.json").read_text() == (out / "summary.json").read_text() == '{"mine": 1}'
-    assert "a.json is there already" in done.stderr and "summary.json is there already" in done.stderr
+    assert "a.json exists already" in done.stderr and "summary.json exists already" in done.stderr
     (one,) = json.loads(record.read_text())
-    assert one["status"] == "done" and "a.json is there already" in one["warnings"][0]
+    assert one["status"] == "done" and "a.json exists already" in one["warnings"][0]
 
 
 @pytest.mark.slow
@@ -564,7 +564,7 @@ def test_exit_codes_of_what_cannot_start(inputs: Path, tmp_path: Path, tiny_weig
     (tmp_path / "nowhere").symlink_to(tmp_path / "not made")
     for taken in ("file", "nowhere"):
         done = run(inputs, tmp_path / taken, *weights)
-        assert done.returncode == 7 and f"{taken} is there already and is not a folder" in done.stderr
+        assert done.returncode == 7 and f"{taken} exists already and is not a folder" in done.stderr
     done = run(inputs, tmp_path / "file" / "out", *weights)
     assert done.returncode == 7 and "cannot be written by user" in done.stderr
     assert run(inputs, tmp_path / "out", "--weights", tmp_path / "empty").returncode == 9

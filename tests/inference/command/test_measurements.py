@@ -116,7 +116,7 @@ def test_a_table_of_somebody_elses_stays(tmp_path: Path, capsys: pytest.CaptureF
     path.write_text("case,ml\na,2\n")
     write_measurements(tmp_path)
     assert path.read_text() == "case,ml\na,2\n"
-    assert "measurements.csv is there already and was not written by this program" in capsys.readouterr().err
+    assert "measurements.csv exists already and was not written by this program" in capsys.readouterr().err
     path.unlink()
     for _ in range(2):
         write_measurements(tmp_path)

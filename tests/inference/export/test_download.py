@@ -65,7 +65,7 @@ def test_a_connection_may_be_cut_often_while_it_brings_something(web: Web, tmp_p
 
 def test_a_server_that_sends_another_part_is_not_believed(web: Web, tmp_path: Path) -> None:
     web.cuts, web.shift = [3000], 1
-    with pytest.raises(WeightsError, match="the server sent another part than it was asked for"):
+    with pytest.raises(WeightsError, match="the server sent a different part of the file than was asked for"):
         fetched(web, tmp_path / "a.zip")
 
 

@@ -162,7 +162,7 @@ def test_a_second_call_goes_on_and_fetches_nothing_twice(
     assert web.asked == [("/ribs.zip", None), ("/ribs.zip", "bytes=1000-")]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["organs", "ribs"]
     said = capsys.readouterr().out
-    assert f"{tmp_path / 'out' / 'organs'}: is there already" in said
+    assert f"{tmp_path / 'out' / 'organs'}: exists already" in said
     assert "No digest of it is known here" in said
 
 

@@ -127,7 +127,7 @@ def test_what_somebody_has_added_stays(tmp_path: Path) -> None:
 )
 def test_another_dataset_is_left_alone(tmp_path: Path, file: str, content: str) -> None:
     (tmp_path / file).write_text(content)
-    ours = "is there already and was not written by this program"
+    ours = "exists already and was not written by this program"
     why = ours if file == "dataset_description.json" else "belongs to another BIDS dataset"
     with pytest.raises(OutputError, match=f"{file} {why}: choose another OUTPUTS"):
         describe(tmp_path, NAMES)

@@ -72,7 +72,7 @@ def test_a_tag_may_name_scans(tmp_path: Path) -> None:
     assert names(tmp_path, name_by="SeriesInstanceUID") == ["1.2.3.2", "1.2.3.3"]
     assert len(set(names(tmp_path, name_by="PatientID"))) == 2  # one patient: told apart
     assert names(tmp_path, name_by="StudyID") == ["2", "3"]  # absent
-    with pytest.raises(NoInputError, match="--name-by Nonsense is no tag of DICOM"):
+    with pytest.raises(NoInputError, match="--name-by Nonsense is not a DICOM tag"):
         names(tmp_path, name_by="Nonsense")
 
 

@@ -567,7 +567,7 @@ def test_a_series_that_does_not_say_how_thick_its_slices_are(labels: np.ndarray,
 def test_a_scan_that_is_no_dicom(labels: np.ndarray, tmp_path: Path) -> None:
     scan = Scan.of(labels.astype(np.int16), (3.0, 5.0, 4.0), "LPS")
     for kind in DICOM_FORMATS:
-        with pytest.raises(ScanError, match=r"^x_0000.nii.gz is no DICOM series, and labels in DICOM refer to"):
+        with pytest.raises(ScanError, match=r"^x_0000.nii.gz is not a DICOM series, to which labels in DICOM must refer"):
             check(scan, "x_0000.nii.gz", [tmp_path / "x.nii.gz", tmp_path / f"x.{kind}"])
     check(scan, "x_0000.nii.gz", [tmp_path / "x.nii.gz"])
 
@@ -600,7 +600,7 @@ def test_the_command(blob: np.ndarray, tmp_path: Path, tiny_weights: Path) -> No
     nib.save(nib.Nifti1Image(blob.transpose(2, 1, 0), np.diag([2.0, 2.0, 3.0, 1.0])), tmp_path / "n_0000.nii.gz")
     done, (record,) = run(tmp_path / "n_0000.nii.gz")
     assert done.returncode == 4 and record["error"] == (
-        "n_0000.nii.gz is no DICOM series, and labels in DICOM refer to one: take another --format for it"
+        "n_0000.nii.gz is not a DICOM series, to which labels in DICOM must refer: choose another --format"
     )
     assert not list(out.glob("n.*.dcm")) and not (out / "n.nii.gz").exists()
 

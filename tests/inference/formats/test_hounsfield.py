@@ -116,11 +116,11 @@ WARNED: dict[str, tuple[Change, str]] = {
     "a single plane twice": (lambda hu: np.concatenate([hu[:9], hu[8:-1]]), "planes 8 and 9 along z are equal"),
     "planes along x twice": (lambda hu: np.concatenate([hu[..., :36]] * 2, axis=2), "and .* along x"),
     "planes along y twice": (lambda hu: np.concatenate([hu[:, 15:45]] * 2, axis=1), "and 30 along y"),
-    "noise of a normal distribution": (lambda hu: RNG.normal(0, 300, SHAPE), "noise and no picture"),
-    "noise of equal shares": (lambda hu: RNG.uniform(-1000, 500, SHAPE), "noise and no picture"),
-    "noise around one value": (lambda hu: RNG.normal(40, 100, (32, 32, 32)), "noise and no picture"),
-    "noise within padding": (lambda hu: padded(RNG.normal(0, 300, SHAPE), -2000), "noise and no picture"),
-    "its voxels in another order": (lambda hu: RNG.permuted(hu.ravel()).reshape(SHAPE), "noise and no picture"),
+    "noise of a normal distribution": (lambda hu: RNG.normal(0, 300, SHAPE), "noise, not an image"),
+    "noise of equal shares": (lambda hu: RNG.uniform(-1000, 500, SHAPE), "noise, not an image"),
+    "noise around one value": (lambda hu: RNG.normal(40, 100, (32, 32, 32)), "noise, not an image"),
+    "noise within padding": (lambda hu: padded(RNG.normal(0, 300, SHAPE), -2000), "noise, not an image"),
+    "its voxels in another order": (lambda hu: RNG.permuted(hu.ravel()).reshape(SHAPE), "noise, not an image"),
 }
 
 
@@ -184,7 +184,7 @@ def test_real_ct_passes_and_the_same_spoilt_does_not(shared_data: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["c8", "c16", "?", "O", "U5", "S3", "M8[s]", "m8[s]", "V4"])
 def test_values_that_are_no_real_numbers_are_refused_by_type(dtype: str) -> None:
-    with pytest.raises(ScanError, match="one real number a voxel"):
+    with pytest.raises(ScanError, match="one real number per voxel"):
         real_numbers(np.zeros((3, 3, 3), dtype))
 
 

@@ -139,7 +139,7 @@ def test_json_replaces_nothing_but_a_list_of_records(number: int, scans: Path) -
     content = contents[number]
     path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
     before = path.read_bytes()
-    with pytest.raises(OutputError, match=r"r.json is there already and was not written by this program"):
+    with pytest.raises(OutputError, match=r"r.json exists already and was not written by this program"):
         check_records(path, [], set())
     assert path.read_bytes() == before
 
@@ -153,10 +153,10 @@ def test_json_replaces_records_of_any_version(content: str, tmp_path: Path) -> N
 def test_json_takes_no_place_of_an_input_or_another_output(scans: Path) -> None:
     inputs = input_files(scans, scans.parent / "weights")
     out = scans.parent / "out"
-    with pytest.raises(OutputError, match="x.nii.gz is there already"):
+    with pytest.raises(OutputError, match="x.nii.gz exists already"):
         check_records(scans / "x.nii.gz", [], inputs)
     (scans / "empty_0000.nii.gz").touch()
-    with pytest.raises(OutputError, match="empty_0000.nii.gz is there already"):
+    with pytest.raises(OutputError, match="empty_0000.nii.gz exists already"):
         check_records(scans / "empty_0000.nii.gz", [], input_files(scans, scans))
     (scans.parent / "link").symlink_to(out)
     for path in (out / "x.json", out / ".." / "out" / "x.json", scans.parent / "link" / "x.json"):
