@@ -567,7 +567,9 @@ def test_a_series_that_does_not_say_how_thick_its_slices_are(labels: np.ndarray,
 def test_a_scan_that_is_no_dicom(labels: np.ndarray, tmp_path: Path) -> None:
     scan = Scan.of(labels.astype(np.int16), (3.0, 5.0, 4.0), "LPS")
     for kind in DICOM_FORMATS:
-        with pytest.raises(ScanError, match=r"^x_0000.nii.gz is not a DICOM series, to which labels in DICOM must refer"):
+        with pytest.raises(
+            ScanError, match=r"^x_0000.nii.gz is not a DICOM series, to which labels in DICOM must refer"
+        ):
             check(scan, "x_0000.nii.gz", [tmp_path / "x.nii.gz", tmp_path / f"x.{kind}"])
     check(scan, "x_0000.nii.gz", [tmp_path / "x.nii.gz"])
 
