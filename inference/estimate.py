@@ -2,7 +2,7 @@
 
 The answer is a bound, not a mean: `--max-memory` refuses by it, and holds what it accepts. Where a number depends on
 voxels (how much of the scan is not 0, how large the body is), the most that it can be is taken. The factors of the
-engines were measured: docs/decisions.md says how, and how far the bound lies above the peaks.
+engines were measured: docs/performance.md shows how far the bound lies above the peaks.
 """
 
 from __future__ import annotations
