@@ -1,7 +1,7 @@
 """The summaries of the parts of a run as one: the verb `merge` of the command.
 
 Writes OUTPUTS/summary.json from the files summary.I-of-N.json that `--part I/N` left there, OUTPUTS/measurements.csv
-and, if there are previews, OUTPUTS/index.html from the records, says which parts are missing, and ends with the exit
+and, with `--preview`, OUTPUTS/index.html from the records, says which parts are missing, and ends with the exit
 code that one run over all cases would have had.
 """
 
@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ALL_FAILED, SOME_FAILED, InputFolderError, NoInputError, OutputError, VisceraError, shown
-from ..formats.outputs import in_the_way, is_summary, label_folders
+from ..formats.outputs import in_the_way, is_summary
 from ..names import PREVIEW
 from ..version import __version__
 from . import page
-from .console import say, say_error
+from .console import say, say_error, say_warning
 from .part import Part, part_of_summary
-from .summary import save
+from .summary import is_a_case, save
 from .table import write_measurements
 
 VERB = "merge"
@@ -58,11 +58,14 @@ def merge(outputs: Path) -> dict[str, Any]:
     }
     document["exit_code"] = _exit_code(document["cases"], [one["exit_code"] for one in summaries], missing)
     path = outputs / "summary.json"
-    if why := in_the_way(path, is_summary):
+    if why := is_a_case(path):
+        say_warning(f"the summary of all parts is not written: {shown(path)} {why}")
+    elif why := in_the_way(path, is_summary):
         raise OutputError(f"{shown(path)} {why}")
-    save(path, document)
+    else:
+        save(path, document)
     write_measurements(outputs)
-    page.write(outputs, any(any(folder.glob(f"*.{PREVIEW}")) for folder in label_folders(outputs)))
+    page.write(outputs, any(one.get(PREVIEW) for one in summaries))
     return document
 
 

@@ -205,11 +205,12 @@ class Run:
             page.write(self.request.outputs, PREVIEW in self.request.formats)
 
     def _summarise(self, code: int, taken: Message) -> None:
-        """Write the summary, unless a case of that name has its record there. Raises OutputError."""
-        path, cases = self._summary_file(), self.found.cases
-        if self.request.sidecar and not any(record_file(case.labels) == path for case in cases):
+        """Raises OutputError."""
+        if self.request.sidecar:
             more: dict[str, Any] = {"weights": digests(self.cards), **taken}
-            self.summary.write(path, code, len(cases), self.found.left_out, more)
+            if self.request.part and PREVIEW in self.request.formats:
+                more[PREVIEW] = True  # merge makes the page
+            self.summary.write(self._summary_file(), code, len(self.found.cases), self.found.left_out, more)
 
     def _summary_file(self) -> Path:
         part = self.request.part

@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import OutputError, shown
 from ..formats.atomic import write_json
 from ..formats.cases import LeftOut
-from ..formats.outputs import in_the_way, is_summary
+from ..formats.outputs import in_the_way, is_summary, read_record
 from ..record import Record
 from ..version import __version__
 from .console import say_warning
@@ -73,7 +73,7 @@ class Summary:
 
     def write(self, path: Path, code: int, cases: int, left_out: Sequence[LeftOut], more: dict[str, Any]) -> None:
         """Write summary.json of a run over so many cases. Raises OutputError."""
-        if why := in_the_way(path, is_summary):
+        if why := is_a_case(path) or in_the_way(path, is_summary):
             say_warning(f"the summary of this run is not written: {shown(path)} {why}")
             return
         document = {
@@ -87,6 +87,11 @@ class Summary:
             "warnings": _in_order(self.odd),
         }
         save(path, document | more)
+
+
+def is_a_case(path: Path) -> str | None:
+    """Why no summary may take the place of `path`, where a case is called like one."""
+    return "is the record of the case of that name" if read_record(path) else None
 
 
 def _in_order(entries: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:

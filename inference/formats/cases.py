@@ -274,7 +274,7 @@ def _several(
         elif twice := next((paths for paths in numbers.values() if len(paths) > 1), None):
             refused = f"{shown(twice[0].name)} and {shown(twice[1].name)} are the same channel"
         if only is None or base == only:
-            cases[case_of(base)] = (files, refused)
+            cases[base] = (files, refused)
     return cases, left_out if only is None else []
 
 

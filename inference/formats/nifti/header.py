@@ -26,6 +26,7 @@ MOST_EXTENSIONS = 64 << 20
 SCALARS = {2, 4, 8, 16, 64, 256, 512, 768, 1024, 1280}  # data types that hold one real number of at most 64 bits
 MATRICES_AND_VECTORS = range(1004, 1012)  # intent codes
 MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # by code of the unit of length: unknown, m, mm, micron
+HALF_TURN = 1e-7  # square of a quaternion's first number below which it is 0 (nifti_quatern_to_mat44, nifti1_io.c)
 SAME = 1e-3  # relative difference of lengths below which two spacings are one
 PAIR = (
     "is one half of a pair of .hdr and .img, which is not read; a NIfTI pair is made one file by "
@@ -221,9 +222,11 @@ def _qform(fields: Nifti1Header, pixdim: np.ndarray) -> np.ndarray | None:
     square = b * b + c * c + d * d
     if not square <= 1 + 1e-4:  # a NaN is not, and float32 can be a little above 1
         return None
+    # The root of what float32 has rounded would tilt a scan that is half a turn away by 0.02 degrees.
+    rest = 1 - square if 1 - square >= HALF_TURN else 0.0
     handed = -1 if float(fields["pixdim"][0]) < 0 else 1
     affine = np.eye(4)
-    affine[:3, :3] = quat2mat([np.sqrt(max(1 - square, 0)), b, c, d]) * pixdim * [1, 1, handed]
+    affine[:3, :3] = quat2mat([np.sqrt(rest), b, c, d]) * pixdim * [1, 1, handed]
     affine[:3, 3] = [float(fields[name]) for name in ("qoffset_x", "qoffset_y", "qoffset_z")]
     return affine if _whole(affine) else None
 

@@ -129,6 +129,26 @@ def test_a_part_without_a_case_is_a_success(
     assert document["cases"] == {"done": 0, "kept": 0, "failed": 0, "not_begun": 0}
 
 
+def test_a_case_that_is_called_summary_keeps_its_record(
+    tmp_path: Path,
+    blob: np.ndarray,
+    save_scan: Callable[..., Path],
+    tiny_weights: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    save_scan(tmp_path / "in" / "summary_0000.nii.gz", blob, (3.0, 2.0, 2.0))
+    out, why = tmp_path / "out", "summary.json is the record of the case of that name"
+    (out / "somebodys.preview").mkdir(parents=True)
+    assert run(tmp_path / "in", out, tiny_weights, "--part", "1/1") == 0
+    assert merge(out)["cases"]["done"] == 1
+    assert f"warning: the summary of all parts is not written: {out}/{why}" in capfd.readouterr().err
+    assert (out / "measurements.csv").exists() and not (out / "index.html").exists()
+    flags = ("--weights", tiny_weights, "--resume", "--device", "cpu", "--engine", "onnxruntime", "--threads", "1")
+    assert cli.main([tmp_path / "in", out, *flags]) == 0
+    assert f"warning: the summary of this run is not written: {out}/{why}" in capfd.readouterr().err
+    assert json.loads((out / "summary.json").read_text())["case"] == "summary"
+
+
 def test_the_exit_code_is_what_the_parts_say(tmp_path: Path) -> None:
     """What is left out matters or not, and only the run that left it out knows."""
     left_out = [{"file": "x.nii.gz", "reason": "reference labels"}]

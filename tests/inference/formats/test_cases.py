@@ -208,6 +208,14 @@ def test_a_case_of_several_channels_is_a_file_for_each(tmp_path: Path) -> None:
         channels_in(tmp_path / "d.nii.gz")
 
 
+def test_cases_of_several_channels_whose_names_are_nearly_one(tmp_path: Path) -> None:
+    bases = ["a", "a.nii", "a_0000"]
+    names(tmp_path, *(f"{base}_{channel:04d}.nii.gz" for base in bases for channel in (0, 1)))
+    assert [(name, files[0]) for name, files, _ in channels_in(tmp_path)] == [
+        (base, f"{base}_0000.nii.gz") for base in bases
+    ]
+
+
 def test_outputs_in_the_place_of_inputs_are_recognised(tmp_path: Path) -> None:
     (tmp_path / "x.nii.gz").touch()
     record = {"case": "x", "status": "done", "program": "0.1.0", "output_sha256": hashlib.sha256(b"").hexdigest()}

@@ -142,6 +142,16 @@ def test_orientation_is_where_the_axes_point(code: str, hu: np.ndarray, tmp_path
     assert scan.grid.spacing == pytest.approx(turned.header.get_zooms()[::-1])
 
 
+def test_half_a_turn_is_half_a_turn_though_a_quaternion_is_rounded(hu: np.ndarray, tmp_path: Path) -> None:
+    turn = np.array([[0, 3, 0, -20], [4, 0, 0, -30], [0, 0, -4, 50], [0, 0, 0, 1.0]])
+    image = nib.Nifti1Image(hu.T, turn)
+    image.set_qform(turn, 1)
+    image.set_sform(None, 0)
+    assert float(image.header["quatern_b"]) ** 2 + float(image.header["quatern_c"]) ** 2 < 1
+    nib.save(image, tmp_path / "x_0000.nii")
+    assert np.abs(read_scan(tmp_path / "x_0000.nii").grid.affine - turn).max() < 1e-6
+
+
 def test_29_oblique(hu: np.ndarray, tmp_path: Path) -> None:
     turn = np.eye(4)
     turn[1:3, 1:3] = [[np.cos(TILT), -np.sin(TILT)], [np.sin(TILT), np.cos(TILT)]]
