@@ -173,6 +173,8 @@ def parse(arguments: Sequence[str | Path] | None = None) -> Request:
     given = command.parse_args(None if arguments is None else [os.fspath(one) for one in arguments])
     if given.preview and not given.sidecar:
         command.error("--preview makes its page from the records, which --no-sidecar leaves out")
+    if given.resume and not given.sidecar:
+        command.error("--resume knows what fits by the records, which --no-sidecar leaves out")
     if given.layout == BIDS and not given.sidecar:
         command.error("--layout bids has a JSON file beside each label map, which --no-sidecar leaves out")
     if given.layout == BIDS and FORMATS[0] not in given.format:

@@ -700,9 +700,10 @@ def test_sizes_of_memory(text: str, size: int) -> None:
         ["--max-memory", "2 bags"],
         ["--workers", "0"],
         ["--progress", "bars"],
+        ["--resume", "--no-sidecar"],
     ],
 )
-def test_flags_out_of_range(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_flags_that_are_refused(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         parse(["in", "out", *wrong])
     assert stop.value.code == 2
