@@ -10,7 +10,8 @@ from __future__ import annotations
 from . import needs  # noqa: F401  # isort: skip
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,8 @@ from .write import move, save_card, workshop
 
 import nncf  # isort: skip
 import openvino as ov  # isort: skip
+from nncf.openvino.engine import OVNativeEngine  # isort: skip
+from nncf.openvino.statistics.collectors import OV_REDUCERS_MAP, OVQuantileReducer  # isort: skip
 from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters  # isort: skip
 from nncf.quantization.range_estimator import (  # isort: skip
     AggregatorType,
@@ -36,12 +39,53 @@ from nncf.quantization.range_estimator import (  # isort: skip
     StatisticsCollectorParameters,
     StatisticsType,
 )
+from openvino import opset13 as op  # isort: skip
 
 FILES = FORMS["int8"]
-OUTLIERS = 1e-4  # of activations are cut off: few voxels reach ten times as far as all others and would coarsen all
+OUTLIERS = 10_000  # one activation in so many is cut off: few reach ten times as far as all others, and coarsen all
 _WITHIN = StatisticsCollectorParameters(
-    statistics_type=StatisticsType.QUANTILE, aggregator_type=AggregatorType.MEAN, quantile_outlier_prob=OUTLIERS
+    statistics_type=StatisticsType.QUANTILE, aggregator_type=AggregatorType.MEAN, quantile_outlier_prob=1 / OUTLIERS
 )
+
+
+# NNCF finds quantiles with NumPy, for which OpenVINO holds what all layers give until the last has run, and has no
+# setting against it. So these two take the place of its own.
+class QuantileInGraph(OVQuantileReducer):  # type: ignore[misc]
+    """Where the outliers of a layer begin, found as the network runs: nothing of the layer is held for it."""
+
+    def __init__(self, axes: tuple[int, ...], quantile: list[float], inplace: bool) -> None:
+        super().__init__(axes, quantile=quantile, inplace=inplace)
+        self._inplace = True
+
+    def get_inplace_fn(self) -> Callable[[ov.Node, int, str], ov.Node]:
+        """Adds the limit, of shape 1, 1, 1, 1, 1, behind a layer's output (b, c, z, y, x), whose sizes are known."""
+        mode, innermost = ("max", op.reduce_min) if self._quantile[0] > 0.5 else ("min", op.reduce_max)
+
+        def add(layer: ov.Node, port: int, name: str) -> ov.Node:
+            given = layer.output(port)
+            count = round((prod(given.shape) - 1) / OUTLIERS) + 1
+            # Each channel's first: OpenVINO numbers all that it searches at once, in int32.
+            channels = op.reshape(given, [0, 0, -1], special_zero=True)
+            found = op.reshape(op.topk(channels, count, 2, mode, "none").output(0), [-1], special_zero=False)
+            limit = innermost(op.topk(found, count, 0, mode, "none").output(0), [0])
+            return op.reshape(limit, [1] * len(given.shape), special_zero=False, name=name)
+
+        return add
+
+
+class AnswerLast(OVNativeEngine):  # type: ignore[misc]
+    """Runs a network with its own answer as the last result.
+
+    OpenVINO computes one result after the other. After the answer, which NNCF puts first, all layers would be held.
+    """
+
+    def __init__(self, model: ov.Model, use_fp32_precision: bool = True) -> None:
+        answer, *statistics = model.get_results()
+        super().__init__(ov.Model([*statistics, answer], model.get_parameters()), use_fp32_precision)
+
+
+OV_REDUCERS_MAP[StatisticsType.QUANTILE] = QuantileInGraph
+nncf.openvino.engine.OVNativeEngine = AnswerLast
 
 
 def windows(scan: Path, card: Card) -> Iterator[np.ndarray]:
@@ -72,6 +116,8 @@ def quantize(folder: Path, scans: list[Path]) -> None:
         raise WeightsError(f"network {card.name} is the later stage of a cascade: int8 is not supported")
     model = ov.Core().read_model(card.form("f32"))
     batches = [batch for scan in scans for batch in windows(scan, card)]
+    any_size = model.input(0).partial_shape
+    model.reshape(batches[0].shape)  # for which OpenVINO plans its memory
     small = nncf.quantize(
         model,
         nncf.Dataset(batches),
@@ -81,6 +127,7 @@ def quantize(folder: Path, scans: list[Path]) -> None:
             activations_range_estimator_params=RangeEstimatorParameters(min=_WITHIN, max=_WITHIN)
         ),
     )
+    small.reshape(any_size)
     with workshop(folder) as made:
         ov.save_model(small, made / FILES[0], compress_to_fp16=False)
         fields = newest(read_json(folder / FILE_NAME))
