@@ -75,7 +75,8 @@ def network_of(
         raise ValueError(f"architecture {shown(name)} is not one of {names}")
     network_class = NETWORKS[name]
     arguments = _arguments(mapping(need(fields, "arch_kwargs"), "arch_kwargs"), network_class, planar)
-    arguments |= _norms(arguments, any(name.endswith(STATISTICS) for name in names))
+    if network_class is not GenericUNet:
+        arguments |= _norms(arguments, any(name.endswith(STATISTICS) for name in names))
     with torch.device("meta"):
         network = network_class(input_channels=inputs, num_classes=outputs, **arguments)
     parameters = sum(parameter.numel() for parameter in network.parameters())
@@ -90,10 +91,13 @@ def _norms(arguments: Mapping[str, Any], learnt: bool) -> dict[str, Any]:
     learnt  the state dict has statistics of a training
     """
     norm, options = arguments.get("norm_op"), arguments.get("norm_op_kwargs", {})
-    if learnt and norm is nn.InstanceNorm3d:  # with its own, or it is nnUNetTrainerBN's whatever the plan says
-        own = {"affine": False} | options if options.get(TRACKED) else {"eps": 1e-5, "affine": True}
-        return {"norm_op": nn.BatchNorm3d, "norm_op_kwargs": own}
-    if norm is nn.BatchNorm3d and options.get(TRACKED) is False:  # nnU-Net has one window in a batch
+    of_window = norm is nn.BatchNorm3d and options.get(TRACKED) is False  # nnU-Net has one window in a batch
+    if learnt and (norm is not nn.BatchNorm3d or of_window):
+        if norm is nn.InstanceNorm3d and options.get(TRACKED):  # with its own
+            return {"norm_op": nn.BatchNorm3d, "norm_op_kwargs": {"affine": False} | options}
+        # It is nnUNetTrainerBN's, whatever the plan says.
+        return {"norm_op": nn.BatchNorm3d, "norm_op_kwargs": {"eps": 1e-5, "affine": True}}
+    if of_window:
         return {"norm_op": nn.InstanceNorm3d, "norm_op_kwargs": {"affine": True} | options}
     return {}
 

@@ -31,10 +31,7 @@ def labels_of(dataset: Mapping[str, Any], values: Mapping[str, int]) -> list[dic
     Channel i of plain labels writes i, whatever value dataset.json gives its label: nnU-Net counts them. Region i
     writes the i-th of regions_class_order.
     """
-    given = mapping(need(dataset, "labels"), "labels")
-    if not has_regions(dataset):  # nnU-Net takes whole numbers as text as well
-        given = {name: int(value) if isinstance(value, str) and value.isdecimal() else value
-                 for name, value in given.items()}  # fmt: skip
+    given = _numbered(dataset)
     for name, value in given.items():
         for one in value if isinstance(value, list) else [value]:
             whole(one, f"label {shown(name)}", 0, 1000)
@@ -72,7 +69,7 @@ def stacked_values(dataset: Mapping[str, Any], labels: Sequence[Mapping[str, Any
     """
     values = [label["value"] for label in labels if label["name"] != "background"]
     if has_regions(dataset):
-        named = {name: value for name, value in dataset["labels"].items() if name not in ("background", "ignore")}
+        named = {name: value for name, value in _numbered(dataset).items() if name not in ("background", "ignore")}
         made_of = {one for value in named.values() for one in (value if isinstance(value, list) else [value])}
         written = list(zip(_regions(dataset, named).values(), values, strict=True))
         each = [{new for usual, new in written if usual == value} or {value} for value in sorted(made_of - {0})]
@@ -88,6 +85,21 @@ def has_regions(dataset: Mapping[str, Any]) -> bool:
     """Whether the labels are regions, each a channel of its own: one of them has several values."""
     labels = mapping(need(dataset, "labels"), "labels").values()
     return any(isinstance(value, list) and len(value) > 1 for value in labels)
+
+
+def _numbered(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """The labels with whole numbers, which nnU-Net takes as text and as 1.0 as well. Among regions "0" stays text: it
+    is no background to nnU-Net there."""
+    regions = has_regions(dataset)
+
+    def number_of(value: Any) -> Any:
+        if isinstance(value, list):
+            return [number_of(one) for one in value]
+        if isinstance(value, str) and value.isdecimal() and (int(value) or not regions):
+            return int(value)
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+
+    return {name: number_of(value) for name, value in need(dataset, "labels").items()}
 
 
 def _hosts(dataset: Mapping[str, Any], labels: Collection[str]) -> dict[str, list[str]]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..grids.resize import ANISOTROPY
 from ..scan import reorient
 from .architecture import from_old_plan
 from .plain import flag, mapping, need, number, one_of, several, shown, text, whole
@@ -41,6 +42,8 @@ RESAMPLING: dict[str | None, str] = {
 PREPROCESSORS = {"DefaultPreprocessor": 2, "GenericPreprocessor": 1}
 ALONG_COARSE: dict[str | None, int] = {"nearest-exact": 0, "linear": 1}  # aniso_axis_mode -> order of a spline
 HIGHEST_ORDER = 3  # of splines
+UNTOLD = {"order": 3, "order_z": 0, "force_separate_z": False}  # what nnU-Net's SPLINE does where a plan says nothing
+THRESHOLD = "separate_z_anisotropy_threshold"  # of both functions; a plan may only say what is usual
 LARGEST_PATCH = 400**3  # voxels; nnU-Net's planner stops at a fifth of it with 24 GB of GPU memory
 HU = 1e5  # no clip, mean or deviation of a CT is beyond
 
@@ -142,6 +145,9 @@ def after_of(configuration: Mapping[str, Any], network: str, values: Sequence[in
     key = "resampling_fn_seg"
     method = one_of(need(configuration, key), key, RESAMPLING)
     given = mapping(need(configuration, f"{key}_kwargs"), f"{key}_kwargs")
+    given = (UNTOLD if method == "spline" else {}) | given
+    if given.get(THRESHOLD) == ANISOTROPY:
+        del given[THRESHOLD]
     fields = {"network": network, "values": list(values), "order": 1}
     force = _flag_or_none(given.get("force_separate_z"), f"{key}_kwargs: force_separate_z")
     if method == "none":
@@ -241,15 +247,16 @@ def _resize(configuration: Mapping[str, Any], kind: str) -> dict[str, Any]:
     def ignored(value: Any, name: str) -> None:
         """How quick nnU-Net is and how much memory it takes, and not what comes of it."""
 
-    usual: dict[str, Any] = {}
     readers: dict[str, Callable[[Any, str], Any]] = {"is_seg": _off}
     if method == "none":
         return {"method": method, "order": 0, "order_z": 0, "force_separate_z": False}
     readers["force_separate_z"] = _flag_or_none
+    readers[THRESHOLD] = lambda value, name: number(value, name, ANISOTROPY, ANISOTROPY)
+    usual: dict[str, Any] = UNTOLD
     if method == "spline":
         readers |= {"order": order, "order_z": order}
     else:
-        usual = {"is_seg": False, "force_separate_z": None, "aniso_axis_mode": "nearest-exact"}
+        usual = {"force_separate_z": None, "aniso_axis_mode": "nearest-exact"}
         readers |= {
             "num_threads": ignored,
             "memefficient_seg_resampling": ignored,
@@ -259,11 +266,7 @@ def _resize(configuration: Mapping[str, Any], kind: str) -> dict[str, Any]:
     if unknown := sorted(given.keys() - readers.keys()):
         raise ValueError(f"{key} has {shown(unknown[0])}, which inference does not know")
     given = usual | given
-    read = {
-        name: reader(need(given, name), f"{key}: {name}")
-        for name, reader in readers.items()
-        if name in given or method == "spline"
-    }
+    read = {name: readers[name](value, f"{key}: {name}") for name, value in given.items()}
     return {
         "method": method,
         "order": read.get("order", 1),

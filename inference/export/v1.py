@@ -29,6 +29,8 @@ MOST_CHANNELS = 100
 MOST_FEATURES = 320  # Generic_UNet.MAX_NUM_FILTERS_3D
 # Trainers of nnU-Net v1 whose networks have the parameters of the usual one, but compute something else with them.
 OTHERS = re.compile(r"ReLU|GeLU|Mish|_GN|Regions|Cascade", re.IGNORECASE)
+MIRRORS = (0, 1, 2)  # axes that its trainers mirror 3D windows along, and its predictor unless it is told not to
+UNMIRRORED = re.compile(r"no(Mirror|DA|DataAug)", re.IGNORECASE)  # names of trainers that do not
 # nnU-Net v1's trainers have no argument for the stage of a configuration but its place among others; distributed ones
 # have one more before it, where the others have a flag.
 STAGE = (5, 6)
@@ -76,7 +78,8 @@ def _read_fold(folder: Path, file: Path) -> Checkpoint:
         state = tensors_of(need(mapping(stored, "what it holds"), "state_dict"))
     except ValueError as error:
         raise WeightsError(f"{file} is not a checkpoint of nnU-Net v1: {error}") from error
-    return Checkpoint(file, *converted, configuration, trainer, None, state)
+    mirrors = None if UNMIRRORED.search(trainer) else MIRRORS  # which no file says
+    return Checkpoint(file, *converted, configuration, trainer, mirrors, state)
 
 
 def _why(word: str) -> str:

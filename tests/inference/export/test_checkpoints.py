@@ -385,7 +385,7 @@ def test_a_relu_is_run_by_every_engine(model: Path, tmp_path: Path) -> None:
         ((*TINY, "resampling_fn_data_kwargs", "order_z"), 4, "resampling_fn_data_kwargs: order_z is 4"),
         ((*TINY, "resampling_fn_data_kwargs", "force_separate_z"), "no", "neither true nor false"),
         ((*TINY, "resampling_fn_data_kwargs", "separate_z_anisotropy_threshold"), 9, "separate_z_anisotropy_threshold"),
-        ((*TINY, "resampling_fn_probabilities_kwargs"), {}, "is_seg is missing"),
+        ((*TINY, "resampling_fn_probabilities_kwargs"), [], "resampling_fn_probabilities_kwargs is []"),
         ((*TINY, "normalization_schemes"), ["CTNormalization", "CTNormalization"], "not a list of 1"),
         ((*TINY, "normalization_schemes"), ["LogNormalization"], "'LogNormalization' is not one of"),
         ((*TINY, "use_mask_for_norm"), ["no"], "use_mask_for_norm is 'no'"),
@@ -475,6 +475,41 @@ def test_values_of_labels_may_be_text(model: Path) -> None:
     values = json.loads((model / "dataset.json").read_text())["labels"]
     expected = labels_of({"labels": values}, {})
     assert labels_of({"labels": {name: str(value) for name, value in values.items()}}, {}) == expected
+
+
+@pytest.mark.parametrize("spelt", [lambda value: [str(value)], float, lambda value: [float(value)]])
+def test_values_of_labels_may_be_spelt_otherwise(spelt: Callable[[int], Any]) -> None:
+    plain = {"background": 0, "liver": 1, "tumour": 3}
+    told = {name: spelt(value) if value else value for name, value in plain.items()}
+    assert labels_of({"labels": told}, {}) == labels_of({"labels": plain}, {})
+
+
+def test_regions_may_be_of_text() -> None:
+    """As nnU-Net's LabelManager, to which a background of text is one more region."""
+    plain = {"labels": {"background": 0, "whole": [1, 2, 3], "rest": 3}, "regions_class_order": [1, 3]}
+    told = plain | {"labels": {"background": 0, "whole": ["1", "2", 3.0], "rest": "3"}}
+    labels = labels_of(plain, {})
+    assert labels_of(told, {}) == labels and stacked_values(told, labels) == [1, 2, 3]
+    with pytest.raises(ValueError, match="label 'background' is '0'"):
+        labels_of(told | {"labels": told["labels"] | {"background": "0"}}, {})
+
+
+@pytest.mark.parametrize("kind", ["data", "probabilities"])
+def test_a_plan_may_leave_resampling_to_nnu_nets_own_defaults(kind: str, model: Path) -> None:
+    import inspect
+
+    from nnunetv2.preprocessing.resampling import default_resampling, resample_torch
+
+    for function in (default_resampling.resample_data_or_seg_to_shape, resample_torch.resample_torch_fornnunet):
+        usual = {name: one.default for name, one in inspect.signature(function).parameters.items()
+                 if one.default is not inspect.Parameter.empty and name != "device"}  # fmt: skip
+        change(model / "plans.json", *TINY, f"resampling_fn_{kind}", to=function.__name__)
+        said = []
+        for told in ({}, usual):
+            change(model / "plans.json", *TINY, f"resampling_fn_{kind}_kwargs", to=told)
+            (stored,) = read_result_folder(model, None, USUAL)
+            said.append(planned(stored, None, {})[1]["resample"])
+        assert said[0] == said[1]
 
 
 def test_the_inputs_of_a_cascade_are_the_labels_that_regions_are_made_of() -> None:

@@ -209,6 +209,7 @@ BLOCK = "dynamic_network_architectures.building_blocks.residual."
         ("PlainConvUNet", "nnUNetTrainerBN", {"norm_op_kwargs": {"eps": 0.1, "affine": True}}),  # it has its own
         ("PlainConvUNet", "nnUNetTrainer", {"norm_op_kwargs": {"eps": 0.1, "track_running_stats": True}}),
         ("PlainConvUNet", "nnUNetTrainer", BATCHES_OF_ONE),
+        ("PlainConvUNet", "nnUNetTrainerBN", BATCHES_OF_ONE),  # it has its own
     ],
 )
 def test_arguments_of_networks_that_few_plans_have(

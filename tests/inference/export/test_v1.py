@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from inference.export.convert import export, main, planned  # noqa: E402
 from inference.export.v1_pickles import read_pickle  # noqa: E402
 from inference.export.v1_pieces import largest  # noqa: E402
 from inference.model import Model, Quiet  # noqa: E402
-from inference.options import DENSE  # noqa: E402
+from inference.options import DENSE, Way  # noqa: E402
 from inference.record import Record  # noqa: E402
 from inference.scan import Scan  # noqa: E402
 from inference.segment import segment  # noqa: E402
@@ -395,8 +396,8 @@ def coarse(*spacings: Any) -> int | None:
     return None
 
 
-def labels_of_v1(model: Path, voxels: np.ndarray, spacing: Spacing) -> np.ndarray:
-    """What nnU-Net v1 makes of an array (z, y, x), without mirroring."""
+def labels_of_v1(model: Path, voxels: np.ndarray, spacing: Spacing, turns: Any = ((),)) -> np.ndarray:
+    """What nnU-Net v1 makes of an array (z, y, x), each window mirrored along all of `turns`."""
     plans = pickle.loads((model / "plans.pkl").read_bytes())
     forward, target = plans["transpose_forward"], tuple(plans["plans_per_stage"][1]["current_spacing"])
     state = torch.load(model / CHECKPOINT, weights_only=False)["state_dict"]
@@ -435,9 +436,9 @@ def labels_of_v1(model: Path, voxels: np.ndarray, spacing: Spacing) -> np.ndarra
         for y in starts[1]:
             for x in starts[2]:
                 window = (slice(z, z + PATCH[0]), slice(y, y + PATCH[1]), slice(x, x + PATCH[2]))
-                blended[(slice(None), *window)] += (
-                    network(state, torch.from_numpy(padded[window][None, None]))[0].numpy() * weights
-                )
+                seen = torch.from_numpy(padded[window][None, None])
+                each = [torch.flip(network(state, torch.flip(seen, turn)), turn)[0].numpy() for turn in turns]
+                blended[(slice(None), *window)] += np.mean(each, axis=0) * weights
                 total[window] += weights
     part = tuple(slice(n // 2, n // 2 + size) for n, size in zip(short, shape, strict=True))
     answer = np.transpose((blended / total)[(slice(None), *part)], (0, *(1 + forward.index(axis) for axis in range(3))))
@@ -449,7 +450,7 @@ def labels_of_v1(model: Path, voxels: np.ndarray, spacing: Spacing) -> np.ndarra
     return labels
 
 
-def labels_of_ours(model: Path, voxels: np.ndarray, spacing: Spacing, folder: Path) -> np.ndarray:
+def labels_of_ours(model: Path, voxels: np.ndarray, spacing: Spacing, folder: Path, way: Way = DENSE) -> np.ndarray:
     """By the card and PyTorch's module."""
     (stored,) = v1.read_result_folder(model, None, USUAL)
     module, card = planned(stored, None, {})
@@ -458,7 +459,7 @@ def labels_of_ours(model: Path, voxels: np.ndarray, spacing: Spacing, folder: Pa
     (folder / "card.json").write_text(json.dumps(card))
     run = Model.of(read_card(folder), lambda batch: module(torch.from_numpy(batch)).numpy())
     with torch.inference_mode():
-        return segment(Scan.of(voxels, spacing, "LPS"), [run], [DENSE], np, Record(), Quiet())
+        return segment(Scan.of(voxels, spacing, "LPS"), [run], [way], np, Record(), Quiet())
 
 
 @pytest.mark.parametrize("scheme", ["CT", "nonCT", "nonCT masked", "noNorm"])
@@ -478,6 +479,21 @@ def test_the_labels_are_those_of_nnu_net_v1(
     labels = labels_of_ours(model, voxels, own, tmp_path)
     assert len(np.unique(expected)) >= 4
     assert (labels == expected).mean() >= 0.9995
+
+
+def test_mirroring_is_that_of_nnu_net_v1(tmp_path: Path) -> None:
+    model = write_v1_model(tmp_path / "m", transpose=(1, 0, 2))
+    noise = ndimage.gaussian_filter(np.random.default_rng(3).normal(size=(10, 18, 20)), 2)
+    voxels = np.rint(noise / noise.std() * 200 + 60).astype(np.int16)
+    turns = [[axis + 2 for axis in range(3) if number >> axis & 1] for number in range(8)]
+    with torch.inference_mode():
+        expected = labels_of_v1(model, voxels, (3.1, 2.2, 2.4), turns)
+    labels = labels_of_ours(model, voxels, (3.1, 2.2, 2.4), tmp_path, replace(DENSE, tta=True))
+    assert len(np.unique(expected)) >= 3 and (labels == expected).mean() >= 0.9995
+    assert (labels_of_ours(model, voxels, (3.1, 2.2, 2.4), tmp_path) == expected).mean() < 0.999
+    for trainer in ("nnUNetTrainerV2_noMirroring", "nnUNetTrainerV2_noDataAugmentation", "nnUNetTrainerNoDA"):
+        change(model, lambda told, trainer=trainer: told.update(name=trainer))  # type: ignore[misc]
+        assert card_of(model)["mirror_axes"] is None
 
 
 def test_steps_of_version_2_would_give_other_labels(tmp_path: Path) -> None:
