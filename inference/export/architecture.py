@@ -38,15 +38,16 @@ FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 Reader = Callable[[Any, str], Any]
 
 
-def _both_spellings(*classes: type[nn.Module]) -> dict[str | None, type[nn.Module]]:
-    return {f"{place}.{kind.__name__}": kind for kind in classes for place in ("torch.nn", kind.__module__)}
+def _spellings(*classes: type[nn.Module]) -> dict[str | None, type[nn.Module]]:
+    places = ("torch.nn", "torch.nn.modules")
+    return {f"{place}.{kind.__name__}": kind for kind in classes for place in (*places, kind.__module__)}
 
 
 CLASSES: dict[str, dict[str | None, type[nn.Module] | None]] = {
-    "conv_op": {**_both_spellings(nn.Conv3d)},
-    "norm_op": {None: None, **_both_spellings(nn.InstanceNorm3d, nn.BatchNorm3d)},
-    "dropout_op": {None: None, **_both_spellings(nn.Dropout3d, nn.Dropout)},
-    "nonlin": {**_both_spellings(nn.LeakyReLU, nn.ReLU)},
+    "conv_op": {**_spellings(nn.Conv3d)},
+    "norm_op": {None: None, **_spellings(nn.InstanceNorm3d, nn.BatchNorm3d)},
+    "dropout_op": {None: None, **_spellings(nn.Dropout3d, nn.Dropout)},
+    "nonlin": {**_spellings(nn.LeakyReLU, nn.ReLU)},
     "block": {f"{kind.__module__}.{kind.__name__}": kind for kind in (BasicBlockD, BottleneckD)},
 }
 # Of a 2D network: it becomes one of planes in 3D, whose kernels and strides have one voxel along the first axis.
@@ -77,8 +78,11 @@ def network_of(
     arguments = _arguments(mapping(need(fields, "arch_kwargs"), "arch_kwargs"), network_class, planar)
     if network_class is not GenericUNet:
         arguments |= _norms(arguments, any(name.endswith(STATISTICS) for name in names))
-    with torch.device("meta"):
-        network = network_class(input_channels=inputs, num_classes=outputs, **arguments)
+    try:
+        with torch.device("meta"):
+            network = network_class(input_channels=inputs, num_classes=outputs, **arguments)
+    except TypeError as error:  # such as a ReLU with a negative_slope
+        raise ValueError(f"arch_kwargs do not fit each other: {error}") from error
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if parameters > MOST_PARAMETERS:
         raise ValueError(f"the network has {parameters:,} parameters, more than {MOST_PARAMETERS:,}")
@@ -192,6 +196,7 @@ def _arguments(given: dict[str, Any], network_class: type[nn.Module], planar: bo
         "dropout_op": _class,
         "dropout_op_kwargs": _options(p=_share, inplace=flag),
         "nonlin_kwargs": _options(negative_slope=_share, inplace=flag),
+        "deep_supervision": flag,  # nnU-Net sets it as it needs it, and so does this
     }
     if network_class is GenericUNet:  # nnU-Net v1 has no choice in the rest
         required = {name: required[name] for name in ("n_stages", "features_per_stage", "kernel_sizes", "strides")}
@@ -216,7 +221,7 @@ def _arguments(given: dict[str, Any], network_class: type[nn.Module], planar: bo
         return arguments
     if arguments.get("block") is BottleneckD and None in arguments.get("bottleneck_channels", [None]):
         raise ValueError("bottleneck_channels are missing, which BottleneckD needs")
-    return {"dropout_op_kwargs": {}, "deep_supervision": False} | arguments
+    return {"dropout_op_kwargs": {}} | arguments | {"deep_supervision": False}
 
 
 def _per_stage(count: int, read: Callable[..., Any], *bounds: Any) -> Reader:

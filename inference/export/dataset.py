@@ -11,6 +11,8 @@ from typing import Any
 from ..options import WAYS
 from .plain import mapping, need, number, one_of, several, shown, whole
 
+NOWHERE = 256  # and above: values of no label map
+
 
 def way_of(dataset: Mapping[str, Any]) -> dict[str, Any]:
     """The card's `way` and `step`, where dataset.json says how windows are laid; nnU-Net's never does. What was
@@ -64,21 +66,23 @@ def stacked_values(dataset: Mapping[str, Any], labels: Sequence[Mapping[str, Any
 
     labels  of its card
 
-    nnU-Net stacks all labels in order, of regions those that they are made of, whichever a region writes. Each needs a
-    value of its own in the label map.
+    nnU-Net stacks the values that dataset.json gives, of regions those that they are made of, whichever a region
+    writes, and looks for them in a label map that counts labels: of labels with gaps, 2 is the second, and the last are
+    found nowhere. Each needs a value of its own in the label map; what is in none is above 255.
     """
-    values = [label["value"] for label in labels if label["name"] != "background"]
+    named = {name: value for name, value in _numbered(dataset).items() if name not in ("background", "ignore")}
+    made_of = {one for value in named.values() for one in (value if isinstance(value, list) else [value])} - {0}
+    values = [label["value"] for label in labels]
+    written = list(enumerate(values))
     if has_regions(dataset):
-        named = {name: value for name, value in _numbered(dataset).items() if name not in ("background", "ignore")}
-        made_of = {one for value in named.values() for one in (value if isinstance(value, list) else [value])}
         written = list(zip(_regions(dataset, named).values(), values, strict=True))
-        each = [{new for usual, new in written if usual == value} or {value} for value in sorted(made_of - {0})]
-        if any(len(one) > 1 for one in each):
-            raise ValueError("two regions that write one label were given two values: of a cascade they need one")
-        values = [one for (one,) in each]
-    if len(set(values)) != len(values):
+    each = [{new for usual, new in written if usual == value} or {NOWHERE + value} for value in sorted(made_of)]
+    if any(len(one) > 1 for one in each):
+        raise ValueError("two regions that write one label were given two values: of a cascade they need one")
+    found = [value for (value,) in each]
+    if len(set(found)) != len(found):
         raise ValueError("two labels have one value: the later stage of a cascade has to tell them apart")
-    return values
+    return found
 
 
 def has_regions(dataset: Mapping[str, Any]) -> bool:
@@ -95,7 +99,7 @@ def _numbered(dataset: Mapping[str, Any]) -> dict[str, Any]:
     def number_of(value: Any) -> Any:
         if isinstance(value, list):
             return [number_of(one) for one in value]
-        if isinstance(value, str) and value.isdecimal() and (int(value) or not regions):
+        if isinstance(value, str) and value.strip().isdecimal() and (int(value) or not regions):
             return int(value)
         return int(value) if isinstance(value, float) and value.is_integer() else value
 
@@ -114,7 +118,7 @@ def _hosts(dataset: Mapping[str, Any], labels: Collection[str]) -> dict[str, lis
 def _counted(named: Mapping[str, Any]) -> dict[str, int]:
     """Label -> its channel: one for each value, in the order of these. Of labels of one value the first names it."""
     values = {name: value[0] if isinstance(value, list) else value for name, value in named.items() if value != []}
-    first = {value: name for name, value in reversed(values.items())}
+    first = {value: name for name, value in reversed(values.items())} | {0: "background"}
     return {first[value]: channel for channel, value in enumerate(sorted(first))}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from ..arrays import Array
 from ..boxes import shape_of
 from ..card import Earlier, Resize
-from .resize import Taps, separate_axis, taps
+from .resize import Taps, sample_positions, separate_axis, taps
 from .view import View
 
 
@@ -18,16 +19,24 @@ def one_hot(labels: np.ndarray, inside: np.ndarray, view: View, earlier: Earlier
 
     inside  bool, where the scan is not empty: the rest is one more label to nnU-Net, -1
     """
-    # As in nnU-Net, whose labels may have other values in a label map of ours, or be in none: of regions, above 255.
+    # As in nnU-Net, whose labels may have other values in a label map of ours, or be in none: above 255.
     codes = np.zeros(max(255, *earlier.values) + 1, np.int16)
-    codes[list(earlier.values)] = np.arange(1, len(earlier.values) + 1)
+    ranks = _ranked(earlier)
+    codes[ranks] = np.arange(1, len(ranks) + 1)
     coded = codes[labels]
     coded[~inside] = -1
     found = resampled(coded, view, earlier)
     channels = xp.empty((len(earlier.values), *view.shape), xp.float32)
-    for code, channel in enumerate(channels, 1):
-        channel[...] = xp.asarray(found == code)
+    for value, channel in zip(earlier.values, channels, strict=True):
+        channel[...] = xp.asarray(found == codes[value])
     return channels
+
+
+def _ranked(earlier: Earlier) -> list[int]:
+    """The values of all labels in the order of nnU-Net's own, of which the smallest wins where equals meet."""
+    values = list(earlier.values)
+    others = {label.value for label in earlier.card.labels} - {0, *values}  # inputs of no channel, but neighbours
+    return sorted({*values, *others}) if others else values
 
 
 def resampled(labels: np.ndarray, view: View, how: Earlier | Resize) -> np.ndarray:
@@ -36,7 +45,8 @@ def resampled(labels: np.ndarray, view: View, how: Earlier | Resize) -> np.ndarr
     how  of which order, method and rule for a coarse axis count
 
     The label of a voxel is the one with the largest sum of linear weights among its eight neighbours; of equals the
-    nearest neighbour's, and where that is none of them the smallest: batchgenerators' resize_segmentation. With "torch"
+    nearest neighbour's, and where that is none of them the smallest: batchgenerators' resize_segmentation. Which sums
+    are equal is decided by how SciPy rounds, so that weights are float64, made and multiplied as there. With "torch"
     it is the smallest of equals, and sums are equal that float16 does not tell apart: nnU-Net's resample_torch_simple.
     """
     separate = separate_axis(view.own_spacing, view.spacing, how.force_separate_z)
@@ -46,6 +56,8 @@ def resampled(labels: np.ndarray, view: View, how: Earlier | Resize) -> np.ndarr
     nearest = [np.asarray(taps(*n, 0).lower > along.lower) for n, along in zip(sizes, axes, strict=True)]
     if how.method == "torch":
         nearest = []
+    else:
+        axes = [replace(along, weight=_weight(*n, along)) for n, along in zip(sizes, axes, strict=True)]
     found = np.empty(view.shape, np.int16)
     for z in range(len(found)):
         found[z] = _plane(labels, z, axes, nearest)
@@ -87,7 +99,13 @@ def _plane(labels: np.ndarray, z: int, axes: list[Taps], nearest: list[np.ndarra
     return found
 
 
+def _weight(n_in: int, n_out: int, along: Taps) -> np.ndarray:
+    """The taps' weight in float64."""
+    position = np.clip(sample_positions(n_in, n_out), 0, n_in - 1)
+    return np.where(along.upper > along.lower, position - along.lower, 0)
+
+
 def _parts(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The shares of the lower and of the upper neighbour."""
-    upper = weight.astype(np.float64)
-    return 1 - upper, upper
+    """The shares of the lower and of the upper neighbour, the second of which is the rest to SciPy."""
+    lower = 1 - weight.astype(np.float64)
+    return lower, 1 - lower

@@ -362,6 +362,20 @@ def test_an_old_checkpoint_is_exported_by_the_command(
     assert "4 labels" in capsys.readouterr().out
 
 
+def test_classes_by_the_other_names_that_python_knows_them_by(model: Path) -> None:
+    (stored,) = read_result_folder(model, None, USUAL)
+    expected = str(planned(stored, None, {})[0])
+    for key, name in (("conv_op", "Conv3d"), ("norm_op", "InstanceNorm3d"), ("nonlin", "LeakyReLU")):
+        change(model / "plans.json", *ARGUMENTS, key, to=f"torch.nn.modules.{name}")
+    change(model / "plans.json", *ARGUMENTS, "deep_supervision", to=True)
+    (stored,) = read_result_folder(model, None, USUAL)
+    network: Any = planned(stored, None, {})[0]
+    assert str(network) == expected and not network.decoder.deep_supervision
+    change(model / "plans.json", *ARGUMENTS, "nonlin", to="torch.nn.ReLU")
+    change(model / "plans.json", *ARGUMENTS, "nonlin_kwargs", to={"negative_slope": 0.1})
+    assert "arch_kwargs do not fit each other: ReLU.__init__()" in refusal(model)
+
+
 @pytest.mark.slow
 def test_a_relu_is_run_by_every_engine(model: Path, tmp_path: Path) -> None:
     change(model / "plans.json", *ARGUMENTS, "nonlin", to="torch.nn.modules.activation.ReLU")
@@ -486,10 +500,10 @@ def test_values_of_labels_may_be_spelt_otherwise(spelt: Callable[[int], Any]) ->
 
 def test_regions_may_be_of_text() -> None:
     """As nnU-Net's LabelManager, to which a background of text is one more region."""
-    plain = {"labels": {"background": 0, "whole": [1, 2, 3], "rest": 3}, "regions_class_order": [1, 3]}
-    told = plain | {"labels": {"background": 0, "whole": ["1", "2", 3.0], "rest": "3"}}
+    plain: dict[str, Any] = {"labels": {"background": 0, "whole": [1, 2, 3], "rest": 3}, "regions_class_order": [1, 3]}
+    told: dict[str, Any] = {**plain, "labels": {"background": 0, "whole": ["1", "2", 3.0], "rest": "3"}}
     labels = labels_of(plain, {})
-    assert labels_of(told, {}) == labels and stacked_values(told, labels) == [1, 2, 3]
+    assert labels_of(told, {}) == labels and stacked_values(told, labels) == [1, 256 + 2, 3]
     with pytest.raises(ValueError, match="label 'background' is '0'"):
         labels_of(told | {"labels": told["labels"] | {"background": "0"}}, {})
 
@@ -518,11 +532,19 @@ def test_the_inputs_of_a_cascade_are_the_labels_that_regions_are_made_of() -> No
     assert stacked_values(dataset, labels_of(dataset, {})) == [1, 2, 3]
     assert stacked_values(dataset, labels_of(dataset, {"core": 9})) == [9, 2, 3]
     dataset["regions_class_order"] = [1, 2, 2]  # no region writes 3
-    assert stacked_values(dataset, labels_of(dataset, {})) == [1, 2, 3]
+    assert stacked_values(dataset, labels_of(dataset, {})) == [1, 2, 256 + 3]
     with pytest.raises(ValueError, match="two regions that write one label were given two values"):
         stacked_values(dataset, labels_of(dataset, {"core": 9}))
     with pytest.raises(ValueError, match="two labels have one value"):
-        stacked_values(dataset, labels_of(dataset, {"whole": 3}))
+        stacked_values(dataset, labels_of(dataset, {"whole": 2}))
+
+
+def test_labels_with_gaps_are_looked_for_in_a_cascade_as_by_nnu_net() -> None:
+    """It stacks the values of dataset.json, and its label map of the earlier stage counts labels."""
+    dataset = {"labels": {"background": 0, "a": 2, "b": 7, "c": 5}}
+    assert [label["value"] for label in labels_of(dataset, {})] == [0, 1, 2, 3]
+    assert stacked_values(dataset, labels_of(dataset, {})) == [2, 256 + 5, 256 + 7]
+    assert stacked_values(dataset, labels_of(dataset, {"c": 9})) == [9, 256 + 5, 256 + 7]
 
 
 def test_a_background_that_is_not_zero(model: Path) -> None:
