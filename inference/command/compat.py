@@ -118,6 +118,7 @@ def main(arguments: Sequence[str], program: str) -> int:
 
 def _run(given: dict[str, Any]) -> int:
     from ..compat import totalsegmentator  # NumPy: only once the arguments are right
+    from ..compat.files import one_file
 
     began = perf_counter()
     code = 0
@@ -136,7 +137,8 @@ def _run(given: dict[str, Any]) -> int:
     for warning in odd:
         say_warning(str(warning.message))
     if not code and not given["quiet"]:
-        say(f"{perf_counter() - began:.1f} s -> {shown(given['output'])}")
+        written = one_file(given["output"]) if given["ml"] else given["output"]
+        say(f"{perf_counter() - began:.1f} s -> {shown(written)}")
     return code
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -94,11 +95,14 @@ def write(
 
 
 def check(files: Sequence[Path], scan: Path) -> None:
-    """Raises OutputError where a file would take the place of the scan, or a folder that of a file."""
+    """Raises OutputError where a file would take the place of the scan, or a folder that of a file, or may not be made:
+    before the networks run."""
     for path in files:
         there = next(one for one in (path.parent, *path.parents) if one.exists() or one == one.parent)
         if not there.is_dir():
             raise OutputError(f"{shown(there)} is a file, and a folder is needed there: choose another output, or ml")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise OutputError(f"{shown(there)} may not be written to: choose another output")
         if path.exists() and scan.exists() and path.samefile(scan):
             raise OutputError(f"{shown(path)} is the scan itself: choose another output")
 

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from ..names import CHANNEL, FOLDERS, SEGMENTATION, format_of, stem
+from ..names import CHANNEL, DICOM_FORMATS, FOLDERS, SEGMENTATION, format_of, stem
 from .layout import detached
 from .opening import READ, is_folder, listing
 from .outputs import wrote
@@ -37,6 +37,7 @@ SUBFOLDER = (
     "INPUTS, with OUTPUTS of its own"
 )
 CLOSED = "a folder that cannot be opened, and may hold scans"
+NO_SCANS = (SEGMENTATION, *(f".{kind}" for kind in DICOM_FORMATS))
 SCAN, SLICE = "a scan that is read", "a DICOM file"  # what `_look` says beside reasons
 
 
@@ -58,7 +59,7 @@ def look_at(
         elif is_folder(one):
             path = folder / entry
             look = None if is_ours(path) or _leads_back(path, folder) else _look_into(path, outputs, known)
-        elif name.endswith(SEGMENTATION):
+        elif name.endswith(NO_SCANS):
             look = None
         elif whole := stem(entry):
             look = None if f"{whole}.json" in beside and wrote(folder / entry) else SCAN

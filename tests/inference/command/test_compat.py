@@ -45,6 +45,30 @@ def test_the_command_as_a_script_calls_it(
     assert set(json.loads((tmp_path / "seg" / "statistics.json").read_text())) == set(VALUES)
 
 
+def test_the_label_map_is_called_as_it_is_written(
+    blob: np.ndarray,
+    save_scan: Callable[..., Path],
+    named_weights: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    scan = save_scan(tmp_path / "ct.nii.gz", blob, (3.0, 2.0, 2.0))
+    call: list[str | Path] = [
+        "compat",
+        "totalsegmentator",
+        "-i",
+        scan,
+        "-o",
+        tmp_path / "m",
+        "--ml",
+        "--threads",
+        "1",
+        "--weights",
+    ]
+    assert cli.main([*call, named_weights]) == 0
+    assert capsys.readouterr().out.endswith("m.nii\n") and (tmp_path / "m.nii").exists()
+
+
 def test_errors_have_the_exit_codes_of_the_command(
     tmp_path: Path,
     named_weights: Path,

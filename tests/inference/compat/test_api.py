@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Callable
@@ -180,6 +181,9 @@ def test_nothing_is_left_of_a_failure(named_weights: Path, scan: Path, tmp_path:
     for output in (scan, scan / "below"):  # before the networks run
         with pytest.raises(OutputError, match=f"{scan.name} is a file, and a folder is needed there"):
             quietly(broken, output, weights=named_weights, threads=1)
+    if os.path.isdir("/proc/self"):  # where root may not write either
+        with pytest.raises(OutputError, match=r"^/proc/self may not be written to"):
+            quietly(broken, "/proc/self/out", weights=named_weights, threads=1)
 
 
 def test_a_series_of_dicom(blob: np.ndarray, named_weights: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from inference.errors import InputFolderError, NoInputError, ScanError
 from inference.formats.cases import find_cases
 from inference.formats.opening import open_file
+from inference.names import DICOM_FORMATS
 
 OUT = Path("out")
 
@@ -46,6 +47,11 @@ def test_hidden_and_other_files_are_no_cases(tmp_path: Path) -> None:
     found, warnings = names(
         tmp_path, ".hidden_0000.nii.gz", "._x_0000.nii.gz", ".x.12.part", "notes.txt", "x_0000.nii.gz", ".nii.gz"
     )
+    assert (found, warnings) == (["x"], [])
+
+
+def test_segmentations_are_no_scans_in_any_format(tmp_path: Path) -> None:
+    found, warnings = names(tmp_path, "x_0000.nii.gz", "x.seg.nrrd", *(f"x.{kind}" for kind in DICOM_FORMATS))
     assert (found, warnings) == (["x"], [])
 
 
