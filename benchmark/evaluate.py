@@ -31,7 +31,7 @@ def evaluate(
     """Scores by case and label, and tumours by case where that label is scored.
 
     Raises CalledProcessError where inference fails, ValueError for a wrong grid, a folder that holds several scans,
-    and two scans of one name.
+    two scans of one name, and a scan without a reference.
     """
     scores: dict[str, dict[int, Score]] = {}
     tumours = {}
@@ -43,6 +43,9 @@ def evaluate(
         if name in cases:
             raise ValueError(f"{cases[name]} and {scan} have the same case name, {name}")
         cases[name] = scan
+    for case, scan in cases.items():  # before any of them is segmented
+        if not (reference := labels_file(references, case)).is_file():
+            raise ValueError(f"{reference} is not there, the reference of {scan}")
     with tempfile.TemporaryDirectory(prefix="viscera-evaluate-") as temporary:
         for case, scan in cases.items():
             start(scan, temporary, "--weights", weights, *flags)

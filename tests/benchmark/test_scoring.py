@@ -122,6 +122,9 @@ def test_no_scan_is_left_out_of_the_scores_without_a_word(tmp_path: Path) -> Non
     for scans, cause in ((["b"], "b holds 2 scans"), (["a", "b/ct_0000.nii.gz"], "have the same case name, ct")):
         with pytest.raises(ValueError, match=cause):
             evaluate(tmp_path, [tmp_path / scan for scan in scans], tmp_path, [], [])
+    (tmp_path / "ct.nii.gz").touch()
+    with pytest.raises(ValueError, match=r"x\.nii\.gz is not there, the reference of .*x_0000\.nii\.gz"):
+        evaluate(tmp_path, [tmp_path / "a", tmp_path / "b" / "x_0000.nii.gz"], tmp_path, [], [])  # nor is a segmented
 
 
 def test_what_nobody_can_tell_counts_nowhere() -> None:
