@@ -14,7 +14,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -53,7 +53,8 @@ def pack(weights: Path, file: Path) -> list[Card]:
     except OSError as error:
         raise OutputError(f"{file} cannot be written: {error.strerror}") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # where nothing could be written nothing is there
+            part.unlink(missing_ok=True)
     return cards
 
 

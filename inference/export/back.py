@@ -13,6 +13,7 @@ from __future__ import annotations
 from . import needs  # noqa: F401  # isort: skip
 
 import argparse
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ from onnx import numpy_helper
 from torch import nn
 
 from ..card import FILE_NAME, read_card
-from ..errors import WeightsError
+from ..errors import OutputError, WeightsError
+from ..formats.atomic import write_atomically
 from ..grids.decode import read_head
 from .architecture import assign, network_of
 from .checkpoint import State, read_json
@@ -42,7 +44,8 @@ OPERATORS = ("Conv", "ConvTranspose", NORM)
 def result_folder(network: Path, out: Path) -> None:
     """Write the result folder of an exported network, with its very weights, to `out`.
 
-    Raises WeightsError if it was exported without its plans or they are another's, or a file is missing or damaged.
+    Raises WeightsError if it was exported without its plans or they are another's, or a file is missing or damaged,
+    OutputError if nothing can be written.
     """
     card = read_card(network)
     if not (network / PLANS).exists():
@@ -85,8 +88,18 @@ def write_result_folder(
     *states: State,
     mirror_axes: tuple[int, ...] | None = None,
 ) -> None:
-    """Write what nnU-Net's trainer leaves of its folds, as far as its predictor and the exporter read it."""
-    save_sources(plans, dataset, out)
+    """Write what nnU-Net's trainer leaves of its folds, as far as its predictor and the exporter read it.
+
+    Raises OutputError.
+    """
+    try:
+        save_sources(plans, dataset, out)
+        _save_folds(out, configuration, states, mirror_axes)
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written: {error.strerror or error}") from error
+
+
+def _save_folds(out: Path, configuration: str, states: Sequence[State], mirror_axes: tuple[int, ...] | None) -> None:
     for fold, state in enumerate(states):
         checkpoint = {
             "network_weights": state,
@@ -95,7 +108,9 @@ def write_result_folder(
             "inference_allowed_mirroring_axes": mirror_axes,
         }
         (out / f"fold_{fold}").mkdir(exist_ok=True)
-        torch.save(checkpoint, out / f"fold_{fold}" / "checkpoint_final.pth")
+        whole = io.BytesIO()  # PyTorch leaves part of a file where a disk is full, and an error that does not say so
+        torch.save(checkpoint, whole)
+        write_atomically(out / f"fold_{fold}" / "checkpoint_final.pth", whole.getvalue())
 
 
 def _states(network: nn.Module, window: Sequence[int], graph: onnx.GraphProto, head: np.ndarray | None) -> list[State]:

@@ -164,4 +164,6 @@ def test_a_network_that_is_damaged_is_not_packed(tiny_weights: Path, tmp_path: P
         pack(weights, tmp_path / "x.zip")
     with pytest.raises(OutputError, match="cannot be written"):
         pack(tiny_weights, tmp_path / "none" / "x.zip")
+    with pytest.raises(OutputError, match="cannot be written"):
+        pack(tiny_weights, weights / "tumor" / "model.onnx" / "x.zip")  # where nothing can be removed either
     assert sorted(path.name for path in tmp_path.iterdir()) == ["weights"]

@@ -20,7 +20,7 @@ pytest.importorskip("nnunetv2")
 
 from inference.card import Channel, read_card  # noqa: E402
 from inference.errors import OutputError, WeightsError  # noqa: E402
-from inference.export.back import result_folder  # noqa: E402
+from inference.export.back import result_folder, write_result_folder  # noqa: E402
 from inference.export.check import check_engines  # noqa: E402
 from inference.export.convert import export  # noqa: E402
 from inference.export.graph import activations  # noqa: E402
@@ -306,3 +306,17 @@ def test_values_that_no_label_map_can_hold(tmp_path: Path, value: int) -> None:
         export(model, tmp_path / "net", values={"organ_1": value})
     with pytest.raises(WeightsError, match="'liver' is not one of"):
         export(model, tmp_path / "net", values={"liver": 1})
+
+
+def test_of_a_result_folder_that_cannot_be_written_no_part_of_a_checkpoint_is_left(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limit[1]))
+    try:
+        with pytest.raises(OutputError, match="out cannot be written: File too large"):
+            write_result_folder(tmp_path / "out", {}, {}, "c", {"w": torch.zeros(10_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert not list((tmp_path / "out" / "fold_0").iterdir())
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_result_folder(tmp_path / "out" / "plans.json", {}, {}, "c")
