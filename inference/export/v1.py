@@ -19,17 +19,17 @@ from .plain import mapping, need, shown, text, whole
 from .v1_pickles import read_pickle
 
 USUAL = "model_final_checkpoint.model"
-PREPROCESSOR = "GenericPreprocessor"
+PREPROCESSOR, PREPROCESSOR_2D = "GenericPreprocessor", "PreprocessorFor2D"  # the steps are the same
 RESAMPLING = "resample_data_or_seg_to_shape"  # of nnU-Net v2: the same splines
 # How channels are normalised, in the words of version 2 for the same.
 SCHEMES = {"CT": "CTNormalization", "nonCT": "ZScoreNormalization", "noNorm": "NoNormalization"}
 OURS = ("orientation", "one_piece", "hosts", "way", "numTraining")  # what else a dataset.json may say of it
 MOST_CLASSES = 1000
 MOST_CHANNELS = 100
-MOST_FEATURES = 320  # Generic_UNet.MAX_NUM_FILTERS_3D
+MOST_FEATURES, MOST_FEATURES_2D = 320, 480  # Generic_UNet.MAX_NUM_FILTERS_3D, MAX_FILTERS_2D
 # Trainers of nnU-Net v1 whose networks have the parameters of the usual one, but compute something else with them.
 OTHERS = re.compile(r"ReLU|GeLU|Mish|_GN|Regions|Cascade", re.IGNORECASE)
-MIRRORS = (0, 1, 2)  # axes that its trainers mirror 3D windows along, and its predictor unless it is told not to
+MIRRORS = (0, 1, 2)  # axes of a window that its trainers mirror it along, and its predictor unless it is told not to
 UNMIRRORED = re.compile(r"no(Mirror|DA|DataAug)", re.IGNORECASE)  # names of trainers that do not
 # nnU-Net v1's trainers have no argument for the stage of a configuration but its place among others; distributed ones
 # have one more before it, where the others have a flag.
@@ -69,6 +69,7 @@ def _read_fold(folder: Path, file: Path) -> Checkpoint:
             raise ValueError(f"trainer {trainer} is not supported: {_why(other[0])}")
         plans = mapping(need(told, "plans"), "plans")
         stage = _stage(need(told, "init"), plans)
+        flat = _planar(plans["plans_per_stage"][stage])
         given = read_json(folder / "dataset.json") if (folder / "dataset.json").exists() else {}
         configuration = f"stage_{stage}"
         converted = _plans(plans, stage, configuration), _dataset(plans, given)
@@ -78,7 +79,7 @@ def _read_fold(folder: Path, file: Path) -> Checkpoint:
         state = tensors_of(need(mapping(stored, "what it holds"), "state_dict"))
     except ValueError as error:
         raise WeightsError(f"{file} is not a checkpoint of nnU-Net v1: {error}") from error
-    mirrors = None if UNMIRRORED.search(trainer) else MIRRORS  # which no file says
+    mirrors = None if UNMIRRORED.search(trainer) else MIRRORS[: 2 if flat else 3]  # which no file says
     return Checkpoint(file, *converted, configuration, trainer, mirrors, state)
 
 
@@ -103,8 +104,11 @@ def _stage(init: Any, plans: Mapping[str, Any]) -> int:
 def _plans(plans: Mapping[str, Any], stage: int, configuration: str) -> dict[str, Any]:
     """What a plans.json would say of one stage."""
     planned = mapping(plans["plans_per_stage"][stage], f"stage {stage}")
-    if len(_list(need(planned, "patch_size"), "patch_size")) == 2:
-        raise ValueError("the plan has a 2D configuration: of nnU-Net v1, 3D is supported")
+    spacing = _list(need(planned, "current_spacing"), "current_spacing")
+    preprocessor = PREPROCESSOR_2D if _planar(planned) else PREPROCESSOR
+    given = text(plans.get("preprocessor_name") or preprocessor, "preprocessor_name")
+    if given != preprocessor:
+        raise ValueError(f"preprocessor_name {shown(given)} is not {preprocessor}: labels would differ")
     forward, backward = (plans.get(f"transpose_{way}") for way in ("forward", "backward"))
     if forward is None or backward is None:  # of the first plans
         forward = backward = [0, 1, 2]
@@ -130,9 +134,9 @@ def _plans(plans: Mapping[str, Any], stage: int, configuration: str) -> dict[str
         "foreground_intensity_properties_per_channel": intensities,
         "configurations": {
             configuration: {
-                "preprocessor_name": plans.get("preprocessor_name") or PREPROCESSOR,
+                "preprocessor_name": PREPROCESSOR,
                 "patch_size": _list(need(planned, "patch_size"), "patch_size"),
-                "spacing": _list(need(planned, "current_spacing"), "current_spacing"),
+                "spacing": spacing[1:] if _planar(planned) else spacing,  # planes are seen as far apart as they are
                 "normalization_schemes": _schemes(plans),
                 "use_mask_for_norm": _by_channel(plans, "use_mask_for_norm"),
                 "resampling_fn_data": RESAMPLING,
@@ -143,6 +147,10 @@ def _plans(plans: Mapping[str, Any], stage: int, configuration: str) -> dict[str
             }
         },
     }
+
+
+def _planar(planned: Any) -> bool:
+    return len(_list(need(mapping(planned, "the stage"), "patch_size"), "patch_size")) == 2
 
 
 def _channels(plans: Mapping[str, Any]) -> int:
@@ -178,14 +186,16 @@ def _architecture(plans: Mapping[str, Any], planned: Mapping[str, Any]) -> dict[
     if odd := [kernel for kernel in kernels if any(side not in (1, 3) for side in kernel)]:
         raise ValueError(f"conv_kernel_sizes has {shown(odd[0])}: nnU-Net v1 keeps the size of an image with 1 and 3")
     stages = whole(len(pools) + 1, "the number of pool_op_kernel_sizes", 2, 12)
-    base = whole(need(plans, "base_num_features"), "base_num_features", 1, MOST_FEATURES)
+    flat = _planar(planned)
+    most = MOST_FEATURES_2D if flat else MOST_FEATURES
+    base = whole(need(plans, "base_num_features"), "base_num_features", 1, most)
     return {
         "network_class_name": generic_unet.NAME,
         "arch_kwargs": {
             "n_stages": stages,
-            "features_per_stage": [min(base * 2**stage, MOST_FEATURES) for stage in range(stages)],
+            "features_per_stage": [min(base * 2**stage, most) for stage in range(stages)],
             "kernel_sizes": kernels,
-            "strides": [[1, 1, 1], *pools],
+            "strides": [[1] * (2 if flat else 3), *pools],
             "convs_per_stage": plans.get("conv_per_stage", 2),
         },
     }

@@ -13,6 +13,8 @@ import pytest
 PATCH = (8, 16, 24)
 POOLS = [[1, 2, 2], [2, 2, 2]]
 KERNELS = [[1, 3, 3], [3, 3, 3], [3, 3, 3]]  # the decoder's differ from the encoder's
+POOLS_2D = [[2, 2], [2, 1]]
+KERNELS_2D = [[3, 3], [3, 3], [3, 1]]
 
 
 def write_v1_model(
@@ -25,19 +27,22 @@ def write_v1_model(
     scheme: str = "CT",
     masked: bool = False,
     seed: int = 0,
+    planar: bool = False,
 ) -> Path:
-    """A result folder of nnU-Net v1, of the later of two stages. `spacing` is on transposed axes, as in its plans."""
+    """A result folder of nnU-Net v1, of the later of two stages. `spacing` is on transposed axes, as in its plans.
+    `planar`: its networks are 2D."""
     torch = pytest.importorskip("torch")
     from inference.export.generic_unet import GenericUNet
 
-    plans = v1_plans(classes, spacing, transpose)
+    plans = v1_plans(classes, spacing, transpose, planar)
+    kernels, pools = ([[1, *axes] for axes in two] for two in (KERNELS_2D, POOLS_2D)) if planar else (KERNELS, POOLS)
     plans["normalization_schemes"][0] = scheme
     plans["use_mask_for_norm"][0] = masked
     folder.mkdir(parents=True)
     (folder / "plans.pkl").write_bytes(pickle.dumps(plans))
     for number, name in enumerate(folds):
         torch.manual_seed(seed + number)
-        network = GenericUNet(1, classes + 1, [4, 8, 16], KERNELS, [[1, 1, 1], *POOLS], 2)
+        network = GenericUNet(1, classes + 1, [4, 8, 16], kernels, [[1, 1, 1], *pools], 2)
         with torch.no_grad():  # probabilities that differ enough for a label map with structure
             for layer in network.seg_outputs.parameters():
                 layer.mul_(8)
@@ -45,7 +50,10 @@ def write_v1_model(
         file = folder / name / "model_final_checkpoint.model"
         checkpoint = {
             "epoch": 1,
-            "state_dict": OrderedDict(network.state_dict()),
+            "state_dict": OrderedDict(
+                (name, value.squeeze(2) if planar and value.ndim == 5 else value)
+                for name, value in network.state_dict().items()
+            ),
             "optimizer_state_dict": {"state": {}, "param_groups": [{"lr": 0.01, "nesterov": True}]},
             "lr_scheduler_state_dict": None,
             "plot_stuff": ([np.float64(0.5)], [np.float64(0.25)], [], [np.float32(0.1)]),
@@ -60,18 +68,20 @@ def write_v1_model(
     return folder
 
 
-def v1_plans(classes: int, spacing: tuple[float, ...], transpose: tuple[int, ...]) -> dict[str, Any]:
+def v1_plans(
+    classes: int, spacing: tuple[float, ...], transpose: tuple[int, ...], planar: bool = False
+) -> dict[str, Any]:
     """The plans of two stages, with most of what a planner leaves in them."""
     stage = {
         "batch_size": 2,
         "num_pool_per_axis": [1, 2, 2],
-        "patch_size": np.array(PATCH),
+        "patch_size": np.array(PATCH[1:] if planar else PATCH),
         "median_patient_size_in_voxels": np.array([20, 40, 48]),
         "current_spacing": np.array(spacing),
         "original_spacing": np.array(spacing),
         "do_dummy_2D_data_aug": np.bool_(True),
-        "pool_op_kernel_sizes": POOLS,
-        "conv_kernel_sizes": KERNELS,
+        "pool_op_kernel_sizes": POOLS_2D if planar else POOLS,
+        "conv_kernel_sizes": KERNELS_2D if planar else KERNELS,
     }
     statistics = OrderedDict(
         median=np.float32(60), mean=np.float64(80), sd=np.float64(70), mn=np.float32(-900), mx=np.float32(1200),
@@ -105,6 +115,6 @@ def v1_plans(classes: int, spacing: tuple[float, ...], transpose: tuple[int, ...
         "transpose_backward": [transpose.index(axis) for axis in range(3)],
         "data_identifier": "nnUNetData_plans_v2.1",
         "plans_per_stage": {0: stage | {"current_spacing": 2 * np.array(spacing)}, 1: stage},
-        "preprocessor_name": "GenericPreprocessor",
+        "preprocessor_name": "PreprocessorFor2D" if planar else "GenericPreprocessor",
         "conv_per_stage": 2,
     }

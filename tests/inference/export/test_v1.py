@@ -43,7 +43,7 @@ from inference.options import DENSE, Way  # noqa: E402
 from inference.record import Record  # noqa: E402
 from inference.scan import Scan  # noqa: E402
 from inference.segment import segment  # noqa: E402
-from tests.made.v1 import PATCH, POOLS, write_v1_model  # noqa: E402
+from tests.made.v1 import PATCH, POOLS, POOLS_2D, write_v1_model  # noqa: E402
 
 Spacing = tuple[float, float, float]
 CHECKPOINT = "fold_0/model_final_checkpoint.model"
@@ -302,7 +302,10 @@ def test_folds_and_checkpoints_of_other_names(tmp_path: Path) -> None:
         (lambda told: told["plans"].update(base_num_features=8), "has shape [4, 1, 1, 3, 3], in the plan [8,"),
         (lambda told: told["plans"].update(conv_per_stage=3), "is only in the plan"),
         (lambda told: told["plans"].update(conv_per_stage=10**9), "convs_per_stage"),
-        (lambda told: told["plans"].update(preprocessor_name="PreprocessorFor2D"), "PreprocessorFor2D"),
+        (
+            lambda told: told["plans"].update(preprocessor_name="PreprocessorFor2D"),
+            "'PreprocessorFor2D' is not GenericPreprocessor: labels would differ",
+        ),
         (lambda told: told["plans"].update(transpose_backward=[2, 1, 0]), "does not undo"),
         (
             lambda told: told["plans"].update(segmentation_export_params={"force_separate_z": True}),
@@ -313,7 +316,7 @@ def test_folds_and_checkpoints_of_other_names(tmp_path: Path) -> None:
             "segmentation_export_params is",
         ),
         (lambda told: told["plans"]["dataset_properties"].update(intensityproperties=None), "per_channel"),
-        (lambda told: told["plans"]["plans_per_stage"][1].update(patch_size=np.array([16, 24])), "2D"),
+        (lambda told: told["plans"]["plans_per_stage"][1].update(patch_size=np.array([16, 24])), "is not Prepr"),
         (lambda told: told["plans"]["plans_per_stage"][1].update(patch_size=np.array([8, 16, 22])), "not a multiple"),
         (lambda told: told["plans"]["plans_per_stage"][1].pop("pool_op_kernel_sizes"), "pool_op_kernel_sizes"),
         (
@@ -362,11 +365,13 @@ def network(state: dict[str, Any], image: Any) -> Any:
                 x, stride = torch.where(x > 0, x, x * 0.01), (1, 1, 1)
         return x
 
+    planar = image.shape[2] == 1
+    pools = [[1, *pool] for pool in POOLS_2D] if planar else POOLS
     skips = [layers(image, "conv_blocks_context.0")]
-    skips.append(layers(skips[0], "conv_blocks_context.1", stride=POOLS[0]))
-    x = layers(skips[1], "conv_blocks_context.2.0", "conv_blocks_context.2.1", stride=POOLS[1])
+    skips.append(layers(skips[0], "conv_blocks_context.1", stride=pools[0]))
+    x = layers(skips[1], "conv_blocks_context.2.0", "conv_blocks_context.2.1", stride=pools[1])
     for up in range(2):
-        pool = POOLS[1 - up]
+        pool = pools[1 - up]
         x = torch.cat((torch.conv_transpose3d(x, state[f"tu.{up}.weight"], stride=pool), skips.pop()), 1)
         x = layers(x, f"conv_blocks_localization.{up}.0", f"conv_blocks_localization.{up}.1")
     return torch.softmax(torch.conv3d(x, state["seg_outputs.1.weight"]), 1)
@@ -400,11 +405,15 @@ def labels_of_v1(model: Path, voxels: np.ndarray, spacing: Spacing, turns: Any =
     """What nnU-Net v1 makes of an array (z, y, x), each window mirrored along all of `turns`."""
     plans = pickle.loads((model / "plans.pkl").read_bytes())
     forward, target = plans["transpose_forward"], tuple(plans["plans_per_stage"][1]["current_spacing"])
+    patch = (1, 1, *plans["plans_per_stage"][1]["patch_size"])[-3:]
     state = torch.load(model / CHECKPOINT, weights_only=False)["state_dict"]
     inside = ndimage.find_objects(ndimage.binary_fill_holes(voxels != 0).astype(int))[0]
     cropped = voxels[inside].astype(np.float32)
 
     own = tuple(spacing[axis] for axis in forward)
+    if patch[0] == 1:
+        target = (own[0], *target[1:])
+        state = {name: value.unsqueeze(2) if value.ndim == 4 else value for name, value in state.items()}
     seen = np.transpose(cropped, forward)
     shape = tuple(round(n * a / b) for n, a, b in zip(seen.shape, own, target, strict=True))
     axis = coarse(own, target)
@@ -420,22 +429,22 @@ def labels_of_v1(model: Path, voxels: np.ndarray, spacing: Spacing, turns: Any =
         seen = np.where(mask, (seen - seen[mask].mean()) / (seen[mask].std() + 1e-8), 0)
     seen = seen.astype(np.float32)
 
-    short = [max(patch - n, 0) for n, patch in zip(shape, PATCH, strict=True)]
+    short = [max(side - n, 0) for n, side in zip(shape, patch, strict=True)]
     padded = np.pad(seen, [(n // 2, n - n // 2) for n in short])
     starts = []
-    for n, patch in zip(padded.shape, PATCH, strict=True):
-        count = int(np.ceil((n - patch) / (patch * 0.5))) + 1
-        starts.append([int(np.round((n - patch) / max(count - 1, 1) * index)) for index in range(count)])
-    middle = np.zeros(PATCH)
-    middle[tuple(n // 2 for n in PATCH)] = 1
-    weights = ndimage.gaussian_filter(middle, [n / 8 for n in PATCH], mode="constant")
+    for n, side in zip(padded.shape, patch, strict=True):
+        count = int(np.ceil((n - side) / max(side * 0.5, 1))) + 1  # planes one by one
+        starts.append([int(np.round((n - side) / max(count - 1, 1) * index)) for index in range(count)])
+    middle = np.zeros(patch)
+    middle[tuple(n // 2 for n in patch)] = 1
+    weights = ndimage.gaussian_filter(middle, [n / 8 for n in patch], mode="constant")
     weights = (weights / weights.max()).astype(np.float32)
     weights[weights == 0] = weights[weights > 0].min()
     blended, total = np.zeros((5, *padded.shape), np.float32), np.zeros(padded.shape, np.float32)
     for z in starts[0]:
         for y in starts[1]:
             for x in starts[2]:
-                window = (slice(z, z + PATCH[0]), slice(y, y + PATCH[1]), slice(x, x + PATCH[2]))
+                window = (slice(z, z + patch[0]), slice(y, y + patch[1]), slice(x, x + patch[2]))
                 seen = torch.from_numpy(padded[window][None, None])
                 each = [torch.flip(network(state, torch.flip(seen, turn)), turn)[0].numpy() for turn in turns]
                 blended[(slice(None), *window)] += np.mean(each, axis=0) * weights
@@ -462,13 +471,14 @@ def labels_of_ours(model: Path, voxels: np.ndarray, spacing: Spacing, folder: Pa
         return segment(Scan.of(voxels, spacing, "LPS"), [run], [way], np, Record(), Quiet())
 
 
-@pytest.mark.parametrize("scheme", ["CT", "nonCT", "nonCT masked", "noNorm"])
+@pytest.mark.parametrize("scheme", ["CT", "CT 2D", "nonCT", "nonCT masked", "noNorm"])
 @pytest.mark.parametrize(("at", "transpose", "own"), CASES)
 def test_the_labels_are_those_of_nnu_net_v1(
     at: Spacing, transpose: Any, own: Spacing, scheme: str, tmp_path: Path
 ) -> None:
-    scheme, *masked = scheme.split()
-    model = write_v1_model(tmp_path / "m", spacing=at, transpose=transpose, scheme=scheme, masked=bool(masked))
+    scheme, *more = scheme.split()
+    masked, planar = "masked" in more, "2D" in more
+    model = write_v1_model(tmp_path / "m", spacing=at, transpose=transpose, scheme=scheme, masked=masked, planar=planar)
     noise = ndimage.gaussian_filter(np.random.default_rng(3).normal(size=(14, 22, 26)), 2)
     voxels = np.rint(noise / noise.std() * 200 + 60).astype(np.int16)
     voxels[:2], voxels[:, :, -3:] = 0, 0  # cropped
@@ -481,11 +491,12 @@ def test_the_labels_are_those_of_nnu_net_v1(
     assert (labels == expected).mean() >= 0.9995
 
 
-def test_mirroring_is_that_of_nnu_net_v1(tmp_path: Path) -> None:
-    model = write_v1_model(tmp_path / "m", transpose=(1, 0, 2))
+@pytest.mark.parametrize("planar", [False, True])
+def test_mirroring_is_that_of_nnu_net_v1(planar: bool, tmp_path: Path) -> None:
+    model = write_v1_model(tmp_path / "m", transpose=(1, 0, 2), planar=planar)
     noise = ndimage.gaussian_filter(np.random.default_rng(3).normal(size=(10, 18, 20)), 2)
     voxels = np.rint(noise / noise.std() * 200 + 60).astype(np.int16)
-    turns = [[axis + 2 for axis in range(3) if number >> axis & 1] for number in range(8)]
+    turns = [[axis + 2 for axis in range(planar, 3) if number >> axis & 1] for number in range(0, 8, 1 + planar)]
     with torch.inference_mode():
         expected = labels_of_v1(model, voxels, (3.1, 2.2, 2.4), turns)
     labels = labels_of_ours(model, voxels, (3.1, 2.2, 2.4), tmp_path, replace(DENSE, tta=True))
