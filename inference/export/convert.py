@@ -76,8 +76,7 @@ def export(
         raise OutputError(f"{out} is not a folder")
     if (out / PLANS).exists() and any(out.glob("fold_*")):
         raise OutputError(f"{out} holds a model of nnU-Net, whose files would be written over")
-    read = v1.read_result_folder if v1.is_v1(model_folder) else read_result_folder
-    folds = read(model_folder, fold, checkpoint)
+    folds = _read(model_folder, fold, checkpoint)
     stored = folds[0]
     if other := [one for one in folds if one.configuration != stored.configuration]:
         raise WeightsError(f"{other[0].file} has the configuration {shown(other[0].configuration)}, "
@@ -104,6 +103,10 @@ def export(
         check_engines(made, patch, expected)
         move(made, out)
         remove_others(out, card["files"])
+
+
+def _read(folder: Path, fold: str | None, checkpoint: str) -> list[Checkpoint]:
+    return (v1.read_result_folder if v1.is_v1(folder) else read_result_folder)(folder, fold, checkpoint)
 
 
 def _network(
@@ -174,7 +177,7 @@ def _export_earlier(
     Raises WeightsError where it is another network.
     """
     folder = later.file.parent.parent
-    first = read_result_folder(previous, how["fold"], how["checkpoint"])[0]
+    first = _read(previous, how["fold"], how["checkpoint"])[0]
     if first.configuration != stage:
         raise WeightsError(f"{previous} has the configuration {shown(first.configuration)}, "
                            f"the cascade in {folder} comes after {shown(stage)}")  # fmt: skip

@@ -24,16 +24,18 @@ RESAMPLING = "resample_data_or_seg_to_shape"  # of nnU-Net v2: the same splines
 # How channels are normalised, in the words of version 2 for the same.
 SCHEMES = {"CT": "CTNormalization", "nonCT": "ZScoreNormalization", "noNorm": "NoNormalization"}
 OURS = ("orientation", "one_piece", "hosts", "way", "numTraining")  # what else a dataset.json may say of it
+CASCADE = "CascadeFullRes"  # in the names of trainers whose networks see the labels of stage 0 as well
 MOST_CLASSES = 1000
 MOST_CHANNELS = 100
 MOST_FEATURES, MOST_FEATURES_2D = 320, 480  # Generic_UNet.MAX_NUM_FILTERS_3D, MAX_FILTERS_2D
 # Trainers of nnU-Net v1 whose networks have the parameters of the usual one, but compute something else with them.
-OTHERS = re.compile(r"ReLU|GeLU|Mish|_GN|Regions|Cascade", re.IGNORECASE)
+OTHERS = re.compile(r"ReLU|GeLU|Mish|_GN|Regions|Cascade(?!FullRes)", re.IGNORECASE)
 MIRRORS = (0, 1, 2)  # axes of a window that its trainers mirror it along, and its predictor unless it is told not to
 UNMIRRORED = re.compile(r"no(Mirror|DA|DataAug)", re.IGNORECASE)  # names of trainers that do not
 # nnU-Net v1's trainers have no argument for the stage of a configuration but its place among others; distributed ones
 # have one more before it, where the others have a flag.
 STAGE = (5, 6)
+STAGE_NAME = "stage_{}"  # what the configuration of a stage is called here
 
 
 def is_v1(folder: Path) -> bool:
@@ -71,8 +73,8 @@ def _read_fold(folder: Path, file: Path) -> Checkpoint:
         stage = _stage(need(told, "init"), plans)
         flat = _planar(plans["plans_per_stage"][stage])
         given = read_json(folder / "dataset.json") if (folder / "dataset.json").exists() else {}
-        configuration = f"stage_{stage}"
-        converted = _plans(plans, stage, configuration), _dataset(plans, given)
+        configuration = STAGE_NAME.format(stage)
+        converted = _plans(plans, stage, configuration, CASCADE in trainer), _dataset(plans, given)
     except ValueError as error:
         raise WeightsError(f"{pickled}: {error}") from error
     try:
@@ -84,8 +86,7 @@ def _read_fold(folder: Path, file: Path) -> Checkpoint:
 
 
 def _why(word: str) -> str:
-    known = {"regions": "its labels are regions", "cascade": "it needs an earlier stage"}
-    return known.get(word.lower(), "its network has other layers")
+    return "its labels are regions" if word.lower() == "regions" else "its network has other layers"
 
 
 def _stage(init: Any, plans: Mapping[str, Any]) -> int:
@@ -101,8 +102,8 @@ def _stage(init: Any, plans: Mapping[str, Any]) -> int:
     return stage
 
 
-def _plans(plans: Mapping[str, Any], stage: int, configuration: str) -> dict[str, Any]:
-    """What a plans.json would say of one stage."""
+def _plans(plans: Mapping[str, Any], stage: int, configuration: str, cascade: bool) -> dict[str, Any]:
+    """What a plans.json would say of one stage. `cascade`: its network comes after that of the first."""
     planned = mapping(plans["plans_per_stage"][stage], f"stage {stage}")
     spacing = _list(need(planned, "current_spacing"), "current_spacing")
     preprocessor = PREPROCESSOR_2D if _planar(planned) else PREPROCESSOR
@@ -141,6 +142,9 @@ def _plans(plans: Mapping[str, Any], stage: int, configuration: str) -> dict[str
                 "use_mask_for_norm": _by_channel(plans, "use_mask_for_norm"),
                 "resampling_fn_data": RESAMPLING,
                 "resampling_fn_data_kwargs": linear | {"order": 3},
+                "previous_stage": STAGE_NAME.format(0) if cascade else None,
+                "resampling_fn_seg": RESAMPLING,
+                "resampling_fn_seg_kwargs": linear | {"is_seg": True, "force_separate_z": False},
                 "resampling_fn_probabilities": RESAMPLING,
                 "resampling_fn_probabilities_kwargs": linear,
                 "architecture": _architecture(plans, planned),

@@ -8,23 +8,23 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array
-from ..boxes import shape_of
 from ..card import Earlier, Resize
 from .resize import Taps, sample_positions, separate_axis, taps
 from .view import View
 
 
-def one_hot(labels: np.ndarray, inside: np.ndarray, view: View, earlier: Earlier, xp: Any) -> Array:
-    """Channels (c, z, y, x) float32 of what the view shows, 1 where labels (z, y, x) of its crop have a value.
+def one_hot(labels: np.ndarray, inside: np.ndarray | None, view: View, earlier: Earlier, xp: Any) -> Array:
+    """Channels (c, z, y, x) float32 of what the view shows, 1 where labels (z, y, x) have a value.
 
-    inside  bool, where the scan is not empty: the rest is one more label to nnU-Net, -1
+    inside  bool, where the scan is not empty: the rest is one more label to nnU-Net, -1; None: there is no such label
     """
     # As in nnU-Net, whose labels may have other values in a label map of ours, or be in none: above 255.
     codes = np.zeros(max(255, *earlier.values) + 1, np.int16)
     ranks = _ranked(earlier)
     codes[ranks] = np.arange(1, len(ranks) + 1)
     coded = codes[labels]
-    coded[~inside] = -1
+    if inside is not None:
+        coded[~inside] = -1
     found = resampled(coded, view, earlier)
     channels = xp.empty((len(earlier.values), *view.shape), xp.float32)
     for value, channel in zip(earlier.values, channels, strict=True):
@@ -40,7 +40,7 @@ def _ranked(earlier: Earlier) -> list[int]:
 
 
 def resampled(labels: np.ndarray, view: View, how: Earlier | Resize) -> np.ndarray:
-    """Labels (z, y, x) int16 of the view's crop at the network's spacing.
+    """Labels (z, y, x) int16 of the view's crop, or of more of the scan, at the network's spacing.
 
     how  of which order, method and rule for a coarse axis count
 
@@ -50,7 +50,7 @@ def resampled(labels: np.ndarray, view: View, how: Earlier | Resize) -> np.ndarr
     it is the smallest of equals, and sums are equal that float16 does not tell apart: nnU-Net's resample_torch_simple.
     """
     separate = separate_axis(view.own_spacing, view.spacing, how.force_separate_z)
-    sizes = list(zip(shape_of(view.crop), view.shape, strict=True))
+    sizes = list(zip(labels.shape, view.shape, strict=True))
     orders = [0 if axis == separate else how.order for axis in range(3)]
     axes = [taps(*n, order, how.method) for n, order in zip(sizes, orders, strict=True)]
     nearest = [np.asarray(taps(*n, 0).lower > along.lower) for n, along in zip(sizes, axes, strict=True)]

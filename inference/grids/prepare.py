@@ -43,15 +43,17 @@ def prepare(scan: Scan, view: View, card: Card, xp: Any, before: np.ndarray | No
     resize = card.resample.image
     separate = separate_axis(view.own_spacing, card.spacing_for(view.own_spacing), resize.force_separate_z)
     cropped = [view.cropped(voxels) for voxels in scan.channels]
-    labels = None if before is None else view.cropped(before)
+    first = card.resample.version == 1
+    # Version 1 stretches the whole map over what is not 0 of the scan.
+    labels = None if before is None else view.turned(before) if first else view.cropped(before)
     inside = None
-    if labels is not None or any(channel.masked for channel in card.channels):
+    if (labels is not None and not first) or any(channel.masked for channel in card.channels):
         inside = filled(cropped)
-        if labels is not None:  # what has a label is not empty to nnU-Net
+        if labels is not None and not first:  # what has a label is not empty to nnU-Net
             inside |= labels > 0
     volumes = []
     for voxels, channel in zip(cropped, card.channels, strict=True):
-        if card.resample.version == 1:
+        if first:
             volume = _resample(voxels, None, view.shape, separate, resize, Channel(channel.name, "none"), xp)
             seen = None
             if inside is not None and channel.masked:
@@ -65,8 +67,8 @@ def prepare(scan: Scan, view: View, card: Card, xp: Any, before: np.ndarray | No
         mask = inside if channel.masked else None
         volumes.append(_resample(voxels, mask, view.shape, separate, resize, fitted(channel, voxels, mask), xp))
     volume = volumes[0][None] if len(volumes) == 1 else xp.stack(volumes)
-    if card.after and labels is not None and inside is not None:
-        volume = xp.concatenate([volume, one_hot(labels, inside, view, card.after, xp)])
+    if card.after and labels is not None:
+        volume = xp.concatenate([volume, one_hot(labels, None if first else inside, view, card.after, xp)])
     return volume
 
 

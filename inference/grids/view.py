@@ -49,9 +49,13 @@ class View:
         z, y, x = (self.stored.spacing[axis] for axis in self.axes)
         return z, y, x
 
+    def turned(self, stored: np.ndarray) -> np.ndarray:
+        """A view of an array (..., z, y, x) on the stored grid, in the network's axes."""
+        return turned(stored, self.axes, self.flips)
+
     def cropped(self, stored: np.ndarray) -> np.ndarray:
-        """A view of an array (..., z, y, x) on the stored grid: turned, and what is not 0 of it."""
-        return turned(stored, self.axes, self.flips)[(..., *self.crop)]
+        """The part of `turned` where the scan is not 0."""
+        return self.turned(stored)[(..., *self.crop)]
 
     def box(self, stored: Box, margin: float) -> Box:
         """A box of the stored grid, which meets `crop`, as one of what the network sees, with mm around it."""

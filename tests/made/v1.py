@@ -28,9 +28,14 @@ def write_v1_model(
     masked: bool = False,
     seed: int = 0,
     planar: bool = False,
+    stage: int = 1,
+    cascade: bool = False,
 ) -> Path:
-    """A result folder of nnU-Net v1, of the later of two stages. `spacing` is on transposed axes, as in its plans.
-    `planar`: its networks are 2D."""
+    """A result folder of nnU-Net v1, of one of two stages. `spacing` is on transposed axes, as in its plans.
+
+    planar   its networks are 2D
+    cascade  they come after those of stage 0
+    """
     torch = pytest.importorskip("torch")
     from inference.export.generic_unet import GenericUNet
 
@@ -42,7 +47,7 @@ def write_v1_model(
     (folder / "plans.pkl").write_bytes(pickle.dumps(plans))
     for number, name in enumerate(folds):
         torch.manual_seed(seed + number)
-        network = GenericUNet(1, classes + 1, [4, 8, 16], kernels, [[1, 1, 1], *pools], 2)
+        network = GenericUNet(1 + cascade * classes, classes + 1, [4, 8, 16], kernels, [[1, 1, 1], *pools], 2)
         with torch.no_grad():  # probabilities that differ enough for a label map with structure
             for layer in network.seg_outputs.parameters():
                 layer.mul_(8)
@@ -61,8 +66,8 @@ def write_v1_model(
             "amp_grad_scaler": {"scale": 65536.0, "growth_tracker": 7},
         }
         torch.save(checkpoint, file, _use_new_zipfile_serialization=number % 2 == 0)  # PyTorch 1.5 had the other form
-        init = ("plans.pkl", number, str(folder), "Task999_Tiny", True, 1, True, False, True)
-        told = OrderedDict(init=init, name="nnUNetTrainerV2", plans=plans)
+        init = ("plans.pkl", number, str(folder), "Task999_Tiny", True, stage, True, False, True)
+        told = OrderedDict(init=init, name="nnUNetTrainerV2" + "CascadeFullRes" * cascade, plans=plans)
         told["class"] = "<class 'nnunet.training.network_training.nnUNetTrainerV2.nnUNetTrainerV2'>"
         file.with_name(f"{file.name}.pkl").write_bytes(pickle.dumps(told))
     return folder

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from batchgenerators.augmentations.utils import resize_segmentation
 from scipy import ndimage
 
 torch = pytest.importorskip("torch")
@@ -39,7 +40,8 @@ from inference.export.convert import export, main, planned  # noqa: E402
 from inference.export.v1_pickles import read_pickle  # noqa: E402
 from inference.export.v1_pieces import largest  # noqa: E402
 from inference.model import Model, Quiet  # noqa: E402
-from inference.options import DENSE, Way  # noqa: E402
+from inference.options import DENSE, Options, Way  # noqa: E402
+from inference.predictor import Predictor  # noqa: E402
 from inference.record import Record  # noqa: E402
 from inference.scan import Scan  # noqa: E402
 from inference.segment import segment  # noqa: E402
@@ -289,7 +291,6 @@ def test_folds_and_checkpoints_of_other_names(tmp_path: Path) -> None:
     [
         (lambda told: told.update(name="nnUNetTrainerV2_ReLU"), "trainer nnUNetTrainerV2_ReLU is not supported"),
         (lambda told: told.update(name="nnUNetTrainerV2BraTSRegions"), "its labels are regions"),
-        (lambda told: told.update(name="nnUNetTrainerV2CascadeFullRes"), "it needs an earlier stage"),
         (lambda told: told.update(name=5), "name is 5"),
         (lambda told: told.pop("plans"), "plans is missing"),
         (lambda told: told["plans"].pop("plans_per_stage"), "plans_per_stage is missing"),
@@ -401,8 +402,13 @@ def coarse(*spacings: Any) -> int | None:
     return None
 
 
-def labels_of_v1(model: Path, voxels: np.ndarray, spacing: Spacing, turns: Any = ((),)) -> np.ndarray:
-    """What nnU-Net v1 makes of an array (z, y, x), each window mirrored along all of `turns`."""
+def labels_of_v1(
+    model: Path, voxels: np.ndarray, spacing: Spacing, turns: Any = ((),), before: np.ndarray | None = None
+) -> np.ndarray:
+    """What nnU-Net v1 makes of an array (z, y, x), each window mirrored along all of `turns`.
+
+    before  the labels of the earlier stage of a cascade
+    """
     plans = pickle.loads((model / "plans.pkl").read_bytes())
     forward, target = plans["transpose_forward"], tuple(plans["plans_per_stage"][1]["current_spacing"])
     patch = (1, 1, *plans["plans_per_stage"][1]["patch_size"])[-3:]
@@ -429,10 +435,14 @@ def labels_of_v1(model: Path, voxels: np.ndarray, spacing: Spacing, turns: Any =
         seen = np.where(mask, (seen - seen[mask].mean()) / (seen[mask].std() + 1e-8), 0)
     seen = seen.astype(np.float32)
 
+    image = seen[None]
+    if before is not None:
+        earlier = resize_segmentation(np.transpose(before, forward), shape, order=1)
+        image = np.stack([seen, *(earlier == value for value in range(1, 5))]).astype(np.float32)
     short = [max(side - n, 0) for n, side in zip(shape, patch, strict=True)]
-    padded = np.pad(seen, [(n // 2, n - n // 2) for n in short])
+    padded = np.pad(image, [(0, 0), *((n // 2, n - n // 2) for n in short)])
     starts = []
-    for n, side in zip(padded.shape, patch, strict=True):
+    for n, side in zip(padded.shape[1:], patch, strict=True):
         count = int(np.ceil((n - side) / max(side * 0.5, 1))) + 1  # planes one by one
         starts.append([int(np.round((n - side) / max(count - 1, 1) * index)) for index in range(count)])
     middle = np.zeros(patch)
@@ -440,14 +450,14 @@ def labels_of_v1(model: Path, voxels: np.ndarray, spacing: Spacing, turns: Any =
     weights = ndimage.gaussian_filter(middle, [n / 8 for n in patch], mode="constant")
     weights = (weights / weights.max()).astype(np.float32)
     weights[weights == 0] = weights[weights > 0].min()
-    blended, total = np.zeros((5, *padded.shape), np.float32), np.zeros(padded.shape, np.float32)
+    blended, total = (np.zeros((count, *padded.shape[1:]), np.float32) for count in (5, 1))
     for z in starts[0]:
         for y in starts[1]:
             for x in starts[2]:
-                window = (slice(z, z + patch[0]), slice(y, y + patch[1]), slice(x, x + patch[2]))
-                seen = torch.from_numpy(padded[window][None, None])
+                window = (slice(None), slice(z, z + patch[0]), slice(y, y + patch[1]), slice(x, x + patch[2]))
+                seen = torch.from_numpy(padded[window][None])
                 each = [torch.flip(network(state, torch.flip(seen, turn)), turn)[0].numpy() for turn in turns]
-                blended[(slice(None), *window)] += np.mean(each, axis=0) * weights
+                blended[window] += np.mean(each, axis=0) * weights
                 total[window] += weights
     part = tuple(slice(n // 2, n // 2 + size) for n, size in zip(short, shape, strict=True))
     answer = np.transpose((blended / total)[(slice(None), *part)], (0, *(1 + forward.index(axis) for axis in range(3))))
@@ -505,6 +515,32 @@ def test_mirroring_is_that_of_nnu_net_v1(planar: bool, tmp_path: Path) -> None:
     for trainer in ("nnUNetTrainerV2_noMirroring", "nnUNetTrainerV2_noDataAugmentation", "nnUNetTrainerNoDA"):
         change(model, lambda told, trainer=trainer: told.update(name=trainer))  # type: ignore[misc]
         assert card_of(model)["mirror_axes"] is None
+
+
+@pytest.mark.slow
+def test_the_labels_of_a_cascade_are_those_of_nnu_net_v1(tmp_path: Path) -> None:
+    """With our own labels of the earlier stage. Where the scan is cropped, version 1 stretches these over the rest."""
+    low = write_v1_model(tmp_path / "low", stage=0, transpose=(1, 0, 2))
+    later = write_v1_model(tmp_path / "later", cascade=True, transpose=(1, 0, 2), seed=1)
+    assert "give the folder of the earlier one, configuration stage_0" in refusal(later)
+    assert "has the configuration 'stage_1', the cascade in" in refusal(later, previous=later)
+    assert "is not a later stage of a cascade" in refusal(low, previous=low)
+    export(later, tmp_path / "w" / "net", previous=low)
+    options = Options(tmp_path / "w", device="cpu", precision="f32", accept_intensities=True)
+    first, second = (Predictor(replace(options, networks=(name,))) for name in ("net_stage_0", "net"))
+    # Of this seed no label's weights equal another's but for rounding, which decides between them then.
+    noise = ndimage.gaussian_filter(np.random.default_rng(8).normal(size=(17, 23, 29)), 3)
+    voxels = np.rint(noise / noise.std() * 200 + 60).astype(np.int16)
+    for border in (0, 3):
+        voxels[:, :, :border] = 0
+        scan = Scan.of(voxels, (3.1, 2.2, 2.4), "LPS")
+        before, labels = first.segment(scan)[0], second.segment(scan)[0]
+        with torch.inference_mode():
+            expected, alone = (
+                labels_of_v1(later, voxels, (3.1, 2.2, 2.4), before=seen) for seen in (before, np.zeros_like(before))
+            )
+        assert len(np.unique(before)) >= 3 and len(np.unique(expected)) >= 3
+        assert (labels == expected).mean() >= 0.9995 > (alone == expected).mean()
 
 
 def test_steps_of_version_2_would_give_other_labels(tmp_path: Path) -> None:
