@@ -12,6 +12,10 @@ from typing import Any
 
 import numpy as np
 
+HALF_MOST = 65504.0  # in float16
+HALF_NORMAL = np.float32(2.0**-14)  # below it float16's steps are 2**-24
+SMALL_SUM = np.float32(0.75)
+HALF_DROPS = 13  # bits of a float32's fraction
 Array = Any  # numpy.ndarray or torch.Tensor
 Network = Callable[[Array], Array]  # (b, c, z, y, x) float32, C-contiguous -> (b, k, z, y, x) float32
 
@@ -39,6 +43,29 @@ def to_host(array: Array) -> np.ndarray:
 def as_type(array: Array, dtype: Any) -> Array:
     """A copy of another type."""
     return array.astype(dtype) if hasattr(array, "astype") else array.to(dtype, copy=True)
+
+
+def round_to_half(array: Array, xp: Any) -> None:
+    """Round float32 to the values that float16 has, in place; beyond its range as finely, or to its end.
+
+    NumPy's own conversion takes four times as long.
+    """
+    if xp is not np:
+        array[...] = as_type(xp.clip(array, -HALF_MOST, HALF_MOST), xp.float16)
+        return
+    if array.ndim > 2:  # planes stay in the cache
+        for part in array:
+            round_to_half(part, xp)
+        return
+    small = np.abs(array) < HALF_NORMAL
+    of_small = (array + SMALL_SUM) - SMALL_SUM  # float32 beside it has the steps of float16 beside 0
+    bits = array.view(np.uint32)
+    up = bits >> np.uint32(HALF_DROPS)
+    up &= np.uint32(1)  # of two that are equally near the even one
+    up += np.uint32((1 << HALF_DROPS - 1) - 1)
+    bits += up
+    bits &= np.uint32(0xFFFFFFFF << HALF_DROPS & 0xFFFFFFFF)
+    np.copyto(array, of_small, where=small)
 
 
 def copy(array: Array) -> Array:

@@ -198,6 +198,7 @@ class Card:
     activations       numbers that the network holds at once for a voxel of a window, at most, counted in its graph;
                       None: nobody has counted
     trained_on        a sentence for people: data, iterations, known weakness
+    folds             networks whose logits are averaged in this one
     after             the network that has to run before, if its label map is an input
     guide             the network that shows where to look, where one was put into its folder
     digest            sha256 of card.json, which holds those of the model files
@@ -224,6 +225,7 @@ class Card:
     precision: str | None
     activations: float | None
     trained_on: str
+    folds: int
     after: Earlier | None
     guide: Guide | None
     digest: str
@@ -334,6 +336,7 @@ def _card(folder: Path, fields: dict[str, Any], digest: str) -> Card:
         precision=None if (precision := fields.get("precision")) is None else _one_of(precision, TUNED),
         activations=None if (activations := fields.get("activations")) is None else float(activations),
         trained_on=str(fields["trained_on"]),
+        folds=int(fields.get("folds", 1)),
         after=_earlier(folder, fields["after"]) if fields.get("after") else None,
         guide=_guide(folder, fields["guide"], fields["channels"]) if fields.get("guide") else None,
         digest=digest,

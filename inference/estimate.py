@@ -13,7 +13,7 @@ from math import ceil, prod
 from .card import WEIGHTS_FILE, Card
 from .cards import on_their_ways, smaller_ways
 from .engines.choose import Choice
-from .grids.decode import read_head
+from .grids.decode import Decode, read_head
 from .grids.prepare import CHUNK
 from .grids.resize import separate_axis
 from .grids.restore import PLANES
@@ -137,7 +137,8 @@ def _steps(scan: Scan, card: Card, way: Way) -> tuple[int, int]:
     if way.in_body:
         preparing = max(preparing, 4 * prod(seen))
     mask = prod(seen) if way.in_body else 0
-    numbers = _outputs(card) + (card.head is not None)
+    headed = len(card.labels) if card.head and Decode.in_half(card) else 0  # logits that are made of features
+    numbers = max(_outputs(card) + (card.head is not None), headed)
     plane = seen[1] * seen[2]
     logits = card.resample.logits
     if max(logits.order, logits.order_z) > 1:
@@ -149,7 +150,7 @@ def _steps(scan: Scan, card: Card, way: Way) -> tuple[int, int]:
         shared = (SHARED + BLENDED) * min(plane, window // SHALLOW) if window < prod(seen) else 0
         windows = numbers * shared
     else:
-        windows = (_outputs(card) + 1) * min(card.patch[0], seen[0]) * plane + 3 * max(AT_ONCE, numbers * plane)
+        windows = (numbers + 1) * min(card.patch[0], seen[0]) * plane + 3 * max(AT_ONCE, numbers * plane)
     pieces = PIECES * prod(own) if card.largest else 0  # while no window is held any more
-    windows += window * (card.inputs + way.tta * (numbers + card.inputs))  # one cut out; mirrored, and what they add to
+    windows += window * (card.inputs + headed + way.tta * (numbers + card.inputs))  # one cut out; mirrored, their sum
     return volume + mask + preparing, volume + mask + max(NUMBER * (windows + restoring), pieces)

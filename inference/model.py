@@ -17,7 +17,7 @@ from .arrays import Array, Network, copy
 from .boxes import Box, Shape, bounding, joined
 from .card import Card
 from .formats.probabilities import Probabilities
-from .grids.decode import Decode
+from .grids.decode import Decode, with_logits
 from .grids.prepare import prepare
 from .grids.restore import restore
 from .grids.view import View
@@ -34,18 +34,31 @@ EDGE = 5.0  # mm: a label that comes so near to the end of what is looked at may
 
 @dataclass(frozen=True)
 class Model:
-    """A network, what it expects, what its logits mean, and those that run before it."""
+    """A network, what it expects, what its logits mean, and those that run before it.
+
+    half  the meaning of logits with nnU-Net's rounding, where the network's own labels are wanted: in float32, and with
+          its windows. None: they are not, or nothing is rounded
+    """
 
     card: Card
     network: Network
     decode: Decode
+    half: Decode | None = None
     earlier: Model | None = None
     guide: Model | None = None
 
     @classmethod
-    def of(cls, card: Card, network: Network, earlier: Model | None = None, guide: Model | None = None) -> Model:
+    def of(
+        cls,
+        card: Card,
+        network: Network,
+        earlier: Model | None = None,
+        guide: Model | None = None,
+        precision: str = "f32",
+    ) -> Model:
         """earlier, guide  those of `card.after` and `card.guide`"""
-        return cls(card, network, Decode.of(card), earlier, guide)
+        half = Decode.in_half(card) if precision == "f32" else None
+        return cls(card, network, Decode.of(card), half, earlier, guide)
 
     def try_out(self, xp: Any) -> None:
         """Run the smallest window: what a GPU lacks shows there, not when a network is loaded. Raises EngineError."""
@@ -121,7 +134,12 @@ def one(
     progress.network(card.name, dense)
     run = 0
 
-    see = mirrored(model.network, card.mirror_axes or (), xp) if way.tta else model.network
+    of_patches = not way.boxed and not (way.wide and card.window_multiple)
+    decode, see = model.decode, model.network
+    if model.half and of_patches:
+        decode, see = model.half, with_logits(see, card, xp)
+    if way.tta:
+        see = mirrored(see, card.mirror_axes or (), xp)
 
     def network(batch: Array) -> Array:
         nonlocal run
@@ -133,11 +151,10 @@ def one(
 
     def looked(look: Look) -> tuple[np.ndarray, Shape]:
         """Labels, and the voxels of a window."""
-        layout = lay(view.shape, card, way, look.box, look.middle_first, model.decode.codes)
+        middle_first, codes = look.middle_first, decode.codes
+        layout = lay(view.shape, card, way, look.box, middle_first, codes, decode.has_share, decode.half)
         keep = probabilities.of(card, view.cropped) if probabilities else None
-        return restore(
-            layout.parts(volume, network, look.inside, xp), view, card, model.decode, xp, keep
-        ), layout.window
+        return restore(layout.parts(volume, network, look.inside, xp), view, card, decode, xp, keep), layout.window
 
     with record.stage("restore"):
         labels, window = looked(look)

@@ -104,7 +104,8 @@ class Predictor:
     def _loaded(self, card: Card, way: Way) -> Model:
         earlier = self._loaded(card.after.card, way) if card.after else None
         guide = self._guide(card.guide.card) if card.guide and way.guided else None
-        return Model.of(card, load(self.choice, card, self.threads), earlier, guide)
+        network = load(self.choice, card, self.threads)
+        return Model.of(card, network, earlier, guide, self.choice.precision)
 
     def _guide(self, card: Card) -> Model:
         if card.digest not in self._guides:

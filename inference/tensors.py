@@ -19,7 +19,7 @@ class Tensors:
     """Stands for the module numpy."""
 
     inf = inf
-    float32, uint8 = torch.float32, torch.uint8
+    float16, float32, uint8 = torch.float16, torch.float32, torch.uint8
     uint16 = torch.int32  # PyTorch stores uint16 but adds none
 
     clip = staticmethod(torch.clip)

@@ -90,6 +90,8 @@ def export(
     if v1.is_v1(model_folder) and (rules := largest(model_folder, card["labels"])):
         card["largest"] = rules
     card["trained_on"] = trained_on
+    if len(folds) > 1:
+        card["folds"] = len(folds)
     card["source"] |= {
         "fold": ",".join(one.file.parent.name for one in folds),
         "checkpoint_sha256": ",".join(sha256(one.file) for one in folds),

@@ -20,11 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, Network, as_type, copy
+from ..arrays import Array, Network, as_type, copy, round_to_half
 from ..card import Card
 
 Codes = Callable[[Array, Any], Array]  # logits (k, ...), array library -> (...) uint8
 Shares = Callable[[Array, Any], Array]  # logits (k, ...), array library -> probabilities (k, ...) float32
+MOST = 32  # logits that are held in the place of fewer features: as many as most networks of nnU-Net have features
 VOXELS = 1 << 13  # whose logits are held at a time: 118 of each are 4 MB
 TILE = (4, 8)  # planes and rows of a tile of features, which is one voxel wide: so NumPy reads them in order
 CLOSE = 1e-5  # of the largest logit: what sums of features are rounded by, several times over
@@ -36,7 +37,9 @@ class Decode:
     """What logits mean, or features where the card has a head.
 
     codes          of what is held: of logits, or of features by way of the head
-    of_logits      codes of logits
+    of_logits      codes of logits that were interpolated
+    largest_wins   whether the code is the channel with the largest logit
+    half           logits have the values of float16, and those that were interpolated are rounded to it, as nnU-Net's
     head           the last layer, as of `read_head`, where features are held
     values         that each code has in a label map (uint8)
     probabilities  of logits, one for each label of the card
@@ -45,6 +48,8 @@ class Decode:
 
     codes: Codes
     of_logits: Codes
+    largest_wins: bool
+    half: bool
     head: np.ndarray | None
     values: np.ndarray
     probabilities: Shares
@@ -53,15 +58,36 @@ class Decode:
     @classmethod
     def of(cls, card: Card) -> Decode:
         """Raises WeightsError where the head's file is damaged."""
+        return cls._of(card, read_head(card), half=False)
+
+    @classmethod
+    def in_half(cls, card: Card) -> Decode | None:
+        """Of logits in float16, in which nnU-Net 2 blends and resamples them, so that near ties fall as they do there.
+
+        None where that is not done: labels are regions, of which none ties with another; nnU-Net 1 has float32; folds
+        were averaged, each of which nnU-Net rounds by itself; or features are held of which more than MOST logits come.
+        Raises WeightsError where the head's file is damaged.
+        """
+        head = read_head(card)
+        more = head is not None and len(head) > MOST
+        if card.decode != "argmax" or card.resample.version == 1 or card.folds > 1 or more:
+            return None
+        return cls._of(card, None, half=True)
+
+    @classmethod
+    def _of(cls, card: Card, head: np.ndarray | None, half: bool) -> Decode:
         values = [label.value for label in card.labels]
-        of_logits, probabilities = CODES[card.decode], PROBABILITIES[card.decode]
+        codes, probabilities = CODES[card.decode], PROBABILITIES[card.decode]
         if card.resample.version == 1:
             probabilities = unchanged
-        codes, head = of_logits, read_head(card)
+        of_logits = codes
+        if half and card.resample.logits.method == "spline":  # PyTorch's resampling gives float32
+            of_logits = rounded_winning_channel
         if head is not None:
             codes, probabilities = after(head, codes), _all_after(head, probabilities)
         coded = np.array([0, *values] if card.decode == "regions" else values, np.uint8)
-        return cls(codes, of_logits, head, coded, probabilities, np.flatnonzero(values))
+        argmax = card.decode == "argmax"
+        return cls(codes, of_logits, argmax, half, head, coded, probabilities, np.flatnonzero(values))
 
     @property
     def has_share(self) -> bool:
@@ -69,9 +95,9 @@ class Decode:
         return self.head is not None
 
     @property
-    def largest_wins(self) -> bool:
-        """Whether the code is the channel with the largest logit."""
-        return self.of_logits is winning_channel
+    def of_interpolated(self) -> Codes:
+        """Codes of what is held, interpolated."""
+        return self.of_logits if self.head is None else self.codes
 
     def logits(self, held: np.ndarray) -> np.ndarray:
         """(n, k): logits of n voxels, of which (n, ...) is held."""
@@ -94,10 +120,13 @@ def with_logits(network: Network, card: Card, xp: Any) -> Network:
     head = read_head(card)
     if head is None:
         return network
-    weights, biases = xp.asarray(head[:, :-1]), xp.asarray(head[:, -1])
+    weights, biases = xp.asarray(head[:, :-1].copy()), xp.asarray(head[:, -1:].copy())
 
     def run(batch: Array) -> Array:
-        return xp.moveaxis(xp.tensordot(weights, network(batch), (1, 1)), 0, 1) + biases[:, None, None, None]
+        features = network(batch)
+        logits = xp.matmul(weights, features.reshape(*features.shape[:2], -1))
+        logits += biases
+        return logits.reshape(len(features), len(weights), *features.shape[2:])
 
     return run
 
@@ -185,6 +214,13 @@ def winning_channel(logits: Array, xp: Any) -> Array:
         winner[logits[channel] > best] = channel
         xp.maximum(best, logits[channel], out=best)
     return winner
+
+
+def rounded_winning_channel(logits: Array, xp: Any) -> Array:
+    """`winning_channel` of logits that are rounded to float16 first."""
+    rounded = copy(logits)
+    round_to_half(rounded, xp)
+    return winning_channel(rounded, xp)
 
 
 def last_region(logits: Array, xp: Any) -> Array:

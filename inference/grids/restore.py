@@ -86,7 +86,7 @@ def _restore(
     _, *sizes = shape_of(box)
     plane = (
         PlaneRestorer(along_y, along_x, decode) if xp is np
-        else _WholePlaneRestorer(along_y.matrix(sizes[0]), along_x.matrix(sizes[1]), decode.codes, xp)
+        else _WholePlaneRestorer(along_y.matrix(sizes[0]), along_x.matrix(sizes[1]), decode.of_interpolated, xp)
     )  # fmt: skip
     interpolator = None
     if keep and target.size:
@@ -174,7 +174,7 @@ def _restore_densely(
                 part = xp.clip(part, low, high)
             part = apply_matrix(weights[:, near], part.reshape(1, len(given), -1), 1, xp).reshape(block.shape[1:])
             block[number] = part if separate is not None else xp.clip(part, *ranges[number])
-        codes = decode.codes(block if keep is None or decode.has_share else block[:-1], xp)
+        codes = decode.of_interpolated(block if keep is None or decode.has_share else block[:-1], xp)
         out[start : start + PLANES] = decode.values[to_host(codes)]
         if keep is None:
             continue

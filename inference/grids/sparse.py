@@ -24,7 +24,8 @@ NUMBERS = 1 << 17  # logits of cells that are looked at at a time: memory does n
 IN_CACHE = 1 << 15  # values that are interpolated at a time
 SIZES = (0, 2, 3, 4, 6, 8, 12, 16, 32, 64, 128, 256)  # voxels with at most so many candidates are interpolated together
 ALL_FOUR = 0x01010101  # four bytes that are True, as one number
-CLOSE = 1e-6  # of the largest logit: a channel that is no farther below a floor may reach it when sums are rounded
+# Of the largest logit: a channel that is no farther below a floor may reach it when sums are rounded, or float16 is.
+CLOSE, CLOSE_IN_HALF = 1e-6, 2.0**-10
 MANY = 2.5  # winners at the corners of a cell, as a mean over cells, above which all channels are interpolated
 
 
@@ -52,7 +53,8 @@ class PlaneRestorer:
             if weight > 0:
                 table += weight * (_at(nodes, logits[:, upper]) - table)
             table = self.decode.logits(table)
-            among = Candidates.of(table, corners) if self.decode.largest_wins else None
+            close = CLOSE_IN_HALF if self.decode.half else CLOSE
+            among = Candidates.of(table, corners, close) if self.decode.largest_wins else None
             if among:
                 self._interpolate(found, own, part, among)
             else:
@@ -156,12 +158,14 @@ class Candidates:
     values: np.ndarray
 
     @classmethod
-    def of(cls, table: np.ndarray, corners: np.ndarray) -> Candidates | None:
+    def of(cls, table: np.ndarray, corners: np.ndarray, close: float = CLOSE) -> Candidates | None:
         """Of logits (samples, k) and, for each cell, the rows of its corners (4, cells). None where it does not pay to
         look for them, or cannot be said: sums of what is infinite, no number or next to 0 may be rounded by anything.
+
+        close  share of the largest logit by which sums may be wrong
         """
         cells, k = corners.shape[1], table.shape[1]
-        near = CLOSE * np.abs(table).max()
+        near = close * np.abs(table).max()
         winners = table.argmax(axis=1)[corners]
         share = 1 / (winners[:, None] == winners).sum(axis=1, dtype=np.float32)  # channels count once
         if not np.finfo(np.float32).tiny < near < np.inf or share.sum() > MANY * cells:

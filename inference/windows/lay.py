@@ -10,18 +10,24 @@ from .planes import Planes, wide_window
 
 
 def lay(
-    shape: Shape, card: Card, way: Way, box: Box | None, middle_first: bool, codes: Codes
+    shape: Shape,
+    card: Card,
+    way: Way,
+    box: Box | None,
+    middle_first: bool,
+    codes: Codes,
+    ones: bool = False,
+    half: bool = False,
 ) -> Patches | Boxed | Planes:
     """The windows of a network over a box of a volume of this shape; None: over all of it.
 
-    middle_first, codes  as in Patches
+    middle_first, codes, ones, half  as in Patches
     """
     if way.wide and card.window_multiple:
         box = box or whole(shape)
         window = wide_window(shape_of(box), card.window_multiple, card.patch[0], way.step, way.most_voxels)
         return Planes.over(box, shape, window, way.step)
-    ones = card.head is not None
     if way.boxed and box:
         box = grown(box, card.patch, shape)
-        return Boxed(box, Patches(shape_of(box), card.patch, way.step, None, middle_first, codes, ones))
-    return Patches(shape, card.patch, way.step, box, middle_first, codes, ones)
+        return Boxed(box, Patches(shape_of(box), card.patch, way.step, None, middle_first, codes, ones, half))
+    return Patches(shape, card.patch, way.step, box, middle_first, codes, ones, half)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, Network, copy
+from ..arrays import Array, Network, copy, round_to_half
 from ..boxes import Box, Shape, shifted, whole
 from .layout import SIGMA, Part, Slab, cut, grid, padded, padding
 
@@ -40,6 +40,7 @@ class Patches:
     box           of the volume; None: all of it
     codes         of what is handed on, not 0 where the network finds something; `middle_first` looks at them
     ones          what is handed on has one more channel, 1 where the network looked: a head (grids.decode) needs it
+    half          sums are rounded to float16 with every window, as nnU-Net's are; not with `ones`
     middle_first  at each z the windows in the middle of the grid run first, and those around only if these found some
     """
 
@@ -50,6 +51,7 @@ class Patches:
     middle_first: bool = False
     codes: Codes | None = None
     ones: bool = False
+    half: bool = False
 
     @property
     def most(self) -> int:
@@ -65,7 +67,10 @@ class Patches:
     def parts(self, volume: Array, network: Network, inside: np.ndarray | None, xp: Any) -> Iterator[Part]:
         """One part, the whole volume (c, z, y, x): logits, 0 where no window was and outside the mask `inside`."""
         codes = self.codes if self.middle_first else None
-        yield whole(self.shape), slabs(volume, network, self.plan(), self.window, xp, inside, codes, self.ones)
+        yield (
+            whole(self.shape),
+            slabs(volume, network, self.plan(), self.window, xp, inside, codes, self.ones, self.half),
+        )
 
 
 @dataclass(frozen=True)
@@ -139,6 +144,7 @@ def slabs(
     inside: np.ndarray | None = None,
     codes: Codes | None = None,
     ones: bool = False,
+    half: bool = False,
 ) -> Iterator[Slab]:
     """Blended logits of `volume` (c, z, y, x) in slabs that ascend in z and together cover it; each is the caller's.
     A slab has as many planes as make AT_ONCE numbers, so that it is small beside what is blended.
@@ -147,9 +153,9 @@ def slabs(
     no window was placed, and outside the mask `inside` (z, y, x), all channels are 0, so that
     channel 0, background, wins.
 
-    plan   of the volume padded to a patch at least
-    codes  what the plan is shown: as in Patches; None: nothing, as it does not look
-    ones   as in Patches
+    plan        of the volume padded to a patch at least
+    codes       what the plan is shown: as in Patches; None: nothing, as it does not look
+    ones, half  as in Patches
     """
     shape: Shape = volume.shape[1:]
     before = [n for n, _ in padding(shape, patch)]
@@ -165,7 +171,10 @@ def slabs(
             known = part[-1] > 0
             if inside is not None:
                 known &= xp.asarray(inside[start:end])
-            yield start, part[:channels] / xp.where(known, part[-1], xp.inf)
+            logits = part[:channels] / xp.where(known, part[-1], xp.inf)
+            if half:
+                round_to_half(logits, xp)
+            yield start, logits
 
     def skipped(low: int, high: int) -> Iterator[Slab]:
         """Zeros from one plane of the padded volume to another."""
@@ -203,6 +212,8 @@ def slabs(
             own = tuple(slice(part.start - at, part.stop - at) for part, at in zip(there, start, strict=True))
             blended[(slice(-1), slice(None), *there[1:])] += logits[(slice(None), *own)]
             blended[(-1, slice(None), *there[1:])] += weights[own]
+            if half:
+                round_to_half(blended[(slice(None), slice(None), *there[1:])], xp)
         try:
             group = plan.send(seen)
         except StopIteration:

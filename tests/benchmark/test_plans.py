@@ -28,7 +28,7 @@ from tests.made.networks import write_model  # noqa: E402
 
 Both = Callable[..., tuple[np.ndarray, np.ndarray]]
 SPACING = (3.0, 2.0, 2.0)
-FEW = 0.02  # of the voxels: of fewer, near-ties decide the Dice, which nnU-Net has in float16
+FEW = 100  # voxels
 
 REGIONS = {
     "labels": {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "inner": 3},
@@ -94,7 +94,7 @@ def nnunets(model: Path) -> Any:
 
 @pytest.mark.slow
 def test_labels_by_the_hundred_are_nnunets(both: Both, blob: np.ndarray) -> None:
-    """Random weights of 130 channels leave more near-ties, which nnU-Net decides in float16."""
+    """Random weights of 130 channels leave many near-ties, which nnU-Net decides in float16 and we by features."""
     ours, theirs = both(blob[None, 5:-5, 20:-20, 20:-20], (4.0, 3.0, 3.0), labels=130)
     assert agreement(ours, theirs).voxels >= 0.998
     assert ours.max() > 100
@@ -103,7 +103,7 @@ def test_labels_by_the_hundred_are_nnunets(both: Both, blob: np.ndarray) -> None
 def check(ours: np.ndarray, theirs: np.ndarray) -> None:
     found = agreement(ours, theirs)
     assert found.voxels >= SAME_VOXELS, found
-    many = {value: dice for value, dice in found.dice.items() if (theirs == value).mean() > FEW}
+    many = {value: dice for value, dice in found.dice.items() if (theirs == value).sum() > FEW}
     assert many and min(many.values()) >= SAME_LABEL, found
 
 

@@ -45,6 +45,7 @@ def make_card(
         precision=None,
         activations=None,
         trained_on="",
+        folds=1,
         after=None,
         guide=None,
         digest="",

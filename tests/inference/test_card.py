@@ -70,7 +70,7 @@ def test_both_formats_say_the_same(tmp_path: Path) -> None:
     assert replace(card, folder=first.folder, digest=first.digest) == first
     assert card.way == "dense" and card.form("f32") == folder / "model.onnx"
     for changes, cause in (
-        ({"folds": 5}, "unknown field folds"),  # it may change what is meant
+        ({"depth": 5}, "unknown field depth"),  # it may change what is meant
         ({"decode": "sigmoid"}, "'sigmoid' is not one of argmax, regions"),
         ({"way": "chest"}, "'chest' is not one of abdomen, body, organs, crop, dense"),
         ({"precision": "f64"}, "'f64' is not one of int8"),

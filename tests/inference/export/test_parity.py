@@ -56,7 +56,7 @@ def ours(weights: Path, voxels: np.ndarray, **options: Any) -> np.ndarray:
 
 
 def same(mine: np.ndarray, other: np.ndarray) -> None:
-    """Random weights leave near-ties, which nnU-Net decides in float16: they count for much in small labels."""
+    """Random weights leave near-ties, which count for much in small labels where several folds are averaged."""
     found = agreement(mine, np.asarray(other, np.uint8))
     large = [value for value in found.dice if (mine == value).sum() > mine.size / 100]
     assert large and len(found.dice) >= 2, "something was found, so that there is something to compare"

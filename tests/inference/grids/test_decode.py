@@ -71,7 +71,7 @@ def test_labels_of_a_scan_with_the_head_apart_and_in_the_network(tmp_path: Path,
     hu = np.random.default_rng(2).normal(50, 80, (20, 24, 30)).astype(np.float32)
     scan = replace(Scan.of(hu, (2.0, 1.7, 1.7), "LPS"), checked=True)
     found, expected = (
-        segment(scan, [Model.of(one, network)], [DENSE], np, Record(), Quiet())
+        segment(scan, [Model.of(one, network, precision="bf16")], [DENSE], np, Record(), Quiet())
         for one, network in ((card, features), (plain, with_logits(features, card, np)))
     )
     assert len(np.unique(expected)) > 4

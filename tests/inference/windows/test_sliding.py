@@ -53,6 +53,20 @@ def test_slabs_together_are_the_dense_blend(volume: np.ndarray) -> None:
     assert len(calls) == len(list(product(*grid(SHAPE, PATCH, 0.5))))
 
 
+def test_in_half_sums_are_rounded_with_every_window_as_nnunets_are(volume: np.ndarray) -> None:
+    torch = pytest.importorskip("torch")
+    weights = torch.from_numpy(gaussian(PATCH)).half()
+    total, summed = torch.zeros(SHAPE).half(), torch.zeros((3, *SHAPE)).half()
+    for corner in product(*grid(SHAPE, PATCH, 0.5)):
+        window = tuple(slice(c, c + n) for c, n in zip(corner, PATCH, strict=True))
+        summed[(slice(None), *window)] += torch.from_numpy(network(volume[window][None, None])[0]) * weights
+        total[window] += weights
+    plan = dense_plan(SHAPE, PATCH, 0.5)
+    blended = np.concatenate([part for _, part in slabs(volume[None], network, plan, PATCH, np, half=True)], axis=1)
+    assert blended.dtype == np.float32 and np.array_equal(blended, (summed / total).float().numpy())
+    assert not np.array_equal(blended, dense(volume).astype(np.float32))
+
+
 def test_where_no_window_ran_every_channel_is_zero(volume: np.ndarray) -> None:
     def two_windows() -> Plan:
         yield [(0, 0, 0)]
