@@ -3,7 +3,7 @@
 Each window plan and step segments scan after scan, until its labels have a mean Dice below --least with those of all
 windows, half a patch apart, in float32. Those that keep the labels are tried once more in int8, if export.quantize
 made it and the processor supports it. The fastest that keeps them on every scan is written to the card, and is what a
-run uses unless --plan, --step or --precision are given.
+run uses unless --plan, --step or --precision are given; all windows stay if it is hardly faster.
 
 Where a network's labels lie near organs that the shipped network knows (their names say so, or --near), windows near
 these are tried as well; if they win, the shipped network is put into its folder, as NAME/guide.
@@ -42,6 +42,7 @@ from .write import move, replace_card, save_json, workshop
 
 STEPS = (0.5, 0.6, 0.7, 0.8)
 LEAST = 0.98
+LEAST_GAIN = 0.05  # of the time of all windows: less is within what times differ by, and not worth other labels
 SEEN = 500  # voxels that a label must have for its Dice to count
 
 
@@ -162,8 +163,14 @@ def _tried(weights: Path, name: str, scans: Sequence[Path], least: float) -> tup
     dense = trials[DENSE, usual]
     # An int8 that is not tried on every scan is that of a way which does not keep labels without it.
     good = [trial for trial in trials.values() if keeps(trial.way) and trial.dice >= least] or [dense]
-    chosen = min(good, key=lambda trial: trial.seconds)
+    chosen = worth_taking(good, dense)
     return [chosen, *(trial for trial in trials.values() if trial is not chosen and trial.seconds)], dense
+
+
+def worth_taking(good: Sequence[Trial], dense: Trial) -> Trial:
+    """The fastest of the trials that keep labels; that of all windows if it does not save LEAST_GAIN of their time."""
+    fastest = min(good, key=lambda trial: trial.seconds)
+    return fastest if fastest.seconds <= (1 - LEAST_GAIN) * dense.seconds else dense
 
 
 def mean_dice(labels: np.ndarray, expected: np.ndarray) -> float:
