@@ -64,13 +64,12 @@ class Decode:
     def in_half(cls, card: Card) -> Decode | None:
         """Of logits in float16, in which nnU-Net 2 blends and resamples them, so that near ties fall as they do there.
 
-        None where that is not done: labels are regions, of which none ties with another; nnU-Net 1 has float32; folds
-        were averaged, each of which nnU-Net rounds by itself; or features are held of which more than MOST logits come.
-        Raises WeightsError where the head's file is damaged.
+        None where that is not done: nnU-Net 1 has float32; folds were averaged, each of which nnU-Net rounds alone; or
+        features are held of which more than MOST logits come. Raises WeightsError where the head's file is damaged.
         """
         head = read_head(card)
         more = head is not None and len(head) > MOST
-        if card.decode != "argmax" or card.resample.version == 1 or card.folds > 1 or more:
+        if card.resample.version == 1 or card.folds > 1 or more:
             return None
         return cls._of(card, None, half=True)
 
@@ -80,13 +79,13 @@ class Decode:
         codes, probabilities = CODES[card.decode], PROBABILITIES[card.decode]
         if card.resample.version == 1:
             probabilities = unchanged
-        of_logits = codes
-        if half and card.resample.logits.method == "spline":  # PyTorch's resampling gives float32
+        of_logits, argmax = codes, card.decode == "argmax"
+        # PyTorch's resampling gives float32, and rounding changes the sign of no region.
+        if half and argmax and card.resample.logits.method == "spline":
             of_logits = rounded_winning_channel
         if head is not None:
             codes, probabilities = after(head, codes), _all_after(head, probabilities)
         coded = np.array([0, *values] if card.decode == "regions" else values, np.uint8)
-        argmax = card.decode == "argmax"
         return cls(codes, of_logits, argmax, half, head, coded, probabilities, np.flatnonzero(values))
 
     @property
