@@ -30,7 +30,7 @@ class Way:
                   nnU-Net has it
     wide          a network that takes any window sees planes as wide as the part that is looked at
     middle_first  windows in the middle of the grid come first, and those around them only if they found something
-    follow        a later network looks only around what earlier ones found
+    follow        a later network looks only around what earlier ones found, if these were made for the abdomen too
     guided        a network looks only near the organs that its guide finds
     one_piece     what lies far from the rest of its organ is dropped, and a tumour in none of its hosts
     tta           a window is seen mirrored as well, along every combination of the card's mirror_axes

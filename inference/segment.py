@@ -127,14 +127,14 @@ def _overlaid(
 ) -> np.ndarray:
     labels: np.ndarray | None = None
     seen: dict[str, Organs] = {}  # by guides: one that several networks have looks once
-    for model, way in zip(models, ways, strict=True):
+    for place, (model, way) in enumerate(zip(models, ways, strict=True)):
         found = None
         if model.guide and model.card.guide and way.guided:
             guide = model.guide.card.digest
             if guide not in seen:
                 seen[guide] = organs(scan, model.guide, xp, record)
             found = around(seen[guide], model.card.guide.values)
-        elif way.follow and labels is not None:
+        elif labels is not None and all(each.follow for each in ways[: place + 1]):
             found = bounding(labels)
             if found is None:
                 # Outside the abdomen a tumour network has nothing to find and would only raise false alarms.

@@ -207,6 +207,17 @@ def test_networks_each_in_their_own_way_share_one_look_of_a_guide() -> None:
     assert "guide" not in record.windows["lesion"]
 
 
+@pytest.mark.parametrize("first_hu", [150, 1000])  # it finds a part of the organ; nothing
+def test_what_a_network_of_another_plan_found_says_nothing_about_the_abdomen(first_hu: float) -> None:
+    scan, where = organ_scan()
+    first, organ = model("bone", first_hu, (0, 1)), model("organ", 60, ORGANS)
+    alone, expected = segment(scan, [organ], ABDOMEN, np)
+    record = Record()
+    labels = segment_into(scan, [first, organ], [DENSE, ABDOMEN], np, record, Quiet())
+    assert np.array_equal(labels, alone) and (labels[where] == 6).all()
+    assert record.windows["organ"] == expected.windows["organ"] and record.warnings == []
+
+
 @pytest.mark.parametrize("guide_hu", [300, 1000])  # it finds nothing; not even a voxel
 def test_where_a_guide_finds_nothing_a_network_looks_everywhere(guide_hu: float) -> None:
     scan = lesions_in_organs()
