@@ -78,6 +78,28 @@ def test_labels_of_a_scan_with_the_head_apart_and_in_the_network(tmp_path: Path,
     assert (found == expected).mean() > 0.9999  # sums in another order: ties may fall otherwise
 
 
+@pytest.mark.parametrize("tta", [False, True])
+def test_a_few_labels_of_features_are_rounded_as_logits_are(tmp_path: Path, head: np.ndarray, tta: bool) -> None:
+    def features(batch: np.ndarray) -> np.ndarray:
+        return np.concatenate([batch, np.sin(3 * batch), np.cos(2 * batch)], axis=1).astype(np.float32)
+
+    np.save(tmp_path / "head.npy", head)
+    plain = replace(make_card((3.0, 2.0, 2.0), channels=LABELS), mirror_axes=(0, 2))
+    card = replace(plain, folder=tmp_path, head="head.npy", files={"head.npy": digest(tmp_path / "head.npy")})
+    hu = np.random.default_rng(2).normal(50, 80, (20, 24, 30)).astype(np.float32)
+    scan = replace(Scan.of(hu, (2.0, 1.7, 1.7), "LPS"), checked=True)
+    found, expected, unrounded = (
+        segment(scan, [Model.of(one, network, precision=of)], [replace(DENSE, tta=tta)], np, Record(), Quiet())
+        for one, network, of in (
+            (card, features, "f32"),
+            (plain, with_logits(features, card, np), "f32"),
+            (card, features, "bf16"),
+        )
+    )
+    assert np.array_equal(found, expected)
+    assert (found != unrounded).any()
+
+
 def test_a_damaged_head_is_found(tmp_path: Path, head: np.ndarray) -> None:
     np.save(tmp_path / "head.npy", head)
     card = replace(make_card(), folder=tmp_path, head="head.npy", files={"head.npy": "0" * 64})
