@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,14 @@ from ..errors import WeightsError
 from .graph import read_graph
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+
+
+def exactly(device: str, precision: str) -> AbstractContextManager[None]:
+    """Float32 is float32 while this is open: by default convolutions on a GPU round it to 10 bits."""
+    if device == "cpu" or precision != "f32":
+        return nullcontext()
+    cudnn = torch.backends.cudnn
+    return cudnn.flags(enabled=True, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False)
 
 
 def load(card: Card, *, precision: str, device: str, threads: int) -> Network:
@@ -40,9 +49,7 @@ def load(card: Card, *, precision: str, device: str, threads: int) -> Network:
     @torch.no_grad()  # not inference_mode, whose tensors nobody may change
     def answer(batch: Array) -> Any:
         values = {source: torch.as_tensor(batch, device=device)}
-        # By default convolutions on a GPU round float32 to 10 bits.
-        exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-        with exact, torch.autocast(device, dtype, enabled=dtype != torch.float32):
+        with exactly(device, precision), torch.autocast(device, dtype, enabled=dtype != torch.float32):
             for index, (operator, inputs, output, attributes) in enumerate(nodes):
                 values[output] = operator(*(values.get(i, weights.get(i)) for i in inputs), **attributes)
                 for name in inputs:  # an activation is freed once nothing will read it

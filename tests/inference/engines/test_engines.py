@@ -154,29 +154,21 @@ def test_casts_of_float16_are_part_of_the_graph(tiny_weights: Path, tmp_path: Pa
         assert [one.raw_data for one in given.graph.initializer] == [one.raw_data for one in exported.graph.initializer]
 
 
-def test_float32_on_a_gpu_is_not_rounded_to_tensorfloat(monkeypatch: pytest.MonkeyPatch, tiny_weights: Path) -> None:
+def test_float32_on_a_gpu_is_not_rounded_to_tensorfloat() -> None:
     """Which ONNX Runtime and PyTorch do by default; float16 keeps what computes it."""
     pytest.importorskip("onnxruntime")
     torch = pytest.importorskip("torch")
-    from inference.card import read_card
-    from inference.engines import torch as engine
     from inference.engines.onnxruntime import _of_cuda
+    from inference.engines.torch import exactly
 
     tf32 = [[options.get("use_tf32") for _, options in _of_cuda(precision)] for precision in ("f32", "f16")]
     assert tf32 == [["0"], [None]]
-    seen = []
-    relu = engine.OPERATORS["LeakyRelu"]
-
-    def watched(*inputs: object, **attributes: object) -> object:
-        seen.append(torch.backends.cudnn.allow_tf32)
-        return relu(*inputs, **attributes)
-
-    monkeypatch.setitem(engine.OPERATORS, "LeakyRelu", watched)
     before = torch.backends.cudnn.allow_tf32
-    card = read_card(tiny_weights / "organ")
-    engine.load(card, precision="f32", device="cpu", threads=1)(np.zeros((1, 1, *card.patch), np.float32))
-    assert seen and not any(seen)
-    assert torch.backends.cudnn.allow_tf32 is before
+    with exactly("cuda", "f32"):
+        assert torch.backends.cudnn.allow_tf32 is False
+    for device, precision in (("cuda", "f16"), ("cpu", "f32")):
+        with exactly(device, precision):
+            assert torch.backends.cudnn.allow_tf32 is before is True
 
 
 def test_libraries_of_cuda_that_are_missing_are_not_told_on_stdout(
