@@ -67,7 +67,7 @@ def test_a_run_imports_its_engine_and_no_other(
         "from inference.command.worker import Worker\nfrom inference.options import DENSE\n"
         "request = parse(sys.argv[1:])\n"
         "case = Case('x', (request.inputs,), (request.outputs / 'again.nii.gz',))\n"
-        "record = Worker(request.options, lambda message: None, lambda: None).segment(case, DENSE)\n"
+        "record = Worker(request.options, lambda message: None, lambda: None).segment(case, (DENSE, DENSE))\n"
         "assert record.status == 'done', record"
     )
     names = imported(worker, *flags)

@@ -347,7 +347,7 @@ def test_runs_in_one_worker_change_neither_each_other_nor_the_worker(
     wanted = identity(options)
     (tmp_path / "jane_0000.nii.gz").write_bytes(b"no NIfTI")
     case = {"name": "jane", "files": [str(tmp_path / "jane_0000.nii.gz")], "outputs": [str(tmp_path / "jane.nii.gz")]}
-    order = json.dumps({"case": case, "way": None, "container": None, "threads": None})
+    order = json.dumps({"case": case, "ways": None, "container": None, "threads": None})
     first = {}
     for name in ("hides", "shows"):
         hide_names(name == "hides")
