@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .errors import WeightsError
-from .options import DENSE, WAYS
+from .options import DENSE, WAYS, Way
 
 T = TypeVar("T")
 
@@ -233,6 +233,10 @@ class Card:
     def spacing_for(self, own: tuple[float, float, float]) -> tuple[float, float, float]:
         """`spacing` for a scan with voxels of its own spacing, both mm in the network's axes."""
         return (own[0] if self.spacing[0] is None else self.spacing[0], *self.spacing[1:])
+
+    def wide_multiple(self, way: Way) -> tuple[int, int, int] | None:
+        """`window_multiple` where a way lays windows as wide as what is looked at; None where they are patches."""
+        return self.window_multiple if way.wide else None
 
     @property
     def inputs(self) -> int:

@@ -107,17 +107,13 @@ def _engine(scan: Scan, card: Card, way: Way, choice: Choice) -> float:
 
 def _window(scan: Scan, card: Card, way: Way) -> int:
     """Voxels of a window, at most."""
-    if not _is_wide(card, way):
+    multiple = card.wide_multiple(way)
+    if multiple is None:
         return prod(card.patch)
-    assert card.window_multiple is not None
     _, _, shape = most_seen(scan.grid, card)
     sizes = (max(shape[0], SHALLOW), *shape[1:])
-    all_of_it = prod(ceil(n / m) * m for n, m in zip(sizes, card.window_multiple, strict=True))
-    return max(min(all_of_it, way.most_voxels), SHALLOW * prod(card.window_multiple[1:]))
-
-
-def _is_wide(card: Card, way: Way) -> bool:
-    return way.wide and card.window_multiple is not None
+    all_of_it = prod(ceil(n / m) * m for n, m in zip(sizes, multiple, strict=True))
+    return max(min(all_of_it, way.most_voxels), SHALLOW * prod(multiple[1:]))
 
 
 def _outputs(card: Card) -> int:
@@ -146,7 +142,7 @@ def _steps(scan: Scan, card: Card, way: Way) -> tuple[int, int]:
     else:
         restoring = 4 * numbers * plane + 8 * own[1] * own[2]
     window = _window(scan, card, way)
-    if _is_wide(card, way):
+    if card.wide_multiple(way):
         shared = (SHARED + BLENDED) * min(plane, window // SHALLOW) if window < prod(seen) else 0
         windows = numbers * shared
     else:

@@ -134,7 +134,7 @@ def one(
     progress.network(card.name, dense)
     run = 0
 
-    of_patches = not way.boxed and not (way.wide and card.window_multiple)
+    of_patches = not way.boxed and not card.wide_multiple(way)
     decode, see = model.decode, model.network
     if model.half and of_patches:
         decode, see = model.half, with_logits(see, card, xp)

@@ -23,9 +23,9 @@ def lay(
 
     middle_first, codes, ones, half  as in Patches
     """
-    if way.wide and card.window_multiple:
+    if multiple := card.wide_multiple(way):
         box = box or whole(shape)
-        window = wide_window(shape_of(box), card.window_multiple, card.patch[0], way.step, way.most_voxels)
+        window = wide_window(shape_of(box), multiple, card.patch[0], way.step, way.most_voxels)
         return Planes.over(box, shape, window, way.step)
     if way.boxed and box:
         box = grown(box, card.patch, shape)
