@@ -9,8 +9,8 @@ from pathlib import Path
 
 from .card import FILE_NAME, Card, read_card
 from .errors import DeviceError, WeightsError
-from .labels import known
-from .options import GUIDE, LEAST_VOXELS, WAYS, Way
+from .labels import Structure, known
+from .options import GUIDE, LEAST_VOXELS, WAYS, Options, Way
 
 USUAL = ("organ", "tumor")  # rising priority: the paper lays the tumour over the organs
 
@@ -53,11 +53,54 @@ def _check_values(cards: Sequence[Card]) -> None:
     for card in cards:
         for value, name in card.names.items():
             other, first = meant.setdefault(value, (name, card))
-            if first is not card and (known(other) or other) != (known(name) or name):
+            if first is not card and _meaning(other) != _meaning(name):
                 raise WeightsError(
                     f"value {value} is {other} in network {first.name} and {name} in {card.name}: choose with "
                     "--networks, or export one of them with other values"
                 )
+
+
+def networks_of(options: Options, weights: Path) -> tuple[list[Card], tuple[Way, ...]]:
+    """The networks that run for some options, and the way of each: those that are asked for, as far as a label that is
+    wanted needs them.
+
+    weights  the folder of networks, unpacked
+    Raises as `read_cards`, `ways_of` and `labels_of`.
+    """
+    cards = read_cards(weights, options.networks)
+    ways = ways_of(cards, options.plan, options.step, options.tta)
+    if options.labels is None:
+        return cards, ways
+    wanted = labels_of(cards, options.labels).keys()
+    places = [place for place, card in enumerate(cards) if not wanted.isdisjoint(card.names)]
+    if any(way.follow for way in ways):  # what an earlier network finds says where a later one looks
+        places = list(range(max(places) + 1))
+    return [cards[place] for place in places], tuple(ways[place] for place in places)
+
+
+def labels_of(cards: Sequence[Card], wanted: Sequence[str] | None) -> dict[int, str]:
+    """Value in the label map -> name, of the labels that are wanted, background left out; of all if `wanted` is None.
+
+    Raises WeightsError where no network has one of them.
+    """
+    names = {value: name for card in cards for value, name in card.names.items()}
+    if wanted is None:
+        return names
+    unknown = [name for name in wanted if _meaning(name) not in set(map(_meaning, names.values()))]
+    if unknown:
+        raise WeightsError(f"no network of this run has a label {unknown[0]}, only {', '.join(names.values())}")
+    meant = set(map(_meaning, wanted))
+    return {value: name for value, name in names.items() if _meaning(name) in meant}
+
+
+def chosen(cards: Sequence[Card], wanted: Sequence[str] | None) -> list[str] | None:
+    """The names of the labels that are wanted as a record has them; None if the networks have no other."""
+    names = labels_of(cards, wanted)
+    return list(names.values()) if len(names) < len(labels_of(cards, None)) else None
+
+
+def _meaning(name: str) -> Structure | str:
+    return known(name) or name
 
 
 def which_are_ct(cards: Sequence[Card]) -> tuple[bool, ...]:

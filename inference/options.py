@@ -93,6 +93,7 @@ class Options:
     uneven              "refuse" or "resample": what is done with slices of DICOM that are unevenly apart
     fix_orientation     a scan that certainly lies otherwise than its header says is segmented as it lies
     anonymous           DICOM that is written holds nothing of the patient and the study but the UIDs it refers to
+    labels              names of those that are wanted, in any spelling that `labels.known` knows; None: all
 
     Raises ValueError where a value is of another kind.
     """
@@ -111,6 +112,7 @@ class Options:
     fix_orientation: bool = False
     uneven: str = UNEVEN[0]
     anonymous: bool = False
+    labels: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         _one_of("device", self.device, DEVICES)
@@ -133,7 +135,8 @@ class Options:
             raise ValueError(f"weights {self.weights!r} is not the path of a folder")
         for name, value in (
             ("weights", Path(self.weights).absolute()),
-            ("networks", _names(self.networks)),
+            ("networks", _names("networks", self.networks)),
+            ("labels", _names("labels", self.labels)),
             ("step", None if self.step is None else float(self.step)),
             ("threads", None if self.threads is None else int(self.threads)),
             ("max_memory", None if self.max_memory is None else int(self.max_memory)),
@@ -148,12 +151,12 @@ class Options:
         return cls(**document)
 
 
-def _names(networks: Any) -> tuple[str, ...] | None:
-    if networks is None:
+def _names(option: str, given: Any) -> tuple[str, ...] | None:
+    if given is None:
         return None
-    names = [networks] if isinstance(networks, str) else list(networks) if isinstance(networks, Sequence) else []
+    names = [given] if isinstance(given, str) else list(given) if isinstance(given, Sequence) else []
     if not names or not all(isinstance(name, str) and name for name in names):
-        raise ValueError(f"networks {networks!r} is not a name or a list of names")
+        raise ValueError(f"{option} {given!r} is not a name or a list of names")
     return tuple(names)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from .arrays import array_library, free_blocks
 from .card import Card
-from .cards import for_abdomens, on_their_ways, read_cards, smaller_ways, ways_of, which_are_ct, with_earlier
+from .cards import chosen, for_abdomens, labels_of, networks_of, on_their_ways, smaller_ways, which_are_ct, with_earlier
 from .cgroups import ENDLESS
 from .engines.choose import Choice, choose, load
 from .errors import DeviceError, EngineError, MemoryBudgetError, ScanWarning, WeightsError, one_line
@@ -63,10 +63,9 @@ class Predictor:
         self.threads = self.options.threads or usable_cpus()
         unpacking = ExitStack()
         weakref.finalize(self, unpacking.close)
-        self.cards = read_cards(unpacking.enter_context(unpacked(self.options.weights)), self.options.networks)
+        self.cards, self.ways = networks_of(self.options, unpacking.enter_context(unpacked(self.options.weights)))
         self.ct = which_are_ct(self.cards)
         self.abdominal = for_abdomens(self.cards)
-        self.ways = ways_of(self.cards, self.options.plan, self.options.step, self.options.tta)
         self._load()
         if self.options.max_memory and self.choice.device != "cpu":
             raise DeviceError(
@@ -120,8 +119,13 @@ class Predictor:
 
     @property
     def labels(self) -> dict[int, str]:
-        """Value in the label map -> name, background left out."""
-        return {value: name for card in self.cards for value, name in card.names.items()}
+        """Value in the label map -> name, background left out: of the labels that are wanted."""
+        return labels_of(self.cards, self.options.labels)
+
+    @property
+    def chosen(self) -> list[str] | None:
+        """The names of these, as a record has them: None if the networks have no other."""
+        return chosen(self.cards, self.options.labels)
 
     @property
     def smaller_ways(self) -> tuple[Way, ...] | None:
@@ -250,7 +254,15 @@ class Predictor:
             try:
                 progress = progress or Quiet()
                 labels = segment(
-                    scan, self._models, ways, self._xp, record, progress, probabilities, self.options.fix_orientation
+                    scan,
+                    self._models,
+                    ways,
+                    self._xp,
+                    record,
+                    progress,
+                    probabilities,
+                    self.options.fix_orientation,
+                    self.labels,
                 )
             except Exception as error:
                 if not ran_out(error):

@@ -25,6 +25,7 @@ class Record:
     program, labels_version   of the program that made the labels
     weights    network -> sha256 of its card
     plan, step, tta           of the way of windows
+    chosen     names of the labels that were wanted; None: all that the networks have
     anonymous  DICOM that was written holds nothing of the patient
     device, engine, precision, why    the choice, and one sentence why for each part of it that was left to "auto"
     fallback   steps taken because memory ran out, one sentence each
@@ -58,6 +59,7 @@ class Record:
     plan: str | None = None
     step: float | None = None
     tta: bool = False
+    chosen: list[str] | None = None
     anonymous: bool = False
     device: str | None = None
     engine: str | None = None

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from .anatomy import doubts
+from .anatomy.hosts import drop_hostless
 from .anatomy.orientation import Thin, Verdict, judge, rightly, speaks_for_its_header, thinned
 from .boxes import bounding
 from .formats.probabilities import Probabilities
+from .labels import is_tumor, known
 from .model import Model, Organs, Progress, around, one, organs
 from .options import Way
 from .record import Record
@@ -28,6 +30,7 @@ def segment(
     progress: Progress,
     probabilities: Probabilities | None = None,
     fix_orientation: bool = False,
+    wanted: Collection[int] | None = None,
 ) -> np.ndarray:
     """Labels of a scan, (z, y, x) uint8 on its own grid.
 
@@ -36,6 +39,7 @@ def segment(
     record           gets seconds, windows, dropped, orientation, doubts and warnings
     probabilities    gets those of each network's labels
     fix_orientation  a scan that surely lies otherwise than its header says is segmented again as it lies
+    wanted           values of the labels that are; None: all
 
     The scan's voxels are freed, if it allows that, once the last network has seen them.
     """
@@ -43,14 +47,16 @@ def segment(
         tilt = Tilt.of(scan.grid)
         upright = tilt.upright(scan)
         scan.free()
-        return tilt.back(segment(upright, models, ways, xp, record, progress, probabilities, fix_orientation))
+        return tilt.back(segment(upright, models, ways, xp, record, progress, probabilities, fix_orientation, wanted))
+
+    names = {value: name for model in models for value, name in model.card.names.items()}
+    left_out = {value: name for value, name in names.items() if wanted is not None and value not in wanted}
 
     def labelled(scan: Scan, record: Record, probabilities: Probabilities | None) -> np.ndarray:
         return _overlaid(scan, models, ways, xp, record, progress, probabilities)
 
     if not models[0].card.channels[0].is_ct:
-        return labelled(scan, record, probabilities)
-    names = {value: name for model in models for value, name in model.card.names.items()}
+        return _without(left_out, labelled(scan, record, probabilities), record)
     hu = thinned(scan.voxels, scan.grid)  # since the scan may be freed
 
     def judged(grid: Grid, labels: np.ndarray, record: Record) -> tuple[Thin, Verdict | None]:
@@ -73,12 +79,34 @@ def segment(
             "fix": "done" if fixed else "refused" if fix_orientation else "not asked for",
         }  # fmt: skip
         own.warnings.append(verdict.text + ("; it was segmented as it seems to lie" if fixed else ""))
+    unseen = {one.key for name in left_out.values() if (one := known(name))}
     with own.stage("check"):
-        found = doubts.find(thin)
+        found = {key: doubt for key, doubt in doubts.find(thin).items() if key not in unseen}
     own.doubts = {key: {"doubt": doubt.kind, "why": doubt.why} for key, doubt in found.items()}
     if text := doubts.summary(found):
         own.warnings.append(text)
+    labels = _without(left_out, labels, own)
     record.add(own)
+    return labels
+
+
+def _without(left_out: Mapping[int, str], labels: np.ndarray, record: Record) -> np.ndarray:
+    """Labels but for those that are not wanted: a tumour becomes what is around it, anything else background.
+
+    left_out  value -> name
+    """
+    if not left_out:
+        return labels
+    record.dropped = {name: voxels for name, voxels in record.dropped.items() if name not in left_out.values()}
+    codes = np.arange(256, dtype=np.uint8)
+    codes[list(left_out)] = 0
+    with record.stage("restore"):
+        empty = not labels.any()
+        drop_hostless(labels, {value: () for value, name in left_out.items() if is_tumor(name)})
+        for plane in labels:
+            plane[...] = codes[plane]
+        if not empty and not labels.any():
+            record.warnings.append("none of the chosen labels was found: the label map is empty")
     return labels
 
 

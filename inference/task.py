@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import closing, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -86,6 +86,7 @@ def run_case(
         weights=digests(predictor.cards),
         threads=predictor.threads,
         **as_recorded(ways),
+        chosen=predictor.chosen,
         anonymous=predictor.options.anonymous,
         device=choice.device,
         engine=choice.engine,
@@ -128,8 +129,7 @@ def _run(
     record.shape, record.spacing = list(scan.grid.shape), list(scan.grid.spacing)
     record.resampled = scan.resampled or None
     record.warnings += scan.warnings
-    asked_for = case.folder(PROBABILITIES)
-    with closing(Probabilities(predictor.cards, case.labels.parent)) if asked_for else nullcontext() as probabilities:
+    with _kept(predictor, case) as probabilities:
         labels = _labels(predictor, case, scan, record, ways, progress, probabilities)
         record.warnings += record.fallback
         with record.stage("measure"):
@@ -144,6 +144,13 @@ def _run(
     if path := case.folder(PREVIEW):
         with record.stage("preview"):
             _preview(predictor, case, scan, labels, path, record)
+
+
+def _kept(predictor: Predictor, case: Case) -> AbstractContextManager[Probabilities | None]:
+    """Where probabilities are until they are written, if they are asked for."""
+    if case.folder(PROBABILITIES):
+        return closing(Probabilities(predictor.cards, case.labels.parent, predictor.labels))
+    return nullcontext()
 
 
 def _preview(predictor: Predictor, case: Case, scan: Scan, labels: np.ndarray, path: Path, record: Record) -> None:

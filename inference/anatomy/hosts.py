@@ -20,7 +20,7 @@ def drop_hostless(labels: np.ndarray, hosts: Mapping[int, Sequence[int]]) -> dic
     """Give pieces that touch too little of their hosts, in place, the label that is around most of them.
 
     labels  (z, y, x) uint8
-    hosts   label -> those in which it grows
+    hosts   label -> those in which it grows; in none: all of it is given away
     Returns how many voxels each label lost, where it lost some.
     """
     lost: dict[int, int] = {}

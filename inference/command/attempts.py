@@ -9,7 +9,7 @@ from pathlib import Path
 from time import perf_counter
 
 from ..card import Card
-from ..cards import digests, smaller_ways
+from ..cards import chosen, digests, smaller_ways
 from ..errors import UnwrittenError, names_are_hidden, retold, shown
 from ..formats.atomic import remove, remove_parts
 from ..formats.cases import Case
@@ -193,6 +193,7 @@ class Attempts:
             "weights": digests(self.cards),
             "threads": self.request.options.threads,
             **as_recorded(self.ways),
+            "chosen": chosen(self.cards, self.request.options.labels),
             "unwritten": unwritten,
             **self.taken,
         })  # fmt: skip

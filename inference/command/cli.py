@@ -114,6 +114,7 @@ def parser() -> argparse.ArgumentParser:
         help="folder of exported networks, or a file packed from it (default: this program's own)",
     )
     add("--networks", type=_names, metavar="NAMES", help="in increasing priority (default: organ,tumor, else all)")
+    add("--labels", type=_names, metavar="NAMES", help="only these labels, such as liver,spleen (default: all)")
     add("--case", type=_name, action="append", default=[], metavar="NAME", help="only this case; may be repeated")
     add("--name-by", type=_name, metavar="TAG", help="name DICOM cases by this tag, such as AccessionNumber")
     add("--part", type=_part, metavar="I/N", help="the I-th of N parts of the cases; auto: from the job array")
@@ -280,5 +281,5 @@ def _formats(text: str) -> tuple[str, ...]:
 def _names(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
-        raise argparse.ArgumentTypeError("no network is named")
+        raise argparse.ArgumentTypeError("nothing is named")
     return names

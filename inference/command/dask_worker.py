@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .. import errors, machine
-from ..cards import digests, read_cards
+from ..cards import digests, networks_of
 from ..engines.lean import start_lean
 from ..errors import WeightsError
 from ..options import WEIGHTS, Options
@@ -64,7 +64,7 @@ def first_order(run: str, options: Options, timeout: float, own: bool) -> str:
 def identity(options: Options) -> dict[str, Any]:
     """What all workers of a run must agree in. Raises WeightsError."""
     with unpacked(options.weights) as weights:
-        cards = read_cards(weights, options.networks)
+        cards, _ = networks_of(options, weights)
     return {"program": __version__, "labels": LABELS, "networks": digests(cards)}
 
 

@@ -46,6 +46,8 @@ def merge(outputs: Path) -> dict[str, Any]:
     first = summaries[0]
     if any(one.get("weights") != first.get("weights") for one in summaries):
         raise VisceraError(f"{shown(outputs)} holds parts that were made with different networks")
+    if any(one.get("chosen") != first.get("chosen") for one in summaries):
+        raise VisceraError(f"{shown(outputs)} holds parts for which different labels were chosen")
     document: dict[str, Any] = {
         "program": __version__,
         "started": min(one["started"] for one in summaries),
@@ -54,6 +56,7 @@ def merge(outputs: Path) -> dict[str, Any]:
         "cases": {name: sum(one["cases"][name] for one in summaries) for name in first["cases"]},
         **{name: [item for one in summaries for item in one[name]] for name in ("failed", "left_out", "warnings")},
         "weights": first.get("weights"),
+        **({"chosen": first["chosen"]} if "chosen" in first else {}),
         "parts": {"count": count, "missing": missing},
     }
     document["exit_code"] = _exit_code(document["cases"], [one["exit_code"] for one in summaries], missing)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..card import Card
-from ..cards import digests, with_earlier
+from ..cards import chosen, digests, with_earlier
 from ..errors import ScanError, shown
 from ..formats.atomic import write_json
 from ..formats.cases import Case
@@ -47,6 +47,7 @@ def fits(case: Case, cards: Sequence[Card], ways: Sequence[Way], options: Option
             and record["labels_version"] == LABELS
             and record["weights"] == digests(cards)
             and (record["plan"], record.get("step"), record.get("tta", False)) == tuple(as_recorded(ways).values())
+            and record.get("chosen") == chosen(cards, options.labels)
             and (record["precision"] == options.precision or _auto_gives(record["precision"], options.precision, cards))
             and _lay_as_asked(record.get("orientation"), options.fix_orientation)
             and (not record.get("resampled") or options.uneven == "resample")

@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import cgroups, machine
 from ..card import Card
-from ..cards import digests, read_cards, ways_of
+from ..cards import chosen, digests, labels_of, networks_of
 from ..errors import ALL_FAILED, SOME_FAILED, DeviceError, OutputError, VisceraError
 from ..formats import bids
 from ..formats.atomic import remove_parts
@@ -24,7 +24,7 @@ from ..formats.outputs import (
 )
 from ..measurements import FILE_NAME
 from ..names import BIDS, PAGE, PREVIEW, record_file
-from ..options import Options
+from ..options import Options, Way
 from ..record import Record
 from . import page
 from .attempts import Attempts
@@ -53,6 +53,7 @@ class Run:
         self.request, self.given, self.progress, self.stopping = request, given, progress, stopping
         self.found = Found([], [], [])
         self.cards: list[Card] = []
+        self.ways: tuple[Way, ...] = ()
         self.said: set[str] = set()  # warnings of records that hold for the whole run
         self.claim = Claim(request.outputs)
         self.records = Records(request.json)
@@ -67,11 +68,10 @@ class Run:
             look(self.request.scheduler)
         own = self._prepare()
         options, cases = self.request.options, self.found.cases
-        ways = ways_of(self.cards, options.plan, options.step, options.tta)
         count, threads = self._shared_out(len(cases))
         self.request = replace(self.request, options=replace(options, threads=threads))
         self.progress.starts(len(cases), len(self.cards), count)
-        attempts = Attempts(self.request, len(cases), self.cards, ways, self.progress, self._add, self.said)
+        attempts = Attempts(self.request, len(cases), self.cards, self.ways, self.progress, self._add, self.said)
         schedule = self._schedule(count, attempts)
         ending = None
         try:
@@ -129,7 +129,7 @@ class Run:
     def _prepare(self) -> list[Path]:
         """Find the cases, look that nothing is written over, make the folders; returns what this run alone writes."""
         request = self.request
-        self.cards = read_cards(request.options.weights, request.options.networks)
+        self.cards, self.ways = networks_of(request.options, request.options.weights)
         channels = [channel.name for channel in self.cards[0].channels]
         self.found = find_cases(
             request.inputs,
@@ -156,7 +156,7 @@ class Run:
         own = [path for case in cases for path in (*case.outputs, record_file(case.labels))]
         shared = [self._summary_file(), *(request.outputs / name for name in (FILE_NAME, LIST, PAGE))]
         if request.layout == BIDS:
-            bids.describe(request.outputs, {value: name for card in self.cards for value, name in card.names.items()})
+            bids.describe(request.outputs, labels_of(self.cards, request.options.labels))
         self._warn(self.claim.take([case.labels.name for case in cases]))
         remove_parts([*own, *shared] if self.claim.alone else own)  # another run may be writing these
         if request.json:
@@ -208,6 +208,8 @@ class Run:
         """Raises OutputError."""
         if self.request.sidecar:
             more: dict[str, Any] = {"weights": digests(self.cards), **taken}
+            if names := chosen(self.cards, self.request.options.labels):
+                more["chosen"] = names
             if self.request.part and PREVIEW in self.request.formats:
                 more[PREVIEW] = True  # merge makes the page
             self.summary.write(self._summary_file(), code, len(self.found.cases), self.found.left_out, more)

@@ -13,12 +13,13 @@ import nibabel as nib
 import numpy as np
 from nibabel.nifti1 import Nifti1Image
 
-from ..cards import read_cards
+from ..cards import labels_of, read_cards
 from ..errors import ScanError, ScanWarning, UnwrittenError, shown
 from ..formats.archive import is_archive
 from ..formats.cases import Case, find_cases
 from ..formats.channels import name_of_file
 from ..formats.reading import peek, read_scan
+from ..labels import is_tumor
 from ..names import labels_file
 from ..options import WEIGHTS, Options
 from ..pack import unpacked
@@ -27,7 +28,7 @@ from ..task import run_case
 from . import files
 from .statistics import BORDER, Statistics
 from .statistics import statistics as measured
-from .structures import Structures, theirs, wanted
+from .structures import Structures, recoded, theirs, wanted
 
 DEVICES = {"gpu": "auto", "gpu:0": "auto", "cpu": "cpu"}  # theirs too goes on without a GPU
 # What has no counterpart here, and the value that asks for nothing.
@@ -98,7 +99,12 @@ def totalsegmentator(
         asked = wanted(read_cards(folder, None), subset)
     targets = {} if output is None or skip_saving else _targets(Path(output), ml, asked)
     options = Options(
-        Path(weights), asked.networks, DEVICES[device], threads=threads, accept_intensities=accept_intensities
+        Path(weights),
+        asked.networks,
+        DEVICES[device],
+        threads=threads,
+        accept_intensities=accept_intensities,
+        labels=tuple(asked.names.values()),
     )
     with tempfile.TemporaryDirectory(prefix="viscera-") as name:
         scan = files.saved(input, Path(name)) if isinstance(input, Nifti1Image) else Path(input)
@@ -107,8 +113,7 @@ def totalsegmentator(
         predictor = _predictor(options)
         case = _case(scan, Path(name) / "labels")
         image, odd = _segmented(predictor, case)
-        found = np.asarray(image.dataobj).T
-        labels = asked.recoded(found, predictor.labels)
+        labels = recoded(np.asarray(image.dataobj).T, predictor.labels)
         numbers = None
         if statistics:
             seen = read_scan(case.sources, accept_intensities, predictor.ct, abdominal=predictor.abdominal)
@@ -124,7 +129,7 @@ def totalsegmentator(
             peek(case.sources[0], abdominal=predictor.abdominal),
             (numbers_file, numbers) if numbers_file and numbers else None,
         )
-    notes = _notes(given | others, found, predictor.labels)
+    notes = _notes(given | others, labels_of(predictor.cards, None))
     if numbers and (cut := [name for value, name in asked.names.items() if _is_cut(numbers[name], labels == value)]):
         notes.append(
             f"0 in the statistics, since they come within {BORDER} voxels of an end of the scan: {', '.join(cut)} "
@@ -194,10 +199,10 @@ def _is_cut(entry: Mapping[str, Any], mask: np.ndarray) -> bool:
     return entry["volume"] == 0 and bool(mask.any())
 
 
-def _notes(given: dict[str, Any], found: np.ndarray, names: Mapping[int, str]) -> list[str]:
+def _notes(given: dict[str, Any], names: Mapping[int, str]) -> list[str]:
     notes = []
     if changed := [name for name in FAST if given.get(name)]:
         notes.append(f"{' and '.join(changed)}: no difference here, the networks decide how fine and how fast it is")
-    if others := [name for value, name in names.items() if theirs(name) is None and (found == value).any()]:
-        notes.append(f"{', '.join(others)}: found, and left out since TotalSegmentator has no such structure")
+    if others := [name for name in names.values() if theirs(name) is None and not is_tumor(name)]:
+        notes.append(f"{', '.join(others)}: left out, since TotalSegmentator has no such structure")
     return notes

@@ -40,16 +40,16 @@ class Structures:
     names: Mapping[int, str]
     networks: tuple[str, ...]
 
-    def recoded(self, labels: np.ndarray, names: Mapping[int, str]) -> np.ndarray:
-        """Labels of networks, uint8, with TotalSegmentator's values; 0 where it has none, or another is asked for.
 
-        names  value in `labels` -> label, background left out
-        """
-        codes = np.zeros(256, np.uint8)
-        for value, name in names.items():
-            code = class_map().get(theirs(name) or "", 0)
-            codes[value] = code if code in self.names else 0
-        return codes[labels]
+def recoded(labels: np.ndarray, names: Mapping[int, str]) -> np.ndarray:
+    """Labels of networks, uint8, with TotalSegmentator's values.
+
+    names  value in `labels` -> label that is a structure, background left out
+    """
+    codes = np.zeros(256, np.uint8)
+    for value, name in names.items():
+        codes[value] = class_map()[theirs(name) or ""]
+    return codes[labels]
 
 
 def wanted(cards: Iterable[Card], subset: Iterable[str] | None) -> Structures:

@@ -7,7 +7,7 @@ lie in a file without a name, which is gone with the process. What is 0 is not i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,12 +36,13 @@ Keep = Callable[[Box, np.ndarray], None]
 @dataclass(frozen=True)
 class _Label:
     """A label of a network, its file, and where its probabilities are: boxes of the cropped scan, with the place of
-    the first byte of each."""
+    the first byte of each. None of one that is not wanted are kept."""
 
     network: str
     value: int
     name: str
     file: str
+    is_wanted: bool
     parts: list[tuple[Box, int]] = field(default_factory=list)
 
 
@@ -50,12 +51,13 @@ class Probabilities:
 
     cards   of the networks
     folder  with room for a byte for each voxel and label, as far as they are not 0
+    wanted  values of the labels that are; others get no file. None: all
 
     Raises UnwrittenError.
     """
 
-    def __init__(self, cards: Sequence[Card], folder: Path) -> None:
-        self._labels = list(_labels(cards))
+    def __init__(self, cards: Sequence[Card], folder: Path, wanted: Collection[int] | None = None) -> None:
+        self._labels = list(_labels(cards, wanted))
         self._cropped: dict[str, Cropped] = {}
         with _unwritten():
             self._file = TemporaryFile(dir=folder)  # noqa: SIM115  # closed by `close`
@@ -84,7 +86,7 @@ class Probabilities:
 
         def keep(box: Box, probabilities: np.ndarray) -> None:
             for label, own in zip(labels, probabilities, strict=True):
-                if (part := bounding(own)) is not None:
+                if label.is_wanted and (part := bounding(own)) is not None:
                     label.parts.append((shifted(part, [along.start for along in box]), self._file.tell()))
                     with _unwritten():
                         self._file.write(np.ascontiguousarray(own[part]).data)
@@ -98,14 +100,18 @@ class Probabilities:
         """
         tilt = Tilt.of(scan.grid) if scan.tilted else None
         volume = np.empty(tilt.grid.shape if tilt else scan.grid.shape, np.uint8)
-        with _unwritten(path), new_folder(path, {label.file for label in self._labels}) as part:
+        with _unwritten(path), new_folder(path, {label.file for label in self._written}) as part:
             doubts = []
-            for label in self._labels:
+            for label in self._written:
                 self._fill(volume, label)
                 own = tilt.back(volume) if tilt else volume
                 doubts.append(nifti.write_labels(part / label.file, own, scan, SLOPE).doubt)
             sha256 = digest(part)
         return Written(sha256, next(filter(None, doubts), None))
+
+    @property
+    def _written(self) -> list[_Label]:
+        return [label for label in self._labels if label.is_wanted]
 
     def _fill(self, volume: np.ndarray, label: _Label) -> None:
         """The probabilities of a label on the scan's grid (z, y, x)."""
@@ -119,11 +125,11 @@ class Probabilities:
     def listed(self) -> dict[str, dict[str, Any]]:
         """File -> the network and the label whose probabilities it holds."""
         return {
-            label.file: {"network": label.network, "value": label.value, "name": label.name} for label in self._labels
+            label.file: {"network": label.network, "value": label.value, "name": label.name} for label in self._written
         }
 
 
-def _labels(cards: Sequence[Card]) -> Iterator[_Label]:
+def _labels(cards: Sequence[Card], wanted: Collection[int] | None) -> Iterator[_Label]:
     """In the order of the cards and of their channels."""
     taken: set[str] = set()
     for card in cards:
@@ -135,7 +141,7 @@ def _labels(cards: Sequence[Card]) -> Iterator[_Label]:
                 while (file := f"{stem}{f'_{number}' if number > 1 else ''}.nii.gz").casefold() in taken:
                     number += 1
                 taken.add(file.casefold())
-                yield _Label(card.name, label.value, label.name, file)
+                yield _Label(card.name, label.value, label.name, file, wanted is None or label.value in wanted)
 
 
 @contextmanager

@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 
 from inference.card import read_card
-from inference.cards import read_cards
+from inference.cards import chosen, labels_of, networks_of, read_cards
 from inference.errors import WeightsError
+from inference.options import Options
 from tests.conftest import ROOT
+from tests.made.networks import STRUCTURES
 
 FIELDS: dict[str, Any] = {
     "format": 1,
@@ -188,6 +190,30 @@ def test_weights_that_are_no_folder(tmp_path: Path) -> None:
     for name, cause in (("absent", "No such file"), ("file", "Not a directory")):
         with pytest.raises(WeightsError, match=f"{name} cannot be read: {cause}"):
             read_cards(tmp_path / name, None)
+
+
+def test_only_networks_run_that_a_chosen_label_needs(named_weights: Path) -> None:
+    def networks(*labels: str, plan: str) -> list[str]:
+        cards, ways = networks_of(Options(named_weights, labels=labels, plan=plan), named_weights)
+        assert [way.name for way in ways] == [plan] * len(cards)
+        return [card.name for card in cards]
+
+    assert networks("liver", plan="dense") == networks("liver", plan="abdomen") == ["organ"]
+    assert networks("organ_1", plan="dense") == ["tumor"]
+    assert networks("organ_1", plan="abdomen") == ["organ", "tumor"]  # which looks around what the first finds
+    assert networks("organ_1", "aorta", plan="dense") == ["organ", "tumor"]
+
+
+def test_labels_are_chosen_in_any_spelling_and_unknown_ones_refused(named_weights: Path) -> None:
+    cards = read_cards(named_weights, None)
+    assert labels_of(cards, ["kidney_right", "Liver"]) == labels_of(cards, ["liver", "right kidney"])
+    assert labels_of(cards, ["kidney_right", "Liver"]) == {1: "liver", 2: "right_kidney"}
+    assert chosen(cards, ["kidney_right", "Liver"]) == ["liver", "right_kidney"]
+    everything = list(labels_of(cards, None).values())
+    assert everything == [*STRUCTURES.values(), "organ_1"]
+    assert chosen(cards, None) is None and chosen(cards, everything[::-1]) is None
+    with pytest.raises(WeightsError, match="^no network of this run has a label heart, only liver, right_kidney, "):
+        labels_of(cards, ["liver", "heart"])
 
 
 # Permissions do not bind root, unless it gives up the two capabilities that make it so.

@@ -20,7 +20,7 @@ from inference.formats.probabilities import Probabilities
 from inference.labels import TABLE
 from inference.model import Model, Quiet
 from inference.options import ABDOMEN, DENSE, WAYS, Way
-from inference.record import Record
+from inference.record import TWICE, Record
 from inference.scan import Scan
 from inference.segment import overlay
 from inference.segment import segment as segment_into
@@ -85,6 +85,38 @@ def test_the_tumour_lies_over_the_organ(plan: str, multiple: tuple[int, int, int
     assert np.array_equal(labels, expected)
     assert report.warnings == []
     assert set(report.seconds) == {"prepare", "network", "restore", "check"}
+
+
+def named(network: Model, names: dict[int, str]) -> Model:
+    labels = tuple(replace(label, name=names.get(label.value, label.name)) for label in network.card.labels)
+    return replace(network, card=replace(network.card, labels=labels))
+
+
+@pytest.mark.parametrize("plan", ["dense", "abdomen"])
+def test_labels_that_are_not_wanted_are_background_and_tumours_what_is_around_them(plan: str) -> None:
+    scan, where = organ_scan()
+
+    def bands(batch: np.ndarray) -> np.ndarray:
+        hu = batch[:, 0] * 70 + 80
+        no = np.zeros_like(hu)
+        return np.stack([30 - 0 * hu, hu - 30, *[no] * 4, 2 * hu - 180], axis=1)
+
+    network = Model.of(make_card((2.0, 2.0, 2.0), values=(0, 6, 2, 3, 4, 5, 14), orientation="LPS"), bands)
+    whole = named(network, {6: "liver", 14: "tumor"})
+    organ, tumour = np.zeros(scan.grid.shape, bool), scan.voxels == 200
+    organ[where] = True
+    expected = {None: 6 * organ + 8 * tumour, (6,): 6 * organ, (14,): 14 * tumour, (3,): 0 * organ}
+    cyst = named(network, {6: "liver", 14: "cyst"})
+    for model, wanted, labels in (
+        *((whole, wanted, labels) for wanted, labels in expected.items()),
+        (cyst, (6,), 6 * (organ & ~tumour)),
+    ):
+        record = Record()
+        found = segment_into(scan, [model], [WAYS[plan]], np, record, Quiet(), wanted=wanted)
+        assert np.array_equal(found, labels)
+        assert ("none of the chosen labels was found: the label map is empty" in record.warnings) == (wanted == (3,))
+        assert ("liver" in record.doubts) == (wanted is None or 6 in wanted)  # of 8 ml
+        assert any(warning.startswith(TWICE) for warning in record.warnings) == ("liver" in record.doubts)
 
 
 def test_one_network_may_hold_organs_and_tumour() -> None:

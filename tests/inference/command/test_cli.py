@@ -425,6 +425,33 @@ def test_resume_keeps_what_fits_and_redoes_the_rest(inputs: Path, tmp_path: Path
 
 
 @pytest.mark.slow
+def test_chosen_labels_are_all_that_is_written(inputs: Path, tmp_path: Path, named_weights: Path) -> None:
+    out, flags = tmp_path / "out", ("--weights", named_weights, "--case", "a", "--save-probabilities", "--format")
+    flags = (*flags, "nifti,seg.nrrd")
+    assert resumed(inputs, out, *flags) == ["done"]
+    whole = labels(out / "a.nii.gz")
+    assert {1, 2, 4} <= set(np.unique(whole))
+    for _ in range(2):
+        status = resumed(inputs, out, *flags, "--labels", "aorta, kidney_right")
+        record = json.loads((out / "a.json").read_text())
+        assert record["chosen"] == ["right_kidney", "aorta"] and set(record["weights"]) == {"organ"}
+        assert {entry["name"] for entry in record["labels"].values()} == {"right_kidney", "aorta"}
+    assert status == ["kept"]
+    found = labels(out / "a.nii.gz")
+    assert set(np.unique(found)) == {0, 2, 4}
+    np.testing.assert_array_equal(found[whole != 14], np.where(np.isin(whole, (2, 4)), whole, 0)[whole != 14])
+    assert sorted(os.listdir(out / "a.probabilities")) == ["aorta.nii.gz", "right_kidney.nii.gz"]
+    header = (out / "a.seg.nrrd").read_bytes().partition(b"\n\n")[0]
+    assert b"_Name:=aorta" in header and b"_Name:=liver" not in header and header.count(b"_Name:=") == 2
+    table = (out / "measurements.csv").read_text()
+    assert ",aorta," in table and ",liver," not in table
+    assert json.loads((out / "summary.json").read_text())["chosen"] == ["right_kidney", "aorta"]
+    assert resumed(inputs, out, *flags, "--labels", "aorta") == ["done"]
+    assert resumed(inputs, out, *flags) == ["done"]
+    np.testing.assert_array_equal(labels(out / "a.nii.gz"), whole)
+
+
+@pytest.mark.slow
 def test_twenty_bad_scans_among_ten_change_nothing_for_the_ten(
     tmp_path: Path, blob: np.ndarray, save_scan: Callable[..., Path], tiny_weights: Path
 ) -> None:
@@ -569,6 +596,9 @@ def test_exit_codes_of_what_cannot_start(inputs: Path, tmp_path: Path, tiny_weig
     assert done.returncode == 7 and "cannot be written by user" in done.stderr
     assert run(inputs, tmp_path / "out", "--weights", tmp_path / "empty").returncode == 9
     assert run(inputs, tmp_path / "out", *weights, "--networks", "heart").returncode == 9
+    done = run(inputs, tmp_path / "out", *weights, "--labels", "organ_1,heart")
+    assert done.returncode == 9 and not (tmp_path / "out").exists()
+    assert done.stderr.startswith("error: no network of this run has a label heart, only organ_1, ")
     done = run(inputs, tmp_path / "out", *weights, "--engine", "onnxruntime", "--precision", "bf16")
     assert done.returncode == 3 and "bf16" in done.stderr
     assert done.stderr.count("\n") == 1  # one clear sentence, no traceback

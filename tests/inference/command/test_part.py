@@ -196,6 +196,9 @@ def test_what_cannot_be_merged(tmp_path: Path) -> None:
     (tmp_path / "summary.2-of-2.json").write_text(json.dumps(summary | {"weights": {"organ": "2"}}))
     with pytest.raises(VisceraError, match="different networks"):
         merge(tmp_path)
+    (tmp_path / "summary.2-of-2.json").write_text(json.dumps(summary | {"chosen": ["liver"]}))
+    with pytest.raises(VisceraError, match="different labels were chosen"):
+        merge(tmp_path)
     (tmp_path / "summary.2-of-2.json").write_text("{")
     with pytest.raises(VisceraError, match="cannot be read as the summary of a part"):
         merge(tmp_path)

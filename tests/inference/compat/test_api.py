@@ -125,7 +125,7 @@ def test_what_is_left_out_or_changes_nothing_is_said(named_weights: Path, scan: 
         totalsegmentator(scan, None, fast=True, resampling_order=1, weights=more, threads=1)
     texts = [str(one.message) for one in said]
     assert "fast and resampling_order: no difference here, the networks decide how fine and how fast it is" in texts
-    assert "cyst: found, and left out since TotalSegmentator has no such structure" in texts
+    assert "cyst: left out, since TotalSegmentator has no such structure" in texts
     assert not any("statistics" in text for text in texts)
     with pytest.warns(ScanWarning, match="^0 in the statistics, since they come within 3 voxels .*: .*liver"):
         _, numbers = totalsegmentator(scan, None, statistics=True, weights=more, threads=1)
