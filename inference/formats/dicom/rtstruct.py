@@ -10,7 +10,7 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ImplicitVRLittleEndian
 
-from ...labels import Structure, structures
+from ...labels import Structure, is_tumor, structures
 from ...scan import Scan
 from ..written import Description, Written
 from .contours import contours
@@ -117,7 +117,8 @@ def _observed(one: Structure) -> Any:
     if one.side:
         identity.SegmentedPropertyTypeModifierCodeSequence = [item(one.side)]
     observed.RTROIIdentificationCodeSequence = [identity]
-    observed.RTROIInterpretedType = "ORGAN"
+    # Of a tumour it is empty, which is unknown (type 2): GTV would be a target that somebody has approved of.
+    observed.RTROIInterpretedType = "" if is_tumor(one.key) else "ORGAN"
     observed.ROIInterpreter = ""
     return observed
 

@@ -426,8 +426,8 @@ def test_resume_keeps_what_fits_and_redoes_the_rest(inputs: Path, tmp_path: Path
 
 @pytest.mark.slow
 def test_chosen_labels_are_all_that_is_written(inputs: Path, tmp_path: Path, named_weights: Path) -> None:
-    out, flags = tmp_path / "out", ("--weights", named_weights, "--case", "a", "--save-probabilities", "--format")
-    flags = (*flags, "nifti,seg.nrrd")
+    out, own = tmp_path / "out", ("--weights", named_weights, "--case", "a")
+    flags = (*own, "--save-probabilities", "--format", "nifti,seg.nrrd")
     assert resumed(inputs, out, *flags) == ["done"]
     whole = labels(out / "a.nii.gz")
     assert {1, 2, 4} <= set(np.unique(whole))

@@ -224,6 +224,8 @@ def test_references_to_every_slice_and_what_made_it(labels: np.ndarray, tmp_path
     assert algorithm.AlgorithmName == "Viscera" and algorithm.AlgorithmParameters == f"organ={'0' * 64}"
     assert [str(one.ROIName) for one in rt.StructureSetROISequence][:2] == ["liver", "right kidney"]
     assert list(rt.ROIContourSequence[1].ROIDisplayColor) == list(BY_VALUE[2].colour)
+    types = {int(one.ReferencedROINumber): one.RTROIInterpretedType for one in rt.RTROIObservationsSequence}
+    assert types[1] == types[2] == "ORGAN" and not types[14]  # no doctor has said that it is a GTV
     identity = rt.RTROIObservationsSequence[1].RTROIIdentificationCodeSequence[0]
     assert (identity.CodeValue, identity.SegmentedPropertyTypeModifierCodeSequence[0].CodeMeaning) == (
         "64033007",
