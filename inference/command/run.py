@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
@@ -15,7 +15,7 @@ from ..cards import chosen, digests, labels_of, networks_of
 from ..errors import ALL_FAILED, SOME_FAILED, DeviceError, OutputError, VisceraError
 from ..formats import bids
 from ..formats.atomic import remove_parts
-from ..formats.cases import Found, find_cases
+from ..formats.cases import Case, Found, find_cases
 from ..formats.outputs import (
     check_labels,
     check_records,
@@ -23,7 +23,7 @@ from ..formats.outputs import (
     make_writable,
 )
 from ..measurements import FILE_NAME
-from ..names import BIDS, PAGE, PREVIEW, record_file
+from ..names import BIDS, DICOM_FORMATS, PAGE, PREVIEW, record_file
 from ..options import Options, Way
 from ..record import Record
 from . import page
@@ -141,11 +141,12 @@ class Run:
             request.layout,
         )
         folders = {file.parent for case in self.found.cases for file in case.files if not case.volume}
+        idle = _idle(request, self.found.cases)
         if part := request.part:
             # What is left out is one part's to tell, or each would fail for it.
             rest = (self.found.left_out, self.found.warnings) if part.index == 1 else ([], [])
             self.found = Found(part.of(self.found.cases), *rest)
-        for warning in self.found.warnings:
+        for warning in (*self.found.warnings, *idle):
             say_warning(warning)
         inputs = cache(lambda: input_files(request.inputs, request.options.weights, folders))
         cases = [case for case in self.found.cases if not case.refused]  # others have the names of these, or none
@@ -217,6 +218,16 @@ class Run:
     def _summary_file(self) -> Path:
         part = self.request.part
         return self.request.outputs / (part.summary if part else "summary.json")
+
+
+def _idle(request: Request, cases: Sequence[Case]) -> list[str]:
+    """A sentence for each flag that is of DICOM, and changes nothing here."""
+    said = []
+    if request.name_by and not any(case.volume for case in cases):
+        said.append("--name-by changes no name: none of the cases is DICOM")
+    if request.options.anonymous and not any(one in DICOM_FORMATS for one in request.formats):
+        said.append("--anonymous changes nothing: none of the formats that are written is DICOM")
+    return said
 
 
 def shared_out(workers: int | None, threads: int | None, cases: int) -> tuple[int, int]:

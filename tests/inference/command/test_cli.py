@@ -162,6 +162,15 @@ def test_where_every_case_fails_the_exit_code_says_so(five: Run, tmp_path: Path,
     assert done.returncode == 4
 
 
+def test_flags_of_dicom_that_change_nothing_are_said(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
+    done = run(inputs, tmp_path / "out", "--weights", tiny_weights, "--name-by", "PatientID", "--anonymous", *F32)
+    assert done.returncode == 0
+    assert done.stderr.count("warning: --name-by changes no name: none of the cases is DICOM\n") == 1
+    assert (
+        done.stderr.count("warning: --anonymous changes nothing: none of the formats that are written is DICOM\n") == 1
+    )
+
+
 def test_one_file_some_networks_and_the_dense_plan(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
     flags = ("--weights", tiny_weights, "--plan", "dense", "--step", "0.75", "--threads", "1", *F32)
     done = run(inputs / "a_0000.nii.gz", tmp_path / "out", *flags, "--networks", "tumor")
