@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import signal
 import sys
 import tempfile
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..card import FILE_NAME, FORMS, HEAD_FILE, OWN_WEIGHTS, WEIGHTS_FILE
+from ..card import FILE_NAME, FORMS, GUIDE_FOLDER, HEAD_FILE, OWN_WEIGHTS, WEIGHTS_FILE
 from ..errors import OutputError
 
 PLANS, DATASET = "plans.json", "dataset.json"
@@ -74,10 +75,12 @@ def replace_card(fields: dict[str, Any], folder: Path) -> None:
 
 
 def remove_others(out: Path, files: Iterable[str]) -> None:
-    """Remove model files of the network that was in `out` before."""
+    """Remove model files of the network that was in `out` before, and its guide."""
     others = {WEIGHTS_FILE, HEAD_FILE, *OWN_WEIGHTS.values(), *(name for form in FORMS.values() for name in form)}
     for name in others - set(files):
         (out / name).unlink(missing_ok=True)
+    if (out / GUIDE_FOLDER / FILE_NAME).exists():
+        shutil.rmtree(out / GUIDE_FOLDER, ignore_errors=True)
 
 
 def save_json(value: Any, path: Path) -> None:

@@ -24,6 +24,7 @@ from inference.export.back import result_folder, write_result_folder  # noqa: E4
 from inference.export.check import check_engines  # noqa: E402
 from inference.export.convert import export  # noqa: E402
 from inference.export.graph import activations  # noqa: E402
+from inference.export.guide import put  # noqa: E402
 from inference.machine import held_memory, peak_memory_mb, reset_peak_memory  # noqa: E402
 from tests.conftest import NETWORKS, ROOT  # noqa: E402
 from tests.made.networks import TINY_PATCH, export_pair, write_model  # noqa: E402
@@ -247,6 +248,18 @@ def test_names_of_patients_do_not_go_with_the_network(tmp_path: Path) -> None:
     change(model / "dataset.json", training=[{"image": "imagesTr/Doe_Jane_0000.nii.gz"}], description="of Jane Doe")
     export(model, tmp_path / "net")
     assert not any(b"Jane" in path.read_bytes() for path in (tmp_path / "net").iterdir())
+
+
+@pytest.mark.slow
+def test_of_the_network_that_was_there_before_neither_files_nor_guide_are_left(tmp_path: Path) -> None:
+    for made in (tmp_path / "net", tmp_path / "net" / "notes"):
+        made.mkdir()
+        put((1,), made)
+    (tmp_path / "net" / "model_int8.xml").touch()
+    export(write_model(tmp_path / "m"), tmp_path / "net")
+    names = {path.name for path in (tmp_path / "net").iterdir()}
+    assert "card.json" in names and not names & {"guide", "model_int8.xml"}
+    assert (tmp_path / "net" / "notes" / "guide" / "card.json").exists()
 
 
 @pytest.mark.slow
