@@ -171,7 +171,8 @@ def one(
         record.dropped |= {card.names[value]: voxels for value, voxels in lost.items()}
     record.windows[card.name] = {"run": run, "skipped": max(dense - run, 0), "voxels": list(window)}
     if model.guide and way.guided:
-        record.windows[card.name]["guide"] = "too small" if beyond else "followed" if found else "found nothing"
+        followed = "followed" if everywhere or labels.any() else "nothing near"
+        record.windows[card.name]["guide"] = "too small" if beyond else followed if found else "found nothing"
     return labels
 
 

@@ -186,6 +186,10 @@ def test_a_guide_shows_where_to_look_and_labels_stay(plan: str) -> None:
     assert np.array_equal(labels, expected) and labels.sum() == 4 * 8 * 8
     assert windows["guide"] == "followed" and 0 < windows["run"] == len(calls) < windows["skipped"]
     assert report.windows["guide"]["run"] > 0 and not report.dropped
+    labels, report = segment(scan, [guided(2000, 60)], WAYS[plan], np)
+    assert (
+        report.windows["lesion"]["guide"] == "nothing near" and report.windows["lesion"]["skipped"] and not labels.any()
+    )
 
 
 def test_where_all_windows_are_near_none_is_run_again() -> None:
