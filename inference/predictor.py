@@ -19,7 +19,7 @@ from .card import Card
 from .cards import chosen, for_abdomens, labels_of, networks_of, on_their_ways, smaller_ways, which_are_ct, with_earlier
 from .cgroups import ENDLESS
 from .engines.choose import Choice, choose, load
-from .errors import DeviceError, EngineError, MemoryBudgetError, ScanWarning, WeightsError, one_line
+from .errors import CaseError, DeviceError, EngineError, MemoryBudgetError, ScanWarning, WeightsError, one_line
 from .estimate import estimate, fitting
 from .formats.geometry import BESIDE
 from .formats.probabilities import Probabilities
@@ -48,6 +48,7 @@ class Predictor:
     options  of which any may also be given by name
 
     `ct` says for each input channel whether its voxels are HU; those of other channels are taken as they are.
+    `spent` says that an engine has failed, or this program: what there is on a GPU may be lost to this process.
     `abdominal` says whether a network was made for CT of abdomens; others take single planes, and crops of any size.
 
     Threads may share one: a scan waits until the one before is done. A pickle holds the options, and the networks
@@ -66,6 +67,7 @@ class Predictor:
         self.cards, self.ways = networks_of(self.options, unpacking.enter_context(unpacked(self.options.weights)))
         self.ct = which_are_ct(self.cards)
         self.abdominal = for_abdomens(self.cards)
+        self.spent = False
         self._load()
         if self.options.max_memory and self.choice.device != "cpu":
             raise DeviceError(
@@ -266,6 +268,7 @@ class Predictor:
                 )
             except Exception as error:
                 if not ran_out(error):
+                    self.spent = isinstance(error, EngineError) or not isinstance(error, CaseError)
                     raise
                 free_blocks(self._xp)
                 raise MemoryError(one_line(error)) from error  # PyTorch's is none

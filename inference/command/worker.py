@@ -8,7 +8,8 @@ label map; answers are
     {"fatal": [code, message]}     instead: exit code and sentence of a VisceraError
     {"network": name, "most": n}   a network begins, with at most n windows
     {"window": 1}                  a window is done
-    {"record": {...}}              the order is done: a Record, whose status says how
+    {"record": {...},              the order is done: a Record, whose status says how,
+     "spent": false}               and whether an engine failed: CUDA may give its error to whatever this process does
 
 Where other workers use the same memory, "container" is what all of them may have; it is null else. Then there is one
 answer more, before the scan is read:
@@ -116,7 +117,7 @@ class Worker:
             machine.limit_threads(order["threads"])
             self.predictor.threads = order["threads"]
         record = self.segment(case, tuple(Way(**way) for way in ways), container) if ways else self.empty(case)
-        return {"record": record.to_json()}
+        return {"record": record.to_json(), "spent": self.predictor.spent}
 
     def segment(self, case: Case, ways: tuple[Way, ...], container: int | None = None) -> Record:
         """Segment a scan and write its label map. Nothing is raised.

@@ -125,6 +125,8 @@ class Workers:
                 line, worker.unread = worker.unread.split(b"\n", 1)
                 message: Message = json.loads(line)
                 worker.busy = not message.keys() & ANSWERS
+                if message.get("spent"):
+                    self.end(number)  # another one is started where there is more to do
                 return number, message
         if not self._workers:  # Windows has no select of nothing
             return None

@@ -532,6 +532,23 @@ def test_a_scan_that_kills_or_hangs_the_worker_costs_that_scan_only(
     assert cause in said and cause in json.loads((out / "b.json").read_text())["error"]
 
 
+def test_a_process_in_which_an_engine_failed_gets_no_other_case(
+    inputs: Path, tmp_path: Path, tiny_weights: Path
+) -> None:
+    """After an error of CUDA such as an illegal address all that the process asks of the GPU fails."""
+    weights = shutil.copytree(tiny_weights, tmp_path / "weights")
+    card = json.loads((weights / "organ" / "card.json").read_text())
+    card["channels"][0]["mean"] = 1e39  # infinity as float32, which the network sees then
+    (weights / "organ" / "card.json").write_text(json.dumps(card))
+    (inputs / "c_0000.nii.gz").write_bytes((inputs / "a_0000.nii.gz").read_bytes()[:-2000])
+    (inputs / "d_0000.nii.gz").write_bytes(b"no NIfTI")
+    flags = ("--weights", weights, "--networks", "organ", "--json", tmp_path / "r.json")
+    assert run(inputs, tmp_path / "out", *flags, *F32).returncode == 4
+    a, b, c, d = json.loads((tmp_path / "r.json").read_text())
+    assert all("gave no numbers" in one["error"] and one["seconds"]["load"] > 0 for one in (a, b))
+    assert c["seconds"]["load"] > 0 == d["seconds"]["load"]  # nothing is wrong with the process
+
+
 def test_a_worker_does_not_outlive_its_supervisor(
     tmp_path: Path, blob: np.ndarray, save_scan: Callable[..., Path], tiny_weights: Path
 ) -> None:
