@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,7 @@ class Cluster:
         self._order = dask_worker.first_order(self._run, options, timeout, place.own)
         self._wanted = dask_worker.identity(options)
         self._client: Client | None = None
+        self._scratch = TemporaryDirectory(prefix="viscera-", ignore_cleanup_errors=True)
         self._news: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()  # from the thread that Dask works in
         self._said: deque[tuple[int, Message | Lost]] = deque()
         self._waiting: dict[str, None] = {}  # addresses without a number, in the order in which they came
@@ -79,7 +81,7 @@ class Cluster:
         """Workers that are there and have no number yet. Raises VisceraError if the cluster cannot be reached, or if
         workers of it have other networks."""
         if self._client is None:
-            self._client = self.place.open()
+            self._client = self.place.open(self._scratch.name)
             self._meet(self._client)
         return len(self._waiting)
 
@@ -136,14 +138,14 @@ class Cluster:
     def stop(self) -> None:
         """End what workers are at, and those workers that were started for this run."""
         client, self._client = self._client, None
-        if client is None:
-            return
-        # In a thread, since it would wait for ever for a worker that does not answer.
-        ending = threading.Thread(target=self._end_all, args=(client,), daemon=True)
-        ending.start()
-        ending.join(GOODBYE)
-        with suppress(Exception):  # the run has ended, and what could be said of its cluster is nobody's concern
-            self.place.close(client)
+        if client is not None:
+            # In a thread, since it would wait for ever for a worker that does not answer.
+            ending = threading.Thread(target=self._end_all, args=(client,), daemon=True)
+            ending.start()
+            ending.join(GOODBYE)
+            with suppress(Exception):  # the run has ended, and what could be said of its cluster is nobody's concern
+                self.place.close(client)
+        self._scratch.cleanup()
 
     def _end_all(self, client: Client) -> None:
         with suppress(Exception):  # where the scheduler is gone

@@ -63,8 +63,11 @@ class Place:
         """Whether workers may come hours later."""
         return self.name == SLURM
 
-    def open(self) -> Client:
-        """Start what has to be started. Raises DeviceError."""
+    def open(self, scratch: str) -> Client:
+        """Start what has to be started. Raises DeviceError.
+
+        scratch  a folder for what Dask writes on this machine: it would leave one of its own
+        """
         from multiprocessing import resource_tracker
 
         import dask
@@ -77,7 +80,10 @@ class Place:
             resource_tracker.ensure_running()  # which would let the signals through again as it starts
         try:
             # What is started here is ended by us, and sees no Ctrl-C.
-            with held(), dask.config.set({"distributed.worker.memory.terminate": False}):
+            with (
+                held(),
+                dask.config.set({"distributed.worker.memory.terminate": False, "temporary-directory": scratch}),
+            ):
                 if self.name == LOCAL:
                     return Client(_local(self), set_as_default=False)
                 if self.name == SLURM:

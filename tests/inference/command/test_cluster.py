@@ -35,9 +35,16 @@ SPACING = (3.0, 2.0, 2.0)
 Save = Callable[..., Path]
 
 
-def run(*arguments: Any) -> subprocess.CompletedProcess[str]:
+def run(*arguments: Any, **more: str) -> subprocess.CompletedProcess[str]:
+    """The command with more variables of the environment."""
     return subprocess.run(
-        command(*arguments, *FLAGS), capture_output=True, text=True, check=False, cwd=ROOT, timeout=300
+        command(*arguments, *FLAGS),
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        timeout=300,
+        env=os.environ | more,
     )
 
 
@@ -181,7 +188,9 @@ def test_local_workers_of_dask_give_what_processes_give(
     flags = ("--weights", tiny_weights, "--on-error", "empty", "--format", "nii.gz,seg.nrrd")
     plain = run(inputs, one, *flags, "--json", f"{one}.json")
     dask = ("--scheduler", "local", "--workers", 2)
-    done = run(inputs, two, *flags, "--json", f"{two}.json", *dask)
+    (tmp_path / "tmp").mkdir()
+    done = run(inputs, two, *flags, "--json", f"{two}.json", *dask, TMPDIR=str(tmp_path / "tmp"))
+    assert not os.listdir(tmp_path / "tmp")  # Dask's own folder would stay
     assert plain.returncode == done.returncode == 8
     assert sorted(done.stderr.splitlines()) == sorted(plain.stderr.splitlines())
     assert label_maps(one) == label_maps(two) and len(label_maps(two)) == 4
