@@ -1,7 +1,7 @@
 """The command line: arguments, exit code.
 
-Nothing but the standard library is imported here: the work is done by a process of its own, the worker. Only where
-there is DICOM among the inputs its headers are read in this process, by pydicom, to find the cases.
+Nothing but the standard library is imported here: separate processes, the workers, do the work. Only if there is DICOM
+among the inputs, this process reads its headers with pydicom, to find the cases.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
+from math import inf
 from pathlib import Path
+from typing import TypeVar
 
 from .. import errors
 from ..errors import VisceraError
@@ -29,6 +32,7 @@ from .run import Run
 from .schedulers import LOCAL, PROTOCOLS, SLURM
 from .stopping import Stopped, Stopping
 
+Number = TypeVar("Number", int, float)
 PROGRAM = "viscera"
 UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}  # bytes
 DESCRIPTION = "Segment abdominal organs and tumours in CT scans. Research use only."
@@ -75,7 +79,7 @@ def _run(request: Request, progress: Progress, stopping: Stopping) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """All arguments of the command; one line a flag."""
+    """All arguments of the command."""
     called = _called()
     verbs = (
         f"{called} {merge.VERB} OUTPUTS joins the summaries and measurements of all parts (--part). {called} "
@@ -98,14 +102,9 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--tta",
         action="store_true",
-        help="average over mirrored windows, nnU-Net's default: 8 times slower for 3 axes",
+        help="average over mirrored windows, as nnU-Net does by default: 8 times slower for 3 axes",
     )
-    add(
-        "--precision",
-        choices=PRECISIONS,
-        default="auto",
-        help="the networks' arithmetic",
-    )
+    add("--precision", choices=PRECISIONS, default="auto", help="the networks' arithmetic")
     add(
         "--weights",
         type=_path,
@@ -128,9 +127,9 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--fix-orientation",
         action="store_true",
-        help="if a scan certainly lies otherwise than its header says, segment it as it lies",
+        help="if a scan certainly does not lie as its header says, segment it as it lies",
     )
-    add("--uneven", choices=UNEVEN, default=UNEVEN[0], help="DICOM slices that are missing or unevenly apart")
+    add("--uneven", choices=UNEVEN, default=UNEVEN[0], help="what to do if DICOM slices are missing or unevenly apart")
     add("--anonymous", action="store_true", help="write DICOM without patient and study")
     add("--on-error", choices=("skip", "empty"), default="skip", help="a failed case leaves nothing, or an empty map")
     add(
@@ -145,22 +144,22 @@ def parser() -> argparse.ArgumentParser:
         type=_workers,
         default=1,
         metavar="N",
-        help="processes that segment at the same time and share threads and memory; auto: as many as pay (1)",
+        help="processes that segment at once and share threads and memory; auto: as many as are worthwhile (1)",
     )
     add(
         "--scheduler",
         type=_scheduler,
         metavar="WHERE",
-        help="Dask workers segment: local, slurm, or the address of a scheduler, such as tcp://host:8786",
+        help="segment on Dask workers: local, slurm, or the address of a scheduler, such as tcp://host:8786",
     )
     add("--threads", type=_count, metavar="N", help="processors to use (default: all that this process may)")
     add(
         "--max-memory",
         type=_bytes,
         metavar="SIZE",
-        help="such as 2G or 1500M: windows become smaller, or a scan is refused",
+        help="limit such as 2G or 1500M: windows become smaller, or a scan is refused",
     )
-    add("--progress", choices=KINDS, default="text", help="what stdout has: lines for people, or JSON for programs")
+    add("--progress", choices=KINDS, default="text", help="what is printed: lines for people, or JSON for programs")
     add("--json", type=_path, metavar="FILE", help="write one record per case: times, memory, windows, warnings")
     add("--no-sidecar", dest="sidecar", action="store_false", help="write no X.json, summary.json, measurements.csv")
     add("--hash-names", action="store_true", help="write file names as hashes in logs and records")
@@ -168,22 +167,20 @@ def parser() -> argparse.ArgumentParser:
     return command
 
 
-def parse(arguments: Sequence[str | Path] | None = None) -> Request:
-    """What the command line asks for."""
+def parse(arguments: Sequence[str | Path]) -> Request:
+    """What the command line asks for. Exits with a sentence where it asks for something that there is not."""
     command = parser()
-    given = command.parse_args(None if arguments is None else [os.fspath(one) for one in arguments])
+    given = command.parse_args([os.fspath(one) for one in arguments])
     if given.preview and not given.sidecar:
-        command.error("--preview makes its page from the records, which --no-sidecar leaves out")
+        command.error("--preview makes its page from the records, which --no-sidecar omits")
     if given.resume and not given.sidecar:
-        command.error("--resume knows what fits by the records, which --no-sidecar leaves out")
+        command.error("--resume compares records, which --no-sidecar omits")
     if given.layout == BIDS and not given.sidecar:
-        command.error("--layout bids has a JSON file beside each label map, which --no-sidecar leaves out")
+        command.error("--layout bids needs the JSON file beside each label map, which --no-sidecar omits")
     if given.layout == BIDS and FORMATS[0] not in given.format:
-        command.error(
-            "--layout bids needs NIfTI, the only format of label maps in BIDS: name nifti in --format as well"
-        )
+        command.error("--layout bids needs NIfTI, the only format of label maps in BIDS: add nifti to --format")
     if given.scheduler == SLURM and given.workers is None:
-        command.error(f"--scheduler {SLURM} needs the number of its --workers, each of which is a job")
+        command.error(f"--scheduler {SLURM} needs a number of --workers, each of which is a job")
     return Request(
         inputs=given.inputs,
         outputs=given.outputs,
@@ -211,14 +208,16 @@ def _called() -> str:
 
 
 def _path(text: str) -> Path:
-    if not text.strip():
-        raise argparse.ArgumentTypeError("the path is empty: a variable that is not set, in a script?")
-    return Path(text)
+    return Path(_not_empty(text, "path"))
 
 
 def _name(text: str) -> str:
+    return _not_empty(text, "name")
+
+
+def _not_empty(text: str, what: str) -> str:
     if not text.strip():
-        raise argparse.ArgumentTypeError("the name is empty: a variable that is not set, in a script?")
+        raise argparse.ArgumentTypeError(f"the {what} is empty: an unset variable in a script?")
     return text
 
 
@@ -229,25 +228,21 @@ def _part(text: str) -> Part:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _step(text: str) -> float:
-    step = float(text)
-    if not 0 < step <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
-    return step
+def _number(read: Callable[[str], Number], fits: Callable[[Number], bool], what: str) -> Callable[[str], Number]:
+    """A reader of numbers that fit. argparse has no message for what `read` cannot read but the name of a function."""
+
+    def checked(text: str) -> Number:
+        with suppress(ValueError):
+            if fits(number := read(text)):
+                return number
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+
+    return checked
 
 
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return seconds
-
-
-def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return count
+_step = _number(float, lambda step: 0 < step <= 1, "a number above 0 and at most 1")
+_seconds = _number(float, lambda seconds: 0 < seconds < inf, "a number of seconds above 0")
+_count = _number(int, lambda count: count >= 1, "a whole number of at least 1")
 
 
 def _workers(text: str) -> int | None:

@@ -89,8 +89,8 @@ def parser_of(program: str) -> argparse.ArgumentParser:
         help="volume (mm3) and mean intensity of each structure in FILE (OUT/statistics.json, with --ml beside OUT)",
     )
     add("-sa", "--stats_aggregation", choices=("mean", "median"), default="mean", help="of the intensities (mean)")
-    add("-ta", "--task", choices=("total",), default="total", help="no other")
-    add("-ot", "--output_type", choices=("nifti",), default="nifti", help="no other")
+    add("-ta", "--task", choices=("total",), default="total", help="the only choice")
+    add("-ot", "--output_type", choices=("nifti",), default="nifti", help="the only choice")
     add("-d", "--device", default="gpu", metavar="NAME", help="cpu, or gpu if there is one")
     for *switch, text in SWITCHES:
         add(*switch, action="store_true", help=text)

@@ -254,8 +254,10 @@ def _naming(file: Path, trainer: str = DEFAULT_TRAINER) -> Iterator[None]:
 
 
 def _value(text: str) -> tuple[str, int]:
-    name, _, value = text.partition("=")
-    return name, int(value)
+    found = re.fullmatch(r"(.+)=(\d+)", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE, such as tumor=14")
+    return found[1], int(found[2])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

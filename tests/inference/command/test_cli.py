@@ -764,3 +764,19 @@ def test_flags_that_are_refused(wrong: list[str], capsys: pytest.CaptureFixture[
         parse(["in", "out", *wrong])
     assert stop.value.code == 2
     assert wrong[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flag", "text", "wanted"),
+    [
+        ("--step", "half", "a number above 0 and at most 1"),
+        ("--timeout", "10 min", "a number of seconds above 0"),
+        ("--timeout", "inf", "a number of seconds above 0"),
+        ("--threads", "all", "a whole number of at least 1"),
+        ("--workers", "2.5", "a whole number of at least 1"),
+    ],
+)
+def test_what_is_no_number_is_a_sentence(flag: str, text: str, wanted: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["in", "out", flag, text])
+    assert f"argument {flag}: {text!r} is not {wanted}" in capsys.readouterr().err

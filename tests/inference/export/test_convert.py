@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import signal
@@ -22,7 +23,7 @@ from inference.card import Channel, read_card  # noqa: E402
 from inference.errors import OutputError, WeightsError  # noqa: E402
 from inference.export.back import result_folder, write_result_folder  # noqa: E402
 from inference.export.check import check_engines  # noqa: E402
-from inference.export.convert import export  # noqa: E402
+from inference.export.convert import add_arguments, export  # noqa: E402
 from inference.export.graph import activations  # noqa: E402
 from inference.export.guide import put  # noqa: E402
 from inference.machine import held_memory, peak_memory_mb, reset_peak_memory  # noqa: E402
@@ -333,3 +334,12 @@ def test_of_a_result_folder_that_cannot_be_written_no_part_of_a_checkpoint_is_le
     assert not list((tmp_path / "out" / "fold_0").iterdir())
     with pytest.raises(OutputError, match="cannot be written"):
         write_result_folder(tmp_path / "out" / "plans.json", {}, {}, "c")
+
+
+@pytest.mark.parametrize("value", ["tumor", "tumor=", "=14", "tumor=x"])
+def test_a_value_is_a_name_and_a_number(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["model", "out", "--value", value])
+    assert f"argument --value: {value!r} is not NAME=VALUE" in capsys.readouterr().err
