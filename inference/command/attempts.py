@@ -28,14 +28,17 @@ from .workers import Lost, Message
 class Attempt:
     """A case that is in a worker's hands, or waits for one.
 
-    number  of the case in the run, from 1
-    ways    in which it is segmented, one for each network; None once an empty label map was asked for
-    before  where files that were in the place of labels are, if they were renamed; None before that was looked at
+    number   of the case in the run, from 1
+    title    how messages call it: its number and its name
+    ways     in which it is segmented, one for each network; None once an empty label map was asked for
+    start    s of perf_counter at which it began, later by as long as it was paused
+    before   where files that were in the place of labels are, if they were renamed; None before that was looked at
     earlier  input_sha256 of labels of an earlier run that were removed; None if there were none
-    failed  its record, where an empty label map was asked for
-    alone   no other scan may run beside it
-    lost    a worker of a cluster was lost with it
-    names   of its outputs, without regard to case
+    failed   its record, where an empty label map was asked for
+    alone    no other scan may run beside it
+    lost     a worker of a cluster was lost with it
+    paused   s of perf_counter since which it waits for memory; None if it does not
+    names    of its outputs, without regard to case
     """
 
     number: int
@@ -126,8 +129,8 @@ class Attempts:
         """A worker is lost with its case. Returns whether another worker is to have it.
 
         One that is killed, as the kernel does where memory is too small, gets another try: alone, if it had others
-        `beside` it, and then with less memory, if a network can do with less. Where a worker of a cluster is lost,
-        nobody knows whether through its scan: that gets one more try, in the same way.
+        `beside` it, and then with less memory, if a network can do with less. Whether a worker of a cluster was lost
+        because of its scan is unknown: that gets one more try, in the same way.
         """
         self.progress.clear()
         remove_parts(attempt.case.outputs)  # a worker that lives removes its own
@@ -151,17 +154,12 @@ class Attempts:
         """A worker has done what it was asked for, or has failed, as the JSON of a record says. Returns whether another
         is to have the case."""
         self.progress.clear()
-        record, case, title = Record.from_json(document), attempt.case, attempt.title
+        record, case = Record.from_json(document), attempt.case
         if attempt.failed:
-            if record.status == "failed":
-                say_error(f"{title}: no empty label map either: {record.error}")
-            else:
-                say_warning(f"{title}: an empty label map was written, as --on-error empty asks")
-                attempt.failed.outputs = record.outputs
-            record = attempt.failed
+            record = _with_empty_map(attempt, attempt.failed, record)
         else:
             record.seconds["total"] = perf_counter() - attempt.start
-            self._say(title, record)
+            self._say(attempt.title, record)
             if record.status == "failed":
                 for path in case.outputs:
                     with suppress(OSError):  # a worker may be killed after it has written them
@@ -171,11 +169,9 @@ class Attempts:
                     return True
         for path, before in (attempt.before or {}).items():
             if forget_copy(before, record.outputs.get(str(format_of(path)), "")):
-                record.warnings.append(_moved(path))
-                say_warning(f"{title}: {_moved(path)}")
+                _warn(attempt, record, _moved(path))
         if attempt.earlier and record.input_sha256 and attempt.earlier != record.input_sha256:
-            record.warnings.append(_replaced(case.labels))
-            say_warning(f"{title}: {_replaced(case.labels)}")
+            _warn(attempt, record, _replaced(case.labels))
         self._end(attempt, record)
         return False
 
@@ -219,8 +215,7 @@ class Attempts:
         if labels:
             self.written |= _files(case)
             if self.request.sidecar and (doubt := resume.write(case.labels, record)):
-                record.warnings.append(doubt)
-                say_warning(f"{attempt.title}: {doubt}")
+                _warn(attempt, record, doubt)
         self.add(attempt.number, record)
         self.progress.ends(attempt.number, attempt.title, case, record)
 
@@ -232,6 +227,21 @@ class Attempts:
                     remove(path)
             for path in attempt.before or {}:
                 say_warning(f"{attempt.title}: {_moved(path)}")
+
+
+def _warn(attempt: Attempt, record: Record, text: str) -> None:
+    record.warnings.append(text)
+    say_warning(f"{attempt.title}: {text}")
+
+
+def _with_empty_map(attempt: Attempt, failed: Record, empty: Record) -> Record:
+    """The record of a failed case after an empty label map was asked for; `empty`: how that went."""
+    if empty.status == "failed":
+        say_error(f"{attempt.title}: no empty label map either: {empty.error}")
+    else:
+        say_warning(f"{attempt.title}: an empty label map was written, as --on-error empty asks")
+        failed.outputs = empty.outputs
+    return failed
 
 
 def _series(case: Case) -> str | None:

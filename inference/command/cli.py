@@ -176,11 +176,11 @@ def parse(arguments: Sequence[str | Path]) -> Request:
     if given.resume and not given.sidecar:
         command.error("--resume compares records, which --no-sidecar omits")
     if given.layout == BIDS and not given.sidecar:
-        command.error("--layout bids needs the JSON file beside each label map, which --no-sidecar omits")
+        command.error("--layout bids needs a JSON file beside each label map, which --no-sidecar omits")
     if given.layout == BIDS and FORMATS[0] not in given.format:
         command.error("--layout bids needs NIfTI, the only format of label maps in BIDS: add nifti to --format")
     if given.scheduler == SLURM and given.workers is None:
-        command.error(f"--scheduler {SLURM} needs a number of --workers, each of which is a job")
+        command.error(f"--scheduler {SLURM} needs the number of its --workers, each of which is a job")
     return Request(
         inputs=given.inputs,
         outputs=given.outputs,

@@ -1,8 +1,8 @@
 """Workers of a Dask cluster in the place of processes of this machine: they get the same orders and say the same.
 
 Dask starts processes, finds out that one is lost, and carries orders and records. Which worker has which case is
-decided here, as ever: a task goes to one worker alone, so that Dask never runs it again by itself, and how often a scan
-may cost its worker does not depend on the settings of somebody's scheduler.
+decided here, as always: a task goes to one worker alone, so that Dask never runs it again on its own, and how often a
+scan may cost its worker does not depend on the settings of somebody's scheduler.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 LOSSES = 10  # workers lost one after the other before any of them has loaded its networks
-QUEUED = 30.0  # s without a worker after which it is said that jobs wait
+QUEUED = 30.0  # s without a worker after which a warning says that jobs wait
 GOODBYE = 10.0  # s that workers have to give up their scans
 
 
@@ -69,8 +69,8 @@ class Cluster:
         self._refused: set[str] = set()  # addresses of workers that cannot load the networks
         self._workers: dict[int, _Worker] = {}
         self._started = self._tasks = 0
-        self._told = False  # that jobs wait
-        self._alone = perf_counter()  # since when there is no worker, as far as there is none
+        self._warned = False  # that jobs wait
+        self._deserted = perf_counter()  # since when there is no worker, if there is none
 
     @property
     def numbers(self) -> list[int]:
@@ -117,14 +117,14 @@ class Cluster:
         return self._said.popleft() if self._said else None
 
     def _look_for_workers(self) -> None:
-        alone = perf_counter() - self._alone
+        deserted = perf_counter() - self._deserted
         if self._workers or self._waiting:
-            self._alone = perf_counter()
-        elif not self.place.queues and alone > self.timeout:
+            self._deserted = perf_counter()
+        elif not self.place.queues and deserted > self.timeout:
             raise DeviceError(f"the Dask scheduler {self.place.name} has had no worker for {self.timeout:g} s")
-        elif self.place.queues and alone > QUEUED and not self._told:
-            say_warning("no job has begun yet: `squeue --me` shows what they wait for")
-            self._told = True
+        elif self.place.queues and deserted > QUEUED and not self._warned:
+            say_warning("no job has started yet: `squeue --me` shows what they wait for")
+            self._warned = True
 
     def private_memory(self, number: int) -> int:
         """Of this machine's: none."""
@@ -176,7 +176,7 @@ class Cluster:
         """Have a worker do a task; what it returns is what the worker says."""
         assert self._client
         worker = self._workers.get(number)
-        if worker is None:  # lost, which is said next
+        if worker is None:  # lost, which `receive` reports next
             return
         client, self._tasks = self._client, self._tasks + 1
         key = f"viscera-{self._run}-{self._tasks}"
@@ -228,7 +228,7 @@ class ClusterSchedule(Schedule):
     """The cases of a run, given to the workers of a cluster. Each machine sees to its own memory."""
 
     def __init__(self, cases: Sequence[Case], cluster: Cluster, attempts: Attempts, room: Room) -> None:
-        super().__init__(cases, cluster, 1, attempts, room, alone=None)
+        super().__init__(cases, cluster, 1, attempts, room, gpu_threads=None)
         self.cluster = cluster
         self.losses = 0  # of workers that were loading, since one has loaded
 

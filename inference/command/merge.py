@@ -48,18 +48,18 @@ def merge(outputs: Path) -> dict[str, Any]:
         raise VisceraError(f"{shown(outputs)} holds parts that were made with different networks")
     if any(one.get("chosen") != first.get("chosen") for one in summaries):
         raise VisceraError(f"{shown(outputs)} holds parts for which different labels were chosen")
+    cases = {name: sum(one["cases"][name] for one in summaries) for name in first["cases"]}
     document: dict[str, Any] = {
         "program": __version__,
         "started": min(one["started"] for one in summaries),
         "ended": max(one["ended"] for one in summaries),
-        "exit_code": 0,
-        "cases": {name: sum(one["cases"][name] for one in summaries) for name in first["cases"]},
+        "exit_code": _exit_code(cases, [one["exit_code"] for one in summaries], missing),
+        "cases": cases,
         **{name: [item for one in summaries for item in one[name]] for name in ("failed", "left_out", "warnings")},
         "weights": first.get("weights"),
         **({"chosen": first["chosen"]} if "chosen" in first else {}),
         "parts": {"count": count, "missing": missing},
     }
-    document["exit_code"] = _exit_code(document["cases"], [one["exit_code"] for one in summaries], missing)
     path = outputs / "summary.json"
     if why := is_a_case(path):
         say_warning(f"the summary of all parts is not written: {shown(path)} {why}")

@@ -53,8 +53,8 @@ class Process:
                 os.kill(self.pid, KILL)  # Popen's own would collect it as well
 
     def collect(self) -> tuple[int | None, float]:
-        """Wait for its end: exit code, or the negative number of the signal that ended it, None if nobody knows; and
-        the most memory that it had, MB, 0 if nobody knows."""
+        """Wait for its end: exit code, or the negative number of the signal that ended it, None if unknown; and the
+        most memory that it had, MB, 0 if unknown."""
         code, peak = None, 0.0
         if hasattr(os, "wait4"):
             with held(), suppress(ChildProcessError):  # started with SIGCHLD ignored: the kernel has collected it

@@ -86,7 +86,7 @@ class Progress:
             text = f"{title}: {record.seconds['total']:.1f} s, {found} labels -> {shown(case.labels)}"
         self._say(
             "case",
-            None if record.status == "failed" else text,  # that is an error, and said
+            None if record.status == "failed" else text,  # an error, which is printed as such
             number=number,
             case=record.case,
             status=record.status,
@@ -105,7 +105,7 @@ class Progress:
         self._say("end", exit_code=code)
 
     def clear(self) -> None:
-        """Take the bar away for lines that are said; it comes back with the next news."""
+        """Take the bar away for lines that are printed; it comes back with the next news."""
         if self.bar is not None:
             self.bar.clear()
 

@@ -15,7 +15,7 @@ class Request:
     """One call of the command.
 
     names       of cases: only these
-    name_by     the tag after whose value scans of DICOM are called
+    name_by     the tag by whose value scans of DICOM are named
     part        of those, the cases of this part; None: all
     formats     of the label maps, of names.FORMATS, and those of FOLDERS that are asked for
     layout      of the outputs, of names.LAYOUTS
@@ -24,7 +24,7 @@ class Request:
     timeout     s without progress after which a case fails
     workers     processes that segment at the same time, at most; None: as many as pay
     scheduler   of Dask, whose workers segment: "local", "slurm" or an address; None: processes of this command
-    progress    how it is said, of progress.KINDS
+    progress    how it is reported, of progress.KINDS
     json        file of all records
     sidecar     write records beside the labels, summary.json and measurements.csv
     hash_names  in logs and records

@@ -1,4 +1,4 @@
-"""One run of the command: its cases, driven by what the workers say, and what is to be said about each."""
+"""One run of the command: what comes before its first case and after its last."""
 
 from __future__ import annotations
 
@@ -16,12 +16,7 @@ from ..errors import ALL_FAILED, SOME_FAILED, DeviceError, OutputError, VisceraE
 from ..formats import bids
 from ..formats.atomic import remove_parts
 from ..formats.cases import Case, Found, find_cases
-from ..formats.outputs import (
-    check_labels,
-    check_records,
-    input_files,
-    make_writable,
-)
+from ..formats.outputs import check_labels, check_records, input_files, make_writable
 from ..measurements import FILE_NAME
 from ..names import BIDS, DICOM_FORMATS, PAGE, PREVIEW, record_file
 from ..options import Options, Way
@@ -34,13 +29,13 @@ from .progress import Progress
 from .request import Request
 from .room import Room
 from .schedule import Schedule
-from .schedulers import SLURM, STARTED, Place, look
+from .schedulers import SLURM, STARTED, Place, check_installed
 from .stopping import Stopped, Stopping
 from .summary import Records, Summary
 from .table import LIST, write_measurements
 from .workers import Message, Workers
 
-THREADS = 2  # of a worker on a machine of a cluster, where nothing else is said
+THREADS = 2  # of a worker on a machine of a cluster, unless --threads is given
 
 
 class Run:
@@ -65,8 +60,9 @@ class Run:
         Raises VisceraError, and Stopped, only before the first of them is begun.
         """
         if self.request.scheduler:
-            look(self.request.scheduler)
-        own = self._prepare()
+            check_installed(self.request.scheduler)
+        folders = self._find()
+        own = self._prepare(folders)
         options, cases = self.request.options, self.found.cases
         count, threads = self._shared_out(len(cases))
         self.request = replace(self.request, options=replace(options, threads=threads))
@@ -96,8 +92,7 @@ class Run:
         return code
 
     def _shared_out(self, cases: int) -> tuple[int | None, int | None]:
-        """Workers for so many cases, and the threads of each; None where a cluster is what decides that. Raises
-        DeviceError."""
+        """Workers for so many cases, and the threads of each; None where a cluster decides. Raises DeviceError."""
         request, most = self.request, self.request.options.threads
         if request.scheduler and request.scheduler not in STARTED:
             return None, most
@@ -118,27 +113,21 @@ class Run:
         options, room = request.options, Room(request.options.max_memory)
         if request.scheduler is None:
             local = Workers(options, request.timeout, check)
-            alone = shared_out(1, self.given.threads, len(cases))[1] if request.workers is None else None
-            return Schedule(cases, local, workers or 1, attempts, room, alone)
+            gpu_threads = shared_out(1, self.given.threads, len(cases))[1] if request.workers is None else None
+            return Schedule(cases, local, workers or 1, attempts, room, gpu_threads)
         from .cluster import Cluster, ClusterSchedule
 
         place = Place(request.scheduler, workers or 0, options.threads or 1, options.max_memory, request.outputs)
         given = replace(options, weights=self.given.weights)
         return ClusterSchedule(cases, Cluster(place, given, request.timeout, check), attempts, room)
 
-    def _prepare(self) -> list[Path]:
-        """Find the cases, look that nothing is written over, make the folders; returns what this run alone writes."""
+    def _find(self) -> set[Path]:
+        """Read the cards and find the cases; returns the folders of scans. Raises VisceraError."""
         request = self.request
         self.cards, self.ways = networks_of(request.options, request.options.weights)
         channels = [channel.name for channel in self.cards[0].channels]
         self.found = find_cases(
-            request.inputs,
-            request.outputs,
-            request.names,
-            request.formats,
-            channels,
-            request.name_by,
-            request.layout,
+            request.inputs, request.outputs, request.names, request.formats, channels, request.name_by, request.layout
         )
         folders = {file.parent for case in self.found.cases for file in case.files if not case.volume}
         idle = _idle(request, self.found.cases)
@@ -148,6 +137,12 @@ class Run:
             self.found = Found(part.of(self.found.cases), *rest)
         for warning in (*self.found.warnings, *idle):
             say_warning(warning)
+        return folders
+
+    def _prepare(self, folders: set[Path]) -> list[Path]:
+        """Look that nothing of these folders is written over, and make those of the outputs; returns what this run
+        alone writes. Raises OutputError."""
+        request = self.request
         inputs = cache(lambda: input_files(request.inputs, request.options.weights, folders))
         cases = [case for case in self.found.cases if not case.refused]  # others have the names of these, or none
         for case in cases:
@@ -190,30 +185,23 @@ class Run:
 
     def _finish(self, code: int, taken: Message) -> int:
         """Write what is written once, at the end; returns the exit code."""
+        outputs, preview = self.request.outputs, PREVIEW in self.request.formats
         code = _tried(self.records.save, code)
-        code = _tried(lambda: self._summarise(code, taken), code)
-        code = _tried(self._measurements, code)
-        return _tried(self._page, code)
-
-    def _measurements(self) -> None:
-        """Raises OutputError."""
-        if self.request.sidecar and not self.request.part:  # merge writes them: each part would read all records
-            write_measurements(self.request.outputs)
-
-    def _page(self) -> None:
-        """Raises OutputError."""
-        if self.request.sidecar and not self.request.part:
-            page.write(self.request.outputs, PREVIEW in self.request.formats)
+        if self.request.sidecar:
+            code = _tried(lambda: self._summarise(code, taken), code)
+            if not self.request.part:  # else merge writes these: each part would read all records
+                code = _tried(lambda: write_measurements(outputs), code)
+                code = _tried(lambda: page.write(outputs, preview), code)
+        return code
 
     def _summarise(self, code: int, taken: Message) -> None:
         """Raises OutputError."""
-        if self.request.sidecar:
-            more: dict[str, Any] = {"weights": digests(self.cards), **taken}
-            if names := chosen(self.cards, self.request.options.labels):
-                more["chosen"] = names
-            if self.request.part and PREVIEW in self.request.formats:
-                more[PREVIEW] = True  # merge makes the page
-            self.summary.write(self._summary_file(), code, len(self.found.cases), self.found.left_out, more)
+        more: dict[str, Any] = {"weights": digests(self.cards), **taken}
+        if names := chosen(self.cards, self.request.options.labels):
+            more["chosen"] = names
+        if self.request.part and PREVIEW in self.request.formats:
+            more[PREVIEW] = True  # merge makes the page
+        self.summary.write(self._summary_file(), code, len(self.found.cases), self.found.left_out, more)
 
     def _summary_file(self) -> Path:
         part = self.request.part
@@ -233,7 +221,7 @@ def _idle(request: Request, cases: Sequence[Case]) -> list[str]:
 def shared_out(workers: int | None, threads: int | None, cases: int) -> tuple[int, int]:
     """Workers of this machine for so many cases, and the threads of each.
 
-    workers  that are asked for; None: one for each processor, which wastes least (docs/performance.md)
+    workers  that are asked for; None: one per processor, which wastes least (docs/performance.md)
     threads  of all together; None: as many as there are processors and each worker makes use of
     """
     count = threads or machine.processors()

@@ -26,7 +26,7 @@ ALONE = sys.maxsize  # bytes that fit beside nothing
 
 
 class Pool(Protocol):
-    """Workers, of this machine or of a cluster; what each method does is said in Workers."""
+    """Workers, of this machine or of a cluster; Workers documents the methods."""
 
     @property
     def numbers(self) -> list[int]: ...
@@ -41,18 +41,19 @@ class Pool(Protocol):
 class Schedule:
     """The cases of a run, given to workers.
 
-    workers   of which none is started yet
-    count     of them at most
-    attempts  what becomes of each case
-    room      that scans share; with one worker none is shared
-    alone     threads of the only worker that a GPU gets; None: it gets as many as are asked for
+    workers      of which none is started yet
+    count        of them at most
+    attempts     what becomes of each case
+    room         that scans share; with one worker none is shared
+    gpu_threads  of the worker, if there is a GPU, which has one alone; None: a GPU has as many workers as are asked for
     """
 
     def __init__(
-        self, cases: Sequence[Case], workers: Pool, count: int, attempts: Attempts, room: Room, alone: int | None
+        self, cases: Sequence[Case], workers: Pool, count: int, attempts: Attempts, room: Room, gpu_threads: int | None
     ) -> None:
         self.cases = deque(enumerate(cases, 1))
-        self.workers, self.count, self.attempts, self.room, self.alone = workers, count, attempts, room, alone
+        self.workers, self.count, self.attempts, self.room = workers, count, attempts, room
+        self.gpu_threads = gpu_threads
         self.threads: int | None = None  # of a worker, where they are others than it was started with
         self.shared = count > 1
         self.open: dict[int, Attempt] = {}  # by worker
@@ -70,8 +71,8 @@ class Schedule:
             self._listen(0 if begun else POLL)
 
     def _listen(self, patience: float) -> None:
-        """Until a worker gives an answer or is lost, or for so many seconds: how far scans are is said often, and the
-        memory of hundreds of workers would be read each time."""
+        """Until a worker gives an answer or is lost, or for so many seconds: progress is reported often, and the memory
+        of hundreds of workers would be read each time."""
         until = perf_counter() + patience
         while True:
             if said := self.workers.receive(max(until - perf_counter(), 0)):
@@ -193,8 +194,8 @@ class Schedule:
         if "ready" in message:
             self._taken(number)
             self.attempts.loaded(message["ready"])
-            if message["ready"]["device"] != "cpu" and self.alone:
-                self.count, self.threads = 1, self.alone
+            if message["ready"]["device"] != "cpu" and self.gpu_threads:
+                self.count, self.threads = 1, self.gpu_threads
             self._give(number, attempt)
         elif "fatal" in message:
             self._taken(number)

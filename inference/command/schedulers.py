@@ -29,13 +29,15 @@ LOOPBACK = "127.0.0.1"
 QUIET = {"dashboard": False, "dashboard_address": f"{LOOPBACK}:0"}  # no page, and no port that others may have taken
 
 
-def look(name: str) -> None:
+def check_installed(name: str) -> None:
     """Raises DeviceError where the scheduler of a name needs something that is not installed."""
     for package in ("distributed", "dask_jobqueue") if name == SLURM else ("distributed",):
         if find_spec(package) is None:
             raise DeviceError(f"--scheduler needs the package {package}: {EXTRA}")
     if name == SLURM and not shutil.which("sbatch"):
-        raise DeviceError(f"--scheduler {SLURM} needs sbatch, which is not here: run it where jobs are sent from")
+        raise DeviceError(
+            f"--scheduler {SLURM} needs sbatch, which is not installed here: run it where jobs are submitted"
+        )
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Place:
 
     name     LOCAL, SLURM, or the address of a scheduler, whose workers are not ours
     folder   that all workers see
-    memory   bytes that each of them may hold; None: nobody says
+    memory   bytes that each of them may hold; None: no limit is known
     """
 
     name: str
@@ -73,7 +75,7 @@ class Place:
         import dask
         from distributed import Client
 
-        # Dask's own log tells of workers that come and go, in several lines each; what matters is said here.
+        # Dask's own log reports workers that come and go, in several lines each; the command reports what matters.
         for name in ("distributed", *(f"distributed.{part}" for part in ("client", "nanny", "scheduler", "worker"))):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         if self.name == LOCAL and sys.platform != "win32":

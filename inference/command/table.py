@@ -1,7 +1,7 @@
 """OUTPUTS/measurements.csv, of every label map of the folder: those of this run, those kept, and those of other runs.
 
 It is made of the records, each of which counts only if a label map is as it says. In a folder of many cases, rows of
-those whose files nobody has touched since are copied from the table that is there; a hidden list beside it tells which
+those whose files nobody has touched since are copied from the table that is there; a hidden list beside it says which
 these are. The table is the same, byte for byte.
 """
 

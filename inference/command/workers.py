@@ -1,7 +1,7 @@
-"""Processes that segment: started, sent orders, heard in one place, and ended where they hang.
+"""Processes that segment: started, sent orders, heard in one place, and ended if they hang.
 
-Nothing waits for one worker. It imports nothing but the standard library, so that it takes 10 MB and no time beside
-them.
+Nothing waits for any single worker. Only the standard library is imported, so that the command takes 10 MB and no time
+beside them.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ MEMORY_SIGNALS = (KILL, signal.SIGABRT)
 class Lost:
     """A worker is gone.
 
-    code     its exit code, or the negative number of the signal that ended it; None if nobody knows
-    peak_mb  of its memory; 0 if nobody knows
-    silent   s without a word from it after which it was ended, None if it ended by itself
+    code     its exit code, or the negative number of the signal that ended it; None if unknown
+    peak_mb  of its memory; 0 if unknown
+    silent   s without a word from it after which it was ended, None if it ended on its own
     address  of a worker on a cluster, about whose end nothing more is known; None for a process of this machine
     """
 
@@ -57,7 +57,7 @@ class Lost:
         if self.address:
             return f"was lost at {self.address}: out of memory, hung, killed, or its machine is gone"
         if self.code is None:
-            return "ended, nobody knows how"
+            return "ended for an unknown reason"
         peak = f" after {self.peak_mb:.0f} MB of memory" if self.peak_mb else ""
         if self.code >= 0:
             return f"ended with code {self.code}{peak}: a library gave up, perhaps out of memory"
