@@ -7,6 +7,7 @@ import stat
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import InputFolderError, NoInputError, shown
 from ..names import BIDS, CHANNEL, FOLDERS, FORMATS, LAYOUTS, bids_case, case_of, format_of, labels_file, stem
@@ -99,49 +100,19 @@ def find_cases(
 ) -> Found:
     """The cases of a file, or of a folder of scans, with all DICOM below it and in ZIPs, or of a dataset of BIDS.
 
-    names     keeps only these; each must be there, and nothing is said about other files
+    names     keeps only these; each must be there, and other files are passed over silently
     formats   of the outputs: of the label maps, and FOLDERS
     channels  names of those that a case has; of several, a file is one channel and stands for its case
-    name_by   the tag after whose value scans of DICOM are called
+    name_by   the tag by whose value scans of DICOM are named
     layout    of the outputs, of names.LAYOUTS
     Raises InputFolderError if `inputs` cannot be opened, NoInputError if it holds no case.
     """
-    left_out: list[LeftOut] = []
-    dataset = Dataset()
-    cases: dict[str, list[Case]] = {}
-
-    def add(name: str, files: Sequence[Path], refused: str | None, volume: Volume | None = None) -> None:
-        if layout == BIDS:
-            if (as_bids := bids_case(name)) is None:
-                refused = f"{shown(files[0].name)} has no letter or digit in its name that BIDS allows: rename it"
-            name = as_bids or name
-        if same := cases.get(name):  # one would overwrite the other
-            this, other = _apart(files[0], same[0].scan)
-            refused = f"{shown(this)} is left out: {shown(other)} has the same case name"
-            refused += f", {shown(name)}" if layout == BIDS else ""
-        into = tuple(labels_file(outputs, name, kind, layout) for kind in formats)
-        cases.setdefault(name, []).append(Case(name, tuple(files), into, refused, volume))
-
     if len(channels) > 1:
-        several, left_out = _several(inputs, outputs, channels)
-        for name, (files, refused) in several.items():
-            add(name, files, refused)
+        candidates, left_out = _several(inputs, outputs, channels)
+        certain: Collection[Path] = ()
     else:
-        is_folder = _is_folder(inputs)
-        if is_folder:
-            dataset = dataset_in(inputs, channels[0])
-        volumes, left_out, known, series = _dicom(inputs, outputs, dataset.known, name_by)
-        scans: dict[Path, str] = {}
-        if is_folder:
-            scans, more = _scans(inputs, outputs, channels[0], known, series)
-            scans |= {scan: case_of(scan.name) for scan in dataset.scans}
-            left_out += more + [LeftOut(name, *why) for name, why in dataset.left_out.items()]
-        elif not known:
-            scans = {inputs: name_of_file(inputs)}
-        found: list[tuple[str, Path, Volume | None]] = [(name, scan, None) for scan, name in scans.items()]
-        found += [(name, volume.folder, volume) for name, volume in volumes]
-        for name, scan, volume in sorted(found, key=lambda one: one[:2]):
-            add(name, [scan], None, volume)
+        candidates, left_out, certain = _of_one_channel(inputs, outputs, channels[0], name_by)
+    cases = _named(candidates, outputs, formats, layout)
     if names:
         left_out = []
         names = [(bids_case(name) if layout == BIDS else None) or name for name in names]
@@ -153,8 +124,55 @@ def find_cases(
         also = "".join(f"; {reason}" for reason in [*reasons, *_exchanged(inputs)])
         raise NoInputError(f"{shown(inputs)} holds no case: X{CHANNEL}.nii.gz was looked for{also}")
     chosen = [case for name in dict.fromkeys(names or cases) for case in cases[name]]
-    doubts = _doubts(inputs, chosen, set(dataset.scans), channels[0]) if len(channels) == 1 else []
+    doubts = _doubts(inputs, chosen, certain, channels[0]) if len(channels) == 1 else []
     return Found(chosen, left_out, [*reasons, *doubts])
+
+
+class _Candidate(NamedTuple):
+    """What may be a case: the name that its files give it, and as of Case what these are."""
+
+    name: str
+    files: tuple[Path, ...]
+    refused: str | None = None
+    volume: Volume | None = None
+
+
+def _named(
+    candidates: Iterable[_Candidate], outputs: Path, formats: Sequence[str], layout: str
+) -> dict[str, list[Case]]:
+    """The cases of each name: of several all but the first are refused, since they would write over each other."""
+    cases: dict[str, list[Case]] = {}
+    for name, files, refused, volume in candidates:
+        if layout == BIDS:
+            if (as_bids := bids_case(name)) is None:
+                refused = f"{shown(files[0].name)} has no letter or digit in its name that BIDS allows: rename it"
+            name = as_bids or name
+        if same := cases.get(name):
+            this, other = _apart(files[0], same[0].scan)
+            refused = f"{shown(this)} is left out: {shown(other)} has the same case name"
+            refused += f", {shown(name)}" if layout == BIDS else ""
+        into = tuple(labels_file(outputs, name, kind, layout) for kind in formats)
+        cases.setdefault(name, []).append(Case(name, files, into, refused, volume))
+    return cases
+
+
+def _of_one_channel(
+    inputs: Path, outputs: Path, image: str, name_by: str | None
+) -> tuple[list[_Candidate], list[LeftOut], Collection[Path]]:
+    """The scans by name, what is left out, and those scans that by their names are `image`, which the networks take."""
+    is_folder = _is_folder(inputs)
+    dataset = dataset_in(inputs, image) if is_folder else Dataset()
+    volumes, left_out, known, series = _dicom(inputs, outputs, dataset.known, name_by)
+    scans: dict[Path, str] = {}
+    if is_folder:
+        scans, more = _scans(inputs, outputs, image, known, series)
+        scans |= {scan: case_of(scan.name) for scan in dataset.scans}
+        left_out += more + [LeftOut(name, *why) for name, why in dataset.left_out.items()]
+    elif not known:
+        scans = {inputs: name_of_file(inputs)}
+    found = [_Candidate(name, (scan,)) for scan, name in scans.items()]
+    found += [_Candidate(name, (volume.folder,), volume=volume) for name, volume in volumes]
+    return sorted(found, key=lambda one: one[:2]), left_out, set(dataset.scans)
 
 
 def _doubts(inputs: Path, cases: Sequence[Case], certain: Collection[Path], image: str) -> list[str]:
@@ -242,10 +260,8 @@ def _scans(
     return scans, left_out
 
 
-def _several(
-    inputs: Path, outputs: Path, channels: Sequence[str]
-) -> tuple[dict[str, tuple[list[Path], str | None]], list[LeftOut]]:
-    """Name of a case -> the files of its channels, and why it is refused, if so; and what is left out.
+def _several(inputs: Path, outputs: Path, channels: Sequence[str]) -> tuple[list[_Candidate], list[LeftOut]]:
+    """Cases with the files of their channels, refused where one is missing; and what is left out.
 
     A file X_0001 stands for the case X, of which all channels are looked for beside it.
     """
@@ -265,7 +281,7 @@ def _several(
             left_out.append(LeftOut(entry, f"not a channel of a case: {wanted}"))
     # A file that is called as a case is holds reference labels.
     left_out = [LeftOut(one.name, REFERENCE, False) if _stem(one.name) in found else one for one in left_out]
-    cases = {}
+    cases = []
     for base, numbers in sorted(found.items()):
         files = [path for number in sorted(numbers) for path in numbers[number]]
         refused = None
@@ -274,7 +290,7 @@ def _several(
         elif twice := next((paths for paths in numbers.values() if len(paths) > 1), None):
             refused = f"{shown(twice[0].name)} and {shown(twice[1].name)} are the same channel"
         if only is None or base == only:
-            cases[base] = (files, refused)
+            cases.append(_Candidate(base, tuple(files), refused))
     return cases, left_out if only is None else []
 
 

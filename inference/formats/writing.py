@@ -69,7 +69,7 @@ WRITERS: dict[str | None, Writer] = {
 
 
 def check(scan: Scan, name: str, outputs: Sequence[Path]) -> None:
-    """Whether labels of a scan can be written in the formats that are asked for, as far as the scan tells.
+    """Whether labels of a scan can be written in the formats that are asked for, as far as the scan shows.
 
     name  of the scan
     Raises ScanError: scan and cause in a sentence.
