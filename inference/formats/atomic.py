@@ -27,20 +27,20 @@ def write_atomically(path: Path, data: bytes | Iterable[bytes | memoryview]) -> 
     would not promise that it survives a power cut.
     """
     doubt: OSError | None = None
-    part = _part(path)
-    descriptor = os.open(part, NEW, 0o666)
+    hidden = _hidden(path)
+    descriptor = os.open(hidden, NEW, 0o666)
     try:
         with open(descriptor, "wb", buffering=0) as file:
-            for part_of_it in [data] if isinstance(data, bytes) else data:
-                rest = memoryview(part_of_it)
+            for part in [data] if isinstance(data, bytes) else data:
+                rest = memoryview(part)
                 while rest:
                     rest = rest[file.write(rest) :]
             doubt = _sync(descriptor)
             if doubt and doubt.errno not in CANNOT_SYNC:
                 raise doubt
-        part.replace(path)
+        hidden.replace(path)
     except BaseException:
-        part.unlink(missing_ok=True)
+        hidden.unlink(missing_ok=True)
         raise
     # From here on the file is there under its name: an error is worth a warning, and the data is not lost.
     if hasattr(os, "O_DIRECTORY"):  # Windows opens no folders
@@ -62,15 +62,15 @@ def new_folder(path: Path, files: Collection[str]) -> Iterator[Path]:
 
     One that is there is replaced if it holds nothing but files of these names. After an error there is no new one.
     """
-    part = _part(path)
-    part.mkdir()
+    hidden = _hidden(path)
+    hidden.mkdir()
     try:
-        yield part
+        yield hidden
         if os.path.isdir(path) and not os.path.islink(path) and set(os.listdir(path)) <= set(files):
             remove(path)
-        part.rename(path)
+        hidden.rename(path)
     except BaseException:
-        remove(part)
+        remove(hidden)
         raise
 
 
@@ -111,8 +111,8 @@ def remove_parts(paths: Iterable[Path]) -> None:
                         remove(Path(folder, match[0]))
 
 
-def _part(path: Path) -> Path:
-    """Another at each call: in containers that share a folder every process may have the number 1."""
+def _hidden(path: Path) -> Path:
+    """The name of a part, another at each call: in containers that share a folder every process may be number 1."""
     return path.with_name(f"{_prefix(path)}{os.getpid()}{int.from_bytes(os.urandom(4)):010}.part")
 
 

@@ -42,7 +42,7 @@ SCAN, SLICE = "a scan that is read", "a DICOM file"  # what `_look` says beside 
 
 
 def look_at(
-    folder: Path, entries: Sequence[os.DirEntry[str]], outputs: Path, known: Collection[Path] = ()
+    folder: Path, entries: Sequence[os.DirEntry[str]], outputs: Path, known: Collection[Path]
 ) -> Iterator[tuple[str, str]]:
     """Each entry that is a scan or may be one, and what it is: SCAN, SLICE, or why it is not read.
 

@@ -28,8 +28,8 @@ def numbers(key: str, text: str, count: int) -> list[float]:
     except ValueError:
         values = []
     if len(values) != count or not all(map(isfinite, values)):
-        raise ScanError(f"has a damaged header: {key} is not {count} numbers" if count > 1 else
-                        f"has a damaged header: {key} is not a number")  # fmt: skip
+        wanted = "a number" if count == 1 else f"{count} numbers"
+        raise ScanError(f"has a damaged header: {key} is not {wanted}")
     return values
 
 

@@ -74,6 +74,7 @@ def listing(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or a link to one that may be entered. Raises nothing."""
     try:
         return entry.is_dir()
     except OSError:  # a link into a folder that may not be entered

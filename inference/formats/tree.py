@@ -16,7 +16,7 @@ from .sources import dicom_among, is_dicom_file
 DICOMDIR = "dicomdir"
 
 
-def dicom_in(inputs: Path, outputs: Path, known: Collection[Path] = ()) -> list[Path]:
+def dicom_in(inputs: Path, outputs: Path, known: Collection[Path]) -> list[Path]:
     """The DICOM files of a folder and of all below it, hidden ones, OUTPUTS and folders that are known left out; of a
     ZIP; or the file itself.
 

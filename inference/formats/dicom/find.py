@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -27,6 +27,7 @@ FEWEST = 8  # slices
 AXIAL = 0.7  # least cosine between the normal of slices and the patient's axis: obliques and tilted gantries are axial
 NEAR = 0.01  # mm between slices that lie at one place
 PROJECTIONS = ("MIP", "MINIP", "MNIP", "VRT")
+GEOMETRY = {"Rows", "Columns", "PixelSpacing", "ImageOrientationPatient"}
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,16 @@ class Findings:
 
 
 def find(files: Sequence[Path], inputs: Path, name_by: str | None) -> Findings:
-    """The volumes of files. Those that cannot be read and belong to no series that can are one of each folder, which
+    """The volumes of files. Those that cannot be read and belong to no readable series are one volume per folder, which
     will fail.
 
-    inputs   by whose name one volume alone is called
-    name_by  a tag by whose value volumes are called
+    inputs   after which a volume is named if it is the only one
+    name_by  a tag by whose value volumes are named
     Raises NoInputError if there is no such tag.
     """
-    series, lost, damaged = _by_series(files)
+    series, numbers, unread = _by_series(files)
+    lost = _series_beside(unread, files, numbers)
+    damaged = [file for file in unread if not lost[file]]
     groups: list[tuple[list[Slice], list[Picture]]] = []
     left_out: list[tuple[str, str]] = []
     for number, slices in enumerate(series):
@@ -83,9 +86,8 @@ def find(files: Sequence[Path], inputs: Path, name_by: str | None) -> Findings:
     return Findings(found, left_out, bool(series))
 
 
-def _by_series(files: Sequence[Path]) -> tuple[list[list[Slice]], dict[Path, set[int]], list[Path]]:
-    """The slices of each series; files that cannot be read, each with the numbers of the series to which it may belong,
-    by the files of its folder before and after it; and those without such neighbours."""
+def _by_series(files: Sequence[Path]) -> tuple[list[list[Slice]], dict[Path, int], list[Path]]:
+    """The slices of each series; file -> the number of its series among these; and the files that cannot be read."""
     series: dict[tuple[str, ...], list[Slice]] = {}
     places: dict[tuple[str, ...], int] = {}  # of each series among them
     numbers: dict[Path, int] = {}
@@ -100,22 +102,26 @@ def _by_series(files: Sequence[Path]) -> tuple[list[list[Slice]], dict[Path, set
             key = _series_of(slices[0])
             series.setdefault(key, []).extend(slices)
             numbers[file] = places.setdefault(key, len(places))
-    lost, damaged = {}, []
-    folders: dict[Path, list[Path]] = {folder: [] for folder in {file.parent for file in unread}}
+    return list(series.values()), numbers, unread
+
+
+def _series_beside(unread: Sequence[Path], files: Iterable[Path], numbers: Mapping[Path, int]) -> dict[Path, set[int]]:
+    """Unread file -> the numbers of the series to which it may belong: those of the nearest files before and after it
+    in its folder that can be read."""
+    beside: dict[Path, set[int]] = {}
+    folders: dict[Path, list[Path]] = {file.parent: [] for file in unread}
     for file in files if unread else ():
         if file.parent in folders:
             folders[file.parent].append(file)
     for entries in folders.values():
         entries.sort(key=lambda one: _natural(one.name))
     for file in unread:
-        beside = folders[file.parent]
-        at = beside.index(file)
-        before = next((numbers[one] for one in reversed(beside[:at]) if one in numbers), None)
-        after = next((numbers[one] for one in beside[at:] if one in numbers), None)
-        lost[file] = {number for number in (before, after) if number is not None}
-        if not lost[file]:
-            damaged.append(file)
-    return list(series.values()), lost, damaged
+        entries = folders[file.parent]
+        at = entries.index(file)
+        around = (reversed(entries[:at]), entries[at:])
+        nearest = (next((numbers[one] for one in some if one in numbers), None) for some in around)
+        beside[file] = {number for number in nearest if number is not None}
+    return beside
 
 
 def _series_of(one: Slice) -> tuple[str, ...]:
@@ -130,7 +136,7 @@ def _natural(text: str) -> list[tuple[int, str]]:
 
 
 def _pictures(slices: Sequence[Slice]) -> tuple[list[Slice], dict[str, Slice]]:
-    """Those of a series that may be slices of a CT volume, and one of each kind of others by why they are none."""
+    """The slices of a series that may be of a CT volume, and reason -> one of the others that are not for it."""
     any_ct = any(one.tags.get("Modality") == "CT" and one.tags["SOPClassUID"] in CT_CLASSES for one in slices)
     own: list[Slice] = []
     others: dict[str, Slice] = {}
@@ -194,15 +200,12 @@ def _by_geometry(slices: Sequence[Slice]) -> list[list[Slice]]:
     for one in slices:
         directions(one)
         one.numbers("ImagePositionPatient", 3)
-        part = next((part for part in parts if not _GEOMETRY & set(differing(part[0], one))), None)
+        part = next((part for part in parts if not GEOMETRY & set(differing(part[0], one))), None)
         if part is None:
             parts.append([one])
         else:
             part.append(one)
     return parts
-
-
-_GEOMETRY = {"Rows", "Columns", "PixelSpacing", "ImageOrientationPatient"}
 
 
 def _by_phase(slices: list[Slice]) -> list[list[Slice]]:

@@ -201,7 +201,7 @@ def adopt(made: Any, origin: References, about: Description) -> None:
             delattr(made, name)
 
 
-def moment(origin: References, about: Description) -> tuple[str, str]:
+def date_and_time(origin: References, about: Description) -> tuple[str, str]:
     """The date and time that an object gives as its own: those of its study, since a clock would make every repeat
     another object; where these are unknown or not to be told, one that nobody takes for true.
     """
@@ -217,7 +217,7 @@ def moment(origin: References, about: Description) -> tuple[str, str]:
     return NO_DATE, NO_TIME
 
 
-def described(origin: References, what: str) -> str:
+def series_description(origin: References, what: str) -> str:
     """SeriesDescription: up to 64 characters, without a word of the series' own."""
     number = str(origin.first.get("SeriesNumber") or "")
     return f"{MAKER} {what}" + (f" of series {number}" if number.isascii() and number.isdigit() else "")
@@ -234,13 +234,13 @@ def equipment(about: Description) -> dict[str, str]:
     }
 
 
-def there(labels: np.ndarray) -> np.ndarray:
+def values_in_planes(labels: np.ndarray) -> np.ndarray:
     """(z, 256) bool: which values each plane of labels (z, y, x) uint8 holds."""
     return np.array([np.bincount(plane.reshape(-1), minlength=256) > 0 for plane in labels])
 
 
 def found_in(values: np.ndarray, about: Description) -> tuple[Structure, ...]:
-    """What labels hold, in rising order of values, which are as of `there`."""
+    """What labels hold, in rising order of values, which are as of `values_in_planes`."""
     return tuple(one for one in structures(about.names) if values[:, one.value].any())
 
 

@@ -20,13 +20,13 @@ from .references import (
     References,
     adopt,
     codes,
-    described,
+    date_and_time,
     equipment,
     found_in,
     lenient,
-    moment,
     references,
-    there,
+    series_description,
+    values_in_planes,
 )
 from .saving import save, uncollected
 
@@ -54,7 +54,7 @@ def write(labels: np.ndarray, scan: Scan, path: Path, about: Description) -> Wri
     Raises UnwrittenError if the file cannot be written, or the series cannot be referred to.
     """
     origin = references(labels, scan, about, path)
-    found = found_in(there(origin.on_slices(labels)), about) or structures(about.names)
+    found = found_in(values_in_planes(origin.on_slices(labels)), about) or structures(about.names)
     with lenient():
         made = _made(found, origin, about)
     return save(made, path)
@@ -91,10 +91,10 @@ def _made(found: tuple[Structure, ...], origin: References, about: Description) 
         sop_instance_uid=origin.uid("instance"),
         instance_number=1,
         is_complete=True,
-        series_description=described(origin, "measurements"),
+        series_description=series_description(origin, "measurements"),
         **maker,
     )
-    made.ContentDate, made.ContentTime = moment(origin, about)
+    made.ContentDate, made.ContentTime = date_and_time(origin, about)
     adopt(made, origin, about)
     del made.FrameOfReferenceUID, made.PositionReferenceIndicator  # which a report has no place for
     return made

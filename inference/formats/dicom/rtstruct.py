@@ -18,13 +18,13 @@ from .references import (
     References,
     adopt,
     codes,
-    described,
+    date_and_time,
     equipment,
     found_in,
     lenient,
-    moment,
     references,
-    there,
+    series_description,
+    values_in_planes,
 )
 from .saving import save
 
@@ -55,18 +55,18 @@ def _made(planes: np.ndarray, origin: References, about: Description) -> Any:
     made.SOPClassUID, made.SOPInstanceUID = RTSTRUCT, origin.uid("instance")
     made.Modality = "RTSTRUCT"
     made.SeriesInstanceUID, made.SeriesNumber = origin.uid("series"), NUMBER
-    made.SeriesDescription = described(origin, "contours")
+    made.SeriesDescription = series_description(origin, "contours")
     made.OperatorsName = ""
     maker = equipment(about)
     made.Manufacturer, made.ManufacturerModelName = maker["manufacturer"], maker["manufacturer_model_name"]
     made.DeviceSerialNumber, made.SoftwareVersions = maker["device_serial_number"], maker["software_versions"]
     made.InstanceNumber = 1
     made.StructureSetLabel = "VISCERA"
-    made.StructureSetDate, made.StructureSetTime = moment(origin, about)
+    made.StructureSetDate, made.StructureSetTime = date_and_time(origin, about)
     made.ApprovalStatus = "UNAPPROVED"
     adopt(made, origin, about)
     made.ReferencedFrameOfReferenceSequence = [_frame_of_reference(origin)]
-    values = there(planes)
+    values = values_in_planes(planes)
     found = found_in(values, about) or structures(about.names)
     made.StructureSetROISequence = [_region(one, origin) for one in found]
     made.ROIContourSequence = [_drawn(one, planes, values[:, one.value], origin) for one in found]

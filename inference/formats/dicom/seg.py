@@ -25,13 +25,13 @@ from .references import (
     References,
     adopt,
     codes,
-    described,
+    date_and_time,
     equipment,
     found_in,
     lenient,
-    moment,
     references,
-    there,
+    series_description,
+    values_in_planes,
 )
 from .saving import save, uncollected
 
@@ -59,7 +59,7 @@ def _made(labels: np.ndarray, scan: Scan, path: Path, about: Description, kind: 
 
     origin = references(labels, scan, about, path)
     slices, pixels = list(origin.slices), origin.on_slices(labels)
-    found = found_in(there(pixels), about)
+    found = found_in(values_in_planes(pixels), about)
     if not found:  # an object without a frame is none: each label has an empty one
         found, slices, pixels = structures(about.names), slices[:1], pixels[:1]
     numbers = list(range(1, len(found) + 1))  # BINARY has to count them from 1 without a gap
@@ -69,7 +69,7 @@ def _made(labels: np.ndarray, scan: Scan, path: Path, about: Description, kind: 
         to = np.zeros(256, np.uint8)
         to[[one.value for one in found]] = numbers
         pixels = to[pixels]
-    date, time = moment(origin, about)
+    date, time = date_and_time(origin, about)
     with lenient():
         made: Any = Segmentation(
             source_images=_without_patient(slices, origin),
@@ -84,7 +84,7 @@ def _made(labels: np.ndarray, scan: Scan, path: Path, about: Description, kind: 
             omit_empty_frames=bool(pixels.any()),
             content_label="VISCERA",
             content_description="Labels by Viscera, not for diagnosis",
-            series_description=described(origin, "segmentation"),
+            series_description=series_description(origin, "segmentation"),
             content_date=date,
             content_time=time,
         )
