@@ -233,7 +233,7 @@ def _places(scan: Thin) -> Iterator[Sign]:
         if one in scan.centre and other in scan.centre:
             along = AXES.index(axis)
             if scan.centre[one][along] - scan.centre[other][along] < -BEYOND:
-                yield Sign(axis, -1, f"the {_title(one)} is {SIDES[axis]} the {_title(other)}")
+                yield Sign(axis, -1, f"the {BY_KEY[one].title} is {SIDES[axis]} the {BY_KEY[other].title}")
 
 
 SIGNS: tuple[Callable[[Thin], Iterator[Sign]], ...] = (_lungs, _spine, _liver_side, _liver_and_spleen, _places)
@@ -310,10 +310,6 @@ def rightly(grid: Grid, verdict: Verdict) -> Grid:
 
 def _signed(votes: int, side: float) -> int:
     return votes if side > 0 else -votes
-
-
-def _title(key: str) -> str:
-    return BY_KEY[key].title
 
 
 def _moved(array: np.ndarray, axis: int, by: int) -> np.ndarray:

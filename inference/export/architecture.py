@@ -72,8 +72,8 @@ def network_of(
     fields = mapping(architecture, "architecture")
     name = text(need(fields, "network_class_name"), "network_class_name")
     if name not in NETWORKS:
-        names = ", ".join(sorted({kind.__name__ for kind in NETWORKS.values()}))
-        raise ValueError(f"architecture {shown(name)} is not one of {names}")
+        known = ", ".join(sorted({kind.__name__ for kind in NETWORKS.values()}))
+        raise ValueError(f"architecture {shown(name)} is not one of {known}")
     network_class = NETWORKS[name]
     arguments = _arguments(mapping(need(fields, "arch_kwargs"), "arch_kwargs"), network_class, planar)
     if network_class is not GenericUNet:
@@ -170,7 +170,25 @@ def from_old_plan(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _arguments(given: dict[str, Any], network_class: type[nn.Module], planar: bool) -> dict[str, Any]:
     """`given` after every value was found plain and within bounds, with classes in place of their names."""
-    stages = whole(need(given, "n_stages"), "n_stages", 2, DEEPEST)
+    required, optional = _readers(whole(need(given, "n_stages"), "n_stages", 2, DEEPEST), network_class, planar)
+    readers = required | optional
+    if unknown := sorted(given.keys() - readers.keys()):
+        raise ValueError(f"arch_kwargs has {shown(unknown[0])}, which is not an argument of {network_class.__name__}")
+    for name in required:
+        need(given, name)
+    arguments = {name: readers[name](value, name) for name, value in given.items()}
+    if arguments["strides"][0] != [1, 1, 1]:
+        raise ValueError(f"strides begin with {arguments['strides'][0]}: the labels would be coarser than the image")
+    if network_class is GenericUNet:
+        del arguments["n_stages"]
+        return arguments
+    if arguments.get("block") is BottleneckD and None in arguments.get("bottleneck_channels", [None]):
+        raise ValueError("bottleneck_channels are missing, which BottleneckD needs")
+    return {"dropout_op_kwargs": {}} | arguments | {"deep_supervision": False}
+
+
+def _readers(stages: int, network_class: type[nn.Module], planar: bool) -> tuple[dict[str, Reader], dict[str, Reader]]:
+    """What reads each argument of a network of so many stages: those that it must be given, and those that it may."""
     classes = PLANAR_CLASSES if planar else CLASSES
 
     def _class(value: Any, name: str) -> Any:
@@ -208,20 +226,7 @@ def _arguments(given: dict[str, Any], network_class: type[nn.Module], planar: bo
         required["n_blocks_per_stage"] = _per_stage(stages, whole, 1, MOST_BLOCKS)
         optional["stem_channels"] = _count_or_none
         optional |= {"block": _class, "bottleneck_channels": _per_stage(stages, _count_or_none)}
-    readers = required | optional
-    if unknown := sorted(given.keys() - readers.keys()):
-        raise ValueError(f"arch_kwargs has {shown(unknown[0])}, which is not an argument of {network_class.__name__}")
-    for name in required:
-        need(given, name)
-    arguments = {name: readers[name](value, name) for name, value in given.items()}
-    if arguments["strides"][0] != [1, 1, 1]:
-        raise ValueError(f"strides begin with {arguments['strides'][0]}: the labels would be coarser than the image")
-    if network_class is GenericUNet:
-        del arguments["n_stages"]
-        return arguments
-    if arguments.get("block") is BottleneckD and None in arguments.get("bottleneck_channels", [None]):
-        raise ValueError("bottleneck_channels are missing, which BottleneckD needs")
-    return {"dropout_op_kwargs": {}} | arguments | {"deep_supervision": False}
+    return required, optional
 
 
 def _per_stage(count: int, read: Callable[..., Any], *bounds: Any) -> Reader:

@@ -1,4 +1,4 @@
-"""Every installed engine on one patch, each in a process of its own, so that no two engines share a process.
+"""Every installed engine on one patch, each in a separate process.
 
 The process is `-m ...export.check FOLDER ENGINE PRECISION PATCH.npy LOGITS.npy`.
 """

@@ -78,10 +78,7 @@ def read_result_folder(folder: Path, fold: str | None, name: str) -> list[Checkp
 
 
 def _read_fold(file: Path, plans: dict[str, Any], dataset: dict[str, Any]) -> Checkpoint:
-    if not file.is_file():
-        others = sorted(path.name for path in file.parent.glob("*.pth"))
-        advice = f"{', '.join(others)}: --checkpoint {others[0]} takes it" if others else "no checkpoint"
-        raise WeightsError(f"{file} is missing, its folder holds {advice}")
+    refuse_missing(file, "*.pth")
     stored = read_torch(file)
     try:
         stored = mapping(stored, "what it holds")
@@ -97,6 +94,14 @@ def _read_fold(file: Path, plans: dict[str, Any], dataset: dict[str, Any]) -> Ch
         )
     except ValueError as error:
         raise WeightsError(f"{file} is not a checkpoint of nnU-Net v2: {error}") from error
+
+
+def refuse_missing(file: Path, pattern: str) -> None:
+    """Raise WeightsError if a checkpoint is missing, naming those beside it that match a pattern."""
+    if not file.is_file():
+        others = sorted(path.name for path in file.parent.glob(pattern))
+        advice = f"{', '.join(others)}: --checkpoint {others[0]} takes it" if others else "no checkpoint"
+        raise WeightsError(f"{file} is missing, its folder holds {advice}")
 
 
 def read_json(path: Path) -> dict[str, Any]:

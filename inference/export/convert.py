@@ -1,9 +1,9 @@
 """A result folder of nnU-Net -> model.onnx, model_f16.onnx and card.json. Several folds become one network, whose
 logits are the mean of theirs.
 
-Takes any 3D PlainConvUNet or ResidualEncoderUNet with nnU-Net's default preprocessing. Every
-installed engine then runs one patch; a mismatch leaves nothing behind. If float16 holds every weight exactly, both
-graphs share one file of float16 weights. plans.json and dataset.json stay beside the card, for the way back.
+Takes any 3D PlainConvUNet or ResidualEncoderUNet with nnU-Net's default preprocessing. Every installed engine then
+runs one patch; a mismatch leaves nothing behind. If float16 holds every weight exactly, both graphs share one file of
+float16 weights. plans.json and dataset.json stay beside the card, for the way back.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def export(
 
     fold         "0", or several as "0,1,2", whose logits are averaged; "all": fold_all, and where that is not there
                  every fold; default: the only one
-    orientation  of the training scans, such as "LPS"; default: what dataset.json or the reader
-                 says, else scans are taken as their files store them, as nnU-Net does
+    orientation  of the training scans, such as "LPS"; default: what dataset.json or the reader says, else scans are
+                 taken as their files store them, as nnU-Net does
     values       label name -> value in the label map, where it differs from nnU-Net's
     previous     the result folder of the earlier stage, where the network is the later stage of a cascade. It is
                  exported as well, in the same way, to a folder beside `out`: `earlier_folder`

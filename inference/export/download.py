@@ -80,8 +80,8 @@ def check(remote: Remote, file: Path, say: Say) -> None:
     if remote.bytes is not None and size != remote.bytes:
         raise WeightsError(f"{file} has {size:,} bytes, and the file known here has {remote.bytes:,}: it is another")
     if remote.sha256 is None:
-        say(f"{file.name}: sha256 {digest}. No digest of it is known here, so that nothing vouches for it but "
-            f"{'its size and ' if remote.bytes else ''}its address: keep this one to compare.")  # fmt: skip
+        only = "size and address vouch" if remote.bytes else "address vouches"
+        say(f"{file.name}: sha256 {digest}. No digest of it is known here, only its {only} for it: keep it to compare.")
     elif digest != remote.sha256:
         raise WeightsError(f"{file} is damaged or another file: its sha256 is {digest}, known is {remote.sha256}")
 
@@ -139,8 +139,8 @@ def _open(request: urllib.request.Request, part: Path) -> http.client.HTTPRespon
                 raise _CutError("the server has another file now") from error
             if error.code in (408, 429) or error.code >= 500:
                 raise _CutError(f"the server says {error.code} {error.reason}") from error
-            raise WeightsError(f"{request.full_url} cannot be fetched: the server says "
-                               f"{error.code} {error.reason}") from error  # fmt: skip
+            said = f"the server says {error.code} {error.reason}"
+            raise WeightsError(f"{request.full_url} cannot be fetched: {said}") from error
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         raise _CutError(_reason(error)) from error
     return answer
@@ -163,7 +163,7 @@ def _copy(answer: Any, part: Path, start: int, total: int | None, most: int, say
         while True:
             try:
                 chunk = answer.read(CHUNK)
-            except (http.client.HTTPException, TimeoutError, ConnectionError, OSError) as error:
+            except (http.client.HTTPException, OSError) as error:
                 raise _CutError(_reason(error)) from error
             if not chunk:
                 break
@@ -173,7 +173,8 @@ def _copy(answer: Any, part: Path, start: int, total: int | None, most: int, say
             to.write(chunk)
             if time.monotonic() > shown + 5:
                 shown = time.monotonic()
-                say(f"{part.stem}: {done / 1e6:.0f} of {total / 1e6:.0f} MB" if total else f"{done / 1e6:.0f} MB")
+                of = f" of {total / 1e6:.0f}" if total else ""
+                say(f"{part.stem}: {done / 1e6:.0f}{of} MB")
     if total is not None and done < total:
         raise _CutError(f"the connection was cut off after {done:,} of {total:,} bytes")
 

@@ -28,8 +28,8 @@ def fetch(asked: Entry, out: Path, *, labels: str = OWN, given: Path | None = No
     labels  OWN: values as its authors have them; FLARE: those of FLARE, and background where it has none. Networks
             without any label then are left out
     given   a folder that has the files already; nothing is fetched then
-    Networks that were exported before are kept. Raises WeightsError where a file cannot be had, is another than the one
-    known or is not a network that inference can run, OutputError where something cannot be written.
+    Networks that were exported before are kept. Raises WeightsError if a file is not available, is not the one known or
+    not a network that inference can run, OutputError if something cannot be written.
     """
     wanted = asked.wanted(labels)
     if not wanted:

@@ -45,7 +45,7 @@ class Mean(torch.nn.Module):
         return logits * (1 / len(self.networks))
 
 
-def to_onnx(network: torch.nn.Module, patch: list[int], inputs: int = 1) -> onnx.ModelProto:
+def to_onnx(network: torch.nn.Module, patch: list[int], inputs: int) -> onnx.ModelProto:
     """The network as an ONNX graph with free batch and spatial sizes: image (b,c,z,y,x) -> logits (b,k,z,y,x).
 
     inputs  channels of the image

@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import WeightsError
 from . import generic_unet
 from .checkpoint import USUAL as USUAL_OF_V2
-from .checkpoint import Checkpoint, fold_folders, read_json, read_torch, tensors_of
+from .checkpoint import Checkpoint, fold_folders, read_json, read_torch, refuse_missing, tensors_of
 from .plain import mapping, need, shown, text, whole
 from .v1_pickles import read_pickle
 
@@ -58,10 +58,7 @@ def read_result_folder(folder: Path, fold: str | None, name: str) -> list[Checkp
 
 
 def _read_fold(folder: Path, file: Path) -> Checkpoint:
-    if not file.is_file():
-        others = sorted(path.name for path in file.parent.glob("*.model"))
-        advice = f"{', '.join(others)}: --checkpoint {others[0]} takes it" if others else "no checkpoint"
-        raise WeightsError(f"{file} is missing, its folder holds {advice}")
+    refuse_missing(file, "*.model")
     pickled = file.with_name(f"{file.name}.pkl")
     told, stored = read_pickle(pickled), read_torch(file)
     try:
@@ -113,14 +110,6 @@ def _plans(plans: Mapping[str, Any], stage: int, configuration: str, cascade: bo
     forward, backward = (plans.get(f"transpose_{way}") for way in ("forward", "backward"))
     if forward is None or backward is None:  # of the first plans
         forward = backward = [0, 1, 2]
-    every = need(mapping(need(plans, "dataset_properties"), "dataset_properties"), "intensityproperties")
-    told: dict[Any, Any] = mapping({} if every is None else every, "intensityproperties")
-    intensities = {}
-    for channel in range(_channels(plans)):
-        if channel in told:
-            own = mapping(told[channel], f"intensityproperties: {channel}")
-            same = {name: need(own, name) for name in ("mean", "percentile_00_5", "percentile_99_5")}
-            intensities[str(channel)] = same | {"std": need(own, "sd")}
     export = mapping(plans.get("segmentation_export_params", {}), "segmentation_export_params")
     usual = {"force_separate_z": None, "interpolation_order": 1, "interpolation_order_z": 0}
     if export and export != usual:
@@ -132,7 +121,7 @@ def _plans(plans: Mapping[str, Any], stage: int, configuration: str, cascade: bo
         "transpose_forward": _list(forward, "transpose_forward"),
         "transpose_backward": _list(backward, "transpose_backward"),
         "image_reader_writer": "SimpleITKIO",
-        "foreground_intensity_properties_per_channel": intensities,
+        "foreground_intensity_properties_per_channel": _intensities(plans),
         "configurations": {
             configuration: {
                 "preprocessor_name": PREPROCESSOR,
@@ -151,6 +140,19 @@ def _plans(plans: Mapping[str, Any], stage: int, configuration: str, cascade: bo
             }
         },
     }
+
+
+def _intensities(plans: Mapping[str, Any]) -> dict[str, Any]:
+    """foreground_intensity_properties_per_channel, of the channels that have them."""
+    every = need(mapping(need(plans, "dataset_properties"), "dataset_properties"), "intensityproperties")
+    told: dict[Any, Any] = mapping({} if every is None else every, "intensityproperties")
+    intensities = {}
+    for channel in range(_channels(plans)):
+        if channel in told:
+            own = mapping(told[channel], f"intensityproperties: {channel}")
+            same = {name: need(own, name) for name in ("mean", "percentile_00_5", "percentile_99_5")}
+            intensities[str(channel)] = same | {"std": need(own, "sd")}
+    return intensities
 
 
 def _planar(planned: Any) -> bool:

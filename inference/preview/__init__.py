@@ -1,0 +1,1 @@
+"""Pictures of cases, and the page that shows them."""

@@ -114,17 +114,17 @@ def _columns(rows: Sequence[Row]) -> list[_Column]:
 
 def _head_cell(column: _Column) -> str:
     swatch = f'<span class="swatch" style="background:{column.colour}"></span>'
-    return f'<th scope="col" class="number"><button type="button">{swatch}{_text(column.title)}</button></th>'
+    return f'<th scope="col" class="number"><button type="button">{swatch}{escape(column.title)}</button></th>'
 
 
 def _row(row: Row, columns: Sequence[_Column]) -> str:
-    case = _text(row.case)
+    case = escape(row.case)
     picture = ""
     if row.thumbnail:
         picture = f'<img src="data:image/png;base64,{base64.b64encode(row.thumbnail).decode()}" alt="">'
     if row.thumbnail or row.folder:
-        address = f' data-folder="{_text(row.folder)}"' if row.folder else ""
-        alt = _text(f"Three planes through the organs of {row.case}")
+        address = f' data-folder="{escape(row.folder)}"' if row.folder else ""
+        alt = escape(f"Three planes through the organs of {row.case}")
         picture = (
             f'<button type="button" class="open" aria-label="Open {case}" data-alt="{alt}"{address}>{picture}</button>'
         )
@@ -144,11 +144,11 @@ def _weight(row: Row) -> int:
 
 
 def _remarks(row: Row) -> str:
-    lines = [] if row.error is None else [_text(row.error)]
+    lines = [] if row.error is None else [escape(row.error)]
     for doubt, organ, why in row.doubts:
         structure = known(organ)
-        lines.append(f"<b>{_text(structure.title if structure else organ)}</b> {_text(doubt)}: {_text(why)}")
-    lines += map(_text, row.warnings)
+        lines.append(f"<b>{escape(structure.title if structure else organ)}</b> {escape(doubt)}: {escape(why)}")
+    lines += map(escape, row.warnings)
     return f"<ul>{''.join(f'<li>{line}</li>' for line in lines)}</ul>" if lines else ""
 
 
@@ -157,10 +157,6 @@ def _volume(label: tuple[int, float] | None) -> str:
         return '<td class="number" data-sort=""></td>'
     ml = label[1]
     return f'<td class="number" data-sort="{ml}">{f"{ml:,.0f}" if ml >= 10 else f"{ml:.2g}"}</td>'
-
-
-def _text(text: str) -> str:
-    return escape(text, quote=True)
 
 
 def _file(name: str) -> str:
