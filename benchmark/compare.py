@@ -1,4 +1,4 @@
-"""Two results of the same cases, case by case: is the new one slower beyond what either varies by itself?"""
+"""Two results of the same cases, case by case: is the new one slower beyond what either varies anyway?"""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Run:
-    """One case in a start of its own.
+    """One case in a separate process.
 
     round        of all cases, from 0
     error        its last words, if exit_code is not 0

@@ -45,14 +45,8 @@ def peak_operations(precision: str, threads: int) -> float:
     settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads}
     request = ov.Core().compile_model(ov.Model([answer], [image]), "CPU", settings).create_infer_request()
     batch = rng.normal(size=(1, CHANNELS, *SHAPE)).astype(np.float32)
-    return (
-        2
-        * 27
-        * DEPTH
-        * CHANNELS**2
-        * float(np.prod(SHAPE))
-        / _fastest(lambda: request.infer({0: batch}, share_inputs=True))
-    )
+    operations = 2 * 27 * DEPTH * CHANNELS**2 * float(np.prod(SHAPE))
+    return operations / _fastest(lambda: request.infer({0: batch}, share_inputs=True))
 
 
 def peak_bytes() -> float:

@@ -87,26 +87,18 @@ def _sums(voxels: Mapping[tuple[int, int], int], axis: int) -> dict[int, int]:
 
 def summary(cases: Iterable[Lesions]) -> dict[str, Any]:
     """Over all cases: how many lesions there are and how many of them are found, all and the large ones; false pieces
-    a scan, all and the large ones, and their volume. None where there is nothing to take a share of."""
+    per case, all and the large ones, and their ml. None where there is nothing to take a share of."""
     scored = list(cases)
     lesions = [one for case in scored for one in case.reference]
     large = [one for one in lesions if one.ml > LARGE]
     false = [ml for case in scored for ml in case.false_ml]
-    return {
-        "cases": len(scored),
-        **{
-            f"{name}{kind}": value
-            for kind, some in (("", lesions), ("_large", large))
-            for name, value in (
-                ("lesions", len(some)),
-                ("found", sum(one.found for one in some)),
-                ("sensitivity", sum(one.found for one in some) / len(some) if some else None),
-            )
-        },
-        "false_a_case": len(false) / len(scored) if scored else None,
-        "false_large_a_case": sum(ml > LARGE for ml in false) / len(scored) if scored else None,
-        "false_ml_a_case": sum(false) / len(scored) if scored else None,
-    }
+    result: dict[str, Any] = {"cases": len(scored)}
+    for kind, some in (("", lesions), ("_large", large)):
+        found = sum(one.found for one in some)
+        result |= {f"lesions{kind}": len(some), f"found{kind}": found}
+        result[f"sensitivity{kind}"] = found / len(some) if some else None
+    totals = {"false": len(false), "false_large": sum(ml > LARGE for ml in false), "false_ml": sum(false)}
+    return result | {f"{name}_a_case": total / len(scored) if scored else None for name, total in totals.items()}
 
 
 def rows(cases: Mapping[str, Lesions]) -> list[list[str]]:

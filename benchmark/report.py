@@ -1,7 +1,7 @@
 """A report of runs and scores for a person: Markdown with its figures, and one HTML page that needs no other file.
 
-It takes what `python -m benchmark run` (or `scaling`) and `score` wrote. Nothing is left out: a case that
-failed has its row, a figure that was not measured is a dash.
+It takes what `python -m benchmark run` (or `scaling`) and `score` wrote. Nothing is left out: a case that failed has
+its row, a figure that was not measured is a dash.
 """
 
 from __future__ import annotations
@@ -35,6 +35,17 @@ th, td { padding: .25rem .75rem; text-align: right; border-bottom: 1px solid #dd
 th:first-child, td:first-child { text-align: left; }
 img { max-width: 100%; height: auto; }
 """
+
+
+PAPER_NOTE = (
+    "The paper's figures are from a Quadro RTX 5000, for its own scans and both of its networks; a row has Viscera's "
+    "where a case of the same size was run."
+)
+SCORE_NOTE = "The paper's figures are of FLARE's hidden validation scans, Viscera's of the references that were given."
+LESION_NOTE = (
+    "A tumour of the reference is found if a piece of the prediction has an IoU of 0.1 with it; a piece that has this "
+    "with none of them is false."
+)
 
 
 @dataclass(frozen=True)
@@ -85,41 +96,28 @@ def build(document: Runs, scores: dict[str, Any] | None, out: Path) -> None:
     cases = _cases(document)
     out.mkdir(parents=True, exist_ok=True)
     parts: list[str | Table | Path] = ["# Benchmark", _where(document), "## Cases", _case_table(cases)]
-    parts += _verdicts(cases)
-    parts += ["## Beside the paper's Table 5", _table_5(cases), _PAPER_NOTE]
+    parts += [_tolerances(cases), "## Beside the paper's Table 5", _table_5(cases), PAPER_NOTE]
     growth = document.growth
     if growth:
+        (seconds, each), (mb, each_mb) = growth["seconds"], growth["memory_mb"]
         parts.append(
-            f"Fitted over {len(cases)} sizes: {growth['seconds'][0]:.2f} s + {1000 * growth['seconds'][1]:.1f} ms "
-            "a slice, "
-            f"{growth['memory_mb'][0]:.0f} MB + {growth['memory_mb'][1]:.2f} MB a slice of host memory. "
-            "The paper's Table 5 grows by 42 ms a slice."
+            f"Fitted over {len(cases)} sizes: {seconds:.2f} s + {1000 * each:.1f} ms per slice, {mb:.0f} MB + "
+            f"{each_mb:.2f} MB per slice of host memory. The paper's Table 5 grows by 42 ms per slice."
         )
     if any(case.slices for case in cases):
         parts.append(_plot_slices(cases, out / "slices.png"))
     if scores:
-        parts += ["## Beside the paper's Table 4", _table_4(scores["means"]), _SCORE_NOTE]
+        parts += ["## Beside the paper's Table 4", _table_4(scores["means"]), SCORE_NOTE]
         parts += ["DSC / NSD in per cent by label, mean over the cases:", _label_table(scores)]
         if tumours := scores.get("lesions", {}).get("cases"):
             cases_of = {case: Lesions.from_json(found) for case, found in tumours.items()}
-            parts += ["## Tumours one by one", rows(cases_of), _LESION_NOTE]
+            parts += ["## Tumours one by one", rows(cases_of), LESION_NOTE]
     ran = [case for case in cases if case.runs]
     if ran:
         parts += ["## Where the time goes", _plot_stages(ran, out / "stages.png")]
         parts += ["## Memory over time", _plot_memory(ran, out / "memory.png")]
     (out / "README.md").write_text(_markdown(parts))
     (out / "index.html").write_text(_page(parts))
-
-
-_PAPER_NOTE = (
-    "The paper's figures are from a Quadro RTX 5000, for its own scans and both of its networks; a row has ours where "
-    "a case of the same size was run."
-)
-_SCORE_NOTE = "The paper's figures are of FLARE's hidden validation scans, ours of the references that were given."
-_LESION_NOTE = (
-    "A tumour of the reference is found if a piece of the prediction has an IoU of 0.1 with it, and a piece that has "
-    "this with none of them is false."
-)
 
 
 def _cases(document: Runs) -> list[CaseRuns]:
@@ -141,8 +139,8 @@ def _where(document: Runs) -> str:
     return (
         f"Measured {host.time} on {host.processor}, {host.cores} cores, {host.memory_mb / 1000:.0f} GB, "
         f"{gpu or 'no GPU'}; {host.system}. Viscera {host.viscera}, commit {host.commit}, as {how}; "
-        f"Python {host.python}, {versions}.{flags} One start a case; medians, and the range where there are "
-        "several rounds."
+        f"Python {host.python}, {versions}.{flags} One process per case; medians, and the range if there are several "
+        "rounds."
     )
 
 
@@ -162,14 +160,17 @@ def _case_table(cases: list[CaseRuns]) -> Table:
     return rows
 
 
-def _verdicts(cases: list[CaseRuns]) -> list[str | Table | Path]:
+def _tolerances(cases: list[CaseRuns]) -> str:
+    """How many cases are within what FLARE tolerates."""
     walls = [case.median("wall_s") for case in cases]
     within = sum(wall is not None and wall <= MOST_SECONDS for wall in walls)
     said = f"FLARE's tolerances: {within} of {len(cases)} cases within {MOST_SECONDS:.0f} s"
     gpu = [most for case in cases if (most := case.median("gpu_memory", "max_mb")) is not None]
-    if gpu:
-        said += f"; {sum(most <= MOST_GPU_MB for most in gpu)} of {len(gpu)} within {MOST_GPU_MB:.0f} MB of GPU memory"
-    return [f"{said}. No GPU was used, its memory is 0." if not gpu else f"{said}."]
+    if not gpu:
+        return f"{said}. No GPU was used, its memory is 0."
+    return (
+        f"{said}; {sum(most <= MOST_GPU_MB for most in gpu)} of {len(gpu)} within {MOST_GPU_MB:.0f} MB of GPU memory."
+    )
 
 
 def _table_5(cases: list[CaseRuns]) -> Table:

@@ -106,7 +106,7 @@ def _kept(old: Runs, new: Runs, out: Path) -> list[Run]:
 
 
 def _run(case: Case, image: dict[str, Any] | None, flags: list[str]) -> dict[str, Any]:
-    """One case in a start of its own, as FLARE runs it."""
+    """One case in a separate process, as FLARE runs it."""
     with tempfile.TemporaryDirectory(prefix="viscera-benchmark-") as temporary:
         work = Path(temporary)
         inputs, outputs, cidfile = work / "inputs", work / "outputs", work / "cid"

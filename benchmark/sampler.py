@@ -1,7 +1,7 @@
 """Memory of a run over time, seen from outside: `python -m benchmark.sampler OUT.json --pid PID`.
 
-A process of its own, so that it costs the run nothing but the processor it takes; it says how much that was. It
-samples at a fixed interval until its standard input closes, then writes what it saw:
+A separate process, so that it costs the run nothing but the processor time it takes, which it reports. It samples at a
+fixed interval until its standard input closes, then writes what it saw:
 
     t_s           seconds since its start
     host_mb       resident memory of the process and all that it started, or of the container's cgroup

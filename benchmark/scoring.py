@@ -15,6 +15,7 @@ import nibabel as nib
 import numpy as np
 from surface_distance import metrics
 
+from inference.boxes import bounding
 from inference.labels import BY_VALUE
 
 # Tolerance of NSD, mm.
@@ -61,19 +62,13 @@ def _score(found: np.ndarray, wanted: np.ndarray, spacing: tuple[float, float, f
     if not wanted.any() or not found.any():
         same = float(wanted.any() == found.any())
         return Score(same, same)
-    box = _box(found | wanted)
+    box = bounding(found | wanted)
     found, wanted = found[box], wanted[box]
     dsc = 2 * float((found & wanted).sum()) / float(found.sum() + wanted.sum())
     if dsc < LEAST_DSC:
         return Score(dsc, 0.0)
     distances = metrics.compute_surface_distances(wanted, found, spacing)
     return Score(dsc, float(metrics.compute_surface_dice_at_tolerance(distances, TOLERANCES[key])))
-
-
-def _box(mask: np.ndarray) -> tuple[slice, ...]:
-    """The smallest box around a mask that holds something."""
-    planes = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-    return tuple(slice(int(along[0]), int(along[-1]) + 1) for along in planes)
 
 
 def means(scores: Mapping[str, Mapping[int, Score]]) -> dict[int, Score]:
@@ -96,7 +91,7 @@ def mean_of(scores: Sequence[Score]) -> Score:
 def read_pair(prediction: Path, reference: Path) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]]:
     """Two label maps (x, y, z) uint8 and their spacing in mm.
 
-    Raises ValueError, naming the files, where they are not on one grid or hold what is no label.
+    Raises ValueError, naming the files, where they are not on one grid or hold values that are not labels.
     """
     ours, theirs = nib.load(prediction), nib.load(reference)
     if ours.shape != theirs.shape or not np.allclose(ours.affine, theirs.affine, atol=1e-3):

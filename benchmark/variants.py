@@ -2,10 +2,10 @@
 
     python -m benchmark variants WEIGHTS SCANS... [--window 48,192,256] [--json FILE]
 
-Every variant segments every scan by `python -m inference` in a process of its own, one after the other, each beside
-the reference: `--plan dense --precision f32` with the patch of the card. Printed: voxels that changed, the Dice of
-each label with the reference, and the time as a share of the reference's, all of this machine. The last variant is
-the reference itself on the scan less CUT on each side, mostly air: as much as labels move by themselves.
+Every variant segments every scan by `python -m inference` in a separate process, one after the other, and is compared
+with the reference: `--plan dense --precision f32` with the patch of the card. This prints the voxels that changed, the
+Dice of each label with the reference, and the time as a share of the reference's, all on this machine. The last variant
+is the reference itself on the scan without CUT on each side, mostly air: it shows how much labels move on their own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from benchmark.parity import Agreement, agreement
+from benchmark.document import markdown
+from benchmark.parity import agreement
 from benchmark.process import start
 from inference.cards import read_cards
 
@@ -79,7 +80,7 @@ def compare(weights: Path, scans: list[Path], windows: list[list[int]]) -> dict[
             runs.append((f"{CUT:g} mm less image", weights, smaller, REFERENCE, expected[less]))
             for name, folder, shown, flags, wanted in runs:
                 found, took = segment(folder, shown, work / "variant", flags)
-                same: Agreement = agreement(found, wanted)
+                same = agreement(found, wanted)
                 dice = {label: value for label, value in same.dice.items() if np.sum(wanted == label) >= SEEN}
                 results.setdefault(name, {})[scan.name] = {
                     "voxels": same.voxels, "dice": dice, "time": took / seconds,
@@ -89,13 +90,13 @@ def compare(weights: Path, scans: list[Path], windows: list[list[int]]) -> dict[
 
 def table(results: dict[str, Any]) -> str:
     """A Markdown table of the worst of all scans, and the mean share of time."""
-    rows = ["| variant | voxels changed | lowest Dice of a label | mean Dice | time |", "|---|---|---|---|---|"]
+    rows = [["variant", "voxels changed", "lowest Dice of a label", "mean Dice", "time"]]
     for name, scans in results.items():
         voxels = max(1 - found["voxels"] for found in scans.values())
         dice = [value for found in scans.values() for value in found["dice"].values()]
         time = float(np.mean([found["time"] for found in scans.values()]))
-        rows.append(f"| {name} | {100 * voxels:.3f} % | {min(dice):.3f} | {np.mean(dice):.4f} | {time:.2f} |")
-    return "\n".join(rows)
+        rows.append([name, f"{100 * voxels:.3f} %", f"{min(dice):.3f}", f"{np.mean(dice):.4f}", f"{time:.2f}"])
+    return markdown(rows)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

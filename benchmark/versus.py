@@ -121,8 +121,8 @@ def summary(pairs: list[Pair], peer: str) -> list[str]:
         theirs = statistics.median(sum(one["wall_s"] for one in pair.theirs) for pair in found)
         ratios = [pair.ratio for pair in found]
         lines.append(
-            f"{case}: ours {ours:.2f} s, {peer} {theirs:.2f} s; {statistics.median(ratios):.1f} times as "
-            f"fast ({min(ratios):.1f} to {max(ratios):.1f} over {len(ratios)} pairs); equal voxels "
+            f"{case}: Viscera {ours:.2f} s, {peer} {theirs:.2f} s; {statistics.median(ratios):.1f} times as fast "
+            f"({min(ratios):.1f} to {max(ratios):.1f} over {len(ratios)} pairs); equal voxels "
             f"{100 * found[0].equal_voxels:.3f} %, mean Dice of labels {found[0].mean_dice}"
         )
     return lines

@@ -34,10 +34,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
 
 from benchmark.document import write
 from benchmark.gpu import labels, memory, process, runs, start
@@ -53,7 +52,7 @@ STAGES: dict[str, Callable[[Job], None]] = {
 
 
 @contextmanager
-def _group(command: list[str]) -> Any:
+def _group(command: list[str]) -> Iterator[subprocess.Popen[str]]:
     """A process with all that it starts, killed together at the end."""
     running = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
@@ -111,14 +110,9 @@ def run(options: argparse.Namespace) -> None:
                 errors[name] = error
                 write(errors, out / "errors.json")
 
-        with _group([*command, "sizes", work]) if "runs" in wanted else _nothing() as making:
+        with _group([*command, "sizes", work]) if "runs" in wanted else nullcontext() as making:
             for name in (one for one in STAGES if one in wanted):
                 if making and name != "labels":  # nothing else runs while times are taken
                     making.wait()
                 stage(name, LIMITS[name] if options.device == "cuda" else CPU_LIMIT)
     sys.exit(1 if errors else 0)
-
-
-@contextmanager
-def _nothing() -> Any:
-    yield None

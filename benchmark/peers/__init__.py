@@ -1,7 +1,7 @@
-"""The peers that ours is measured beside: the commands that segment one scan with each, and how it was set up.
+"""The peers that Viscera is measured beside: the commands that segment one scan with each, and how it was set up.
 
-A peer gets its best honest settings on the machine at hand, in words that go into the result: the same networks,
-no test-time augmentation, the fastest precision that it knows and as many threads as ours.
+A peer gets its best honest settings on the machine at hand, in words that go into the result: the same networks, no
+test-time augmentation, the fastest precision that it knows and as many threads as Viscera.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from inference.machine import usable_cpus
 
 
 def monai(networks: Networks, scan: Path, work: Path) -> Peer:
-    """MONAI's transforms and SlidingWindowInferer, in the precision and with the threads that ours takes by itself."""
+    """MONAI's transforms and SlidingWindowInferer, with the precision and threads that Viscera uses by default."""
     if find_spec("monai") is None:
         raise ValueError("monai is not installed")
     precision = choose(networks.device, "auto", "auto").precision
@@ -102,15 +102,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--precision", choices=("f32", "bf16", "f16"), default="f32")
     parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args()
-    predict(
-        arguments.folder,
-        arguments.scan,
-        arguments.out,
-        arguments.device,
-        arguments.precision,
-        arguments.threads,
-    )
+    predict(**vars(parser.parse_args()))
 
 
 if __name__ == "__main__":

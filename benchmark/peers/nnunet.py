@@ -17,7 +17,7 @@ def nnunet(networks: Networks, scan: Path, work: Path) -> Peer:
 
 
 def nnunet_defaults(networks: Networks, scan: Path, work: Path) -> Peer:
-    """nnU-Net's own predictor as it comes; its TTA mirrors only along axes that the checkpoint allows."""
+    """nnU-Net's own predictor with its defaults; its TTA mirrors only along axes that the checkpoint allows."""
     return _nnunet(networks, scan, work, [])
 
 
