@@ -1,4 +1,4 @@
-"""Batches drawn while the steps before them run: in a thread of its own and, on a GPU, in a stream of its own.
+"""Batches drawn while the steps before them run: in a separate thread and, on a GPU, in a separate stream.
 
 Drawing a patch waits for the device about ten times. In the stream that trains, each wait is for the step before as
 well, and then the GPU waits for Python: an H100 was idle for a quarter of the time.

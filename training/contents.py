@@ -71,9 +71,8 @@ def with_contents(chance: Chance, hu: Tensor, label: Tensor, spacing: Spacing) -
     lumen = _lumen(label, organs, rng.uniform(1.5, 4.5), spacing)
     if float(lumen.sum()) < LEAST:
         return hu
-    wall = rng.uniform(30, 105) + 4 * chance.grain(
-        shape_of(hu), 10, spacing
-    )  # else the old contents would shine as a rim
+    # Without a new wall the old contents would shine as a rim.
+    wall = rng.uniform(30, 105) + 4 * chance.grain(shape_of(hu), 10, spacing)
     hu = torch.lerp(hu, wall, _lumen(label, organs, 0.0, spacing))
     return torch.lerp(hu, _content(chance, lumen, spacing), lumen)
 

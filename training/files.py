@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from inference.names import case_of
@@ -25,6 +27,14 @@ def scans_of(folder: Path) -> dict[str, Path]:
 def label_maps_of(folder: Path) -> dict[str, Path]:
     """Case -> label map, of all X.nii.gz in a folder, sorted."""
     return {path.name.removesuffix(ENDING): path for path in sorted(folder.glob(f"*{ENDING}"))}
+
+
+def load_pair(scan: Path, labels: Path) -> tuple[Any, Any]:
+    """Both as images of nibabel. Raises ValueError if the labels do not lie on the scan's grid."""
+    image, label = nib.load(scan), nib.load(labels)
+    if image.shape != label.shape or not np.allclose(image.affine, label.affine, atol=1e-3):
+        raise ValueError(f"{labels} does not lie on the grid of {scan}")
+    return image, label
 
 
 def to_lps(image: Any) -> Any:

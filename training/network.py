@@ -13,7 +13,7 @@ from training.plans import STUDENTS, unet_of
 from training.unet import State, read_tensors
 
 
-def build_student(outputs: int, student: str = "student") -> PlainConvUNet:
+def build_student(outputs: int, student: str) -> PlainConvUNet:
     """PlainConvUNet of a student, a key of plans.STUDENTS: (b, 1, z, y, x) -> (b, outputs, z, y, x)."""
     row = STUDENTS[student]
     plan: dict[str, Any] = dict(unet_of(row)["arch_kwargs"])
@@ -21,7 +21,7 @@ def build_student(outputs: int, student: str = "student") -> PlainConvUNet:
     return PlainConvUNet(input_channels=1, num_classes=outputs, deep_supervision=False, **plan)
 
 
-def read_state(path: Path, student: str = "student") -> State:
+def read_state(path: Path, student: str) -> State:
     """A student's state dict, float32, from its parameters in a file of PyTorch.
 
     The file may hold the parameters in any precision, each under one of its names. Raises ValueError, in one sentence,

@@ -3,8 +3,8 @@
 DIR/reviewed and DIR/labelled hold X_0000.nii.gz with X.nii.gz beside it (FLARE's codes, 255 where nobody can tell),
 and X.json with "patient" if a patient has several scans. --synthetic renders that many volumes from DIR/label_maps
 besides. OUT/packed gets the packed scans and spec.json, which says what training.train makes of them. Packed scans are
-kept, and none is unpacked again, while all scans, labels, corrections and label maps are the same; OUT/packed.json
-tells. Rendered volumes are kept in any case: delete OUT/packed/synth_* to have them anew. OUT/part_1, part_2, ... are
+kept, and none is unpacked again, while all scans, labels, corrections and label maps are the same, by OUT/packed.json.
+Rendered volumes are kept in any case: delete OUT/packed/synth_* to have them anew. OUT/part_1, part_2, ... are
 the same in parts of at most --part MB each, what one transfer to that machine may carry.
 
 The patients of VALIDATION are packed to be scored and are never trained on. About 3 s of processor time a scan, most of
@@ -35,11 +35,11 @@ from inference.formats.atomic import write_json
 from inference.formats.outputs import digest
 from inference.names import case_of, labels_file
 from training.corrections import Correction, corrected, read_corrections
-from training.files import scans_of, to_lps
+from training.files import load_pair, scans_of, to_lps
 from training.labels import IGNORE, ORGANS, TUMOR
 from training.packed import LOW, SPEC, STEP, Packed, Spec, as_packed, packed_file, write_packed, write_spec
 from training.plans import STUDENTS
-from training.shapes import Shape, displacements, shape_of
+from training.shapes import OrganMasks, displacements, shape_of
 
 VALIDATION = ("HCC_048", "LIDC-IDRI-0001", "TCGA-AY-4070A", "ts_slab", "amos_0001")
 STATE = "packed.json"  # in OUT: of which files, and once all are packed the labels of each scan
@@ -101,10 +101,7 @@ def find_scans(data: Path, corrections: Path | None = None) -> list[Scan]:
 
 def read_scan(scan: Scan) -> Packed:
     """The scan and its labels as they are trained on. Raises ValueError if the labels do not lie on the scan's grid."""
-    image, labels = nib.load(scan.image), nib.load(scan.labels)
-    if image.shape != labels.shape or not np.allclose(image.affine, labels.affine, atol=1e-3):
-        raise ValueError(f"{scan.labels} does not lie on the grid of {scan.image}")
-    image, labels = to_lps(image), to_lps(labels)
+    image, labels = map(to_lps, load_pair(scan.image, scan.labels))
     hu, label = np.asarray(image.dataobj).T, np.asarray(labels.dataobj).T
     spacing = [float(step) for step in image.header.get_zooms()[::-1]]
     return as_packed(scan.name, hu, corrected(label, hu, spacing, scan.wrong), spacing)
@@ -131,7 +128,7 @@ def read_state(path: Path, of: str) -> dict[str, set[int]] | None:
         return None
 
 
-def find_shapes(known: Sequence[Packed], data: Path, pool: Executor) -> dict[str, Shape]:
+def find_shapes(known: Sequence[Packed], data: Path, pool: Executor) -> dict[str, OrganMasks]:
     """How organs lie in the scans that are trained on, and in `shape_maps`."""
     maps = shape_maps(data)
     ours = pool.map(lambda one: shape_of(one.label, one.spacing), known)
@@ -139,14 +136,14 @@ def find_shapes(known: Sequence[Packed], data: Path, pool: Executor) -> dict[str
     return dict(zip(names, (*ours, *pool.map(_shape_of_map, maps)), strict=True))
 
 
-def _shape_of_map(path: Path) -> Shape:
+def _shape_of_map(path: Path) -> OrganMasks:
     image = to_lps(nib.load(path))
     label = np.asarray(image.dataobj).T
     label = np.where(label == IGNORE, 0, label)  # all that is no organ
     return shape_of(label, [float(step) for step in image.header.get_zooms()[::-1]])
 
 
-def to_train_on(scan: Scan, read: Packed, shapes: dict[str, Shape]) -> Packed:
+def to_train_on(scan: Scan, read: Packed, shapes: dict[str, OrganMasks]) -> Packed:
     """The scan with ways to other patients' shapes, and with nothing said where a part of an organ may be missing."""
     others = [shape for name, shape in shapes.items() if name != scan.name and not name.startswith(scan.patient)]
     bends = displacements(shapes[scan.name], others, BENDS, seed=zlib.crc32(scan.name.encode()))
@@ -290,21 +287,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--corrections", type=Path, metavar="JSON", help="of labels, see training.corrections")
     parser.add_argument("--synthetic", type=int, default=0, metavar="N", help="volumes to render (default: none)")
-    parser.add_argument("--part", type=float, default=58.0, metavar="MB", help="most that one part may hold (58)")
+    parser.add_argument("--part", dest="most", type=float, default=58.0, metavar="MB", help="at most per part (58)")
     parser.add_argument("--from", dest="start", type=Path, metavar="BN.PT", help="weights to begin with, packed too")
-    arguments = parser.parse_args()
+    arguments = vars(parser.parse_args())
     torch.set_num_threads(1)  # scans are packed side by side: threads that wait for each other made it ten times slower
     try:
-        print(
-            pack(
-                arguments.out,
-                arguments.data,
-                arguments.synthetic,
-                arguments.part,
-                arguments.start,
-                arguments.corrections,
-            )
-        )
+        print(pack(**arguments))
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 

@@ -33,15 +33,16 @@ LEAST_VOLUME = 0.15  # of a voxel after bending, to before: less is a fold
 
 
 @dataclass(frozen=True)
-class Shape:
+class OrganMasks:
     """Where a patient's organs lie."""
 
     masks: dict[int, Tensor]  # FLARE code -> share of each voxel of GRID that is the organ
     size: tuple[int, int, int]  # voxels of GRID
 
 
-def shape_of(label: np.ndarray, spacing: Sequence[float]) -> Shape:
-    """Of a label map (z, y, x), without organs that its first or last plane cuts or about which much is unknown."""
+def shape_of(label: np.ndarray, spacing: Sequence[float]) -> OrganMasks:
+    """How organs lie in a label map (z, y, x), spacing mm, without those that its first or last plane cuts or about
+    which much is unknown."""
     z, y, x = (max(4, round(n * step / GRID)) for n, step in zip(label.shape, spacing, strict=True))
     masks = {}
     boxes = find_objects(np.where(label <= max(ORGANS.values()), label, 0))
@@ -55,10 +56,10 @@ def shape_of(label: np.ndarray, spacing: Sequence[float]) -> Shape:
             if (label[around] == IGNORE).sum() < UNKNOWN * (label[box] == code).sum():
                 mask = torch.from_numpy(label == code).float()[None, None]
                 masks[code] = F.interpolate(mask, size=(z, y, x), mode="area")[0, 0]
-    return Shape(masks, (z, y, x))
+    return OrganMasks(masks, (z, y, x))
 
 
-def displacements(own: Shape, others: Sequence[Shape], count: int, seed: int) -> np.ndarray:
+def displacements(own: OrganMasks, others: Sequence[OrganMasks], count: int, seed: int) -> np.ndarray:
     """(n, 3, z, y, x) mm, int8, to at most `count` of the others, drawn at random; n may be 0."""
     found: list[np.ndarray] = []
     for number in np.random.default_rng(seed).permutation(len(others))[: 3 * count]:
@@ -67,7 +68,7 @@ def displacements(own: Shape, others: Sequence[Shape], count: int, seed: int) ->
     return np.stack(found) if found else no_bends()
 
 
-def displacement(own: Shape, other: Shape) -> np.ndarray | None:
+def displacement(own: OrganMasks, other: OrganMasks) -> np.ndarray | None:
     """(3, z, y, x) mm float32, at points KNOTS apart from the first voxel on: what lies at a point of a patient with
     `own` organs once they are shaped as `other`'s is found so far from it. None if they do not fit.
 

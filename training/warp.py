@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-Shape = tuple[int, int, int]
-KNOTS = 24.0  # mm between the points at which training.shapes tells how one patient differs from another
+from training.settings import Shape
+
+# How far a warp may go; standard deviations unless said otherwise.
+DEGREES = (7.0, 3.0, 3.0)
+ZOOM = (0.8, 1.25)  # smallest and largest, of the patient
+STRETCH = 0.06  # of each axis alone
+ELASTIC = ((60.0, 5.0), (25.0, 1.5))  # length and amplitude, mm
+MOST_BULGES = 3  # organs that change their size
+KNOTS = 24.0  # mm between the points at which training.shapes gives how one patient differs from another
 
 
 def smooth_field(rng: np.random.Generator, shape: Shape, spacing: np.ndarray, scale: float) -> np.ndarray:
@@ -34,23 +39,11 @@ def rotation(rng: np.random.Generator, degrees: tuple[float, float, float]) -> n
     return total
 
 
-@dataclass(frozen=True)
-class Strength:
-    """How far a warp may go; lengths in mm, standard deviations unless said otherwise."""
-
-    degrees: tuple[float, float, float] = (7.0, 3.0, 3.0)
-    scale: tuple[float, float] = (0.8, 1.25)  # smallest and largest zoom of the patient
-    stretch: float = 0.06  # of each axis by itself
-    elastic: tuple[tuple[float, float], ...] = ((60.0, 5.0), (25.0, 1.5))  # (length, amplitude)
-    bulges: int = 3  # organs that change their size, at most
-
-
 def source_coordinates(
     rng: np.random.Generator,
     shape: Shape,
     spacing: np.ndarray,
     centre: np.ndarray,
-    strength: Strength,
     bulge_centres: np.ndarray,
     snap: float = 0.0,
 ) -> np.ndarray:
@@ -63,17 +56,17 @@ def source_coordinates(
     axes = [(np.arange(n) - (n - 1) / 2) * s for n, s in zip(shape, spacing, strict=True)]
     if snap > 0:
         axes[0] = np.round(axes[0] / snap) * snap
-    zoom = np.exp(rng.uniform(*np.log(strength.scale))) * np.exp(rng.normal(0, strength.stretch, 3))
-    matrix = rotation(rng, strength.degrees) / zoom
+    zoom = np.exp(rng.uniform(*np.log(ZOOM))) * np.exp(rng.normal(0, STRETCH, 3))
+    matrix = rotation(rng, DEGREES) / zoom
     planes = [matrix[:, 0, None, None, None] * axes[0][:, None, None]]
     planes.append(matrix[:, 1, None, None, None] * axes[1][:, None])
     planes.append(matrix[:, 2, None, None, None] * axes[2])
     where = (planes[0] + planes[1] + planes[2] + centre[:, None, None, None]).astype(np.float32)
-    for length, amplitude in strength.elastic:
+    for length, amplitude in ELASTIC:
         size = rng.uniform(0.3, 1.3) * amplitude
         for axis in range(3):
             where[axis] += size * smooth_field(rng, shape, spacing, length)
-    for middle in rng.permutation(bulge_centres)[: rng.integers(0, strength.bulges + 1)]:
+    for middle in rng.permutation(bulge_centres)[: rng.integers(0, MOST_BULGES + 1)]:
         radius = rng.uniform(20, 60)
         offset = where - middle[:, None, None, None].astype(np.float32)
         near = np.exp(-(offset**2).sum(0) / (2 * radius**2))

@@ -22,6 +22,7 @@ from training.labels import IGNORE, TUMOR
 SMOOTH = 2.5  # mm: the sigma that takes the noise away
 OPEN = 8.0  # mm: what hangs on by a thinner bridge is no part of it
 SURROUND = 6.0  # mm around it in which nothing is sure
+LEAST_HU = 0.0  # of a tumour: below is fat
 
 
 def outlined(
@@ -31,7 +32,6 @@ def outlined(
     point: tuple[int, ...],
     below: float,
     organ: int,
-    above: float = 0.0,
 ) -> np.ndarray:
     """`labels` with the tumour in them; arrays and `point` in the same axis order, `spacing` in mm.
 
@@ -39,12 +39,12 @@ def outlined(
     """
     mm = np.array(spacing)
     smooth = ndimage.gaussian_filter(hu.astype(np.float32), SMOOTH / mm)
-    dark = ((labels == organ) | (labels == IGNORE)) & (smooth < below) & (smooth > above)
+    dark = ((labels == organ) | (labels == IGNORE)) & (smooth < below) & (smooth > LEAST_HU)
     core = ndimage.distance_transform_edt(dark, mm) > OPEN
     pieces, _ = ndimage.label(core)
     if not pieces[point]:
         raise ValueError(f"voxel {point} with {smooth[point]:.0f} HU is not well inside a part of label {organ} "
-                         f"between {above:g} and {below:g} HU")  # fmt: skip
+                         f"between {LEAST_HU:g} and {below:g} HU")  # fmt: skip
     grown = (ndimage.distance_transform_edt(pieces != pieces[point], mm) <= OPEN + 1) & dark
     tumour = ndimage.binary_fill_holes(grown)
     near = ndimage.distance_transform_edt(~tumour, mm) <= SURROUND
@@ -64,14 +64,8 @@ def main() -> None:
     arguments = parser.parse_args()
     image, scan = nib.load(arguments.labels), nib.load(arguments.scan)
     point = tuple(int(n) for n in arguments.point.split(","))
-    labels = outlined(
-        np.asarray(scan.dataobj),
-        np.asarray(image.dataobj, np.uint8),
-        image.header.get_zooms(),
-        point,
-        arguments.below,
-        arguments.organ,
-    )
+    hu, known = np.asarray(scan.dataobj), np.asarray(image.dataobj, np.uint8)
+    labels = outlined(hu, known, image.header.get_zooms(), point, arguments.below, arguments.organ)
     nib.save(nib.Nifti1Image(labels, image.affine, image.header), arguments.labels)
     print(f"{arguments.labels}: {(labels == TUMOR).sum() * np.prod(image.header.get_zooms()) / 1000:.0f} ml of tumour")
 

@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import nibabel as nib
 import numpy as np
+
+from training.files import label_maps_of
 
 LEAST_SHARE = 0.5  # of the labels found in a scan, for the scan to be kept
 
@@ -50,7 +54,13 @@ def trusted(
     reference: np.ndarray | None = None,
     known: frozenset[int] = frozenset(),
 ) -> tuple[np.ndarray, dict[int, float], bool]:
-    """Pseudo-labels of one scan, the agreement by label, and whether the scan is kept."""
+    """Pseudo-labels of one scan, the trust by label, and whether the scan is kept.
+
+    maps       of the teachers, uint8
+    keep       least trust in a label
+    ignore     the value of voxels about which nothing is known
+    reference  a partial reference, if there is one, and the labels that are `known` from it
+    """
     merged = vote(maps)
     agreed = trust(maps, merged)
     doubted = [label for label, dice in agreed.items() if dice < keep and label not in known]
@@ -59,19 +69,19 @@ def trusted(
             merged[one == label] = ignore
     if reference is not None:
         for label in known:
-            merged[(merged == label) & (reference != label)] = (
-                ignore  # the teachers were wrong; what it is is not known
-            )
+            merged[(merged == label) & (reference != label)] = ignore  # the teachers were wrong: it may be anything
             merged[reference == label] = label
     kept = not agreed or len(doubted) <= (1 - LEAST_SHARE) * len(agreed)
     return merged, agreed, kept
 
 
-def segment_all(teachers: Sequence[Path], scans: Path, work: Path) -> list[Path]:
-    """Segment the folder `scans` with every teacher by `python -m inference`; the folders of their label maps."""
+def segmented(teachers: Sequence[Path], scans: Path, work: Path) -> Iterator[tuple[str, Any, list[np.ndarray]]]:
+    """Segment the folder `scans` with every teacher by `python -m inference`. Gives each case, its label map by the
+    first teacher as an image, and those by all as uint8 arrays (x, y, z)."""
     folders = [work / f"teacher-{number}" for number in range(len(teachers))]
     for teacher, folder in zip(teachers, folders, strict=True):
         # --resume: a stage that was killed goes on where it was.
         command: list[str | Path] = [sys.executable, "-m", "inference", scans, folder, "--weights", teacher, "--resume"]
         subprocess.run(command, check=True)
-    return folders
+    for case, path in label_maps_of(folders[0]).items():
+        yield case, nib.load(path), [np.asarray(nib.load(folder / path.name).dataobj, np.uint8) for folder in folders]

@@ -19,8 +19,8 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from training.files import label_maps_of
-from training.labelling.votes import segment_all, trusted
+from inference.names import labels_file
+from training.labelling.votes import segmented, trusted
 from training.labels import IGNORE, ORGANS, RARE, TUMOR
 
 FAR = 15.0  # mm: what lies farther from an organ is no part of it, which the network is then taught
@@ -58,15 +58,12 @@ def main() -> None:
     parser.add_argument("--without", nargs="*", default=[], help="cases to leave out")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    folders = segment_all(arguments.teachers, arguments.scans, arguments.out / "teachers")
-    for case, path in label_maps_of(folders[0]).items():
+    for case, first, maps in segmented(arguments.teachers, arguments.scans, arguments.out / "teachers"):
         if case in arguments.without:
             continue
-        first = nib.load(path)
-        maps = [np.asarray(nib.load(folder / path.name).dataobj, np.uint8) for folder in folders]
         labels = agreed(maps, first.header.get_zooms(), arguments.keep)
-        nib.save(nib.Nifti1Image(labels, first.affine, first.header), arguments.out / path.name)
-        print(f"{path.name}: {100 * (labels == IGNORE).mean():.1f} % ignored")
+        nib.save(nib.Nifti1Image(labels, first.affine, first.header), labels_file(arguments.out, case))
+        print(f"{case}: {100 * (labels == IGNORE).mean():.1f} % ignored")
 
 
 if __name__ == "__main__":

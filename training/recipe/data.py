@@ -27,13 +27,14 @@ import nibabel as nib
 import numpy as np
 
 from inference.names import labels_file
-from training.files import ENDING, scan_file, scans_of, to_lps
+from training.files import ENDING, load_pair, scan_file, scans_of, to_lps
 from training.labels import ORGANS, OUTPUTS, TUMOR
 
 FOLDS = 5
 SEED = 2023
-ALL_ORGANS = frozenset(ORGANS.values())
 DATASETS = {"organ": "Dataset021_Organ", "tumor": "Dataset022_Tumor"}
+ALL_ORGANS = frozenset(ORGANS.values())
+CODES = {"organ": ALL_ORGANS, "tumor": frozenset({TUMOR})}  # FLARE's, of the labels in each dataset
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,8 @@ def find_scans(folder: Path, known: Iterable[int]) -> list[Labelled]:
 
 
 def write_dataset(raw: Path, kind: str, scans: Sequence[Labelled]) -> Path:
-    """Write one dataset of `kind` "organ" or "tumor" from the scans that know some of its labels."""
-    codes = ALL_ORGANS if kind == "organ" else frozenset({TUMOR})
-    names = OUTPUTS[kind]
+    """Write one of DATASETS from the scans that know some of its labels."""
+    codes, names = CODES[kind], OUTPUTS[kind]
     ignore = len(names)
     folder = raw / DATASETS[kind]
     for part in ("imagesTr", "labelsTr"):
@@ -70,9 +70,7 @@ def write_dataset(raw: Path, kind: str, scans: Sequence[Labelled]) -> Path:
     used = [scan for scan in scans if scan.known & codes]
     for scan in used:
         assert scan.reference is not None
-        image, reference = nib.load(scan.scan), nib.load(scan.reference)
-        if image.shape != reference.shape or not np.allclose(image.affine, reference.affine, atol=1e-3):
-            raise ValueError(f"{scan.reference} does not lie on the grid of {scan.scan}")
+        image, reference = load_pair(scan.scan, scan.reference)
         stored = np.asarray(reference.dataobj).astype(np.uint8)
         label = to_outputs(stored, scan.known, codes, ignore)
         nib.save(to_lps(image), scan_file(folder / "imagesTr", scan.case))
@@ -130,15 +128,14 @@ def main() -> None:
     parser.add_argument("--patient", default="(.*)", help="pattern; its first group names a case's patient")
     arguments = parser.parse_args()
     try:
-        scans = [scan for folder in arguments.organ for scan in find_scans(folder, ALL_ORGANS)]
-        scans += [scan for folder in arguments.tumor for scan in find_scans(folder, {TUMOR})]
+        scans = [scan for folder in arguments.organ for scan in find_scans(folder, CODES["organ"])]
+        scans += [scan for folder in arguments.tumor for scan in find_scans(folder, CODES["tumor"])]
         for text in arguments.partial:
             name, _, codes = text.rpartition(":")
             scans += find_scans(Path(name), {int(code) for code in codes.split(",")})
         for kind in DATASETS:
             folder = write_dataset(arguments.raw, kind, scans)
-            codes_of_kind = ALL_ORGANS if kind == "organ" else {TUMOR}
-            cases = [scan.case for scan in scans if scan.known & codes_of_kind]
+            cases = [scan.case for scan in scans if scan.known & CODES[kind]]
             (folder / "splits_final.json").write_text(json.dumps(split(cases, arguments.patient), indent=2) + "\n")
             print(f"{folder}: {len(cases)} labelled scans")
         images = arguments.raw / "unlabelled"

@@ -1,6 +1,6 @@
 """Train one network with nnU-Net: `python -m training.recipe.fit DATASET CONFIGURATION FOLD --trainer student`.
 
-As `nnUNetv2_train`, with the number of epochs as an argument, going on by itself where a checkpoint is, and without
+As `nnUNetv2_train`, with the number of epochs as an argument, resuming automatically from a checkpoint, and without
 nnU-Net's search for the trainer, which imports every trainer that it has and needs torchvision for that.
 """
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from inference.names import labels_file
 from training.files import label_maps_of, scan_file, scans_of
-from training.labelling.votes import segment_all, trusted
+from training.labelling.votes import segmented, trusted
 
 
 def student_dataset(dataset: Path, scans: Path, labels: Path, out: Path) -> int:
@@ -60,20 +60,16 @@ def main() -> None:
     work = arguments.into.with_name(f"pseudo-{arguments.into.name}")  # nnU-Net reads names that begin with Dataset
     labels = work / "labels"
     labels.mkdir(parents=True, exist_ok=True)
-    there = scans_of(arguments.scans)
-    folders = segment_all(arguments.teachers, arguments.scans, work) if there else []
     report = {}
-    for case, path in label_maps_of(folders[0]).items() if there else ():
-        first = nib.load(path)
-        maps = [np.asarray(nib.load(folder / path.name).dataobj, np.uint8) for folder in folders]
-        given = arguments.references / path.name if arguments.references else None
+    for case, first, maps in segmented(arguments.teachers, arguments.scans, work) if scans_of(arguments.scans) else ():
+        given = labels_file(arguments.references, case) if arguments.references else None
         reference = np.asarray(nib.load(given).dataobj).astype(np.uint8) if given and given.is_file() else None
         merged, agreed, kept = trusted(maps, arguments.keep, ignore, reference, known)
         report[case] = {"kept": kept, "agreement": agreed}
         said = ", ".join(f"{label}: {dice:.2f}" for label, dice in agreed.items())
-        print(f"{path.name}: {'kept' if kept else 'left out'}; agreement by label {said}")
+        print(f"{case}: {'kept' if kept else 'left out'}; agreement by label {said}")
         if kept:
-            nib.save(nib.Nifti1Image(merged, first.affine, first.header), labels / path.name)
+            nib.save(nib.Nifti1Image(merged, first.affine, first.header), labels_file(labels, case))
     (work / "agreement.json").write_text(json.dumps(report, indent=2) + "\n")
     count = student_dataset(arguments.dataset, arguments.scans, labels, arguments.into)
     print(f"{arguments.into}: {count} scans")

@@ -131,7 +131,7 @@ def _torso_wall(torso: np.ndarray, spacing: tuple[float, float, float]) -> np.nd
 
 
 def build_anatomy(name: str, tissue: np.ndarray, limbs: np.ndarray, spacing: tuple[float, float, float]) -> Anatomy:
-    """`tissue` (z, y, x) with its margins; `limbs` (bool) marks what is no part of the torso's outline."""
+    """`tissue` (z, y, x) with its margins; `limbs` (bool) marks whatever is not part of the torso's outline."""
     edge = np.zeros(tissue.shape, bool)
     for axis in range(3):
         change = np.diff(tissue, axis=axis) != 0

@@ -15,15 +15,15 @@ from scipy import ndimage
 from training.labels import IGNORE, TUMOR
 from training.phases import Phase
 from training.plans import SOFT_TISSUE
+from training.settings import Shape
 from training.synthesis.anatomy import Anatomy, Tissue
 from training.synthesis.priors import PHASE_SHARES, draw_levels
 from training.synthesis.tumors import Lesion, grow_lesion, pick_host
-from training.warp import Shape, Strength, smooth_field, source_coordinates, take_nearest
+from training.warp import smooth_field, source_coordinates, take_nearest
 
 FINE = 2  # slices rendered per slice: partial volume along z needs them
 TUMOR_SHARE = 0.55
 SHORTENED = 0.25  # share of the volumes in which the scan ends above or below
-STRENGTH = Strength()
 SCATTER = (25.0, 8.0, 8.0)  # mm by which the middle of a volume strays from that of the organs
 
 
@@ -50,7 +50,7 @@ class Renderer:
         fine: Shape = (shape[0] * FINE, shape[1], shape[2])
         snap = rng.uniform(4.2, 7) if rng.random() < 0.25 else 0.0
         centre = self.middles.mean(0) + rng.normal(0, SCATTER)
-        where = source_coordinates(rng, fine, spacing, centre, STRENGTH, self.middles, snap)
+        where = source_coordinates(rng, fine, spacing, centre, self.middles, snap)
         anatomy = self.anatomy
         tissue = take_nearest(anatomy.tissue, where, anatomy.spacing, 0)
         depth = take_nearest(anatomy.depth, where, anatomy.spacing, 0).astype(np.float32) * anatomy.spacing[1]
@@ -61,7 +61,7 @@ class Renderer:
         levels = draw_levels(rng, phase)
         tissue = _with_body(rng, tissue, wall, spacing)
         hu = _paint(rng, tissue, depth, levels, phase, spacing)
-        lesions = [*_cysts(rng, tissue, spacing, levels, phase), *_tumours(rng, tissue, spacing, levels, phase)]
+        lesions = [*_cysts(rng, tissue, spacing, levels), *_tumours(rng, tissue, spacing, levels, phase)]
         label = np.where(tissue <= TUMOR, tissue, 0).astype(np.uint8)
         for lesion, is_tumour in lesions:
             hu += lesion.weight * (lesion.value - hu)
@@ -217,9 +217,9 @@ def _fill_gut(
         content = np.where(gas, -950.0, content)
     elif kind == Tissue.STOMACH:
         food = rng.random() < 0.35
-        content = water + (rng.uniform(10, 50) * mottle if food else 0.0 * mottle)
+        content = water + rng.uniform(10, 50) * mottle if food else np.full_like(mottle, water)
         if has_medium:
-            content = content * 0 + medium
+            content = np.full_like(mottle, medium)
     else:  # loops differ: collapsed, with fluid, with medium, with gas
         content = np.where(slow > rng.uniform(-0.5, 0.8), water, hu)
         if has_medium:
@@ -227,7 +227,7 @@ def _fill_gut(
         content = np.where(mottle + slow > rng.uniform(1.8, 3), -900.0, content)
     if kind in (Tissue.STOMACH, Tissue.DUODENUM) and rng.random() < 0.7:  # gas floats to the front
         rows = np.flatnonzero(lumen.any(axis=(0, 2)))
-        surface = rows.min() + rng.uniform(-0.1, 0.6) ** 1 * (rows.max() - rows.min())
+        surface = rows.min() + rng.uniform(-0.1, 0.6) * (rows.max() - rows.min())
         above = np.arange(hu.shape[1])[None, :, None] < surface
         content = np.where(above, -950.0, content)
     np.copyto(hu, content.astype(np.float32), where=lumen)
@@ -251,7 +251,7 @@ def _tumours(
 
 
 def _cysts(
-    rng: np.random.Generator, tissue: np.ndarray, spacing: np.ndarray, levels: np.ndarray, phase: Phase
+    rng: np.random.Generator, tissue: np.ndarray, spacing: np.ndarray, levels: np.ndarray
 ) -> list[tuple[Lesion, bool]]:
     """Simple cysts keep their host's label: water with a sharp edge is no tumour."""
     if rng.random() >= 0.12:
@@ -270,7 +270,7 @@ def _scan(rng: np.random.Generator, hu: np.ndarray, spacing: np.ndarray) -> np.n
 
 
 def _noise(rng: np.random.Generator, hu: np.ndarray) -> np.ndarray:
-    """Quantum noise with the grain of a reconstruction kernel; (z, y, x), each slice by itself."""
+    """Quantum noise with the grain of a reconstruction kernel; (z, y, x), each slice alone."""
     grain = rng.standard_normal(hu.shape, dtype=np.float32)
     sigma = rng.uniform(0.3, 1.3)
     grain = ndimage.gaussian_filter(grain, [0, sigma, sigma], truncate=2.5)

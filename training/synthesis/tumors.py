@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from training.settings import Shape
 from training.synthesis.anatomy import Tissue
-from training.warp import Shape, rotation, smooth_field
+from training.warp import rotation, smooth_field
 
 # How often a tumour grows in each host.
 HOSTS: dict[Tissue, float] = {
