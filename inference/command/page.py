@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ..errors import OutputError, names_are_hidden, retold, shown
-from ..formats.atomic import write_atomically
+from ..errors import names_are_hidden, retold, shown
+from ..formats.atomic import write_atomically, writing
 from ..formats.outputs import Recorded, describes, identities, page_in_the_way, read_record, recorded
 from ..names import PAGE, PREVIEW, THUMBNAIL
 from ..preview.page import HEAD, Row, html, row
@@ -27,13 +27,11 @@ def write(outputs: Path, wanted: bool) -> None:
         if wanted:
             say_warning(f"the page of this run is not written: {shown(path)} {why}")
     elif wanted or os.path.lexists(path):
-        try:
+        with writing(shown(path)):
             before, rows = identities(path), list(_rows(outputs))
             while (now := identities(path)) != before:  # another run wrote it, and may know cases that were not there
                 before, rows = now, list(_rows(outputs))
             write_atomically(path, html(rows))
-        except OSError as error:
-            raise OutputError(f"{shown(path)} cannot be written: {error.strerror}") from error
 
 
 def _rows(outputs: Path) -> Iterator[Row]:

@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Any
 
 from ..errors import OutputError, shown
-from ..formats.atomic import write_json
+from ..formats.atomic import write_json, writing
 from ..formats.cases import LeftOut
 from ..formats.outputs import in_the_way, is_summary, read_record
 from ..record import Record
@@ -101,10 +101,8 @@ def _in_order(entries: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
 
 def save(path: Path, document: Any) -> None:
     """Write JSON whole or not at all. Raises OutputError."""
-    try:
+    with writing(shown(path)):
         write_json(path, document)
-    except OSError as error:
-        raise OutputError(f"{shown(path)} cannot be written: {error.strerror}") from error
 
 
 def now() -> str:

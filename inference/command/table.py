@@ -15,8 +15,8 @@ from contextlib import closing, suppress
 from io import BufferedReader
 from pathlib import Path
 
-from ..errors import OutputError, names_are_hidden, shown
-from ..formats.atomic import write_atomically
+from ..errors import names_are_hidden, shown
+from ..formats.atomic import write_atomically, writing
 from ..formats.outputs import Recorded, identities, measured, recorded, table_in_the_way
 from ..measurements import FILE_NAME, HEAD, lines, rows
 from ..version import __version__
@@ -33,10 +33,8 @@ def write_measurements(outputs: Path) -> None:
     if why := table_in_the_way(path):
         say_warning(f"the measurements are not written: {shown(path)} {why}")
         return
-    try:
+    with writing(shown(path)):
         made = _made(path)
-    except OSError as error:
-        raise OutputError(f"{shown(path)} cannot be written: {error.strerror}") from error
     with suppress(OSError):  # without its list the next table is made of all records
         made.write_list(outputs / LIST)
 

@@ -12,11 +12,24 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from ..errors import OutputError, VisceraError
+
 MOST_NAME = 200  # bytes of the final name in a part's name: file systems allow 255, and the rest of it takes 24
 # O_NOFOLLOW, which Windows lacks: no link that somebody has put there. O_BINARY, which only Windows has: else it
 # translates line ends.
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # as CIFS and some of FUSE answer
+
+
+@contextmanager
+def writing(what: str, kind: type[VisceraError] = OutputError) -> Iterator[None]:
+    """Whatever keeps a file from being written becomes one error, in a sentence that begins with `what`."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{what} cannot be written: {error.strerror or error}") from error
+    except MemoryError as error:
+        raise kind(f"{what} cannot be written: not enough memory") from error
 
 
 def write_atomically(path: Path, data: bytes | Iterable[bytes | memoryview]) -> str | None:

@@ -18,7 +18,7 @@ from ..labels import structures
 from ..measurements import FILE_NAME
 from ..names import DSEG, FOLDERS, FORMATS, PAGE
 from ..version import __version__
-from .atomic import write_atomically
+from .atomic import write_atomically, writing
 from .opening import open_regular
 from .outputs import in_the_way
 
@@ -66,11 +66,9 @@ def describe(outputs: Path, names: Mapping[int, str]) -> None:
     lines += [line for line in map(str.encode, IGNORED) if line not in lines]
     contents = (_described(described), sidecar or _json(SIDECAR), labels or table, b"\n".join([*lines, b""]))
     for path, before, content in zip(files, there, contents, strict=True):
-        try:
-            if content != before:
+        if content != before:
+            with writing(shown(path)):
                 write_atomically(path, content)
-        except OSError as error:
-            raise OutputError(f"{shown(path)} cannot be written: {error.strerror}") from error
 
 
 def _content(path: Path) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -21,12 +21,13 @@ from ..card import Card
 from ..errors import UnwrittenError, shown
 from ..scan import Scan
 from ..tilt import Tilt
-from .atomic import new_folder
+from .atomic import new_folder, writing
 from .nifti import file as nifti
 from .outputs import digest
 from .written import Written
 
 SLOPE = 1 / 255  # what a stored 1 means
+KEPT = "a file of probabilities"  # while the scan is segmented, as errors call it
 LONGEST = 60  # characters of a file's name without its ending, of which each may take four bytes
 
 Cropped = Callable[[np.ndarray], np.ndarray]  # as grids.view.View.cropped
@@ -59,7 +60,7 @@ class Probabilities:
     def __init__(self, cards: Sequence[Card], folder: Path, wanted: Collection[int] | None = None) -> None:
         self._labels = list(_labels(cards, wanted))
         self._cropped: dict[str, Cropped] = {}
-        with _unwritten():
+        with writing(KEPT, UnwrittenError):
             self._file = TemporaryFile(dir=folder)  # noqa: SIM115  # closed by `close`
 
     def close(self) -> None:
@@ -68,7 +69,7 @@ class Probabilities:
 
     def clear(self) -> None:
         """Forget what is kept, before another try. Raises UnwrittenError."""
-        with _unwritten():
+        with writing(KEPT, UnwrittenError):
             self._file.seek(0)
         for label in self._labels:
             label.parts.clear()
@@ -88,7 +89,7 @@ class Probabilities:
             for label, own in zip(labels, probabilities, strict=True):
                 if label.is_wanted and (part := bounding(own)) is not None:
                     label.parts.append((shifted(part, [along.start for along in box]), self._file.tell()))
-                    with _unwritten():
+                    with writing(KEPT, UnwrittenError):
                         self._file.write(np.ascontiguousarray(own[part]).data)
 
         return keep
@@ -100,7 +101,10 @@ class Probabilities:
         """
         tilt = Tilt.of(scan.grid) if scan.tilted else None
         volume = np.empty(tilt.grid.shape if tilt else scan.grid.shape, np.uint8)
-        with _unwritten(path), new_folder(path, {label.file for label in self._written}) as part:
+        with (
+            writing(shown(path.name), UnwrittenError),
+            new_folder(path, {label.file for label in self._written}) as part,
+        ):
             doubts = []
             for label in self._written:
                 self._fill(volume, label)
@@ -142,13 +146,3 @@ def _labels(cards: Sequence[Card], wanted: Collection[int] | None) -> Iterator[_
                     number += 1
                 taken.add(file.casefold())
                 yield _Label(card.name, label.value, label.name, file, wanted is None or label.value in wanted)
-
-
-@contextmanager
-def _unwritten(path: Path | None = None) -> Iterator[None]:
-    """OSError is UnwrittenError."""
-    try:
-        yield
-    except OSError as error:
-        what = shown(path.name) if path else "a file of probabilities"
-        raise UnwrittenError(f"{what} cannot be written: {error.strerror or error}") from error

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import UnwrittenError, shown
 from ..scan import Scan
-from .atomic import write_atomically
+from .atomic import write_atomically, writing
 
 LEVEL = 1  # of gzip: label maps shrink a hundredfold at any level
 # Runs of one label are what there is to find: who looks for nothing else needs 3/4 of the time and 3/5 of the bytes.
@@ -66,15 +66,11 @@ def write(
     """
     if labels.dtype != np.uint8 or labels.shape != scan.grid.shape:
         raise ValueError(f"labels {labels.dtype} {labels.shape} are not uint8 {scan.grid.shape}")
-    try:
+    with writing(shown(path.name), UnwrittenError):
         parts = list(_packed(packed, labels, window))
         head = plain if isinstance(plain, bytes) else plain(sum(map(len, parts)))
         content = b"".join([head, *parts])
         doubt = write_atomically(path, content)
-    except OSError as error:
-        raise UnwrittenError(f"{shown(path.name)} cannot be written: {error.strerror or error}") from error
-    except MemoryError as error:
-        raise UnwrittenError(f"{shown(path.name)} cannot be written: not enough memory") from error
     return Written(hashlib.sha256(content).hexdigest(), doubt)
 
 

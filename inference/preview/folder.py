@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UnwrittenError, shown
-from ..formats.atomic import new_folder, write_atomically
+from ..formats.atomic import new_folder, write_atomically, writing
 from ..formats.outputs import digest
 from ..formats.written import Written
 from ..labels import structures
@@ -42,12 +42,9 @@ def write(
         THUMBNAIL: png.encode(small_picture(lying, colours, window)),
         VOLUME: script(voxels, labels, grid, found, window, is_ct),
     }
-    try:
-        with new_folder(path, files) as part:
-            doubts = [write_atomically(part / name, content) for name, content in files.items()]
-            sha256 = digest(part)
-    except OSError as error:
-        raise UnwrittenError(f"{shown(path.name)} cannot be written: {error.strerror or error}") from error
+    with writing(shown(path.name), UnwrittenError), new_folder(path, files) as part:
+        doubts = [write_atomically(part / name, content) for name, content in files.items()]
+        sha256 = digest(part)
     return Written(sha256, next(filter(None, doubts), None))
 
 

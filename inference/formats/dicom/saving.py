@@ -12,7 +12,7 @@ from struct import pack
 from typing import Any
 
 from ...errors import UnwrittenError, shown
-from ..atomic import write_atomically
+from ..atomic import write_atomically, writing
 from ..written import Written
 from .references import lenient
 
@@ -38,7 +38,7 @@ def uncollected() -> Iterator[None]:
 def save(made: Any, path: Path) -> Written:
     """Write an object, whole or not at all. Raises UnwrittenError."""
     content = BytesIO()
-    try:
+    with writing(shown(path.name), UnwrittenError):
         with lenient():
             frames = b"".join(_frames(made))
             made.save_as(content, enforce_file_format=True)
@@ -52,10 +52,6 @@ def save(made: Any, path: Path) -> Written:
         for part in parts:
             digest.update(part)
         return Written(digest.hexdigest(), write_atomically(path, parts))
-    except OSError as error:
-        raise UnwrittenError(f"{shown(path.name)} cannot be written: {error.strerror or error}") from error
-    except MemoryError as error:
-        raise UnwrittenError(f"{shown(path.name)} cannot be written: not enough memory") from error
 
 
 def _frames(made: Any) -> Iterator[bytes]:
