@@ -89,15 +89,15 @@ class Attempts:
     ) -> None:
         self.request, self.cases, self.cards, self.ways = request, cases, cards, ways
         self.progress, self.add, self.said = progress, add, said
-        self.taken: Message = {}  # what the workers loaded: device, engine, precision, why
+        self.choice: Message = {}  # of the workers: device, engine, precision, why
         self.written: set[tuple[Identity, str]] = set()  # label maps of this run
 
     def begin(self, number: int, case: Case) -> Attempt | None:
         """A case for a worker; None where there is nothing to do: its labels are kept, or it is refused."""
         title = f"[{number}/{self.cases}] {shown(case.name)}"
         attempt = Attempt(number, case, title, self.ways, perf_counter())
-        if taken := case.refused or self._taken_name(case):
-            self._done(attempt, self._failure(case, taken), labels=False)
+        if reason := case.refused or self._clash(case):
+            self._done(attempt, self._failure(case, reason), labels=False)
             return None
         if self.request.resume and (kept := resume.fits(case, self.cards, self.ways, self.request.options)):
             self.written |= _files(case)
@@ -119,11 +119,11 @@ class Attempts:
                 return False
         return True
 
-    def loaded(self, taken: Message) -> None:
+    def loaded(self, choice: Message) -> None:
         """A worker has loaded its networks."""
-        if not self.taken:
-            self.progress.loaded(taken)
-        self.taken = taken
+        if not self.choice:
+            self.progress.loaded(choice)
+        self.choice = choice
 
     def lost(self, attempt: Attempt, lost: Lost, beside: bool) -> bool:
         """A worker is lost with its case. Returns whether another worker is to have it.
@@ -191,10 +191,10 @@ class Attempts:
             **as_recorded(self.ways),
             "chosen": chosen(self.cards, self.request.options.labels),
             "unwritten": unwritten,
-            **self.taken,
+            **self.choice,
         })  # fmt: skip
 
-    def _taken_name(self, case: Case) -> str | None:
+    def _clash(self, case: Case) -> str | None:
         """Why the labels of a case would take the place of those of another case of this run, if so."""
         if _files(case) & self.written:  # a file system may take A.nii.gz and a.nii.gz for one file
             name, labels = shown(case.scan.name), shown(case.labels.name)

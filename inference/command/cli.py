@@ -44,10 +44,9 @@ def main(arguments: Sequence[str | Path] | None = None) -> int:
     with forgiving_streams(), Stopping() as stopping:
         progress = None
         try:
-            if given[:1] == [merge.VERB]:
-                return merge.main(given[1:], _called())
-            if given[:1] == [compat.VERB]:
-                return compat.main(given[1:], _called())
+            for verb in (merge, compat):
+                if given[:1] == [verb.VERB]:
+                    return verb.main(given[1:], _called())
             request = parse(given)
             progress = Progress(request.progress)
             code = _run(request, progress, stopping)

@@ -236,7 +236,7 @@ class ClusterSchedule(Schedule):
         return self.cluster.waiting > 0
 
     def _heed(self, number: int, message: Message | Lost) -> None:
-        if isinstance(message, Lost) and number in self.loading and (attempt := self._taken(number)):
+        if isinstance(message, Lost) and number in self.loading and (attempt := self._forget(number)):
             self.again.append(attempt)
             self.losses += 1
             text = f"a worker {message}, while it loaded the networks"

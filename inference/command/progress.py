@@ -53,9 +53,9 @@ class Progress:
         self.cases, self.networks = cases, networks
         self._say("run", program=__version__, cases=cases, workers=workers)
 
-    def loaded(self, taken: dict[str, Any]) -> None:
-        """The networks of the first worker are; `taken`: device, engine, precision, why."""
-        self._say("loaded", ", ".join(taken["why"]) or "device, engine and precision as asked for", **taken)
+    def loaded(self, choice: dict[str, Any]) -> None:
+        """The networks of the first worker are; `choice`: device, engine, precision, why."""
+        self._say("loaded", ", ".join(choice["why"]) or "device, engine and precision as asked for", **choice)
 
     def begins(self, number: int, case: Case) -> None:
         """A worker is to have a case."""

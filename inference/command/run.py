@@ -86,7 +86,7 @@ class Run:
             attempts.abandon(schedule.rest())
             with suppress(OSError):
                 remove_parts(own)
-        code = self._finish(code, attempts.taken)
+        code = self._finish(code, attempts.choice)
         if ending:  # said last: a stream that nobody reads may block
             say_error(ending)
         return code
@@ -183,20 +183,20 @@ class Run:
             return OutputError.exit_code if self.summary.unwritten else ALL_FAILED
         return SOME_FAILED if failed or any(one.is_scan for one in self.found.left_out) else 0
 
-    def _finish(self, code: int, taken: Message) -> int:
+    def _finish(self, code: int, choice: Message) -> int:
         """Write what is written once, at the end; returns the exit code."""
         outputs, preview = self.request.outputs, PREVIEW in self.request.formats
         code = _tried(self.records.save, code)
         if self.request.sidecar:
-            code = _tried(lambda: self._summarise(code, taken), code)
+            code = _tried(lambda: self._summarise(code, choice), code)
             if not self.request.part:  # else merge writes these: each part would read all records
                 code = _tried(lambda: write_measurements(outputs), code)
                 code = _tried(lambda: page.write(outputs, preview), code)
         return code
 
-    def _summarise(self, code: int, taken: Message) -> None:
+    def _summarise(self, code: int, choice: Message) -> None:
         """Raises OutputError."""
-        more: dict[str, Any] = {"weights": digests(self.cards), **taken}
+        more: dict[str, Any] = {"weights": digests(self.cards), **choice}
         if names := chosen(self.cards, self.request.options.labels):
             more["chosen"] = names
         if self.request.part and PREVIEW in self.request.formats:

@@ -169,11 +169,11 @@ class Schedule:
     def _retire(self, number: int) -> None:
         """End a worker whose scan, if it has one, has not begun: another begins it."""
         self.workers.end(number)
-        if attempt := self._taken(number):
+        if attempt := self._forget(number):
             attempt.pause()
             self.again.append(attempt)
 
-    def _taken(self, number: int) -> Attempt | None:
+    def _forget(self, number: int) -> Attempt | None:
         """Forget what a worker was at; its case, if it had one."""
         self.loading.discard(number)
         self.asking.pop(number, None)
@@ -184,7 +184,7 @@ class Schedule:
         """Act on what a worker says, or on its loss."""
         if isinstance(message, Lost):
             loading = number in self.loading
-            attempt = self._taken(number)
+            attempt = self._forget(number)
             if attempt and loading:
                 self._not_loaded(attempt, VisceraError(f"the networks could not be loaded: the worker {message}"))
             elif attempt and self.attempts.lost(attempt, message, bool(self.open)):
@@ -192,13 +192,13 @@ class Schedule:
             return
         attempt = self.open[number]
         if "ready" in message:
-            self._taken(number)
+            self._forget(number)
             self.attempts.loaded(message["ready"])
             if message["ready"]["device"] != "cpu" and self.gpu_threads:
                 self.count, self.threads = 1, self.gpu_threads
             self._give(number, attempt)
         elif "fatal" in message:
-            self._taken(number)
+            self._forget(number)
             self.workers.end(number)
             code, text = message["fatal"]
             error = VisceraError(text)
@@ -208,7 +208,7 @@ class Schedule:
             attempt.pause()
             self.asking[number] = ALONE if attempt.alone else message["needs"]
         elif "record" in message:
-            self._taken(number)
+            self._forget(number)
             if self.attempts.answered(attempt, message["record"]):
                 self.again.append(attempt)
         else:
