@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
-HALF_MOST = 65504.0  # in float16
-HALF_NORMAL = np.float32(2.0**-14)  # below it float16's steps are 2**-24
-SMALL_SUM = np.float32(0.75)
+# As bits of a float32: below the first a float16 has fewer digits, and above the second are its steps there.
+HALF_NORMAL, HALF_BITS = np.array([2.0**-14, 0.5], np.float32).view(np.uint32)
 HALF_DROPS = 13  # bits of a float32's fraction
+HALF_BIAS = 112  # of a float32's exponent
+HALF_INFINITE = 0x7C00
+HALVES = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)  # every float16
 Array = Any  # numpy.ndarray or torch.Tensor
 Network = Callable[[Array], Array]  # (b, c, z, y, x) float32, C-contiguous -> (b, k, z, y, x) float32
 
@@ -46,26 +48,42 @@ def as_type(array: Array, dtype: Any) -> Array:
 
 
 def round_to_half(array: Array, xp: Any) -> None:
-    """Round float32 to the values that float16 has, in place; beyond its range as finely, or to its end.
+    """Round float32 to the values that float16 has, in place; what is beyond its range becomes infinite."""
+    array[...] = from_half(to_half(array, xp), xp)
 
-    NumPy's own conversion takes four times as long.
+
+def add_in_half(sums: Array, values: Array, xp: Any) -> None:
+    """Add float32 to float16, in place: rounded once."""
+    sums[...] = to_half(from_half(sums, xp) + values, xp)
+
+
+def to_half(array: Array, xp: Any) -> Array:
+    """Float32 as float16; what is beyond its range, and what is no number, is infinite.
+
+    NumPy's own conversion takes twice as long, and 40 times where values are below 2**-14.
     """
     if xp is not np:
-        array[...] = as_type(xp.clip(array, -HALF_MOST, HALF_MOST), xp.float16)
-        return
-    if array.ndim > 2:  # planes stay in the cache
-        for part in array:
-            round_to_half(part, xp)
-        return
-    small = np.abs(array) < HALF_NORMAL
-    of_small = (array + SMALL_SUM) - SMALL_SUM  # float32 beside it has the steps of float16 beside 0
-    bits = array.view(np.uint32)
-    up = bits >> np.uint32(HALF_DROPS)
-    up &= np.uint32(1)  # of two that are equally near the even one
-    up += np.uint32((1 << HALF_DROPS - 1) - 1)
-    bits += up
-    bits &= np.uint32(0xFFFFFFFF << HALF_DROPS & 0xFFFFFFFF)
-    np.copyto(array, of_small, where=small)
+        return as_type(array, xp.float16)
+    bits = np.ascontiguousarray(array).view(np.uint32)
+    size = bits & np.uint32(0x7FFFFFFF)
+    small = size < HALF_NORMAL
+    of_small = (size.view(np.float32) + np.float32(0.5)).view(np.uint32)
+    of_small -= HALF_BITS
+    odd = size >> np.uint32(HALF_DROPS)
+    odd &= np.uint32(1)  # of two that are equally near the even one
+    size += odd
+    size += np.uint32((1 << HALF_DROPS - 1) - 1)
+    size >>= np.uint32(HALF_DROPS)
+    size -= np.uint32(HALF_BIAS << 10)
+    np.copyto(size, of_small, where=small)
+    np.minimum(size, np.uint32(HALF_INFINITE), out=size)
+    size |= bits >> np.uint32(16) & np.uint32(0x8000)
+    return size.astype(np.uint16).view(np.float16)
+
+
+def from_half(array: Array, xp: Any) -> Array:
+    """Float16 as float32. NumPy's own conversion takes twice as long."""
+    return HALVES.take(array.view(np.uint16)) if xp is np else as_type(array, xp.float32)
 
 
 def copy(array: Array) -> Array:

@@ -168,6 +168,7 @@ METHODS = ("spline", "torch", "none")
 VERSIONS = (1, 2)  # of nnU-Net
 DECODE = ("argmax", "regions")
 TUNED = ("int8",)  # precisions that a card may name
+MOST_IN_HALF = 160  # sums of float16 that are held for a voxel: of five folds of 32 labels, or of 118 labels
 
 
 @dataclass(frozen=True)
@@ -237,6 +238,18 @@ class Card:
     def wide_multiple(self, way: Way) -> tuple[int, int, int] | None:
         """`window_multiple` where a way lays windows as wide as what is looked at; None where they are patches."""
         return self.window_multiple if way.wide else None
+
+    @property
+    def in_half(self) -> bool:
+        """Whether in float32 its windows are added up in float16, as nnU-Net 2 does: those of each fold by itself.
+
+        nnU-Net 1 has float32; and memory would grow with the labels.
+        """
+        return self.resample.version == 2 and self.folds * len(self.labels) <= MOST_IN_HALF
+
+    def apart(self, precision: str) -> bool:
+        """Whether answers have the logits of all folds side by side, (b, folds * k, z, y, x), not their mean."""
+        return precision == "f32" and self.in_half and self.folds > 1
 
     @property
     def inputs(self) -> int:

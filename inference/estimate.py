@@ -13,7 +13,7 @@ from math import ceil, prod
 from .card import WEIGHTS_FILE, Card
 from .cards import on_their_ways, smaller_ways
 from .engines.choose import Choice
-from .grids.decode import Decode, read_head
+from .grids.decode import read_head
 from .grids.prepare import CHUNK
 from .grids.resize import separate_axis
 from .grids.restore import PLANES
@@ -84,14 +84,16 @@ def estimate(
     reading = stored + voxels * (most - held)  # again, beside the labels, to measure these
     everyone = on_their_ways(cards, ways)
     engines = sum(_engine(scan, card, own, choice) for card, own in everyone)  # each keeps its own
-    preparing, running = (max(step) for step in zip(*(_steps(scan, card, own) for card, own in everyone), strict=True))
+    preparing, running = (
+        max(step) for step in zip(*(_steps(scan, card, own, choice) for card, own in everyone), strict=True)
+    )
     if len(everyone) > 1:
         labels = 4 * voxels  # those below, above, joined, and where
-        steps = stored + labels + max(preparing, running)
+        segmenting = stored + labels + max(preparing, running)
     else:  # a scan that is read for this is freed once it is prepared
-        steps = max(stored + preparing, voxels + running + (stored if scan.channels else 0))
+        segmenting = max(stored + preparing, voxels + running + (stored if scan.channels else 0))
     showing = stored + preview * PREVIEW
-    return round(base + COMMAND + START + engines + max(voxels + max(reading, showing), steps))
+    return round(base + COMMAND + START + engines + max(voxels + max(reading, showing), segmenting))
 
 
 def _engine(scan: Scan, card: Card, way: Way, choice: Choice) -> float:
@@ -101,7 +103,7 @@ def _engine(scan: Scan, card: Card, way: Way, choice: Choice) -> float:
         each += NORMS
     names = card.forms["f32"]
     weights = sum((card.folder / name).stat().st_size for name in names) * (2 if WEIGHTS_FILE in names else 1)
-    numbers = each * (card.activations or USUAL) + NUMBER * (_outputs(card) + card.inputs)
+    numbers = each * (card.activations or USUAL) + NUMBER * (_outputs(card, choice) + card.inputs)
     return copies * weights + numbers * _window(scan, card, way)
 
 
@@ -116,12 +118,14 @@ def _window(scan: Scan, card: Card, way: Way) -> int:
     return max(min(all_of_it, way.most_voxels), SHALLOW * prod(multiple[1:]))
 
 
-def _outputs(card: Card) -> int:
+def _outputs(card: Card, choice: Choice) -> int:
+    """Channels of a network's answer."""
     head = read_head(card)
-    return len(card.labels) if head is None else head.shape[1] - 1
+    folds = card.folds if card.apart(choice.precision) else 1
+    return folds * len(card.labels) if head is None else head.shape[1] - 1
 
 
-def _steps(scan: Scan, card: Card, way: Way) -> tuple[int, int]:
+def _steps(scan: Scan, card: Card, way: Way, choice: Choice) -> tuple[int, int]:
     """Bytes beside voxels, labels and engine: while the scan is prepared, and while windows run and are restored."""
     own, spacing, seen = most_seen(scan.grid, card)
     volume = NUMBER * card.inputs * prod(seen) * (2 if card.after else 1)  # once more where label maps join the image
@@ -133,8 +137,10 @@ def _steps(scan: Scan, card: Card, way: Way) -> tuple[int, int]:
     if way.in_body:
         preparing = max(preparing, 4 * prod(seen))
     mask = prod(seen) if way.in_body else 0
-    headed = len(card.labels) if card.head and Decode.in_half(card) else 0  # logits that are made of features
-    numbers = max(_outputs(card) + (card.head is not None), headed)
+    of_patches = not way.boxed and not card.wide_multiple(way)
+    half = choice.precision == "f32" and card.in_half and of_patches
+    outputs = _outputs(card, choice)
+    numbers = outputs + 1 if card.head and not half else len(card.labels)  # for a voxel that is restored
     plane = seen[1] * seen[2]
     logits = card.resample.logits
     if max(logits.order, logits.order_z) > 1:
@@ -146,7 +152,10 @@ def _steps(scan: Scan, card: Card, way: Way) -> tuple[int, int]:
         shared = (SHARED + BLENDED) * min(plane, window // SHALLOW) if window < prod(seen) else 0
         windows = numbers * shared
     else:
-        windows = (numbers + 1) * min(card.patch[0], seen[0]) * plane + 3 * max(AT_ONCE, numbers * plane)
+        sums = ceil((card.folds * len(card.labels) + 1) / 2) if half else numbers + 1
+        windows = sums * min(card.patch[0], seen[0]) * plane + 3 * max(AT_ONCE, (2 * sums if half else numbers) * plane)
     pieces = PIECES * prod(own) if card.largest else 0  # while no window is held any more
-    windows += window * (card.inputs + headed + way.tta * (numbers + card.inputs))  # one cut out; mirrored, their sum
+    if card.apart(choice.precision) and not half:
+        windows += window * len(card.labels)  # the mean of the folds
+    windows += window * (card.inputs + way.tta * (outputs + card.inputs))  # one cut out; mirrored, their sum
     return volume + mask + preparing, volume + mask + max(NUMBER * (windows + restoring), pieces)

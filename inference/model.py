@@ -17,7 +17,7 @@ from .arrays import Array, Network, copy
 from .boxes import Box, Shape, bounding, joined
 from .card import Card
 from .formats.probabilities import Probabilities
-from .grids.decode import Decode, with_logits
+from .grids.decode import Decode, averaged
 from .grids.prepare import prepare
 from .grids.restore import restore
 from .grids.view import View
@@ -135,9 +135,9 @@ def one(
     run = 0
 
     of_patches = not way.boxed and not card.wide_multiple(way)
-    decode, see = model.decode, model.network
+    decode, see = model.decode, averaged(model.network, card)
     if model.half and of_patches:
-        decode, see = model.half, with_logits(see, card, xp)
+        decode, see = model.half, model.network
     if way.tta:
         see = mirrored(see, card.mirror_axes or (), xp)
 

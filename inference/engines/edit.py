@@ -5,7 +5,6 @@ engines.graph reads them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 from .graph import parts
 
@@ -16,13 +15,14 @@ RAW_DATA = 9  # of a TensorProto
 Change = Callable[[int, memoryview], Iterable[bytes] | None]
 
 
-def changed(path: Path, change: Change, before: Iterable[bytes] = (), after: Iterable[bytes] = ()) -> bytes | None:
-    """The graph in a file with changed fields, and with others before and after all of its own; None where none is
-    changed.
+def changed(
+    content: bytes, name: str, change: Change, before: Iterable[bytes] = (), after: Iterable[bytes] = ()
+) -> bytes | None:
+    """A graph with changed fields, and with others before and after all of its own; None where none is changed.
 
-    Its weights are where they were, in that file or beside it: ONNX Runtime keeps what it is given.
+    name  of its file. Its weights are where they were, in that file or beside it: ONNX Runtime keeps what it is given
     """
-    model = memoryview(path.read_bytes())
+    model = memoryview(content)
     (graph,) = (part for part in parts(model) if part.number == GRAPH)
     inside, pieces, found = model[graph.start : graph.end], list[bytes | memoryview](before), False
     for part in parts(inside):
@@ -31,7 +31,7 @@ def changed(path: Path, change: Change, before: Iterable[bytes] = (), after: Ite
             found = True
             pieces += new
         elif part.number == TENSOR:
-            pieces.append(field(TENSOR, _outside(model, graph.start + part.start, graph.start + part.end, path.name)))
+            pieces.append(field(TENSOR, _outside(model, graph.start + part.start, graph.start + part.end, name)))
         else:
             pieces.append(inside[part.key : part.end])
     if not found:

@@ -6,8 +6,6 @@ million numbers, for which NumPy has one thread.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from .edit import INPUT, NODE, OUTPUT, changed, field, node, whole
 from .graph import Fields, fields, parts
 
@@ -15,9 +13,9 @@ FLOAT, HALF = 1, 10  # of TensorProto.data_type
 OUTSIDE = "/float32"  # added to the names of the ends
 
 
-def with_float32_ends(path: Path) -> bytes:
-    """The graph in a file, of one float16 input and one output, between casts; its weights are where they were."""
-    graph = fields(fields(path.read_bytes())[7][0])
+def with_float32_ends(model: bytes, name: str) -> bytes:
+    """The graph of a file of this name, of one float16 input and one output, between casts."""
+    graph = fields(fields(model)[7][0])
     source, target = (_name(graph, end) for end in (INPUT, OUTPUT))
 
     def change(of: int, content: memoryview) -> list[bytes] | None:
@@ -25,7 +23,7 @@ def with_float32_ends(path: Path) -> bytes:
 
     given = field(NODE, node("Cast", [source + OUTSIDE], source, to=HALF))
     answer = field(NODE, node("Cast", [target], target + OUTSIDE, to=FLOAT))
-    between = changed(path, change, [given], [answer])
+    between = changed(model, name, change, [given], [answer])
     assert between is not None  # every graph has ends
     return between
 

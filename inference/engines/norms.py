@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
@@ -20,14 +19,14 @@ LAST, OTHERS, SPACE = "viscera_last", "viscera_others", "viscera_space"  # axes 
 AXES = {LAST: [4], OTHERS: [2, 3], SPACE: [1, 2, 3]}
 
 
-def with_norms_by_rows(path: Path) -> bytes | None:
-    """The graph in a file, whose operators are of version 18, with other norms; None where it has none."""
+def with_norms_by_rows(graph: bytes, name: str) -> bytes | None:
+    """The graph of a file of this name, whose operators are of version 18, with other norms; None where it has none."""
 
     def change(of: int, content: memoryview) -> list[bytes] | None:
         norm = as_node(content) if of == NODE else None
         return [field(NODE, one) for one in _by_rows(norm)] if norm and norm.operator == NORM else None
 
-    return changed(path, change, after=[field(TENSOR, _axes(name, axes)) for name, axes in AXES.items()])
+    return changed(graph, name, change, after=[field(TENSOR, _axes(name, axes)) for name, axes in AXES.items()])
 
 
 def _by_rows(norm: Node) -> Iterator[bytes]:

@@ -15,6 +15,7 @@ from ..arrays import Array, Network
 from ..card import Card
 from ..errors import DeviceError
 from .ends import with_float32_ends
+from .folds import side_by_side
 from .norms import with_norms_by_rows
 
 TENSORRT_CACHE = "VISCERA_TENSORRT_CACHE"  # a folder for built engines: naming one opts in to TensorRT
@@ -39,11 +40,14 @@ def session_of(card: Card, precision: str, options: Any, providers: list[Provide
     """The graph of a precision, with float32 at its ends, opened for these providers. Raises DeviceError where one of
     them is not given."""
     path = card.form(precision)
-    source: str | bytes = str(path)
+    graph = unchanged = path.read_bytes()
     if precision == "f16":
-        source = with_float32_ends(path)
-    elif providers == OF_CPU and (graph := with_norms_by_rows(path)):
-        source = graph
+        graph = with_float32_ends(graph, path.name)
+    if card.apart(precision):
+        graph = side_by_side(graph, path.name)
+    if precision == "f32" and providers == OF_CPU:
+        graph = with_norms_by_rows(graph, path.name) or graph
+    source: str | bytes = str(path) if graph is unchanged else graph
     if isinstance(source, bytes):
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
     # By default ONNX Runtime goes on with the CPU where a provider fails, then and later, and prints that on stdout.

@@ -13,6 +13,7 @@ from openvino import opset13 as op
 from ..arrays import Array, Network
 from ..card import Card
 from ..machine import computes
+from .folds import of_folds
 
 
 def load(card: Card, *, precision: str, device: str, threads: int) -> Network:
@@ -27,6 +28,8 @@ def load(card: Card, *, precision: str, device: str, threads: int) -> Network:
         precision = "bf16" if computes("bf16") else "f32"  # of what is not int8: the first and last layers
     else:
         model = core.read_model(card.form("f32"))
+        if card.apart(precision):
+            model = side_by_side(model, of_folds(card.form("f32").read_bytes()))
         if precision == "f32":
             sum_norms_by_rows(model)
     settings = {
@@ -47,6 +50,12 @@ def load(card: Card, *, precision: str, device: str, threads: int) -> Network:
         return request.get_output_tensor(0).data
 
     return run
+
+
+def side_by_side(model: ov.Model, names: list[str]) -> ov.Model:
+    """The model with the logits of all of its folds, of these names, as its answer."""
+    outputs = {name: output for one in model.get_ops() for output in one.outputs() for name in output.get_names()}
+    return ov.Model([op.concat([outputs[name] for name in names], 1)], model.get_parameters())
 
 
 def sum_norms_by_rows(model: ov.Model) -> None:

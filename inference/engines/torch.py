@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ..arrays import Array, Network
 from ..card import Card
 from ..errors import WeightsError
+from .folds import computing_all
 from .graph import read_graph
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
@@ -34,6 +35,8 @@ def load(card: Card, *, precision: str, device: str, threads: int) -> Network:
     torch.set_num_threads(threads)
     path = card.form("f32")
     graph = read_graph(path, card.forms.get("f32", ()))
+    if card.apart(precision):
+        graph = computing_all(graph)
     weights = {name: torch.from_numpy(values).to(device) for name, values in graph.weights.items()}
     casts = [node for node in graph.nodes if node.operator == "Cast" and node.inputs[0] in weights]
     weights |= {node.output: weights[node.inputs[0]].float() for node in casts}  # stored as float16

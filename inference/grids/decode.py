@@ -22,10 +22,10 @@ import numpy as np
 
 from ..arrays import Array, Network, as_type, copy, round_to_half
 from ..card import Card
+from ..windows.blend import Half, headed
 
 Codes = Callable[[Array, Any], Array]  # logits (k, ...), array library -> (...) uint8
 Shares = Callable[[Array, Any], Array]  # logits (k, ...), array library -> probabilities (k, ...) float32
-MOST = 32  # logits that are held in the place of fewer features: as many as most networks of nnU-Net have features
 VOXELS = 1 << 13  # whose logits are held at a time: 118 of each are 4 MB
 TILE = (4, 8)  # planes and rows of a tile of features, which is one voxel wide: so NumPy reads them in order
 CLOSE = 1e-5  # of the largest logit: what sums of features are rounded by, several times over
@@ -39,7 +39,7 @@ class Decode:
     codes          of what is held: of logits, or of features by way of the head
     of_logits      codes of logits that were interpolated
     largest_wins   whether the code is the channel with the largest logit
-    half           logits have the values of float16, and those that were interpolated are rounded to it, as nnU-Net's
+    half           how windows are added up in float16, to which interpolated logits are rounded too; None: they are not
     head           the last layer, as of `read_head`, where features are held
     values         that each code has in a label map (uint8)
     probabilities  of logits, one for each label of the card
@@ -49,7 +49,7 @@ class Decode:
     codes: Codes
     of_logits: Codes
     largest_wins: bool
-    half: bool
+    half: Half | None
     head: np.ndarray | None
     values: np.ndarray
     probabilities: Shares
@@ -58,23 +58,18 @@ class Decode:
     @classmethod
     def of(cls, card: Card) -> Decode:
         """Raises WeightsError where the head's file is damaged."""
-        return cls._of(card, read_head(card), half=False)
+        return cls._of(card, read_head(card), None)
 
     @classmethod
     def in_half(cls, card: Card) -> Decode | None:
         """Of logits in float16, in which nnU-Net 2 blends and resamples them, so that near ties fall as they do there.
 
-        None where that is not done: nnU-Net 1 has float32; folds were averaged, each of which nnU-Net rounds alone; or
-        features are held of which more than MOST logits come. Raises WeightsError where the head's file is damaged.
+        None where that is not done. Raises WeightsError where the head's file is damaged.
         """
-        head = read_head(card)
-        more = head is not None and len(head) > MOST
-        if card.resample.version == 1 or card.folds > 1 or more:
-            return None
-        return cls._of(card, None, half=True)
+        return cls._of(card, None, Half(read_head(card), card.folds)) if card.in_half else None
 
     @classmethod
-    def _of(cls, card: Card, head: np.ndarray | None, half: bool) -> Decode:
+    def _of(cls, card: Card, head: np.ndarray | None, half: Half | None) -> Decode:
         values = [label.value for label in card.labels]
         codes, probabilities = CODES[card.decode], PROBABILITIES[card.decode]
         if card.resample.version == 1:
@@ -115,19 +110,29 @@ def read_head(card: Card) -> np.ndarray | None:
 
 
 def with_logits(network: Network, card: Card, xp: Any) -> Network:
-    """The network with its head, if it has one: logits of whole windows."""
+    """The network with what its graph leaves to others, so that it answers with logits of whole windows: its head, or
+    the mean of its folds."""
     head = read_head(card)
     if head is None:
-        return network
-    weights, biases = xp.asarray(head[:, :-1].copy()), xp.asarray(head[:, -1:].copy())
+        return averaged(network, card)
 
     def run(batch: Array) -> Array:
-        features = network(batch)
-        logits = xp.matmul(weights, features.reshape(*features.shape[:2], -1))
-        logits += biases
-        return logits.reshape(len(features), len(weights), *features.shape[2:])
+        return xp.stack([headed(head, features, xp) for features in network(batch)])
 
     return run
+
+
+def averaged(network: Network, card: Card) -> Network:
+    """The network with the mean of its folds as its answer, whichever it has."""
+    labels = len(card.labels)
+
+    def run(batch: Array) -> Array:
+        answer = network(batch)
+        if answer.shape[1] == labels:
+            return answer
+        return answer.reshape(len(answer), -1, labels, *answer.shape[2:]).sum(1) * (1 / card.folds)
+
+    return network if card.folds == 1 else run
 
 
 def after(head: np.ndarray, codes: Codes) -> Codes:

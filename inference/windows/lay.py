@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..boxes import Box, Shape, grown, shape_of, whole
 from ..card import Card
 from ..options import Way
+from .blend import Half
 from .patches import Boxed, Codes, Patches
 from .planes import Planes, wide_window
 
@@ -17,7 +18,7 @@ def lay(
     middle_first: bool,
     codes: Codes,
     ones: bool = False,
-    half: bool = False,
+    half: Half | None = None,
 ) -> Patches | Boxed | Planes:
     """The windows of a network over a box of a volume of this shape; None: over all of it.
 

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, Network, copy, round_to_half
+from ..arrays import Array, Network
 from ..boxes import Box, Shape, shifted, whole
+from .blend import Half, HalfSums, Sums
 from .layout import SIGMA, Part, Slab, cut, grid, padded, padding
 
 Corner = tuple[int, int, int]
@@ -40,7 +41,7 @@ class Patches:
     box           of the volume; None: all of it
     codes         of what is handed on, not 0 where the network finds something; `middle_first` looks at them
     ones          what is handed on has one more channel, 1 where the network looked: a head (grids.decode) needs it
-    half          sums are rounded to float16 with every window, as nnU-Net's are; not with `ones`
+    half          windows are added up in float16, as nnU-Net's are; not with `ones`. None: in float32
     middle_first  at each z the windows in the middle of the grid run first, and those around only if these found some
     """
 
@@ -51,7 +52,7 @@ class Patches:
     middle_first: bool = False
     codes: Codes | None = None
     ones: bool = False
-    half: bool = False
+    half: Half | None = None
 
     @property
     def most(self) -> int:
@@ -144,7 +145,7 @@ def slabs(
     inside: np.ndarray | None = None,
     codes: Codes | None = None,
     ones: bool = False,
-    half: bool = False,
+    half: Half | None = None,
 ) -> Iterator[Slab]:
     """Blended logits of `volume` (c, z, y, x) in slabs that ascend in z and together cover it; each is the caller's.
     A slab has as many planes as make AT_ONCE numbers, so that it is small beside what is blended.
@@ -161,71 +162,55 @@ def slabs(
     before = [n for n, _ in padding(shape, patch)]
     size = padded(shape, patch)
     weights = xp.asarray(gaussian(patch))
-    blended: Array = None  # the sums of weighted logits, and as its last channel that of the weights
+    blended: Sums | None = None
     base = 0  # the plane of the padded volume that is plane 0 of it
 
-    def finished(planes: int) -> Iterator[Slab]:
+    def finished(blended: Sums, planes: int) -> Iterator[Slab]:
         """The first planes of what is blended, divided by their weights."""
-        for start, end in portions(base, base + planes):
-            part = blended[:, start - base : end - base]  # where planes are padded, `base` is 0
-            known = part[-1] > 0
-            if inside is not None:
-                known &= xp.asarray(inside[start:end])
-            logits = part[:channels] / xp.where(known, part[-1], xp.inf)
-            if half:
-                round_to_half(logits, xp)
-            yield start, logits
+        for start, end in portions(blended, base, base + planes):
+            mask = None if inside is None else xp.asarray(inside[start:end])
+            yield start, blended.handed_on(slice(start - base, end - base), mask)  # where planes are padded, base is 0
 
-    def skipped(low: int, high: int) -> Iterator[Slab]:
+    def skipped(blended: Sums, low: int, high: int) -> Iterator[Slab]:
         """Zeros from one plane of the padded volume to another."""
-        for start, end in portions(low, high):
-            yield start, xp.zeros((channels, end - start, *shape[1:]), xp.float32)
+        for start, end in portions(blended, low, high):
+            yield start, xp.zeros((blended.channels, end - start, *shape[1:]), xp.float32)
 
-    def portions(low: int, high: int) -> Iterator[tuple[int, int]]:
+    def portions(blended: Sums, low: int, high: int) -> Iterator[tuple[int, int]]:
         """First and last plane of slabs, counted in the volume, between two planes of the padded volume."""
         low, high = (min(max(at - before[0], 0), shape[0]) for at in (low, high))
-        planes = max(AT_ONCE // (channels * shape[1] * shape[2]), 1)
+        planes = max(AT_ONCE // ((len(blended.held) - 1) * shape[1] * shape[2]), 1)
         for start in range(low, high, planes):
             yield start, min(start + planes, high)
 
-    channels = 0
     group = next(plan, None)
     while group is not None:
         seen = []
         for z, y, x in group:
             start = [at - n for at, n in zip((z, y, x), before, strict=True)]
-            logits = network(cut(volume, start, patch, xp)[None])[0]
+            answer = network(cut(volume, start, patch, xp)[None])[0]
             if blended is None:
-                blended = xp.zeros((len(logits) + 1, min(patch[0], shape[0]), *shape[1:]), xp.float32)
-                channels = len(logits) + ones
+                planes = (min(patch[0], shape[0]), *shape[1:])
+                blended = (
+                    HalfSums(answer, planes, weights, half, xp) if half else Sums(answer, planes, weights, ones, xp)
+                )
             if z > base:
-                yield from finished(min(z - base, patch[0]))
-                yield from skipped(base + patch[0], z)
-                _advance(blended, min(z - base, patch[0]))
+                yield from finished(blended, min(z - base, patch[0]))
+                yield from skipped(blended, base + patch[0], z)
+                blended.advance(min(z - base, patch[0]))
                 base = z
             if codes is not None:
-                few = logits[:, :: THIN[0], :: THIN[1], :: THIN[2]]
-                seen.append(codes(xp.concatenate([few, xp.ones_like(few[:1])]) if ones else few, xp))
-            xp.multiply(logits, weights, out=logits)
+                seen.append(codes(blended.of_one(answer[:, :: THIN[0], :: THIN[1], :: THIN[2]]), xp))
             # Without the padding: `there` of the volume, `own` of the window; along z that is all that is blended.
             there = [slice(max(at, 0), min(at + n, m)) for at, n, m in zip(start, patch, shape, strict=True)]
-            own = tuple(slice(part.start - at, part.stop - at) for part, at in zip(there, start, strict=True))
-            blended[(slice(-1), slice(None), *there[1:])] += logits[(slice(None), *own)]
-            blended[(-1, slice(None), *there[1:])] += weights[own]
-            if half:
-                round_to_half(blended[(slice(None), slice(None), *there[1:])], xp)
+            z_own, y_own, x_own = (
+                slice(part.start - at, part.stop - at) for part, at in zip(there, start, strict=True)
+            )
+            blended.add(answer, (z_own, y_own, x_own), there[1], there[2])
         try:
             group = plan.send(seen)
         except StopIteration:
             group = None
     if blended is not None:
-        yield from finished(patch[0])
-        yield from skipped(base + patch[0], size[0])
-
-
-def _advance(blended: Array, planes: int) -> None:
-    """Drop the first `planes` planes and make room for as many at the end."""
-    kept = blended.shape[1] - planes
-    for channel in blended:  # one at a time: a copy is needed on the way
-        channel[:kept] = copy(channel[planes:])
-    blended[:, kept:] = 0
+        yield from finished(blended, patch[0])
+        yield from skipped(blended, base + patch[0], size[0])

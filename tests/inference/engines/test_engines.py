@@ -141,7 +141,7 @@ def test_casts_of_float16_are_part_of_the_graph(tiny_weights: Path, tmp_path: Pa
     exported = onnx.load(tiny_weights / "organ" / "model_f16.onnx")
     onnx.save(exported, tmp_path / "inside.onnx")
     for path in (tiny_weights / "organ" / "model_f16.onnx", tmp_path / "inside.onnx"):
-        given = onnx.load_model_from_string(with_float32_ends(path))
+        given = onnx.load_model_from_string(with_float32_ends(path.read_bytes(), path.name))
         onnx.load_external_data_for_model(given, str(path.parent))
         onnx.checker.check_model(given, full_check=True)
         first, *nodes, last = given.graph.node
@@ -246,7 +246,7 @@ def test_the_graph_for_onnx_runtime_leaves_weights_in_their_file(tmp_path: Path)
     node = onnx.helper.make_node("InstanceNormalization", ["image", "weights", "weights"], ["logits"])
     graph = onnx.helper.make_graph([node], "one", shape[:1], shape[1:], [weights])
     onnx.save(onnx.helper.make_model(graph), tmp_path / "model.onnx")
-    given = with_norms_by_rows(tmp_path / "model.onnx")
+    given = with_norms_by_rows((tmp_path / "model.onnx").read_bytes(), "model.onnx")
     assert given and len(given) < 10_000
     loaded = onnx.load_model_from_string(given)
     onnx.load_external_data_for_model(loaded, str(tmp_path))

@@ -10,6 +10,7 @@ import pytest
 from inference.boxes import Box, Shape, shape_of, whole
 from inference.grids.decode import winning_channel
 from inference.windows import patches
+from inference.windows.blend import Half
 from inference.windows.layout import cut, grid, padding, starts
 from inference.windows.patches import Boxed, Patches, Plan, dense_plan, gaussian, slabs
 from inference.windows.planes import Planes
@@ -62,7 +63,7 @@ def test_in_half_sums_are_rounded_with_every_window_as_nnunets_are(volume: np.nd
         summed[(slice(None), *window)] += torch.from_numpy(network(volume[window][None, None])[0]) * weights
         total[window] += weights
     plan = dense_plan(SHAPE, PATCH, 0.5)
-    blended = np.concatenate([part for _, part in slabs(volume[None], network, plan, PATCH, np, half=True)], axis=1)
+    blended = np.concatenate([part for _, part in slabs(volume[None], network, plan, PATCH, np, half=Half())], axis=1)
     assert blended.dtype == np.float32 and np.array_equal(blended, (summed / total).float().numpy())
     assert not np.array_equal(blended, dense(volume).astype(np.float32))
 
