@@ -54,12 +54,14 @@ def sample_positions(n_in: int, n_out: int) -> np.ndarray:
 def nearest_index(n_in: int, n_out: int, method: str = "spline") -> np.ndarray:
     """Input index of each output sample, order 0: scipy rounds halves up and clamps at the edge.
 
-    method  of the card; "torch" has the same positions, "nearest-exact", but rounds their ratio to float32
+    method  of the card; "torch" has the same positions, "nearest-exact", but rounds them, and the ratio of sizes, to
+            float32 as PyTorch does on a CPU
     """
+    positions = sample_positions(n_in, n_out)
     if method == "torch":
         ratio = float(np.float32(n_in) / np.float32(n_out))
-        return np.minimum(np.floor(np.float32(ratio * (np.arange(n_out) + 0.5))), n_in - 1).astype(np.intp)
-    return np.clip(np.floor(sample_positions(n_in, n_out) + 0.5), 0, n_in - 1).astype(np.intp)
+        positions = (ratio * (np.arange(n_out) + 0.5) - 0.5).astype(np.float32)
+    return np.clip(np.floor(positions + 0.5), 0, n_in - 1).astype(np.intp)
 
 
 def linear_taps(n_in: int, n_out: int) -> tuple[np.ndarray, np.ndarray]:

@@ -131,6 +131,6 @@ class HalfSums(Sums):
             channel[...] = from_half(sums[planes], self.xp) / divisor
             round_to_half(channel, self.xp)
         mean = self.half.mean(logits, self.xp)
-        if not isfinite(float(mean.sum())):
+        if not isfinite(float(abs(mean).max())):
             raise EngineError(BEYOND)
         return mean

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,13 @@ pytest.importorskip("nnunetv2")
 from benchmark.parity import agreement  # noqa: E402
 from inference.card import read_card  # noqa: E402
 from inference.cards import digests  # noqa: E402
+from inference.engines.choose import choose, load  # noqa: E402
 from inference.errors import WeightsError  # noqa: E402
 from inference.export import convert, graph  # noqa: E402
 from inference.export.back import result_folder  # noqa: E402
 from inference.export.convert import export  # noqa: E402
 from inference.given import scan_of  # noqa: E402
+from inference.grids.decode import averaged  # noqa: E402
 from inference.pack import pack  # noqa: E402
 from inference.predictor import Predictor  # noqa: E402
 from tests.made.networks import write_model  # noqa: E402
@@ -56,7 +60,7 @@ def ours(weights: Path, voxels: np.ndarray, **options: Any) -> np.ndarray:
 
 
 def same(mine: np.ndarray, other: np.ndarray) -> None:
-    """Random weights leave near-ties, which count for much in small labels where several folds are averaged."""
+    """Random weights leave near-ties, which count for much in small labels."""
     found = agreement(mine, np.asarray(other, np.uint8))
     large = [value for value in found.dice if (mine == value).sum() > mine.size / 100]
     assert large and len(found.dice) >= 2, "something was found, so that there is something to compare"
@@ -70,6 +74,36 @@ def test_folds_are_averaged(fold: str, folds: tuple[int, ...], blob: np.ndarray,
     expected = theirs(model, blob, folds)
     same(ours(tmp_path / "w", blob), expected)
     assert agreement(np.asarray(theirs(model, blob), np.uint8), np.asarray(expected, np.uint8)).voxels < 0.99
+
+
+def test_every_engine_answers_with_all_folds_in_float32(tmp_path: Path, blob: np.ndarray) -> None:
+    """Side by side, so that each is rounded as nnU-Net rounds it; their mean where windows are not nnU-Net's."""
+    model = write_model(tmp_path / "m", folds="012")
+    export(model, tmp_path / "w" / "net", fold="all")
+    card, patch = read_card(tmp_path / "w" / "net"), blob[None, None, :8, :16, :24].astype(np.float32) / 100
+    folds = []
+    for fold in "012":
+        export(model, tmp_path / fold, fold=fold)
+        folds.append(load(choose("cpu", "torch", "f32"), read_card(tmp_path / fold), 1)(patch))
+    for engine in ("openvino", "onnxruntime", "torch"):
+        network = load(choose("cpu", engine, "f32"), card, 1)
+        np.testing.assert_allclose(network(patch), np.concatenate(folds, axis=1), atol=1e-4)
+        np.testing.assert_allclose(averaged(network, card)(patch), np.mean(folds, axis=0), atol=1e-4)
+    body, mean = (
+        Predictor(weights=weights, plan="body", precision="f32", device="cpu")(blob, SPACING, "LPS")
+        for weights in (tmp_path / "w", with_one_fold(tmp_path))
+    )
+    assert agreement(body, mean).voxels > 0.999
+
+
+def with_one_fold(folder: Path) -> Path:
+    """The network with a card that says nothing of folds, so that its graph is taken as it is."""
+    shutil.copytree(folder / "w", folder / "one")
+    card = folder / "one" / "net" / "card.json"
+    card.write_text(
+        json.dumps({name: value for name, value in json.loads(card.read_text()).items() if name != "folds"})
+    )
+    return folder / "one"
 
 
 def test_weights_too_large_for_one_file_lie_beside_the_graph(

@@ -79,7 +79,7 @@ def test_labels_of_a_scan_with_the_head_apart_and_in_the_network(tmp_path: Path,
 
 
 @pytest.mark.parametrize("tta", [False, True])
-def test_a_few_labels_of_features_are_rounded_as_logits_are(tmp_path: Path, head: np.ndarray, tta: bool) -> None:
+def test_labels_of_features_are_rounded_as_logits_are(tmp_path: Path, head: np.ndarray, tta: bool) -> None:
     def features(batch: np.ndarray) -> np.ndarray:
         return np.concatenate([batch, np.sin(3 * batch), np.cos(2 * batch)], axis=1).astype(np.float32)
 

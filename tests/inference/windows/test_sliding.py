@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
 
+from inference.arrays import Network
 from inference.boxes import Box, Shape, shape_of, whole
+from inference.errors import EngineError
 from inference.grids.decode import winning_channel
-from inference.windows import patches
-from inference.windows.blend import Half
+from inference.windows import blend, patches
+from inference.windows.blend import Half, headed
 from inference.windows.layout import cut, grid, padding, starts
 from inference.windows.patches import Boxed, Patches, Plan, dense_plan, gaussian, slabs
 from inference.windows.planes import Planes
@@ -54,18 +57,65 @@ def test_slabs_together_are_the_dense_blend(volume: np.ndarray) -> None:
     assert len(calls) == len(list(product(*grid(SHAPE, PATCH, 0.5))))
 
 
-def test_in_half_sums_are_rounded_with_every_window_as_nnunets_are(volume: np.ndarray) -> None:
+def in_half(volume: np.ndarray, one: Network) -> Any:
+    """(k, z, y, x), PyTorch's float16: what nnU-Net's predict_sliding_window_return_logits has of one fold."""
     torch = pytest.importorskip("torch")
     weights = torch.from_numpy(gaussian(PATCH)).half()
-    total, summed = torch.zeros(SHAPE).half(), torch.zeros((3, *SHAPE)).half()
+    total, summed = torch.zeros(SHAPE).half(), torch.zeros((len(one(volume[None, None])[0]), *SHAPE)).half()
     for corner in product(*grid(SHAPE, PATCH, 0.5)):
         window = tuple(slice(c, c + n) for c, n in zip(corner, PATCH, strict=True))
-        summed[(slice(None), *window)] += torch.from_numpy(network(volume[window][None, None])[0]) * weights
+        summed[(slice(None), *window)] += torch.from_numpy(one(volume[window][None, None])[0]) * weights
         total[window] += weights
+    return summed / total
+
+
+def blended_in_half(volume: np.ndarray, answer: Network, half: Half) -> np.ndarray:
     plan = dense_plan(SHAPE, PATCH, 0.5)
-    blended = np.concatenate([part for _, part in slabs(volume[None], network, plan, PATCH, np, half=Half())], axis=1)
-    assert blended.dtype == np.float32 and np.array_equal(blended, (summed / total).float().numpy())
+    return np.concatenate([part for _, part in slabs(volume[None], answer, plan, PATCH, np, half=half)], axis=1)
+
+
+@pytest.mark.parametrize("block", [1, 100, 1 << 14])
+def test_in_half_sums_are_rounded_with_every_window_as_nnunets_are(
+    volume: np.ndarray, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blend, "BLOCK", block)
+    blended = blended_in_half(volume, network, Half())
+    assert blended.dtype == np.float32 and np.array_equal(blended, in_half(volume, network).float().numpy())
     assert not np.array_equal(blended, dense(volume).astype(np.float32))
+
+
+def test_in_half_every_fold_is_added_up_by_itself_and_then_their_mean(volume: np.ndarray) -> None:
+    folds: list[Network] = [network, lambda batch: 3 * network(batch), lambda batch: network(batch)[:, ::-1].copy()]
+
+    def all_folds(batch: np.ndarray) -> np.ndarray:
+        return np.concatenate([of(batch) for of in folds], axis=1)
+
+    blended = blended_in_half(volume, all_folds, Half(folds=3))
+    expected = in_half(volume, folds[0])
+    for of in folds[1:]:
+        expected += in_half(volume, of)
+    expected /= 3
+    assert np.array_equal(blended, expected.float().numpy())
+    assert len(blended) == 3
+
+
+def test_in_half_features_become_logits_before_they_are_added_up(volume: np.ndarray) -> None:
+    """With numbers whose products and sums float32 holds exactly, in any order."""
+    head = np.random.default_rng(1).integers(-32, 32, (7, 4)).astype(np.float32) / 8
+    volume = np.round(volume * 8) / 8
+
+    def features(batch: np.ndarray) -> np.ndarray:
+        return np.concatenate([batch, batch**2, -batch], axis=1)
+
+    blended = blended_in_half(volume, features, Half(head))
+    expected = in_half(volume, lambda batch: headed(head, features(batch)[0], np)[None])
+    assert blended.shape == (7, *SHAPE) and np.array_equal(blended, expected.float().numpy())
+
+
+def test_in_half_what_is_too_large_is_told(volume: np.ndarray) -> None:
+    assert np.abs(volume).max() > 3
+    with pytest.raises(EngineError, match="beyond the range of float16"):
+        blended_in_half(volume, lambda batch: 1e4 * network(batch), Half())
 
 
 def test_where_no_window_ran_every_channel_is_zero(volume: np.ndarray) -> None:
