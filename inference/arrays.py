@@ -12,11 +12,14 @@ from typing import Any
 
 import numpy as np
 
-# As bits of a float32: below the first a float16 has fewer digits, and above the second are its steps there.
-HALF_NORMAL, HALF_BITS = np.array([2.0**-14, 0.5], np.float32).view(np.uint32)
-HALF_DROPS = 13  # bits of a float32's fraction
-HALF_BIAS = 112  # of a float32's exponent
-HALF_INFINITE = 0x7C00
+# Bits of a float32, for `to_half`. A float16 has 13 digits less; 1.5 times a power of two keeps its exponent beside any
+# smaller number; the steps of float16 below 2**-14, which are the same, are those of float32 from 0.5 to 1.
+EXPONENT = np.int32(0x7F800000)
+HALF_DROPS = np.int32(13)
+STEPS_OF_HALF = np.int32((13 << 23) + 0x400000)
+SMALLEST_STEPS = np.float32(0.75).view(np.int32)
+HALF_BIAS = np.int32((126 << 10) + 0x200)  # what exponent and first digit of the large number have too much
+HALF_INFINITE = np.int32(0x7C00)
 HALVES = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)  # every float16
 Array = Any  # numpy.ndarray or torch.Tensor
 Network = Callable[[Array], Array]  # (b, c, z, y, x) float32, C-contiguous -> (b, k, z, y, x) float32
@@ -64,21 +67,20 @@ def to_half(array: Array, xp: Any) -> Array:
     """
     if xp is not np:
         return as_type(array, xp.float16)
-    bits = np.ascontiguousarray(array).view(np.uint32)
-    size = bits & np.uint32(0x7FFFFFFF)
-    small = size < HALF_NORMAL
-    of_small = (size.view(np.float32) + np.float32(0.5)).view(np.uint32)
-    of_small -= HALF_BITS
-    odd = size >> np.uint32(HALF_DROPS)
-    odd &= np.uint32(1)  # of two that are equally near the even one
-    size += odd
-    size += np.uint32((1 << HALF_DROPS - 1) - 1)
-    size >>= np.uint32(HALF_DROPS)
-    size -= np.uint32(HALF_BIAS << 10)
-    np.copyto(size, of_small, where=small)
-    np.minimum(size, np.uint32(HALF_INFINITE), out=size)
-    size |= bits >> np.uint32(16) & np.uint32(0x8000)
-    return size.astype(np.uint16).view(np.float16)
+    bits = np.ascontiguousarray(array).view(np.int32)
+    # A number so large that float32 beside it has the steps of float16 beside `array`: the sum is rounded to these.
+    large = bits & EXPONENT
+    large += STEPS_OF_HALF
+    np.maximum(large, SMALLEST_STEPS, out=large)
+    steps = (bits.view(np.float32) + large.view(np.float32)).view(np.int32)
+    steps -= large
+    large >>= HALF_DROPS
+    large -= HALF_BIAS
+    large += np.abs(steps, out=steps)
+    np.minimum(large, HALF_INFINITE, out=large)
+    half = large.astype(np.int16)
+    half |= (bits >> np.int32(16)).astype(np.int16) & np.int16(-0x8000)  # the sign
+    return half.view(np.float16)
 
 
 def from_half(array: Array, xp: Any) -> Array:

@@ -168,7 +168,7 @@ METHODS = ("spline", "torch", "none")
 VERSIONS = (1, 2)  # of nnU-Net
 DECODE = ("argmax", "regions")
 TUNED = ("int8",)  # precisions that a card may name
-MOST_IN_HALF = 160  # sums of float16 that are held for a voxel: of five folds of 32 labels, or of 118 labels
+MOST_IN_HALF = 640  # sums of float16 that are held for a voxel: of five folds of 128 labels
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def load(card: Card, *, precision: str, device: str, threads: int) -> Network:
     else:
         model = core.read_model(card.form("f32"))
         if card.apart(precision):
-            model = side_by_side(model, of_folds(card.form("f32").read_bytes()))
+            model = apart(model, of_folds(card.form("f32").read_bytes()))
         if precision == "f32":
             sum_norms_by_rows(model)
     settings = {
@@ -38,24 +38,34 @@ def load(card: Card, *, precision: str, device: str, threads: int) -> Network:
         "INFERENCE_NUM_THREADS": threads,
         "ENABLE_CPU_PINNING": False,  # each process would pin to the first processors, and all wait for these
     }
-    compiled: dict[tuple[int, ...], ov.InferRequest] = {}
+    compiled: dict[tuple[int, ...], tuple[ov.InferRequest, Array]] = {}
 
     def run(batch: Array) -> Array:
         if batch.shape not in compiled:
             compiled.clear()  # one at a time: each holds the memory of its windows
             model.reshape(batch.shape)
-            compiled[batch.shape] = core.compile_model(model, device.upper(), settings).create_infer_request()
-        request = compiled[batch.shape]
-        request.infer({0: batch}, share_inputs=True)
-        return request.get_output_tensor(0).data
+            request = core.compile_model(model, device.upper(), settings).create_infer_request()
+            compiled[batch.shape] = request, _answer(request)
+        request, answer = compiled[batch.shape]
+        request.infer({0: batch}, share_inputs=True, share_outputs=True)  # else the answer is copied
+        return answer
 
     return run
 
 
-def side_by_side(model: ov.Model, names: list[str]) -> ov.Model:
-    """The model with the logits of all of its folds, of these names, as its answer."""
+def _answer(request: ov.InferRequest) -> Array:
+    """(b, k, z, y, x), into which a request writes its outputs (b, ...) beside each other."""
+    outputs = request.output_tensors
+    answer = np.empty((len(outputs), *outputs[0].shape), np.float32)
+    for index, part in enumerate(answer):
+        request.set_output_tensor(index, ov.Tensor(part, shared_memory=True))
+    return np.moveaxis(answer, 0, 1).reshape(len(answer[0]), -1, *answer.shape[3:])
+
+
+def apart(model: ov.Model, names: list[str]) -> ov.Model:
+    """The model with the logits of each of its folds, which have these names, as outputs."""
     outputs = {name: output for one in model.get_ops() for output in one.outputs() for name in output.get_names()}
-    return ov.Model([op.concat([outputs[name] for name in names], 1)], model.get_parameters())
+    return ov.Model([op.result(outputs[name]) for name in names], model.get_parameters())
 
 
 def sum_norms_by_rows(model: ov.Model) -> None:

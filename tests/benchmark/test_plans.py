@@ -94,9 +94,9 @@ def nnunets(model: Path) -> Any:
 
 @pytest.mark.slow
 def test_labels_by_the_hundred_are_nnunets(both: Both, blob: np.ndarray) -> None:
-    """Random weights of 130 channels leave many near-ties, which nnU-Net decides in float16 and we by features."""
+    """Random weights of 130 channels leave many near-ties, which float16 decides."""
     ours, theirs = both(blob[None, 5:-5, 20:-20, 20:-20], (4.0, 3.0, 3.0), labels=130)
-    assert agreement(ours, theirs).voxels >= 0.998
+    assert agreement(ours, theirs).voxels >= 0.9999
     assert ours.max() > 100
 
 
