@@ -103,7 +103,10 @@ def _engine(scan: Scan, card: Card, way: Way, choice: Choice) -> float:
         each += NORMS
     names = card.forms["f32"]
     weights = sum((card.folder / name).stat().st_size for name in names) * (2 if WEIGHTS_FILE in names else 1)
-    numbers = each * (card.activations or USUAL) + NUMBER * (_outputs(card, choice) + card.inputs)
+    held = card.activations or USUAL
+    if card.folds > 1 and not card.apart(choice.precision):
+        held += card.folds * len(card.labels)  # engines add up the logits of all folds at the end
+    numbers = each * held + NUMBER * (_outputs(card, choice) + card.inputs)
     return copies * weights + numbers * _window(scan, card, way)
 
 
