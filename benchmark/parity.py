@@ -19,12 +19,12 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 
 from benchmark.peers.peer import turned
 from benchmark.process import start
 from inference.card import read_card
+from inference.formats.reading import read_scan
 from inference.names import CHANNEL, case_of
 from inference.quantities import dice
 
@@ -56,7 +56,7 @@ def compare(
     model_folder: Path, scans: Sequence[Path], *, fold: str | None = None, engine: str, tta: bool = False
 ) -> dict[str, Agreement]:
     """Agreement of each scan by case name. Raises as `export`, CalledProcessError where a program fails, and ValueError
-    where a scan is no file."""
+    where a scan is no file, or of another format than the network's."""
     if missing := [scan for scan in scans if not scan.is_file()]:
         raise ValueError(f"{missing[0]} is not a file: name each scan, such as X{CHANNEL}.nii.gz")
     if len({case_of(scan.name) for scan in scans}) < len(scans):
@@ -75,10 +75,12 @@ def compare_exported(
     network: Path, model_folder: Path, scans: Sequence[Path], *, fold: str, engine: str, tta: bool = False
 ) -> dict[str, Agreement]:
     """The same with the network that was exported from the result folder."""
+    ending: str = json.loads((model_folder / "dataset.json").read_bytes())["file_ending"]
+    if other := [scan for scan in scans if not scan.name.endswith(ending)]:
+        raise ValueError(f"{other[0]} does not end in {ending} as its training scans do: nnU-Net reads no other")
     with tempfile.TemporaryDirectory(prefix="viscera-parity-") as temporary:
         work = Path(temporary)
         card = read_card(network)
-
         # nnU-Net takes a scan as its file stores it. Where the network knows one orientation only,
         # both get the scan turned to it; else ours would be right and nnU-Net's upside down.
         inputs = work / "inputs"
@@ -88,7 +90,7 @@ def compare_exported(
             names.append(case_of(scan.name))
             for number in range(len(card.channels)):  # of several, the others lie beside the first
                 channel = scan.with_name(scan.name.replace(CHANNEL, f"_{number:04d}")) if number else scan
-                turned(channel, card.orientation, inputs / f"{names[-1]}_{number:04d}.nii.gz")
+                turned(channel, card.orientation, inputs / f"{names[-1]}_{number:04d}{ending}")
         start(
             inputs, work / "ours", "--weights", network.parent, "--networks", network.name,
             "--device", "cpu", "--engine", engine, "--plan", "dense", "--precision", "f32", *["--tta"] * tta,
@@ -100,13 +102,13 @@ def compare_exported(
             check=True, stdout=sys.stderr,
         )  # fmt: skip
         return {
-            name: agreement(_voxels(work / "ours" / f"{name}.nii.gz"), _voxels(work / "theirs" / f"{name}.nii.gz"))
+            name: agreement(_voxels(work / "ours" / f"{name}.nii.gz"), _voxels(work / "theirs" / f"{name}{ending}"))
             for name in names
         }
 
 
 def _voxels(path: Path) -> np.ndarray:
-    return np.asarray(nib.load(path).dataobj, np.uint8)
+    return read_scan(path, ct=[False], abdominal=False).voxels.astype(np.uint8)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -30,11 +30,13 @@ class Peer:
 
 
 def turned(scan: Path, orientation: str | None, out: Path) -> None:
-    """Write a scan turned to `orientation`, letters as nibabel's; a link where it lies so already, or for None."""
+    """Write a scan turned to `orientation`, letters as nibabel's, which reads NIfTI only; a link where it lies so
+    already, or for None, whatever its format is."""
+    if orientation is None:
+        out.symlink_to(scan.resolve())
+        return
     image = nib.load(scan)
-    turn = ornt_transform(
-        io_orientation(image.affine), axcodes2ornt(tuple(orientation or nib.aff2axcodes(image.affine)))
-    )
+    turn = ornt_transform(io_orientation(image.affine), axcodes2ornt(tuple(orientation)))
     if np.array_equal(turn, [[0, 1], [1, 1], [2, 1]]):
         out.symlink_to(scan.resolve())
     else:

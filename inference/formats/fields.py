@@ -53,4 +53,4 @@ def lengths(text: str) -> list[float] | None:
 def only_volumes(axes: int, values: int = 1) -> None:
     """Raises ScanError where a voxel has several values, or the file not three axes."""
     if axes != 3 or values != 1:
-        raise ScanError(f"is {axes}-D with {values} values a voxel: one CT of three dimensions is needed")
+        raise ScanError(f"is {axes}-D with {values} values a voxel: a scan has three dimensions and one value")

@@ -47,6 +47,23 @@ def test_scans_are_files_of_names_of_their_own(tmp_path: Path) -> None:
             compare(tmp_path / "model", [tmp_path / scan for scan in scans], engine="openvino")
 
 
+def test_scans_are_of_the_format_that_nnunet_reads(tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_text('{"file_ending": ".nrrd"}')
+    with pytest.raises(ValueError, match=r"x_0000.nii.gz does not end in .nrrd"):
+        compare_exported(NETWORK, tmp_path, [tmp_path / "x_0000.nii.gz"], fold="0", engine="openvino")
+
+
+@pytest.mark.slow
+def test_a_network_of_metaimages(blob: np.ndarray, save_scan: Callable[..., Path], tmp_path: Path) -> None:
+    sitk = pytest.importorskip("SimpleITK")
+    scan = sitk.ReadImage(save_scan(tmp_path / "x_0000.nii.gz", blob, (3.0, 2.0, 2.0), "ASL"))
+    sitk.WriteImage(scan, tmp_path / "x_0000.mha", True)
+    model = write_model(tmp_path / "model", dataset={"file_ending": ".mha", "orientation": None})
+    done = parity(model, tmp_path / "x_0000.mha")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("x: 100.0000 %") and "1: 1.0000" in done.stdout
+
+
 @pytest.mark.slow
 def test_a_tiny_network_on_a_turned_scan(blob: np.ndarray, save_scan: Callable[..., Path], tmp_path: Path) -> None:
     pytest.importorskip("nnunetv2")

@@ -145,7 +145,8 @@ def _shape(fields: Nifti1Header) -> tuple[int, int, int]:
     if min(sizes) < 1:
         raise ScanError(f"has the size {times(sizes)} by its header: broken")
     if count < 3:
-        raise ScanError(f"is {count}-D ({times(sizes)}): a CT has three dimensions")
+        single = times([*sizes, 1, 1][:3])
+        raise ScanError(f"is {count}-D ({times(sizes)}): a scan has three dimensions, a single plane {single} voxels")
     if max(sizes[3:], default=1) > 1:
         raise ScanError(f"is {count}-D ({times(sizes)}): one CT of three dimensions is needed")
     return sizes[0], sizes[1], sizes[2]
