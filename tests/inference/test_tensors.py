@@ -24,6 +24,8 @@ from inference.options import ABDOMEN, DENSE, Way
 from inference.record import Record
 from inference.scan import Scan
 from inference.segment import segment
+from inference.windows.blend import Half
+from inference.windows.patches import middle_first, slabs
 from tests.conftest import ROOT
 from tests.inference.anatomy.made import SPACING, trunk
 from tests.inference.cards import make_card
@@ -95,6 +97,21 @@ def test_segmented_as_by_numpy(way: Way, multiple: Any, tta: bool) -> None:
         found.append(segment(scan, [Model.of(card, network)], [replace(way, tta=tta)], xp, record, Quiet()))
     assert len(np.unique(found[0])) > 2
     assert (found[0] == found[1]).mean() > 0.9999
+
+
+@pytest.mark.parametrize("half", [Half(), Half(np.eye(5, 4, dtype=np.float32)), Half(folds=3)])
+def test_added_up_in_float16_as_by_numpy(half: Half) -> None:
+    volume, patch = np.random.default_rng(7).normal(size=(1, 17, 19, 26)).astype(np.float32), (6, 8, 10)
+
+    def blended(volume: Array, network: Any, xp: Any) -> list[Any]:
+        plan = middle_first(volume.shape[1:], patch, 0.5)
+        return [part for _, part in slabs(volume, network, plan, patch, xp, None, CODES["argmax"], half=half)]
+
+    expected, found = (
+        blended(values, network, xp)
+        for values, network, xp in zip((volume, torch.from_numpy(volume)), linear(3), (np, XP), strict=True)
+    )
+    assert all(np.array_equal(one, other.numpy()) for one, other in zip(expected, found, strict=True))
 
 
 @pytest.mark.parametrize("decode", ["argmax", "regions"])
