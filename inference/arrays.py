@@ -52,7 +52,11 @@ def as_type(array: Array, dtype: Any) -> Array:
 
 def round_to_half(array: Array, xp: Any) -> None:
     """Round float32 to the values that float16 has, in place; what is beyond its range becomes infinite."""
-    array[...] = from_half(to_half(array, xp), xp)
+    if xp is np and array.ndim > 2:  # planes stay in the cache, and what is held beside one is small
+        for part in array:
+            round_to_half(part, xp)
+    else:
+        array[...] = from_half(to_half(array, xp), xp)
 
 
 def add_in_half(sums: Array, values: Array, xp: Any) -> None:

@@ -125,11 +125,13 @@ class HalfSums(Sums):
 
     def handed_on(self, planes: slice, inside: Array) -> Array:
         """As of Sums. Raises EngineError where logits are beyond float16."""
-        divisor = self._weights(from_half(self.held[-1, planes], self.xp), inside)
-        logits = self.xp.empty((len(self.held) - 1, *divisor.shape), self.xp.float32)
-        for channel, sums in zip(logits, self.held, strict=False):
-            channel[...] = from_half(sums[planes], self.xp) / divisor
-            round_to_half(channel, self.xp)
+        held = self.held[:, planes]
+        logits = self.xp.empty((len(held) - 1, *held.shape[1:]), self.xp.float32)
+        for plane in range(held.shape[1]):  # one at a time: what is held beside it takes four times as much
+            divisor = self._weights(from_half(held[-1, plane], self.xp), None if inside is None else inside[plane])
+            for channel, sums in zip(logits[:, plane], held[:, plane], strict=False):
+                channel[...] = from_half(sums, self.xp) / divisor
+                round_to_half(channel, self.xp)
         mean = self.half.mean(logits, self.xp)
         if not isfinite(float(abs(mean).max())):
             raise EngineError(BEYOND)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import product
 from typing import Any
 
@@ -13,7 +14,7 @@ from inference.boxes import Box, Shape, shape_of, whole
 from inference.errors import EngineError
 from inference.grids.decode import winning_channel
 from inference.windows import blend, patches
-from inference.windows.blend import Half, headed
+from inference.windows.blend import Half, HalfSums, headed
 from inference.windows.layout import cut, grid, padding, starts
 from inference.windows.patches import Boxed, Patches, Plan, dense_plan, gaussian, slabs
 from inference.windows.planes import Planes
@@ -110,6 +111,18 @@ def test_in_half_features_become_logits_before_they_are_added_up(volume: np.ndar
     blended = blended_in_half(volume, features, Half(head))
     expected = in_half(volume, lambda batch: headed(head, features(batch)[0], np)[None])
     assert blended.shape == (7, *SHAPE) and np.array_equal(blended, expected.float().numpy())
+
+
+def test_in_half_little_is_held_beside_the_logits_that_are_handed_on() -> None:
+    """The bound of memory (inference.estimate) leaves room for three slabs."""
+    planes = (32, 64, 64)
+    sums = HalfSums(np.zeros((1, 1, 1, 1), np.float32), planes, np.ones(planes, np.float32), Half(), np)
+    sums.add(np.ones((1, *planes), np.float32), whole(planes), slice(64), slice(64))
+    tracemalloc.start()
+    logits = sums.handed_on(slice(0, 32), None)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (logits == 1).all() and peak < 2.5 * logits.nbytes
 
 
 def test_in_half_what_is_too_large_is_told(volume: np.ndarray) -> None:
