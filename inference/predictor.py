@@ -268,7 +268,7 @@ class Predictor:
                 )
             except Exception as error:
                 if not ran_out(error):
-                    self.spent = isinstance(error, EngineError) or not isinstance(error, CaseError)
+                    self.spent |= isinstance(error, EngineError) or not isinstance(error, CaseError)
                     raise
                 free_blocks(self._xp)
                 raise MemoryError(one_line(error)) from error  # PyTorch's is none

@@ -61,7 +61,7 @@ def describe(outputs: Path, names: Mapping[int, str]) -> None:
         raise OutputError(f"{shown(foreign)} belongs to another BIDS dataset: choose another OUTPUTS")
     there = described, sidecar, labels, ignored = [_content(path) for path in files]
     if labels and _labels(labels) != _labels(table):
-        raise OutputError(f"{shown(files[2])} lists the labels of other networks: choose another OUTPUTS")
+        raise OutputError(f"{shown(files[2])} lists other labels than this run writes: choose another OUTPUTS")
     lines = ignored.splitlines()
     lines += [line for line in map(str.encode, IGNORED) if line not in lines]
     contents = (_described(described), sidecar or _json(SIDECAR), labels or table, b"\n".join([*lines, b""]))

@@ -21,7 +21,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from inference.errors import ScanError, ScanWarning, VisceraError, WeightsError
+from inference.errors import EngineError, ScanError, ScanWarning, UnwrittenError, VisceraError, WeightsError
 from inference.given import looks_turned, scan_of
 from inference.model import Quiet
 from inference.options import DENSE, ENGINES
@@ -358,11 +358,17 @@ def test_threads_that_share_a_predictor_get_the_labels_of_one(
 
 def test_a_scan_that_fails_does_not_stop_the_next(predictor: Predictor, blob: np.ndarray, expected: np.ndarray) -> None:
     class Fails(Quiet):
-        def network(self, name: str, most: int) -> None:
-            raise MemoryError
+        def __init__(self, error: type[Exception]) -> None:
+            self.error = error
 
-    with pytest.raises(MemoryError):
-        predictor.segment(scan_of(blob, SPACING, "LPS"), Fails())
+        def network(self, name: str, most: int) -> None:
+            raise self.error
+
+    errors = {MemoryError: False, UnwrittenError: False, EngineError: True, ScanError: True}  # an engine has failed
+    for error, spent in errors.items():
+        with pytest.raises(error):
+            predictor.segment(scan_of(blob, SPACING, "LPS"), Fails(error))
+        assert predictor.spent == spent
     assert np.array_equal(predictor(blob, SPACING, "LPS"), expected)
 
 

@@ -151,5 +151,5 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
 
 def test_one_dataset_has_one_table_of_labels(tmp_path: Path) -> None:
     describe(tmp_path, NAMES)
-    with pytest.raises(OutputError, match=r"dseg\.tsv lists the labels of other networks"):
+    with pytest.raises(OutputError, match=r"dseg\.tsv lists other labels than this run writes"):
         describe(tmp_path, {1: "spleen"})
