@@ -45,21 +45,26 @@ def load(card: Card, *, precision: str, device: str, threads: int) -> Network:
             compiled.clear()  # one at a time: each holds the memory of its windows
             model.reshape(batch.shape)
             request = core.compile_model(model, device.upper(), settings).create_infer_request()
-            compiled[batch.shape] = request, _answer(request)
-        request, answer = compiled[batch.shape]
+            compiled[batch.shape] = request, outputs_of(request)
+        request, answers = compiled[batch.shape]
         request.infer({0: batch}, share_inputs=True, share_outputs=True)  # else the answer is copied
-        return answer
+        return beside(answers)
 
     return run
 
 
-def _answer(request: ov.InferRequest) -> Array:
-    """(b, k, z, y, x), into which a request writes its outputs (b, ...) beside each other."""
+def outputs_of(request: ov.InferRequest) -> Array:
+    """(n, b, k, z, y, x), into which a request writes its n outputs."""
     outputs = request.output_tensors
-    answer = np.empty((len(outputs), *outputs[0].shape), np.float32)
-    for index, part in enumerate(answer):
+    answers = np.empty((len(outputs), *outputs[0].shape), np.float32)
+    for index, part in enumerate(answers):
         request.set_output_tensor(index, ov.Tensor(part, shared_memory=True))
-    return np.moveaxis(answer, 0, 1).reshape(len(answer[0]), -1, *answer.shape[3:])
+    return answers
+
+
+def beside(answers: Array) -> Array:
+    """(b, n * k, z, y, x) of (n, b, k, z, y, x): of one output, or of a batch of one, without a copy."""
+    return np.moveaxis(answers, 0, 1).reshape(answers.shape[1], -1, *answers.shape[3:])
 
 
 def apart(model: ov.Model, names: list[str]) -> ov.Model:

@@ -431,3 +431,22 @@ def test_an_engine_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch, tiny
     monkeypatch.setattr(engines, "import_module", refuse)
     with pytest.raises(DeviceError, match="engine onnxruntime cannot be loaded: .*undefined symbol"):
         engines.load(engines.choose("cpu", "onnxruntime", "f32"), read_card(tiny_weights / "organ"), 1)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_openvino_writes_all_outputs_beside_each_other(batch: int) -> None:
+    """Into memory that lives as long as the request does: it holds no reference."""
+    ov = pytest.importorskip("openvino")
+    from openvino import opset13 as op
+
+    from inference.engines.openvino import beside, outputs_of
+
+    image = op.parameter([batch, 2, 4, 5, 6], np.float32)
+    outputs = [op.result(op.multiply(image, np.float32(by))) for by in (2, 3)]
+    request = ov.Core().compile_model(ov.Model(outputs, [image]), "CPU").create_infer_request()
+    answers = outputs_of(request)
+    for seed in range(2):
+        given = np.random.default_rng(seed).normal(size=image.shape).astype(np.float32)
+        request.infer({0: given}, share_inputs=True, share_outputs=True)
+        assert np.array_equal(beside(answers), np.concatenate([2 * given, 3 * given], axis=1))
+    assert np.shares_memory(beside(answers), answers) == (batch == 1)
