@@ -83,7 +83,7 @@ TABLE: tuple[Structure, ...] = (*ORGANS, TUMOR)
 BY_VALUE: dict[int, Structure] = {one.value: one for one in TABLE}
 BY_KEY: dict[str, Structure] = {one.key: one for one in TABLE}
 TUMORS = ("tumor", "tumour", "lesion", "cancer", "carcinoma", "metastasi", "metastase", "neoplasm")  # without an "s"
-_BY_NAME = {one.totalsegmentator: one for one in ORGANS} | BY_KEY
+_BY_NAME = {one.totalsegmentator: one for one in ORGANS} | BY_KEY | {TUMOR.title: TUMOR}
 
 
 def structures(names: Mapping[int, str]) -> tuple[Structure, ...]:

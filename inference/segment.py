@@ -20,6 +20,8 @@ from .record import Record
 from .scan import Grid, Scan
 from .tilt import Tilt
 
+EMPTY = "nothing was found: the label map is empty"
+
 
 def segment(
     scan: Scan,
@@ -39,7 +41,7 @@ def segment(
     record           gets seconds, windows, dropped, orientation, doubts and warnings
     probabilities    gets those of each network's labels
     fix_orientation  a scan that surely lies otherwise than its header says is segmented again as it lies
-    wanted           values of the labels that are; None: all
+    wanted           values of the labels that are; None: all. A tumour that is not becomes what is around it
 
     The scan's voxels are freed, if it allows that, once the last network has seen them.
     """
@@ -51,9 +53,14 @@ def segment(
 
     names = {value: name for model in models for value, name in model.card.names.items()}
     left_out = {value: name for value, name in names.items() if wanted is not None and value not in wanted}
+    tumors = {value: () for value, name in left_out.items() if is_tumor(name)}
 
     def labelled(scan: Scan, record: Record, probabilities: Probabilities | None) -> np.ndarray:
-        return _overlaid(scan, models, ways, xp, record, progress, probabilities)
+        labels = _overlaid(scan, models, ways, xp, record, progress, probabilities)
+        if tumors:  # before organs are looked at
+            with record.stage("restore"):
+                drop_hostless(labels, tumors)
+        return labels
 
     if not models[0].card.channels[0].is_ct:
         return _without(left_out, labelled(scan, record, probabilities), record)
@@ -91,7 +98,7 @@ def segment(
 
 
 def _without(left_out: Mapping[int, str], labels: np.ndarray, record: Record) -> np.ndarray:
-    """Labels but for those that are not wanted: a tumour becomes what is around it, anything else background.
+    """Labels but for those that are not wanted, which become background.
 
     left_out  value -> name
     """
@@ -101,11 +108,9 @@ def _without(left_out: Mapping[int, str], labels: np.ndarray, record: Record) ->
     codes = np.arange(256, dtype=np.uint8)
     codes[list(left_out)] = 0
     with record.stage("restore"):
-        empty = not labels.any()
-        drop_hostless(labels, {value: () for value, name in left_out.items() if is_tumor(name)})
         for plane in labels:
             plane[...] = codes[plane]
-        if not empty and not labels.any():
+        if not labels.any() and EMPTY not in record.warnings:
             record.warnings.append("none of the chosen labels was found: the label map is empty")
     return labels
 
@@ -175,7 +180,7 @@ def _overlaid(
     if labels is None:
         raise ValueError("no network was given")
     if not labels.any():
-        record.warnings.append("nothing was found: the label map is empty")
+        record.warnings.append(EMPTY)
     return labels
 
 

@@ -119,6 +119,23 @@ def test_labels_that_are_not_wanted_are_background_and_tumours_what_is_around_th
         assert any(warning.startswith(TWICE) for warning in record.warnings) == ("liver" in record.doubts)
 
 
+def test_doubts_are_of_an_organ_with_the_tumour_that_was_not_chosen() -> None:
+    """A liver of 0.2 l around a tumour of 0.9 is none that is too small."""
+    voxels = np.full((40, 64, 80), -1000, np.int16)
+    voxels[:, 4:60, 4:76], voxels[8:32, 14:50, 14:60], voxels[9:31, 15:49, 15:59] = 0, 100, 200
+
+    def bands(batch: np.ndarray) -> np.ndarray:
+        hu = batch[:, 0] * 70 + 80
+        return np.stack([30 - 0 * hu, hu - 30, 2 * hu - 180], axis=1)
+
+    network = Model.of(make_card((3.0, 3.0, 3.0), values=(0, 6, 14), orientation="LPS"), bands)
+    network, scan, record = named(network, {6: "liver", 14: "tumor"}), Scan.of(voxels, (3.0, 3.0, 3.0), "LPS"), Record()
+    whole = segment_into(scan, [network], [WAYS["dense"]], np, Record(), Quiet())
+    liver = segment_into(scan, [network], [WAYS["dense"]], np, record, Quiet(), wanted=(6,))
+    ml = {name: round((labels == 6).sum() * 0.027) for name, labels in (("whole", whole), ("liver", liver))}
+    assert ml["whole"] < 300 < 1000 < ml["liver"] and "liver" not in record.doubts, (ml, record.doubts)
+
+
 def test_one_network_may_hold_organs_and_tumour() -> None:
     scan, _ = organ_scan()
     both = Model.of(make_card((2.0, 2.0, 2.0), values=(*range(14), 14), orientation="LPS"), brighter(150, channels=15))
