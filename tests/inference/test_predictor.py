@@ -356,7 +356,11 @@ def test_threads_that_share_a_predictor_get_the_labels_of_one(
     assert all(np.array_equal(one, other) for one, other in zip(together, alone, strict=True))
 
 
-def test_a_scan_that_fails_does_not_stop_the_next(predictor: Predictor, blob: np.ndarray, expected: np.ndarray) -> None:
+def test_a_scan_that_fails_does_not_stop_the_next(
+    predictor: Predictor, blob: np.ndarray, expected: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predictor, "spent", False)  # which other tests share
+
     class Fails(Quiet):
         def __init__(self, error: type[Exception]) -> None:
             self.error = error
