@@ -239,6 +239,10 @@ class Card:
         """`window_multiple` where a way lays windows as wide as what is looked at; None where they are patches."""
         return self.window_multiple if way.wide else None
 
+    def lays_patches(self, way: Way) -> bool:
+        """Whether a way lays the windows that nnU-Net does, of those that it does not leave out."""
+        return not way.boxed and not self.wide_multiple(way)
+
     @property
     def in_half(self) -> bool:
         """Whether in float32 its windows are added up in float16, as nnU-Net 2 does: those of each fold by itself.

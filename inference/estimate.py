@@ -140,8 +140,7 @@ def _steps(scan: Scan, card: Card, way: Way, choice: Choice) -> tuple[int, int]:
     if way.in_body:
         preparing = max(preparing, 4 * prod(seen))
     mask = prod(seen) if way.in_body else 0
-    of_patches = not way.boxed and not card.wide_multiple(way)
-    half = choice.precision == "f32" and card.in_half and of_patches
+    half = choice.precision == "f32" and card.in_half and card.lays_patches(way)
     outputs = _outputs(card, choice)
     numbers = outputs + 1 if card.head and not half else len(card.labels)  # for a voxel that is restored
     plane = seen[1] * seen[2]

@@ -134,9 +134,8 @@ def one(
     progress.network(card.name, dense)
     run = 0
 
-    of_patches = not way.boxed and not card.wide_multiple(way)
     decode, see = model.decode, averaged(model.network, card)
-    if model.half and of_patches:
+    if model.half and card.lays_patches(way):
         decode, see = model.half, model.network
     if way.tta:
         see = mirrored(see, card.mirror_axes or (), xp)

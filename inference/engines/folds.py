@@ -33,7 +33,7 @@ def computing_all(graph: Graph) -> Graph:
     return replace(graph, nodes=kept, target=FOLDS)
 
 
-def of_folds(model: bytes) -> list[str]:
+def of_folds(model: bytes | memoryview) -> list[str]:
     """Names of the logits of each fold, in order."""
     return _of_folds([as_node(one) for one in fields(fields(model)[7][0])[NODE]])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Any
 
 # ONNX Runtime reports its use to Microsoft unless this is set before its import.
@@ -40,23 +41,28 @@ def session_of(card: Card, precision: str, options: Any, providers: list[Provide
     """The graph of a precision, with float32 at its ends, opened for these providers. Raises DeviceError where one of
     them is not given."""
     path = card.form(precision)
-    graph = unchanged = path.read_bytes()
-    if precision == "f16":
-        graph = with_float32_ends(graph, path.name)
-    if card.apart(precision):
-        graph = side_by_side(graph, path.name)
-    if precision == "f32" and providers == OF_CPU:
-        graph = with_norms_by_rows(graph, path.name) or graph
-    source: str | bytes = str(path) if graph is unchanged else graph
-    if isinstance(source, bytes):
+    graph = _changed(path, precision, card.apart(precision), providers == OF_CPU)
+    if graph is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
     # By default ONNX Runtime goes on with the CPU where a provider fails, then and later, and prints that on stdout.
-    session = ort.InferenceSession(source, options, providers=providers, enable_fallback=0)
+    session = ort.InferenceSession(graph or str(path), options, providers=providers, enable_fallback=0)
     given = session.get_providers()  # without one whose libraries are not there
     for provider, _ in providers:
         if provider not in given:
             raise DeviceError(f"ONNX Runtime did not give {provider} that was asked for, only {', '.join(given)}")
     return session
+
+
+def _changed(path: Path, precision: str, apart: bool, on_cpu: bool) -> bytes | None:
+    """The graph in a file as ONNX Runtime gets it; None where it is the file's, which is not held then."""
+    graph = None
+    if precision == "f16":
+        graph = with_float32_ends(path.read_bytes(), path.name)
+    if apart:
+        graph = side_by_side(path.read_bytes(), path.name)
+    if precision == "f32" and on_cpu:
+        graph = with_norms_by_rows(graph or path.read_bytes(), path.name) or graph
+    return graph
 
 
 def run_by(session: Any) -> Network:

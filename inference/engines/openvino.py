@@ -27,9 +27,10 @@ def load(card: Card, *, precision: str, device: str, threads: int) -> Network:
         model = core.read_model(card.form("int8"))
         precision = "bf16" if computes("bf16") else "f32"  # of what is not int8: the first and last layers
     else:
-        model = core.read_model(card.form("f32"))
+        path = card.form("f32")
+        model = core.read_model(path)
         if card.apart(precision):
-            model = apart(model, of_folds(card.form("f32").read_bytes()))
+            model = apart(model, of_folds(np.memmap(path, mode="r").data))  # of whose weights nothing is read
         if precision == "f32":
             sum_norms_by_rows(model)
     settings = {

@@ -22,7 +22,7 @@ import numpy as np
 
 from ..arrays import Array, Network, as_type, copy, round_to_half
 from ..card import Card
-from ..windows.blend import Half, headed
+from ..windows.blend import Half, last_layer
 
 Codes = Callable[[Array, Any], Array]  # logits (k, ...), array library -> (...) uint8
 Shares = Callable[[Array, Any], Array]  # logits (k, ...), array library -> probabilities (k, ...) float32
@@ -116,8 +116,10 @@ def with_logits(network: Network, card: Card, xp: Any) -> Network:
     if head is None:
         return averaged(network, card)
 
+    layer = last_layer(head, xp)
+
     def run(batch: Array) -> Array:
-        return xp.stack([headed(head, features, xp) for features in network(batch)])
+        return xp.stack([layer(features) for features in network(batch)])
 
     return run
 

@@ -5,6 +5,7 @@ In float32, or in float16 as nnU-Net 2 adds it up, so that near ties fall as the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -31,10 +32,6 @@ class Half:
     head: np.ndarray | None = None
     folds: int = 1
 
-    def logits(self, answer: Array, xp: Any) -> Array:
-        """(folds * k, ...) of an answer (c, ...)."""
-        return answer if self.head is None else headed(self.head, answer, xp)
-
     def mean(self, logits: Array, xp: Any) -> Array:
         """(k, ...) of logits (folds * k, ...), which are changed: rounded to float16 as often as nnU-Net does."""
         if self.folds == 1:
@@ -49,11 +46,16 @@ class Half:
         return first
 
 
-def headed(head: np.ndarray, features: Array, xp: Any) -> Array:
-    """Logits (k, ...) of features (c, ...); the head is (k, c + 1), as of grids.decode.read_head."""
-    logits = xp.matmul(xp.asarray(head[:, :-1].copy()), features.reshape(len(features), -1))
-    logits += xp.asarray(head[:, -1:].copy())
-    return logits.reshape(len(head), *features.shape[1:])
+def last_layer(head: np.ndarray, xp: Any) -> Callable[[Array], Array]:
+    """Features (c, ...) -> logits (k, ...). The head is (k, c + 1), as of grids.decode.read_head."""
+    weights, biases = xp.asarray(head[:, :-1].copy()), xp.asarray(head[:, -1:].copy())
+
+    def run(features: Array) -> Array:
+        logits = xp.matmul(weights, features.reshape(len(features), -1))
+        logits += biases
+        return logits.reshape(len(weights), *features.shape[1:])
+
+    return run
 
 
 class Sums:
@@ -104,12 +106,13 @@ class HalfSums(Sums):
 
     def __init__(self, answer: Array, planes: Shape, weights: Array, half: Half, xp: Any) -> None:
         self.weights, self.half, self.xp = weights, half, xp
+        self.layer = None if half.head is None else last_layer(half.head, xp)
         sums = len(answer) if half.head is None else len(half.head)
         self.channels = sums // half.folds
         self.held = xp.zeros((sums + 1, *planes), xp.float16)
 
     def of_one(self, answer: Array) -> Array:
-        logits = self.half.logits(answer, self.xp)
+        logits = self._logits(answer)
         return self.half.mean(copy(logits) if self.half.folds > 1 else logits, self.xp)
 
     def add(self, answer: Array, own: Box, rows: slice, columns: slice) -> None:
@@ -119,9 +122,13 @@ class HalfSums(Sums):
         for start in range(0, len(weights), at_once):
             planes = slice(start, start + at_once)
             add_in_half(held[-1, planes], weights[planes], self.xp)
-            logits = self.half.logits(answer[:, planes], self.xp)
+            logits = self._logits(answer[:, planes])
             for channel in range(len(logits)):
                 add_in_half(held[channel, planes], logits[channel] * weights[planes], self.xp)
+
+    def _logits(self, answer: Array) -> Array:
+        """(folds * k, ...) of an answer (c, ...)."""
+        return answer if self.layer is None else self.layer(answer)
 
     def handed_on(self, planes: slice, inside: Array) -> Array:
         """As of Sums. Raises EngineError where logits are beyond float16."""

@@ -14,7 +14,7 @@ from inference.boxes import Box, Shape, shape_of, whole
 from inference.errors import EngineError
 from inference.grids.decode import winning_channel
 from inference.windows import blend, patches
-from inference.windows.blend import Half, HalfSums, headed
+from inference.windows.blend import Half, HalfSums, last_layer
 from inference.windows.layout import cut, grid, padding, starts
 from inference.windows.patches import Boxed, Patches, Plan, dense_plan, gaussian, slabs
 from inference.windows.planes import Planes
@@ -109,7 +109,7 @@ def test_in_half_features_become_logits_before_they_are_added_up(volume: np.ndar
         return np.concatenate([batch, batch**2, -batch], axis=1)
 
     blended = blended_in_half(volume, features, Half(head))
-    expected = in_half(volume, lambda batch: headed(head, features(batch)[0], np)[None])
+    expected = in_half(volume, lambda batch: last_layer(head, np)(features(batch)[0])[None])
     assert blended.shape == (7, *SHAPE) and np.array_equal(blended, expected.float().numpy())
 
 
