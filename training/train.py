@@ -44,6 +44,7 @@ from training.validation import validate
 
 CHANNELS = len(OUTPUTS["unified"])
 DECAY = 0.998  # of the averaged weights: they look back about 500 steps
+HEAD_STEPS, HEAD_RATE = 60, 1e-2  # in which heads that are zero learn, before anything else does
 LESIONS = (0.3, 0.25)  # share of patches with lesions put in, before and after the freeze
 LOG_SECONDS = 20.0
 LAID = torch.channels_last_3d  # the order in memory in which convolutions are fastest: a step takes 43 ms, not 81
@@ -74,7 +75,8 @@ class Trainer:
 
     def start_from(self, path: Path) -> None:
         """Take the weights of an earlier run's bn.pt; or of a plain.pt, or the checkpoint that inference.export.back
-        makes of an exported network, whose norms are then made anew. Raises ValueError if they are not this student's.
+        makes of an exported network, whose norms and coarser heads are then made anew. Raises ValueError if they are
+        not this student's.
         """
         stored = read_tensors(path, self.device)
         own = dict(_numbers(self.network))
@@ -85,6 +87,7 @@ class Trainer:
         if given == _shapes(without):
             batches = (self._for_norms(number) for number in range(self.settings.norm_batches))
             unfold(self.network, stored, batches)
+            self._teach_heads()
             self.network.train()
         elif odd := sorted(name for name, _ in _shapes(own) ^ given):
             raise ValueError(f"{path} is not the bn.pt of this student: {odd[0]} is missing or has another shape")
@@ -203,11 +206,36 @@ class Trainer:
         self._average_from_here()
         print(f"norms frozen at step {self.steps}", flush=True)
 
+    def _teach_heads(self) -> None:
+        """Train those of deep supervision's heads that are zero, as an exported network's are, which has none.
+
+        The rest stays as it is: heads that know nothing would tell it to forget.
+        """
+        heads = [head for head in self.network.decoder.heads(DEEP) if not head.weight.any()]
+        if not heads:
+            return
+        values = [value for head in heads for value in head.parameters()]
+        optimizer = torch.optim.Adam(values, HEAD_RATE)
+        self.network.eval()
+        for number in range(HEAD_STEPS):
+            image, label = self._seen(number)
+            with self._autocast():
+                outputs = self.network(image, DEEP)
+            gradients = torch.autograd.grad(deep_loss(outputs, label, self.weight), values)
+            for value, gradient in zip(values, gradients, strict=True):
+                value.grad = gradient
+            optimizer.step()
+
     def _for_norms(self, number: int) -> Tensor:
         """A batch of images on which the norms' statistics are taken."""
+        return self._seen(number)[0]
+
+    def _seen(self, number: int) -> tuple[Tensor, Tensor]:
+        """Images and labels of a batch that no step is trained on."""
         chance = Chance.seeded(self.device, self.settings.seed, self.steps, number)
         size = self._size(chance.rng, "norms")
-        return _laid(self._early.batch(chance, self.settings.shape(size), size.count)[0])
+        image, label = self._early.batch(chance, self.settings.shape(size), size.count)
+        return _laid(image), label
 
     def _keep_frozen(self) -> None:
         if self.frozen:

@@ -65,6 +65,10 @@ class _Decoder(nn.Module):
         self.stages = nn.ModuleList(_Stack(2 * few, few) for few, _, _ in steps)
         self.seg_layers = nn.ModuleList(nn.Conv3d(few, outputs, 1) for few, _, _ in steps)
 
+    def heads(self, deep: int) -> list[nn.Conv3d]:
+        """The last layers of the `deep` finest levels, the finest last."""
+        return [head for head in self.seg_layers if isinstance(head, nn.Conv3d)][-deep:]
+
     def forward(self, skips: list[Tensor], deep: int) -> list[Tensor]:
         x, logits = skips[-1], []
         for i, (up, stage, head) in enumerate(zip(self.transpconvs, self.stages, self.seg_layers, strict=True)):

@@ -20,6 +20,7 @@ from inference.machine import computes  # noqa: E402
 from tests.conftest import ROOT  # noqa: E402
 from tests.training.conftest import SPEC, TINY  # noqa: E402
 from training.augment import Patches  # noqa: E402
+from training.losses import dice_and_cross_entropy  # noqa: E402
 from training.packed import write_spec  # noqa: E402
 from training.plans import STUDENTS  # noqa: E402
 from training.settings import SIZES, Settings, Size  # noqa: E402
@@ -168,6 +169,23 @@ def test_it_goes_on_from_weights_without_norms(packed: Path, trained: Path, tmp_
         trained_on, frozen = trainer.network(image)[0], trainer.network.eval()(image)[0]
     assert (trained_on - frozen).abs().mean() < 0.25 * frozen.std()
     assert norm.get_buffer("running_var").min() > 0
+
+
+def test_heads_that_an_export_has_not_learn_alone_before_the_rest(packed: Path, trained: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(packed, tmp_path / "next", replace(SETTINGS, bfloat16=False))
+    plain = load(trained / "plain.pt")
+    coarse = {name for name in plain if "seg_layers" in name and "seg_layers.1" not in name}
+    torch.save(plain | {name: torch.zeros_like(plain[name]) for name in coarse}, tmp_path / "exported.pt")
+    trainer.start_from(tmp_path / "exported.pt")
+    again = folded(trainer.network.state_dict())
+    for name in plain.keys() - coarse:
+        torch.testing.assert_close(again[name], plain[name].float(), rtol=1e-4, atol=1e-5)
+    image, label = trainer._seen(0)
+    logits = trainer.network.eval()(image, 2)[1].detach()
+    label = label[:, 1::2, 1::2, 1::2]
+    weight = torch.ones(15)
+    taught = dice_and_cross_entropy(logits, label, weight)
+    assert taught < 0.8 * dice_and_cross_entropy(torch.zeros_like(logits), label, weight)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_weights(packed: Path, tmp_path: Path) -> None:
