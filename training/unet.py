@@ -21,6 +21,7 @@ State = dict[str, Tensor]
 
 DEEP = 3  # outputs that deep supervision looks at, the finest first
 EPS = 1e-5
+FILTER = 0.12  # root mean square of a filter's weights, at which decay and steps of AdamW keep those before a norm
 MOMENTUM = 0.01  # of the running statistics: a batch is two patches at most
 
 
@@ -119,17 +120,27 @@ def folded(state: State) -> State:
 
 @torch.no_grad()
 def unfold(network: UNet, plain: State, batches: Iterable[Tensor]) -> None:
-    """Give `network` parameters without norms, and norms that change nothing: the way back from `folded`.
+    """Give `network` the parameters of one without norms, with norms that change no answer: the way back from `folded`.
 
-    The norms' statistics are those of `batches` (b, 1, z, y, x), so that training can go on with those of its own.
+    Filters get back a size at which training changes all of them alike: `folded` made the deepest seventy times
+    smaller, and steps as large as before would make them forget what they know. The norms' statistics are those of
+    `batches` (b, 1, z, y, x), so that training can go on with those of its own.
     """
     network.load_state_dict({name: value.float() for name, value in plain.items()}, strict=False)
-    norms = network.norms()
+    blocks = [module for module in network.modules() if isinstance(module, _Block)]
+    norms = [block.norm for block in blocks]
     sums = [torch.zeros((3, norm.num_features), dtype=torch.float64, device=norm.weight.device) for norm in norms]
-    for norm in norms:
-        norm.reset_parameters()
-        norm.get_buffer("running_var").sub_(EPS)
-        norm.eval()
+    scales = []
+    for block in blocks:
+        size = block.conv.weight.flatten(1).square().mean(1).sqrt()
+        scale = torch.where(size > 0, FILTER / size, 1.0)
+        block.conv.weight.mul_(scale[:, None, None, None, None])
+        block.conv.get_parameter("bias").mul_(scale)
+        block.norm.reset_parameters()
+        block.norm.weight.div_(scale)
+        block.norm.get_buffer("running_var").sub_(EPS)
+        block.norm.eval()
+        scales.append(scale)
 
     def look(seen: Tensor) -> Callable[[nn.Module, tuple[Tensor]], None]:
         def at(_: nn.Module, inputs: tuple[Tensor]) -> None:
@@ -142,14 +153,14 @@ def unfold(network: UNet, plain: State, batches: Iterable[Tensor]) -> None:
     hooks = [norm.register_forward_pre_hook(look(seen)) for norm, seen in zip(norms, sums, strict=True)]
     for batch in batches:
         network(batch)
-    for norm, hook, (first, second, count) in zip(norms, hooks, sums, strict=True):
+    for norm, scale, hook, (first, second, count) in zip(norms, scales, hooks, sums, strict=True):
         hook.remove()
         mean = first / count
         variance = (second / count - mean**2).clamp(min=0)
         norm.get_buffer("running_mean").copy_(mean)
         norm.get_buffer("running_var").copy_(variance)
-        norm.weight.copy_((variance + EPS).sqrt())
-        norm.bias.copy_(mean)
+        norm.weight.copy_((variance + EPS).sqrt() / scale)
+        norm.bias.copy_(mean / scale)
 
 
 def read_tensors(path: Path, device: torch.device) -> dict[str, Any]:

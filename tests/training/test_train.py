@@ -25,7 +25,7 @@ from training.packed import write_spec  # noqa: E402
 from training.plans import STUDENTS  # noqa: E402
 from training.settings import SIZES, Settings, Size  # noqa: E402
 from training.train import Trainer, computes_bfloat16, open_volumes, train  # noqa: E402
-from training.unet import UNet, folded  # noqa: E402
+from training.unet import FILTER, UNet, folded  # noqa: E402
 
 CPU = torch.device("cpu")
 SMALL = (Size((12, 20, 24), 2, early=0.7, norms=0.5, late=0.5), Size((16, 16, 24), 1, early=0.3, norms=0.5, late=0.5))
@@ -154,15 +154,21 @@ def test_it_begins_with_the_weights_it_is_given(packed: Path, trained: Path, tmp
 def test_it_goes_on_from_weights_without_norms(packed: Path, trained: Path, tmp_path: Path) -> None:
     trainer = make_trainer(packed, tmp_path / "next", replace(SETTINGS, bfloat16=False))
     plain = load(trained / "plain.pt")
+    plain["encoder.stages.1.0.convs.1.conv.weight"] *= 0.01  # as those of deep filters
     weights = plain | {"encoder.stages.0.0.convs.0.all_modules.0.weight": torch.zeros(1)}
     torch.save({"network_weights": weights}, tmp_path / "checkpoint_final.pth")
     trainer.start_from(tmp_path / "checkpoint_final.pth")
     first = trainer.network.state_dict()
-    trainer.start_from(trained / "plain.pt")
+    torch.save(plain, tmp_path / "plain.pt")
+    trainer.start_from(tmp_path / "plain.pt")
     assert all(torch.equal(value, first[name]) for name, value in trainer.network.state_dict().items())
     again = folded(trainer.network.state_dict())
     for name, value in plain.items():
         torch.testing.assert_close(again[name], value.float(), rtol=1e-4, atol=1e-5)
+    for name, value in trainer.network.named_parameters():
+        if name.endswith(".conv.weight"):  # a step changes all filters by the same share of themselves
+            size = value.detach().flatten(1).square().mean(1).sqrt()
+            torch.testing.assert_close(size, torch.full_like(size, FILTER))
     norm, image = trainer.network.norms()[0], trainer._for_norms(0)
     assert trainer.network.training and norm.training
     with torch.no_grad():  # the norms are those of what is seen: normalising by a batch's own changes little
