@@ -132,6 +132,17 @@ def shown(name: str | Path) -> str:
     return _escaped(name)
 
 
+def how_to_install(extra: str) -> str:
+    """The command that installs an extra. pip knows a checkout, which is not installed, by its folder only."""
+    from importlib.metadata import PackageNotFoundError, distribution  # 20 ms that only an error is worth
+
+    try:
+        distribution(__package__)
+    except PackageNotFoundError:
+        return f'pip install ".[{extra}]" in the checkout'
+    return f'pip install "{__package__}[{extra}]"'
+
+
 def retold(text: str, case: str, told_of: str) -> str:
     """A text of an earlier run, whose record calls the case `told_of`; another one in its place if names are hidden now
     and were not then: it may name any file or folder."""

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from .. import errors
 from ..errors import VisceraError
-from ..names import BIDS, FORMAT_NAMES, FORMATS, LAYOUTS, PREVIEW, PROBABILITIES
+from ..names import BIDS, FORMAT_NAMES, FORMATS, LAYOUTS, PREVIEW, PROBABILITIES, format_of, stem
 from ..options import DEVICES, ENGINES, PRECISIONS, UNEVEN, WAYS, WEIGHTS, Options
 from ..pack import unpacked
 from ..version import __version__
@@ -93,7 +93,7 @@ def parser() -> argparse.ArgumentParser:
         type=_path,
         help="a folder of X_0000.nii.gz, one scan, a BIDS dataset, or DICOM: a series, an export, a ZIP",
     )
-    add("outputs", metavar="OUTPUTS", type=_path, help="folder for the label maps X.nii.gz")
+    add("outputs", metavar="OUTPUTS", type=_folder, help="folder for the label maps X.nii.gz")
     add("--device", choices=DEVICES, default="auto", help="default: cuda if available")
     add("--engine", choices=("auto", *ENGINES), default="auto", help="what runs the networks")
     add("--plan", choices=tuple(WAYS), help="which windows run (default: as on each card, else dense)")
@@ -208,6 +208,14 @@ def _called() -> str:
 
 def _path(text: str) -> Path:
     return Path(_not_empty(text, "path"))
+
+
+def _folder(text: str) -> Path:
+    path = _path(text)
+    if (stem(path.name) or format_of(path) in FORMATS) and not path.exists():
+        why = "is the name of a file: give a folder, in which each label map is called as its scan"
+        raise argparse.ArgumentTypeError(f"{text!r} {why}")
+    return path
 
 
 def _name(text: str) -> str:

@@ -16,6 +16,7 @@ from ..errors import ALL_FAILED, SOME_FAILED, DeviceError, OutputError, VisceraE
 from ..formats import bids
 from ..formats.atomic import remove_parts
 from ..formats.cases import Case, Found, find_cases
+from ..formats.dicom import cannot_write
 from ..formats.outputs import check_labels, check_records, input_files, make_writable
 from ..measurements import FILE_NAME
 from ..names import BIDS, DICOM_FORMATS, PAGE, PREVIEW, record_file
@@ -61,6 +62,8 @@ class Run:
         """
         if self.request.scheduler:
             check_installed(self.request.scheduler)
+        if any(one in DICOM_FORMATS for one in self.request.formats) and (why := cannot_write()):
+            raise DeviceError(why)  # at once, not after the first scan has been read
         folders = self._find()
         own = self._prepare(folders)
         options, cases = self.request.options, self.found.cases

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DeviceError, one_line
+from ..errors import DeviceError, how_to_install, one_line
 from .stopping import held
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 STARTED = LOCAL, SLURM = "local", "slurm"
 PROTOCOLS = ("tcp://", "tls://")
-EXTRA = "pip install 'viscera[cluster]'"
 MEMORY = 3_000_000_000  # bytes of a job of Slurm, as of cluster/slurm.sbatch
 MINUTES = "00:30:00"  # that dask-jobqueue asks for unless it is told otherwise
 TRIES = 5  # to connect
@@ -33,7 +32,7 @@ def check_installed(name: str) -> None:
     """Raises DeviceError where the scheduler of a name needs something that is not installed."""
     for package in ("distributed", "dask_jobqueue") if name == SLURM else ("distributed",):
         if find_spec(package) is None:
-            raise DeviceError(f"--scheduler needs the package {package}: {EXTRA}")
+            raise DeviceError(f"--scheduler needs the package {package}: {how_to_install('cluster')}")
     if name == SLURM and not shutil.which("sbatch"):
         raise DeviceError(
             f"--scheduler {SLURM} needs sbatch, which is not installed here: run it where jobs are submitted"

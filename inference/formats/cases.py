@@ -191,7 +191,7 @@ def _doubts(inputs: Path, cases: Sequence[Case], certain: Collection[Path], imag
         one = "is a numbered scan, not a channel: a case of its own"
         more = "are numbered scans, not channels of one: each is a case of its own"
         doubts.append(f"{_listed(numbered)} {one if len(numbered) == 1 else more}")
-    if others:
+    if others and len(plain) < len(uncertain):  # the rest has it, so these may be label maps
         has, ct = ("has", f"a {image}") if len(others) == 1 else ("have", f"{image}s")
         doubts.append(f"{_listed(others)} {has} no {CHANNEL} in the name: taken as {ct} all the same")
     return doubts

@@ -76,8 +76,10 @@ def check(scan: Scan, name: str, outputs: Sequence[Path]) -> None:
     """
     if not any(format_of(path) in DICOM_FORMATS for path in outputs):
         return
-    from .dicom import references
+    from .dicom import cannot_write, references
 
+    if why := cannot_write():
+        raise ScanError(why)
     try:
         references.check(scan)
     except ScanError as error:

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from warnings import catch_warnings, simplefilter
@@ -47,7 +46,6 @@ SHAPE = ("Rows", "Columns", "SliceThickness")
 OTHERS = ("SpecificCharacterSet", "SeriesNumber", "NumberOfFrames")
 NO_DATE, NO_TIME = "19000101", "000000"
 MAKER = "Viscera"
-LIBRARIES = ("highdicom", "contourpy")
 
 
 @dataclass(frozen=True)
@@ -89,11 +87,6 @@ def check(scan: Scan) -> None:
     """
     if not isinstance(scan.origin, Series):
         raise ScanError("is not a DICOM series, to which labels in DICOM must refer: choose another --format")
-    if missing := [name for name in LIBRARIES if find_spec(name) is None]:
-        raise ScanError(
-            f"needs {' and '.join(missing)} for labels in DICOM, which {'is' if len(missing) == 1 else 'are'} not "
-            f"installed: pip install {' '.join(missing)}"
-        )
     with lenient():
         _headers(scan.origin.pictures[:1])
 

@@ -184,8 +184,8 @@ def _affine(fields: Nifti1Header, warnings: list[str]) -> tuple[np.ndarray, Spac
     pixdim = np.asarray(fields["pixdim"], np.float64)[1:4]
     positive = bool(np.isfinite(pixdim).all() and (pixdim > 0).all())
     unit = int(fields["xyzt_units"]) & 7
-    if unit not in MM or unit == 0:
-        warnings.append("the header does not name its unit of length: taken as mm")
+    if unit not in MM:
+        warnings.append(f"the header's unit of length has the code {unit}, which means none: taken as mm")
     scale = MM.get(unit, 1.0)
 
     sform = np.vstack([np.asarray(fields[row], np.float64) for row in ("srow_x", "srow_y", "srow_z")] + [[0, 0, 0, 1]])

@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -764,6 +765,25 @@ def test_flags_that_are_refused(wrong: list[str], capsys: pytest.CaptureFixture[
         parse(["in", "out", *wrong])
     assert stop.value.code == 2
     assert wrong[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["labels.nii.gz", "labels.MHA", "labels.seg.dcm"])
+def test_the_name_of_a_file_is_no_folder(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        parse(["in", tmp_path / name])
+    assert stop.value.code == 2
+    assert f"{name}' is the name of a file: give a folder" in capsys.readouterr().err
+    (tmp_path / name).mkdir()
+    assert parse(["in", tmp_path / name]).outputs == tmp_path / name
+
+
+def test_dicom_that_cannot_be_written_is_said_before_the_first_case(inputs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    bare = [sys.executable, "-S", "-m", "inference", str(inputs), str(out), "--format", "nifti,seg"]  # without packages
+    done = subprocess.run(bare, capture_output=True, text=True, check=False, cwd=ROOT)
+    why = "labels in DICOM need highdicom and contourpy, which are not installed: "
+    assert (done.returncode, done.stderr) == (3, f'error: {why}pip install ".[dicom]" in the checkout\n')
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(

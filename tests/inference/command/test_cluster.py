@@ -150,7 +150,7 @@ def test_a_missing_package_is_one_sentence(tmp_path: Path, save_scan: Save, blob
     scan = save_scan(tmp_path / "a_0000.nii.gz", blob, SPACING)
     bare = [sys.executable, "-S", "-m", "inference", str(scan), str(tmp_path / "out"), "--scheduler", "local"]
     done = subprocess.run(bare, capture_output=True, text=True, check=False, cwd=ROOT)
-    why = "error: --scheduler needs the package distributed: pip install 'viscera[cluster]'\n"
+    why = 'error: --scheduler needs the package distributed: pip install ".[cluster]" in the checkout\n'
     assert (done.returncode, done.stderr) == (3, why)
     assert not (tmp_path / "out").exists()
 

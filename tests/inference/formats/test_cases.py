@@ -170,10 +170,12 @@ def test_outputs_among_the_inputs_are_no_scans(tmp_path: Path) -> None:
     assert left_out(tmp_path, tmp_path / "out2") == {"out": True}
 
 
-def test_a_file_without_the_suffix_is_taken_and_said(tmp_path: Path) -> None:
-    found, warnings = names(tmp_path, "scan.NII.GZ")
-    assert found == ["scan"]
-    assert "no _0000" in warnings[0]
+def test_files_without_the_suffix_are_taken_and_said_if_others_have_it(tmp_path: Path) -> None:
+    assert names(tmp_path, "scan.NII.GZ", "ct.nii") == (["ct", "scan"], [])
+    found, warnings = names(tmp_path, "x_0000.nii.gz")
+    assert found == ["ct", "scan", "x"]
+    assert warnings == ["ct.nii and scan.NII.GZ have no _0000 in the name: taken as CTs all the same"]
+    assert find_cases(tmp_path / "ct.nii", OUT).warnings == []
 
 
 def test_two_files_of_one_name(tmp_path: Path) -> None:
