@@ -1,7 +1,8 @@
 """The measurements of anybody's label maps, a program: SCANS LABELS [--out FILE].
 
-SCANS is a folder of X_0000.nii.gz and LABELS one of X.nii.gz, or both are single files; both lie on one grid. The table
-is the measurements.csv of a run. No network runs.
+SCANS is a folder of X_0000.nii.gz and LABELS one of X.nii.gz, or both are single files; both lie on one grid. LABELS of
+one scan may also be a folder with a mask per structure, called after it (liver.nii.gz). The table is the
+measurements.csv of a run. No network runs.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,26 +35,42 @@ from .errors import (
 from .formats.atomic import write_atomically
 from .formats.cases import Case, Found, find_cases
 from .formats.channels import REFERENCE
+from .formats.nifti.file import label_names
 from .formats.outputs import in_the_way, is_summary, label_folders, table_in_the_way
 from .formats.reading import elsewhere, read_scan
-from .labels import TABLE
+from .labels import TABLE, known
 from .measurements import FILE_NAME, Row, rows, table
 from .names import BIDS, DSEG, LAYOUTS, METAIMAGE, NIFTI, NRRD, SEGMENTATION, bids_case, labels_file, stem
 from .pack import unpacked
 from .quantities import VALUES, quantities
+from .scan import Scan
 
 
 def measure(
-    case: Case, labels: Path, names: Mapping[int, str], accept: bool = False
-) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """What a record says of the labels in the file `labels`, and what was odd about it or the scan.
+    case: Case, labels: Sequence[Path], names: Mapping[int, str] | None, accept: bool = False
+) -> tuple[list[dict[str, dict[str, Any]]], list[str]]:
+    """What a record says of the labels in each of the files `labels`, and what was odd about them or the scan.
 
-    names   value -> name; a value that has none is called label_7
+    names   value -> name; a value that has none is called label_7. None: as the file itself says, else this program's.
+            Of several files each is the mask of one structure, after which it is called
     accept  voxels that cannot be HU
 
     Raises ScanError and MemoryBudgetError: a sentence that names the file.
     """
     scan = read_scan(case.sources[0], accept, abdominal=False)
+    odd = [f"{shown(case.scan.name)}: {text}" for text in scan.warnings]
+    measured = []
+    for path in labels:
+        numbers, more = _measured(case, scan, path, names, is_mask=len(labels) > 1)
+        measured.append(numbers)
+        odd += more
+    return measured, odd
+
+
+def _measured(
+    case: Case, scan: Scan, labels: Path, names: Mapping[int, str] | None, is_mask: bool
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Of one file, as `measure`."""
     given = read_scan(labels, ct=[False], abdominal=False)
     if other := elsewhere(scan.grid, given.grid):
         raise ScanError(f"{shown(case.scan.name)} and {shown(labels.name)} do not lie on one grid: {other}")
@@ -61,9 +78,25 @@ def measure(
     if values is None:
         raise ScanError(f"{shown(labels.name)} is not a label map: it holds values other than 0, 1, ... 255")
     found = np.flatnonzero(sum(np.bincount(plane.reshape(-1), minlength=VALUES) for plane in values)).tolist()
+    if is_mask or names is None:
+        names = _own_names(labels, found, is_mask)
     named = {value: names.get(value, f"label_{value}") for value in found if value}
-    odd = [f"{shown(path.name)}: {text}" for path, one in ((case.scan, scan), (labels, given)) for text in one.warnings]
+    warnings = () if is_mask and found == [0] else given.warnings  # of a hundred structures many are not there
+    odd = [f"{shown(labels.name)}: {text}" for text in warnings]
     return quantities(values, scan.grid, named, {0: scan.voxels}), odd
+
+
+def _own_names(labels: Path, found: Sequence[int], is_mask: bool) -> Mapping[int, str]:
+    """Value -> name of the values that were found, where nobody says it: by the file's name if it is a mask, as it also
+    is if it holds one value and is called as an organ is; else by its header, or as in this program. Raises ScanError.
+    """
+    structure, several = stem(labels.name) or labels.name, len(set(found) - {0}) > 1
+    if is_mask and several:
+        raise ScanError(f"{shown(labels.name)} is not the mask of one structure: it holds several values")
+    if is_mask or (known(structure) and not several):
+        return dict.fromkeys(found, structure)
+    table = label_names(labels) if labels.name.lower().endswith(NIFTI) else {}
+    return table or {one.value: one.key for one in TABLE}
 
 
 def _values(voxels: np.ndarray) -> np.ndarray | None:
@@ -78,8 +111,8 @@ def _values(voxels: np.ndarray) -> np.ndarray | None:
     return values
 
 
-def _pairs(found: Found, scans: Path, labels: Path) -> list[tuple[Case, Path | None]]:
-    """Each case, called as its label map is, and the file of that, None where there is none.
+def _pairs(found: Found, scans: Path, labels: Path) -> list[tuple[Case, list[Path]]]:
+    """Each case, called as its label map is, and the file of that or those of masks; none where there is none.
 
     Raises InputFolderError and NoInputError.
     """
@@ -88,16 +121,35 @@ def _pairs(found: Found, scans: Path, labels: Path) -> list[tuple[Case, Path | N
     if not labels.is_dir():
         if len(found.cases) > 1:
             raise NoInputError(f"{shown(labels)} is one label map, and {shown(scans)} holds {len(found.cases)} cases")
-        return [(found.cases[0], labels)]
-    pairs: list[tuple[Case, Path | None]] = []
+        return [(found.cases[0], [labels])]
+    pairs: list[tuple[Case, list[Path]]] = []
     used: set[Path | None] = set()  # of two cases that BIDS calls alike a run labels the first
     for case in found.cases:
         name, path = _labels_of(case, labels)
         if path in used:
             name, path = case.name, None
-        pairs.append((replace(case, name=name), path))
+        pairs.append((replace(case, name=name), [path] if path else []))
         used.add(path)
+    if len(pairs) == 1 and not pairs[0][1]:
+        return [(pairs[0][0], _masks(pairs[0][0], labels))]
     return pairs
+
+
+def _masks(case: Case, folder: Path) -> list[Path]:
+    """Label maps in a folder that is no folder of label maps, since one is called as an organ is. Raises
+    InputFolderError."""
+    files = [folder / entry for entry in _label_maps(folder)]
+    files = [path for path in files if not path.samefile(case.scan)]
+    return files if any(known(stem(path.name) or "") for path in files) else []
+
+
+def _label_maps(folder: Path) -> list[str]:
+    """Names of the files in a folder that have the endings of label maps. Raises InputFolderError."""
+    try:
+        entries = sorted(os.listdir(folder))
+    except OSError as error:
+        raise InputFolderError(f"{shown(folder)} cannot be opened: {error.strerror}") from error
+    return [one for one in entries if not one.startswith(".") and not one.endswith(SEGMENTATION) and stem(one)]
 
 
 def _labels_of(case: Case, folder: Path) -> tuple[str, Path | None]:
@@ -110,20 +162,17 @@ def _labels_of(case: Case, folder: Path) -> tuple[str, Path | None]:
     return case.name, None
 
 
-def _without_scan(pairs: list[tuple[Case, Path | None]], scans: Path, folder: Path) -> list[str]:
+def _without_scan(pairs: list[tuple[Case, list[Path]]], scans: Path, folder: Path) -> list[str]:
     """Names of label maps in a folder that belong to no scan of another folder. Raises InputFolderError."""
     if not folder.is_dir() or pairs[0][0].scan == scans or folder.samefile(scans):
         return []
-    used = {stem(path.name) for _, path in pairs if path}  # in whatever formats
+    used = {stem(path.name) for _, paths in pairs for path in paths}  # in whatever formats
     lost = []
-    try:
-        for one in label_folders(folder):
-            for entry in sorted(os.listdir(one)):
-                name = None if entry.startswith(".") or entry.endswith(SEGMENTATION) else stem(entry)
-                if name and name not in used and (one == folder or name.endswith(DSEG)):
-                    lost.append(entry)
-    except OSError as error:
-        raise InputFolderError(f"{shown(folder)} cannot be opened: {error.strerror}") from error
+    for one in label_folders(folder):
+        for entry in _label_maps(one):
+            name = stem(entry) or entry
+            if name not in used and (one == folder or name.endswith(DSEG)):
+                lost.append(entry)
     return lost
 
 
@@ -139,14 +188,27 @@ def _names(file: Path) -> dict[int, str]:
     """Raises argparse.ArgumentTypeError."""
     try:
         document = json.loads(file.read_bytes())
-        names = {int(value): name for value, name in document.items()}
+        names = _of_dataset(document) or {int(value): name for value, name in document.items()}
     except OSError as error:
         raise argparse.ArgumentTypeError(f"{shown(file)} cannot be read: {error.strerror}") from error
-    except (ValueError, AttributeError, RecursionError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         names = {}
     if not names or not all(isinstance(name, str) and 0 <= value < VALUES for value, name in names.items()):
         raise argparse.ArgumentTypeError(f'{shown(file)} is not a table of names such as {{"1": "liver"}}')
     return names
+
+
+def _of_dataset(document: Any) -> dict[int, str]:
+    """Value -> name by a dataset.json of nnU-Net; empty if it is none. Of regions a label map holds the values of
+    regions_class_order. Raises what a document of another kind raises: ValueError, TypeError, AttributeError."""
+    labels = document.get("labels")
+    if not isinstance(labels, dict):
+        return {}
+    if all(name.isdecimal() for name in labels):  # as in version 1
+        return {int(value): name for value, name in labels.items() if int(value)}
+    named = {name: value for name, value in labels.items() if value != 0 and name != "ignore"}
+    values = document.get("regions_class_order") or named.values()
+    return {int(value): name for value, name in zip(values, named, strict=True)}
 
 
 def main() -> int:
@@ -155,13 +217,19 @@ def main() -> int:
     )
     add, names = parser.add_argument, parser.add_mutually_exclusive_group()
     add("scans", type=Path, metavar="SCANS", help="a folder of X_0000.nii.gz, one scan, or the folder of one series")
-    add("labels", type=Path, metavar="LABELS", help="a folder of X.nii.gz, or the label map of the one scan")
+    add(
+        "labels",
+        type=Path,
+        metavar="LABELS",
+        help="a folder of X.nii.gz, or the label map or masks of one scan",
+    )
     add("--out", type=Path, metavar="FILE", help="file for the table (default: standard output)")
     names.add_argument(
         "--names",
         type=lambda text: _names(Path(text)),
         metavar="FILE",
-        help='names of the labels as JSON, {"1": "liver"} (default: those of this program)',
+        help='names of the labels: JSON such as {"1": "liver"}, or a dataset.json of nnU-Net (default: as the label map'
+        " says itself, else those of this program)",
     )
     names.add_argument("--weights", type=Path, metavar="DIR", help="networks whose labels these are")
     add("--accept-intensities", action="store_true", help="measure scans that cannot be CT in HU, with a warning")
@@ -181,7 +249,7 @@ def main() -> int:
 
 def _run(given: argparse.Namespace) -> int:
     """Raises VisceraError."""
-    names = given.names or {one.value: one.key for one in TABLE}
+    names = given.names
     if given.weights:
         with unpacked(given.weights) as weights:
             names = {value: name for card in read_cards(weights, None) for value, name in card.names.items()}
@@ -199,7 +267,7 @@ def _run(given: argparse.Namespace) -> int:
         try:
             if case.refused:
                 raise ScanError(case.refused)
-            if labels is None:
+            if not labels:
                 raise ScanError(f"there is no label map {shown(case.labels.name)} in {shown(given.labels)}")
             numbers, odd = measure(case, labels, names, given.accept_intensities)
         except (CaseError, MemoryError) as error:
@@ -208,7 +276,7 @@ def _run(given: argparse.Namespace) -> int:
             continue
         for text in odd:
             print(f"warning: {title}: {text}", file=sys.stderr)
-        measured.append(list(rows(shown(case.name), numbers)))
+        measured.append([row for one in numbers for row in rows(shown(case.name), one)])
     _write(given.out, b"".join(table(measured)))
     if not measured:
         return ALL_FAILED

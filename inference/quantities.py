@@ -44,7 +44,7 @@ def quantities(
     steps = grid.affine[:3, [2 - axial, 2 - rows, 2 - columns]]  # mm (R, A, S) from a voxel to the next, by axis
     places = [grid.orientation[2 - axis] for axis in (rows, columns)]
     sides = ["first slice", "last slice", *(SIDES[one] for at in places for one in (OPPOSITE[at], at))]
-    values = np.array(sorted(names))
+    values = np.array(sorted(names), np.intp)  # of none as well
     planes = np.moveaxis(labels, axial, 0)
     tumors: dict[int, list[np.ndarray]] = {value: [] for value in names if is_tumor(names[value])}
     voxels = np.zeros(VALUES, np.int64)

@@ -11,10 +11,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
 from inference.command.summary import Summary
+from inference.compat.files import image_of
 from inference.errors import names_are_hidden
 from inference.measure import main
 from tests.conftest import ROOT
@@ -124,6 +126,72 @@ def test_names_of_labels(pair: tuple[Path, Path], measure: Measure, tmp_path: Pa
         with pytest.raises(SystemExit) as stop:
             measure(*pair, "--names", file)
         assert stop.value.code == 2
+
+
+def test_names_of_a_dataset_of_nnunet(pair: tuple[Path, Path], measure: Measure, tmp_path: Path) -> None:
+    file = tmp_path / "dataset.json"
+    for labels, order in (
+        ({"background": 0, "spleen": 1, "liver": 2, "cyst": 14}, None),
+        ({"background": 0, "spleen": [1, 2], "liver": [2, 14], "cyst": 14}, [1, 2, 14]),
+        ({"0": "background", "1": "spleen", "2": "liver", "14": "cyst"}, None),  # version 1
+    ):
+        file.write_text(json.dumps({"labels": labels} | ({"regions_class_order": order} if order else {})))
+        code, table, said = measure(*pair, "--names", file)
+        assert (code, said) == (0, "")
+        assert {(row["label"], row["name"]) for row in csv.DictReader(io.StringIO(table))} == {
+            ("1", "spleen"), ("2", "liver"), ("14", "cyst"),
+        }  # fmt: skip
+    file.write_text(json.dumps({"labels": {"spleen": [1, 2]}}))  # regions whose values nobody says
+    with pytest.raises(SystemExit):
+        measure(*pair, "--names", file)
+
+
+def test_names_that_the_file_itself_says(pair: tuple[Path, Path], measure: Measure) -> None:
+    """As TotalSegmentator and compat write all labels to one file."""
+    file = pair[1] / "x.nii.gz"
+    image = image_of(
+        np.asarray(nib.load(file).dataobj).T, nib.load(file), {1: "spleen", 2: "kidney_right", 14: "heart"}
+    )
+    nib.save(image, file)
+    code, table, said = measure(*pair)
+    assert (code, said) == (0, "")
+    assert {name for _, name, _ in values(table)} == {"spleen", "kidney_right", "heart"}
+    names = pair[1] / "names.json"
+    names.write_text('{"1": "liver"}')
+    assert {name for _, name, _ in values(measure(*pair, "--names", names)[1])} == {"liver", "label_2", "label_14"}
+
+
+def test_a_folder_of_masks_is_measured_as_one_label_map(
+    pair: tuple[Path, Path], measure: Measure, blob: np.ndarray, save_scan: Save
+) -> None:
+    scans, labels = pair
+    code, whole, _ = measure(scans, labels)
+    masks = labels.parent / "masks"
+    voxels = np.asarray(nib.load(labels / "x.nii.gz").dataobj).T
+    for value, name in ((1, "liver"), (2, "vertebrae_L1"), (14, "tumor"), (99, "heart")):  # the last is not there
+        save_scan(masks / f"{name}.nii.gz", (voxels == value).astype(np.uint8), SPACING)
+    code, table, said = measure(scans, masks)
+    assert (code, said) == (0, "")
+    assert values(table) == {
+        (case, name.replace("right_kidney", "vertebrae_L1"), what): number
+        for (case, name, what), number in values(whole).items()
+    }
+    for given in (scans, scans / "x_0000.nii.gz"):  # one of them, which is no liver though its value is 1
+        code, table, said = measure(given, masks / "tumor.nii.gz")
+        assert (code, said, {name for _, name, _ in values(table)}) == (0, "", {"tumor"})
+    save_scan(masks / "all.nii.gz", voxels, SPACING)
+    code, _, said = measure(scans, masks)
+    assert (code, said) == (4, "error: [1/1] x: all.nii.gz is not the mask of one structure: it holds several values\n")
+
+
+def test_an_empty_label_map_has_no_rows(
+    pair: tuple[Path, Path], measure: Measure, blob: np.ndarray, save_scan: Save
+) -> None:
+    _, table, _ = measure(*pair)
+    save_scan(pair[0] / "y_0000.nii.gz", blob, SPACING)
+    save_scan(pair[1] / "y.nii.gz", np.zeros(blob.shape, np.uint8), SPACING)
+    code, also, said = measure(*pair)
+    assert (code, also) == (0, table) and "y.nii.gz: every voxel is 0" in said
 
 
 def test_pairs_that_do_not_fit_fail_and_the_others_go_on(

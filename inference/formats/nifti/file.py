@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,9 @@ from ..hounsfield import real_numbers, voxel_bytes
 from ..stream import Stream, open_stream
 from ..written import Written
 from .header import LONGEST, Header, label_header, parse
+
+# Of CIFTI's XML, of which a header may hold anything: it is searched, not parsed.
+LABEL = re.compile(r'<Label\b[^<>]*\bKey="(\d{1,3})"[^<>]*><!\[CDATA\[([^\]]+)\]\]>')
 
 
 def read(path: Path) -> Scan:
@@ -34,6 +38,17 @@ def peek(path: Path) -> Scan:
         header = parse(bytes(head[: stream.read_into(memoryview(head))]))
     takes = voxel_bytes(header.dtype, header.scaling is not None)
     return Scan((), header.grid, header, header.warnings, voxel_bytes=takes)
+
+
+def label_names(path: Path) -> dict[int, str]:
+    """Value -> name by the table in an extension of the header, where TotalSegmentator puts one that names all labels
+    of a file; empty if there is none. Raises ScanError."""
+    with open_stream(path) as stream:
+        head = bytearray(LONGEST)
+        head = head[: stream.read_into(memoryview(head))]
+        more = bytearray(max(parse(bytes(head)).offset - len(head), 0))
+        stream.read_into(memoryview(more))
+    return {int(value): name for value, name in LABEL.findall((head + more).decode(errors="replace"))}
 
 
 def write_labels(path: str | Path, labels: np.ndarray, scan: Scan, slope: float = 1) -> Written:
