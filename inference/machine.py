@@ -22,6 +22,7 @@ except ImportError:  # Windows
 PEAK_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes, of getrusage's ru_maxrss
 USUAL_MB = 300.0  # of a process with its networks loaded: the largest of our engines, PyTorch
 MOST_THREADS = 16  # more gain little on one patch, and a container with a pids limit of 64 must hold four pools
+GIVEN = ("SLURM_CPUS_PER_TASK", "NSLOTS")  # processors of a job of Slurm or Grid Engine, which may not hold it to them
 TASKS = 4  # that a worker with one thread is at most, as control groups count: three were seen with OpenVINO
 
 # The thread pools of the libraries under us; read by each when it is first imported.
@@ -71,12 +72,15 @@ def usable_cpus() -> int:
 
 
 def processors() -> int:
-    """Processors by the affinity mask and the quotas of cgroups, whichever is less, and no more than can have a worker
-    each where cgroups limit processes."""
+    """Processors by the affinity mask, the quotas of cgroups and what a job was given, whichever is least, and no more
+    than can have a worker each where cgroups limit processes."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     granted = cgroups.processors()
     if granted is not None:
         count = min(count, max(int(granted), 1))
+    for job in map(os.environ.get, GIVEN):
+        if job and job.isdecimal():
+            count = min(count, max(int(job), 1))
     left = cgroups.tasks_left()
     if left is not None:
         count = min(count, max(left // TASKS, 1))

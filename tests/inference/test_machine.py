@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
 
 from inference import machine
+
+
+@pytest.mark.parametrize("variable", ["SLURM_CPUS_PER_TASK", "NSLOTS"])
+def test_a_job_uses_the_processors_that_it_was_given(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for other in machine.GIVEN:
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(8))
+    most = machine.processors()
+    for text, count in (("1", 1), ("9000", most), ("0", 1), ("many", most), ("", most)):
+        monkeypatch.setenv(variable, text)
+        assert machine.processors() == count
 
 
 @pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_DATA"])
