@@ -62,6 +62,13 @@ class _Refused(argparse.Action):
         parser.error(f"{'/'.join(self.option_strings)} of TotalSegmentator is not offered here")
 
 
+def _task(name: str) -> str:
+    if name != "total":
+        why = f"{name!r} is not offered, only total: networks of other tasks run without {VERB}"
+        raise argparse.ArgumentTypeError(f"{why} (docs/totalsegmentator.md)")
+    return name
+
+
 def parser_of(program: str) -> argparse.ArgumentParser:
     """The parser of `compat totalsegmentator`; its names are those of the Python function's arguments."""
     parser = argparse.ArgumentParser(
@@ -89,7 +96,7 @@ def parser_of(program: str) -> argparse.ArgumentParser:
         help="volume (mm3) and mean intensity of each structure in FILE (OUT/statistics.json, with --ml beside OUT)",
     )
     add("-sa", "--stats_aggregation", choices=("mean", "median"), default="mean", help="of the intensities (mean)")
-    add("-ta", "--task", choices=("total",), default="total", help="the only choice")
+    add("-ta", "--task", type=_task, default="total", metavar="total", help="the only choice")
     add("-ot", "--output_type", choices=("nifti",), default="nifti", help="the only choice")
     add("-d", "--device", default="gpu", metavar="NAME", help="cpu, or gpu if there is one")
     for *switch, text in SWITCHES:

@@ -28,7 +28,7 @@ from ..task import run_case
 from . import files
 from .statistics import BORDER, Statistics
 from .statistics import statistics as measured
-from .structures import Structures, recoded, theirs, wanted
+from .structures import Structures, class_map, recoded, theirs, wanted
 
 DEVICES = {"gpu": "auto", "gpu:0": "auto", "cpu": "cpu"}  # theirs too goes on without a GPU
 # What has no counterpart here, and the value that asks for nothing.
@@ -130,6 +130,8 @@ def totalsegmentator(
             (numbers_file, numbers) if numbers_file and numbers else None,
         )
     notes = _notes(given | others, labels_of(predictor.cards, None))
+    if subset is None and (count := len(asked.names)) < (most := len(class_map())):
+        notes.append(f"only {count} of TotalSegmentator's {most} structures: the networks know no others")
     if numbers and (cut := [name for value, name in asked.names.items() if _is_cut(numbers[name], labels == value)]):
         notes.append(
             f"0 in the statistics, since they come within {BORDER} voxels of an end of the scan: {', '.join(cut)} "

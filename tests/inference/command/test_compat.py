@@ -96,6 +96,12 @@ def test_flags_that_are_not_offered_are_refused_by_name(flag: str, capsys: pytes
     assert stop.value.code == 2 and flag in capsys.readouterr().err
 
 
+def test_other_tasks_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["compat", "totalsegmentator", "-i", "a", "-o", "b", "-ta", "lung_vessels"])
+    assert stop.value.code == 2 and "'lung_vessels' is not offered, only total" in capsys.readouterr().err
+
+
 def test_other_programs_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["compat"], ["compat", "nnunet"]):
         with pytest.raises(SystemExit) as stop:

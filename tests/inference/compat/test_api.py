@@ -126,7 +126,12 @@ def test_what_is_left_out_or_changes_nothing_is_said(named_weights: Path, scan: 
     texts = [str(one.message) for one in said]
     assert "fast and resampling_order: no difference here, the networks decide how fine and how fast it is" in texts
     assert "cyst: left out, since TotalSegmentator has no such structure" in texts
+    few = "only 3 of TotalSegmentator's 117 structures: the networks know no others"
+    assert few in texts
     assert not any("statistics" in text for text in texts)
+    with pytest.warns(ScanWarning) as said:
+        totalsegmentator(scan, None, roi_subset=["liver"], fast=True, weights=more, threads=1)
+    assert few not in [str(one.message) for one in said]
     with pytest.warns(ScanWarning, match="^0 in the statistics, since they come within 3 voxels .*: .*liver"):
         _, numbers = totalsegmentator(scan, None, statistics=True, weights=more, threads=1)
     assert numbers["liver"]["volume"] == 0
