@@ -17,7 +17,7 @@ from .dataset import Dataset, dataset_in
 from .entries import SCAN, SLICE, UNKNOWN, look_at
 from .opening import listing
 from .outputs import wrote
-from .sources import Volume
+from .sources import Volume, is_dicom_file
 from .tree import dicom_in
 
 EXAMPLES = 5  # names in a warning about many files
@@ -121,7 +121,7 @@ def find_cases(
                 raise NoInputError(f"case {shown(name)} is not in {shown(inputs)}")
     reasons = _sentences(left_out)
     if not cases:
-        also = "".join(f"; {reason}" for reason in [*reasons, *_exchanged(inputs)])
+        also = "".join(f"; {reason}" for reason in [*reasons, *_mistaken(inputs)])
         raise NoInputError(f"{shown(inputs)} holds no case: X{CHANNEL}.nii.gz was looked for{also}")
     chosen = [case for name in dict.fromkeys(names or cases) for case in cases[name]]
     doubts = _doubts(inputs, chosen, certain, channels[0]) if len(channels) == 1 else []
@@ -197,10 +197,11 @@ def _doubts(inputs: Path, cases: Sequence[Case], certain: Collection[Path], imag
     return doubts
 
 
-def _exchanged(inputs: Path) -> list[str]:
-    """A sentence where a folder without cases has label maps of this program's, which are passed over."""
+def _mistaken(inputs: Path) -> list[str]:
+    """A sentence where inputs without a case are one slice, or hold label maps of this program's, which are passed
+    over."""
     if not inputs.is_dir():
-        return []
+        return ["a series of several files is given by its folder"] if is_dicom_file(inputs) else []
     ours = (one.name for one in listing(inputs) if stem(one.name) and wrote(inputs / one.name))
     if (name := next(ours, None)) is None:
         return []

@@ -54,8 +54,11 @@ def stack(slices: Sequence[Slice], resample: bool = False) -> Stack:
     try:
         _check_even(slices, corners, usual)
     except ScanError as error:
-        if not resample or _aside(corners, normal) > UNEVEN * np.linalg.norm(usual):
+        if _aside(corners, normal) > UNEVEN * np.linalg.norm(usual):
             raise
+        if not resample:
+            advice = "are slices missing? --uneven resample interpolates between them"
+            raise ScanError(f"{error}: {advice}") from error
         along = (corners - corners[0]) @ normal
         count = round(along[-1] / (usual @ normal)) + 1
         places = along / along[-1] * (count - 1)
@@ -140,8 +143,7 @@ def _check_even(slices: Sequence[Slice], corners: np.ndarray, usual: np.ndarray)
     at = int(np.linalg.norm(steps - usual, axis=1).argmax())
     raise ScanError(
         f"has {lengths[at]:.4g} mm between {slices[at].name} and {slices[at + 1].name} where "
-        f"{np.linalg.norm(usual):.4g} mm are usual, by {tag('ImagePositionPatient')}: are slices missing? "
-        "--uneven resample interpolates between them"
+        f"{np.linalg.norm(usual):.4g} mm are usual, by {tag('ImagePositionPatient')}"
     )
 
 

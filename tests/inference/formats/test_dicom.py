@@ -153,7 +153,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "far off": (
         {"ImagePositionPatient": "-20\\-30\\20"},
-        "has 4 mm between 003.dcm and 004.dcm where 3 mm are usual, by ImagePositionPatient (0020,0032): ",
+        "has 4 mm between 003.dcm and 004.dcm where 3 mm are usual, by ImagePositionPatient (0020,0032): "
+        "are slices missing? --uneven resample interpolates between them",
     ),
     "aside": ({"ImagePositionPatient": "-15\\-30\\19"}, "mm between 003.dcm and 004.dcm where 3 mm are usual"),
 }

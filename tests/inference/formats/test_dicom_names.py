@@ -127,6 +127,12 @@ def spoil(file: Path) -> None:
     dataset.save_as(file)
 
 
+def test_one_file_of_a_series_is_no_scan(tmp_path: Path) -> None:
+    series(tmp_path / "s", HU, at)
+    with pytest.raises(NoInputError, match="fewer than 8 slices: no volume; a series of several files is given by its"):
+        find_cases(tmp_path / "s" / "004.dcm", tmp_path / "out")
+
+
 def test_slices_unevenly_apart_are_resampled_if_that_is_asked_for(tmp_path: Path) -> None:
     """HU that rise along z evenly are the same on any grid."""
     places = np.array([0, 3, 6, 9, 12, 15, 18, 24, 27, 30.0, 31.5, 33])
@@ -139,7 +145,8 @@ def test_slices_unevenly_apart_are_resampled_if_that_is_asked_for(tmp_path: Path
     assert scan.grid.shape == (12, 12, 14) and scan.resampled
     assert np.allclose(scan.grid.affine[:3, 2:], [[0, 20], [0, 30], [3, 0]])
     assert np.array_equal(scan.voxels[:, 6, 7], np.arange(12) * 30)
-    assert any("resampled to 12 planes, which lie evenly" in warning for warning in scan.warnings)
+    said = "(0020,0032): resampled to 12 planes, which lie evenly"
+    assert [warning for warning in scan.warnings if warning.endswith(said)]
     assert np.allclose(scan.origin.places, places / 3)
     assert np.array_equal(peek(folder, resample=True).grid.affine, scan.grid.affine)
     write_empty(folder, [tmp_path / "e.nii.gz"], Description({}), resample=True)
