@@ -114,6 +114,7 @@ def parser() -> argparse.ArgumentParser:
     add("--networks", type=_names, metavar="NAMES", help="in increasing priority (default: organ,tumor, else all)")
     add("--labels", type=_names, metavar="NAMES", help="only these labels, such as liver,spleen (default: all)")
     add("--case", type=_name, action="append", default=[], metavar="NAME", help="only this case; may be repeated")
+    add("--scans", type=_pattern, metavar="PATTERN", help="scans in subfolders: which, such as '*/ct.nii.gz'")
     add("--name-by", type=_name, metavar="TAG", help="name DICOM cases by this tag, such as AccessionNumber")
     add("--part", type=_part, metavar="I/N", help="the I-th of N parts of the cases; auto: from the job array")
     known = ",".join(FORMAT_NAMES)
@@ -185,6 +186,7 @@ def parse(arguments: Sequence[str | Path]) -> Request:
         outputs=given.outputs,
         options=Options(**{one.name: getattr(given, one.name) for one in fields(Options)}),
         names=tuple(given.case),
+        scans=given.scans,
         name_by=given.name_by,
         part=given.part,
         formats=given.format + (PROBABILITIES,) * given.save_probabilities + (PREVIEW,) * given.preview,
@@ -216,6 +218,13 @@ def _folder(text: str) -> Path:
         why = "is the name of a file: give a folder, in which each label map is called as its scan"
         raise argparse.ArgumentTypeError(f"{text!r} {why}")
     return path
+
+
+def _pattern(text: str) -> str:
+    path = Path(_not_empty(text, "pattern"))
+    if path.is_absolute() or ".." in path.parts:
+        raise argparse.ArgumentTypeError(f"{text!r} is not the pattern of a path below INPUTS, such as '*/ct.nii.gz'")
+    return text
 
 
 def _name(text: str) -> str:

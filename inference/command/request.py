@@ -15,6 +15,7 @@ class Request:
     """One call of the command.
 
     names       of cases: only these
+    scans       pattern of the paths of scans below INPUTS; None: those of INPUTS itself
     name_by     the tag by whose value scans of DICOM are named
     part        of those, the cases of this part; None: all
     formats     of the label maps, of names.FORMATS, and those of FOLDERS that are asked for
@@ -34,6 +35,7 @@ class Request:
     outputs: Path
     options: Options
     names: tuple[str, ...] = ()
+    scans: str | None = None
     name_by: str | None = None
     part: Part | None = None
     formats: tuple[str, ...] = FORMATS[:1]

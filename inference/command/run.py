@@ -130,7 +130,14 @@ class Run:
         self.cards, self.ways = networks_of(request.options, request.options.weights)
         channels = [channel.name for channel in self.cards[0].channels]
         self.found = find_cases(
-            request.inputs, request.outputs, request.names, request.formats, channels, request.name_by, request.layout
+            request.inputs,
+            request.outputs,
+            request.names,
+            request.formats,
+            channels,
+            request.name_by,
+            request.layout,
+            request.scans,
         )
         folders = {file.parent for case in self.found.cases for file in case.files if not case.volume}
         idle = _idle(request, self.found.cases)

@@ -20,6 +20,7 @@ PLATFORMS_OWN = {
     "--version",
     "--weights",
     "--case",
+    "--scans",
     "--part",
     "--resume",
     "--scheduler",

@@ -17,6 +17,7 @@ from .dataset import Dataset, dataset_in
 from .entries import SCAN, SLICE, UNKNOWN, look_at
 from .opening import listing
 from .outputs import wrote
+from .pattern import scans_like
 from .sources import Volume, is_dicom_file
 from .tree import dicom_in
 
@@ -97,6 +98,7 @@ def find_cases(
     channels: Sequence[str] = ("CT",),
     name_by: str | None = None,
     layout: str = LAYOUTS[0],
+    pattern: str | None = None,
 ) -> Found:
     """The cases of a file, or of a folder of scans, with all DICOM below it and in ZIPs, or of a dataset of BIDS.
 
@@ -105,11 +107,16 @@ def find_cases(
     channels  names of those that a case has; of several, a file is one channel and stands for its case
     name_by   the tag by whose value scans of DICOM are named
     layout    of the outputs, of names.LAYOUTS
+    pattern   of the paths of scans below the folder, in place of what it holds itself; the rest is passed over silently
     Raises InputFolderError if `inputs` cannot be opened, NoInputError if it holds no case.
     """
-    if len(channels) > 1:
+    left_out: list[LeftOut] = []
+    certain: Collection[Path] = ()
+    if pattern:
+        candidates = _like(pattern, inputs, outputs, channels)
+        certain = [one.files[0] for one in candidates]
+    elif len(channels) > 1:
         candidates, left_out = _several(inputs, outputs, channels)
-        certain: Collection[Path] = ()
     else:
         candidates, left_out, certain = _of_one_channel(inputs, outputs, channels[0], name_by)
     cases = _named(candidates, outputs, formats, layout)
@@ -173,6 +180,18 @@ def _of_one_channel(
     found = [_Candidate(name, (scan,)) for scan, name in scans.items()]
     found += [_Candidate(name, (volume.folder,), volume=volume) for name, volume in volumes]
     return sorted(found, key=lambda one: one[:2]), left_out, set(dataset.scans)
+
+
+def _like(pattern: str, inputs: Path, outputs: Path, channels: Sequence[str]) -> list[_Candidate]:
+    """Raises NoInputError where there are none."""
+    if len(channels) > 1:
+        raise NoInputError(f"--scans finds scans of one channel, and the networks take {len(channels)}")
+    if not _is_folder(inputs):
+        raise NoInputError(f"--scans looks into a folder, and {shown(inputs)} is a file")
+    scans = scans_like(pattern, inputs, outputs)
+    if not scans:
+        raise NoInputError(f"{shown(inputs)} holds no scan whose path is like {shown(pattern)}")
+    return [_Candidate(name, (scan,)) for scan, name in scans.items()]
 
 
 def _doubts(inputs: Path, cases: Sequence[Case], certain: Collection[Path], image: str) -> list[str]:

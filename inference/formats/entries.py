@@ -33,8 +33,7 @@ COMPANION = {".img": (".hdr",), ".img.gz": (".hdr.gz",), ".rec": (".par",)}  # o
 
 UNKNOWN = f"perhaps a scan, but with no known ending: rename or convert to X{CHANNEL}.nii.gz"
 SUBFOLDER = (
-    "there are scans inside, but subfolders are not searched: link their scans into one folder, or give each folder as "
-    "INPUTS, with OUTPUTS of its own"
+    "there are scans inside, but subfolders are searched only for what --scans says, such as --scans '*/ct.nii.gz'"
 )
 CLOSED = "a folder that cannot be opened, and may hold scans"
 NO_SCANS = (SEGMENTATION, *(f".{kind}" for kind in DICOM_FORMATS))

@@ -767,6 +767,24 @@ def test_flags_that_are_refused(wrong: list[str], capsys: pytest.CaptureFixture[
     assert wrong[0] in capsys.readouterr().err
 
 
+def test_scans_in_folders_of_their_own(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
+    own = ("--weights", tiny_weights, *F32)
+    assert run(inputs, tmp_path / "flat", *own).returncode == 0
+    for case in "ab":
+        (inputs / case).mkdir()
+        (inputs / f"{case}_0000.nii.gz").rename(inputs / case / "ct.nii.gz")
+    for again, said in (((), "s, "), (("--resume",), "kept, ")):
+        done = run(inputs, tmp_path / "out", *own, "--scans", "*/ct.nii.gz", *again)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert all(f"/2] {case}: " in line and said in line for case, line in zip("ab", _cases(done), strict=True))
+    for name in ("a.nii.gz", "b.nii.gz", "measurements.csv"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "flat" / name).read_bytes()
+
+
+def _cases(done: subprocess.CompletedProcess[str]) -> list[str]:
+    return [line for line in done.stdout.splitlines() if line.startswith("[")]
+
+
 @pytest.mark.parametrize("name", ["labels.nii.gz", "labels.MHA", "labels.seg.dcm"])
 def test_the_name_of_a_file_is_no_folder(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:

@@ -81,7 +81,7 @@ def test_what_may_be_a_scan_all_the_same_is_no_success(dataset: Path) -> None:
     assert [case.name for case in found.cases] == ["sub-a", *SCANS]
     reasons = {one.name: one.reason for one in found.left_out if one.is_scan}
     assert reasons.pop(os.path.join("sub-01", "ct", "venous.nii.gz")).startswith("in a data set of BIDS, but not named")
-    assert set(reasons) == {"sub-05", "more"} and all("subfolders are not searched" in why for why in reasons.values())
+    assert set(reasons) == {"sub-05", "more"} and all("subfolders are searched only" in why for why in reasons.values())
 
 
 def test_dicom_is_searched_for_beside_the_images_alone(dataset: Path) -> None:

@@ -1,0 +1,84 @@
+"""Scans in folders of their own (--scans): which they are, and what they are called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from inference.command.cli import parse
+from inference.errors import NoInputError
+from inference.formats.cases import find_cases
+
+FILES = (
+    "s1/ct.nii.gz",
+    "s2/ct.nii.gz",
+    "s2/._ct.nii.gz",
+    "s2/segmentations/liver.nii.gz",
+    "s2/notes.txt",
+    ".cache/ct.nii.gz",
+    "a/b/x_0000.nii.gz",
+    "c.nii/d",  # a folder
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for file in FILES:
+        (tmp_path / "in" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / file).touch()
+    return tmp_path / "in"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "cases"),
+    [
+        ("*/ct.nii.gz", ["s1", "s2"]),
+        ("./*/ct.nii.gz", ["s1", "s2"]),
+        ("*/*.nii.gz", ["s1_ct", "s2_ct"]),
+        ("s?/ct.*", ["s1_ct", "s2_ct"]),
+        ("**/ct.nii.gz", ["s1", "s2"]),
+        ("a/*/*_0000.nii.gz", ["b_x"]),
+        ("a/b/x_0000.nii.gz", ["x"]),
+        ("**/*", ["a_b_x", "s1_ct", "s2_ct", "s2_segmentations_liver"]),
+    ],
+)
+def test_scans_are_called_after_what_the_pattern_leaves_open(pattern: str, cases: list[str], folder: Path) -> None:
+    found = find_cases(folder, folder.parent / "out", pattern=pattern)
+    assert sorted(case.name for case in found.cases) == cases
+    assert (found.left_out, found.warnings) == ([], [])
+
+
+def test_what_lies_in_the_outputs_is_no_scan(folder: Path) -> None:
+    (folder / "link").symlink_to(folder / "s2")
+    for outputs in (folder / "s2", folder / "link"):
+        assert [case.name for case in find_cases(folder, outputs, pattern="s*/ct.nii.gz").cases] == ["s1"]
+    assert len(find_cases(folder, folder, pattern="s*/ct.nii.gz").cases) == 2  # beside their folders
+
+
+def test_two_scans_of_one_name_are_not_mixed_up(folder: Path) -> None:
+    for file in ("p_q/ct.nii.gz", "p/q_ct.nii.gz"):
+        (folder / file).parent.mkdir()
+        (folder / file).touch()
+    first, second = find_cases(folder, folder.parent / "out", pattern="p*/*.nii.gz").cases
+    assert (first.name, first.refused) == ("p_q_ct", None)
+    assert second.refused == "ct.nii.gz is left out: q_ct.nii.gz has the same case name"
+
+
+def test_what_a_pattern_cannot_find_is_said(folder: Path) -> None:
+    out = folder.parent / "out"
+    with pytest.raises(NoInputError, match="in holds no scan whose path is like "):
+        find_cases(folder, out, pattern="*/mr.nii.gz")
+    with pytest.raises(NoInputError, match="ct.nii.gz is a file"):
+        find_cases(folder / "s1" / "ct.nii.gz", out, pattern="*")
+    with pytest.raises(NoInputError, match="the networks take 2"):
+        find_cases(folder, out, channels=("CT", "PET"), pattern="*/ct.nii.gz")
+    with pytest.raises(NoInputError, match="such as --scans '\\*/ct.nii.gz'"):
+        find_cases(folder, out)
+
+
+@pytest.mark.parametrize("pattern", ["/tmp/*", "../*/ct.nii.gz", " "])
+def test_patterns_that_lead_out_of_the_inputs_are_refused(pattern: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        parse(["in", "out", "--scans", pattern])
+    assert stop.value.code == 2 and "argument --scans: " in capsys.readouterr().err
