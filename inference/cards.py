@@ -12,6 +12,7 @@ from .errors import DeviceError, WeightsError
 from .labels import Structure, known
 from .options import GUIDE, LEAST_VOXELS, WAYS, Options, Way
 
+EXPORT_FIRST = "export it, and give the folder that the network is in then"
 USUAL = ("organ", "tumor")  # rising priority: the paper lays the tumour over the organs
 
 
@@ -201,7 +202,7 @@ def no_network(weights: Path) -> str:
     if _is_network(weights):
         return f"{weights} is a network itself: give the folder that it is in"
     if (weights / "plans.json").exists() or (weights / "plans.pkl").exists():
-        return f"{weights} is a result folder of nnU-Net: export it, and give the folder that the network is in then"
+        return f"{weights} is a result folder of nnU-Net: {EXPORT_FIRST}"
     return f"{weights} holds no network: a folder with {FILE_NAME} was looked for"
 
 

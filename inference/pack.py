@@ -19,13 +19,21 @@ from dataclasses import asdict
 from pathlib import Path
 
 from .card import FILE_NAME, Card, read_card
-from .cards import networks_in, no_network, with_earlier
+from .cards import EXPORT_FIRST, networks_in, no_network, with_earlier
 from .errors import OutputError, VisceraError, WeightsError, shown
 from .labels import structures
 
 SOURCES = ("plans.json", "dataset.json")  # of an export, for the way back to nnU-Net
 LABELS = "labels.json"
 MOST_BYTES = 8 << 30  # of all files in an archive
+CHECKPOINT = "is a checkpoint: export the folder of its model, and give the folder that the network is in then"
+# What is given in place of a folder of networks, by ending.
+MISTAKEN = {
+    ".pth": CHECKPOINT,
+    ".pt": CHECKPOINT,
+    ".model": CHECKPOINT,
+    ".onnx": "is a graph, part of a network: give the folder that the network's folder is in",
+}
 WHEN = (1980, 1, 1, 0, 0, 0)  # the same for every file, so that the same networks make the same bytes
 
 
@@ -72,6 +80,8 @@ def unpacked(weights: Path) -> Iterator[Path]:
     if not weights.is_file():
         yield weights
         return
+    if why := MISTAKEN.get(weights.suffix):
+        raise WeightsError(f"{weights} {why}")
     try:
         folder = Path(tempfile.mkdtemp(prefix="viscera-weights-"))
     except OSError as error:
@@ -91,6 +101,8 @@ def _unpack(file: Path, folder: Path) -> None:
             if sum(info.file_size for info in archive.infolist()) > MOST_BYTES:
                 raise WeightsError(f"{file} would unpack to more than {MOST_BYTES >> 30} GB")
             names = [name.removesuffix(f"/{FILE_NAME}") for name in every if name.endswith(f"/{FILE_NAME}")]
+            if not names and any(name.endswith(("/plans.json", "/plans.pkl")) for name in every):
+                raise WeightsError(f"{file} is an archive of nnU-Net: unpack it, {EXPORT_FIRST}")
             if not names:
                 raise WeightsError(f"{file} holds no network: NAME/{FILE_NAME} was looked for")
             for name in names:

@@ -120,6 +120,22 @@ def test_what_no_card_names_stays_packed(packed: Path, tmp_path: Path) -> None:
         assert not [name for name in names(folder) if "evil" in name or "more" in name]
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("checkpoint_final.pth", "is a checkpoint: export the folder of its model"),
+        ("model.model", "is a checkpoint: export the folder of its model"),
+        ("model.onnx", "is a graph, part of a network: give the folder that the network's folder is in"),
+        ("model.zip", "is an archive of nnU-Net: unpack it, export it"),
+    ],
+)
+def test_what_is_given_in_place_of_networks_is_called_what_it_is(tmp_path: Path, name: str, said: str) -> None:
+    with zipfile.ZipFile(tmp_path / name, "w") as archive:  # as PyTorch's files are, too
+        archive.writestr("Dataset900/nnUNetTrainer__nnUNetPlans__3d_fullres/plans.json", "{}")
+    with pytest.raises(WeightsError, match=f"{name} {said}"), unpacked(tmp_path / name):
+        pass
+
+
 @pytest.mark.parametrize("cut", [0.1, 0.5, 0.999])
 def test_a_file_that_was_cut_off(packed: Path, tmp_path: Path, cut: float) -> None:
     whole = packed.read_bytes()
