@@ -91,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
         "inputs",
         metavar="INPUTS",
         type=_path,
-        help="a folder of X_0000.nii.gz, one scan, a BIDS dataset, or DICOM: a series, an export, a ZIP",
+        help="a folder of X.nii.gz or X_0000.nii.gz, one scan, a BIDS dataset, or DICOM: a series, an export, a ZIP",
     )
     add("outputs", metavar="OUTPUTS", type=_folder, help="folder for the label maps X.nii.gz")
     add("--device", choices=DEVICES, default="auto", help="default: cuda if available")
