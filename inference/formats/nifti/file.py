@@ -16,8 +16,8 @@ from ..stream import Stream, open_stream
 from ..written import Written
 from .header import LONGEST, Header, label_header, parse
 
-# Of CIFTI's XML, of which a header may hold anything: it is searched, not parsed.
-LABEL = re.compile(r'<Label\b[^<>]*\bKey="(\d{1,3})"[^<>]*><!\[CDATA\[([^\]]+)\]\]>')
+# Of CIFTI's XML. A header may hold anything, so it is searched and not parsed, and each part is bounded.
+LABEL = re.compile(r'<Label\b[^<>]{0,200}\bKey="(\d{1,3})"[^<>]{0,200}><!\[CDATA\[([^\]]{1,200})\]\]>')
 
 
 def read(path: Path) -> Scan:
