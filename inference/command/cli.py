@@ -222,7 +222,8 @@ def _folder(text: str) -> Path:
 
 def _pattern(text: str) -> str:
     path = Path(_not_empty(text, "pattern"))
-    if path.is_absolute() or ".." in path.parts:
+    parts = path.parts
+    if not parts or path.is_absolute() or ".." in parts or any("**" in part and part != "**" for part in parts):
         raise argparse.ArgumentTypeError(f"{text!r} is not the pattern of a path below INPUTS, such as '*/ct.nii.gz'")
     return text
 

@@ -77,8 +77,8 @@ def test_what_a_pattern_cannot_find_is_said(folder: Path) -> None:
         find_cases(folder, out)
 
 
-@pytest.mark.parametrize("pattern", ["/tmp/*", "../*/ct.nii.gz", " "])
-def test_patterns_that_lead_out_of_the_inputs_are_refused(pattern: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("pattern", ["/tmp/*", "../*/ct.nii.gz", " ", ".", "**.nii.gz"])
+def test_what_is_no_pattern_of_a_path_below_is_refused(pattern: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         parse(["in", "out", "--scans", pattern])
     assert stop.value.code == 2 and "argument --scans: " in capsys.readouterr().err
