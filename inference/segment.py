@@ -71,7 +71,8 @@ def segment(
             thin = Thin.of(hu, labels, grid, names)
             return thin, judge(thin)
 
-    fix = fix_orientation and all(map(_reads_headers, models))
+    reads = all(map(_reads_headers, models))
+    fix = fix_orientation and reads
     own = Record()
     labels = labelled(replace(scan, once=False) if fix else scan, own, probabilities)
     thin, verdict = judged(scan.grid, labels, own)
@@ -85,7 +86,7 @@ def segment(
             "turned": list(verdict.turned), "certain": verdict.certain, "why": verdict.why,
             "fix": "done" if fixed else "refused" if fix_orientation else "not asked for",
         }  # fmt: skip
-        own.warnings.append(verdict.text + ("; it was segmented as it seems to lie" if fixed else ""))
+        own.warnings.append(f"{verdict.text}; {_told(bool(fixed), fix_orientation, reads)}")
     unseen = {one.key for name in left_out.values() if (one := known(name))}
     with own.stage("check"):
         found = {key: doubt for key, doubt in doubts.find(thin).items() if key not in unseen}
@@ -113,6 +114,17 @@ def _without(left_out: Mapping[int, str], labels: np.ndarray, record: Record) ->
         if not labels.any() and EMPTY not in record.warnings:
             record.warnings.append("none of the chosen labels was found: the label map is empty")
     return labels
+
+
+def _told(fixed: bool, asked: bool, reads: bool) -> str:
+    """What was done with a scan that seems to lie otherwise than its header says; reads: whether networks heed that."""
+    if fixed:
+        return "it was segmented as it seems to lie"
+    if not reads:
+        return "the networks take it as it is stored all the same"
+    if asked:
+        return "it was segmented as its header says all the same, since not all signs support a change"
+    return "--fix-orientation segments it as it lies, if all signs support that"
 
 
 def _reads_headers(model: Model) -> bool:

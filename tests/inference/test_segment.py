@@ -458,13 +458,26 @@ def test_a_scan_that_is_mirrored_against_its_header_is_segmented_as_it_lies_if_a
     assert (record.orientation["turned"], record.orientation["certain"]) == (["left-right"], True)
     assert record.orientation["fix"] == ("done" if fixed else "refused" if fix else "not asked for")
     assert record.warnings[0].startswith("the scan seems to lie mirrored left to right, against its header: ")
-    assert record.warnings[0].endswith("as it seems to lie") == fixed
+    done = "it was segmented as it seems to lie" if fix else "--fix-orientation segments it as it lies, if"
+    assert f"; {done if orientation else 'the networks take it as it is stored'}" in record.warnings[0]
     swapped = np.where(drawn == 2, 13, np.where(drawn == 13, 2, drawn))[:, :, ::-1]
     assert np.array_equal(labels, drawn[:, :, ::-1] if fixed else swapped)
     assert np.array_equal(labels == 1, (drawn == 1)[:, :, ::-1])
     assert record.windows["organ"]["run"] == 1
     assert record.doubts["esophagus"]["doubt"] == "missing"
     assert record.warnings[-1].startswith("organs to look at twice: ")
+
+
+def test_a_scan_that_cannot_be_fixed_is_said_to_be_segmented_as_its_header_says() -> None:
+    """Axes that are exchanged are never fixed."""
+    hu, drawn = (array[:, ::-1, ::-1] for array in trunk())
+    hu = np.where(drawn > 0, 20 + 10 * np.where(drawn == 13, 2, drawn), hu).astype(np.int16)
+    record = Record()
+    scan = Scan.of(np.ascontiguousarray(hu.transpose(0, 2, 1)), SPACING, "LPS")
+    network = one_that_tells_kidneys_by_their_side("LPS")
+    segment_into(scan, [network], [DENSE], np, record, Quiet(), fix_orientation=True)
+    assert record.orientation is not None and record.orientation["fix"] == "refused"
+    assert "; it was segmented as its header says all the same, since not all signs " in record.warnings[0]
 
 
 def test_probabilities_of_a_scan_that_was_turned_are_those_of_its_labels(tmp_path: Path) -> None:
