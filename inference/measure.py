@@ -43,7 +43,7 @@ from .measurements import FILE_NAME, Row, rows, table
 from .names import BIDS, DSEG, LAYOUTS, METAIMAGE, NIFTI, NRRD, SEGMENTATION, bids_case, labels_file, stem
 from .pack import unpacked
 from .quantities import VALUES, quantities
-from .scan import Scan
+from .scan import Scan, reorient
 
 
 def measure(
@@ -72,17 +72,18 @@ def _measured(
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Of one file, as `measure`."""
     given = read_scan(labels, ct=[False], abdominal=False)
-    if other := elsewhere(scan.grid, given.grid):
+    orientation = scan.grid.orientation  # converters may store the same voxels in another order
+    if other := elsewhere(scan.grid, given.grid.turned(orientation)):
         raise ScanError(f"{shown(case.scan.name)} and {shown(labels.name)} do not lie on one grid: {other}")
-    values = _values(given.voxels)
+    values = _values(reorient(given.voxels, given.grid.orientation, orientation))
     if values is None:
         raise ScanError(f"{shown(labels.name)} is not a label map: it holds values other than 0, 1, ... 255")
     found = np.flatnonzero(sum(np.bincount(plane.reshape(-1), minlength=VALUES) for plane in values)).tolist()
     if is_mask or names is None:
         names = _own_names(labels, found, is_mask)
     named = {value: names.get(value, f"label_{value}") for value in found if value}
-    warnings = () if is_mask and found == [0] else given.warnings  # of a hundred structures many are not there
-    odd = [f"{shown(labels.name)}: {text}" for text in warnings]
+    empty = is_mask and found == [0]  # of a hundred structures many are not there
+    odd = [] if empty else [f"{shown(labels.name)}: {text}" for text in given.warnings]
     return quantities(values, scan.grid, named, {0: scan.voxels}), odd
 
 

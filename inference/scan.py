@@ -71,6 +71,17 @@ class Grid:
 
         return "".join(aff2axcodes(self.affine))
 
+    def turned(self, orientation: str) -> Grid:
+        """That of the same voxels after `reorient` to an orientation."""
+        axes, flips = turn(self.orientation, orientation)
+        affine = self.affine.copy()
+        for at, (axis, flip) in enumerate(zip(axes, flips, strict=True)):
+            step = self.affine[:3, 2 - axis]
+            affine[:3, 2 - at] = -step if flip else step
+            affine[:3, 3] += step * (self.shape[axis] - 1) * flip
+        z, y, x = (self.shape[axis] for axis in axes)
+        return Grid((z, y, x), affine)
+
     @property
     def voxel_ml(self) -> float:
         return abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000  # axes need not be at right angles

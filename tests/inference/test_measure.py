@@ -14,6 +14,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from inference.command.summary import Summary
 from inference.compat.files import image_of
@@ -182,6 +183,20 @@ def test_a_folder_of_masks_is_measured_as_one_label_map(
     save_scan(masks / "all.nii.gz", voxels, SPACING)
     code, _, said = measure(scans, masks)
     assert (code, said) == (4, "error: [1/1] x: all.nii.gz is not the mask of one structure: it holds several values\n")
+
+
+@pytest.mark.parametrize("orientation", ["RAS", "RPI", "SLA", "PIR"])
+def test_labels_whose_axes_are_stored_in_another_order(
+    orientation: str, pair: tuple[Path, Path], measure: Measure
+) -> None:
+    """As converters of DICOM store them, which turn the scan too."""
+    _, table, _ = measure(*pair)
+    file = pair[1] / "x.nii.gz"
+    image = nib.load(file)
+    change = ornt_transform(io_orientation(image.affine), axcodes2ornt(orientation))
+    nib.save(image.as_reoriented(change), file)
+    assert nib.load(file).affine.tolist() != image.affine.tolist()
+    assert measure(*pair) == (0, table, "")
 
 
 def test_an_empty_label_map_has_no_rows(
