@@ -80,21 +80,21 @@ def _measured(
         raise ScanError(f"{shown(labels.name)} is not a label map: it holds values other than 0, 1, ... 255")
     found = np.flatnonzero(sum(np.bincount(plane.reshape(-1), minlength=VALUES) for plane in values)).tolist()
     if is_mask or names is None:
-        names = _own_names(labels, found, is_mask)
+        names = _own_names(labels, found, is_mask, case.name)
     named = {value: names.get(value, f"label_{value}") for value in found if value}
     empty = is_mask and found == [0]  # of a hundred structures many are not there
     odd = [] if empty else [f"{shown(labels.name)}: {text}" for text in given.warnings]
     return quantities(values, scan.grid, named, {0: scan.voxels}), odd
 
 
-def _own_names(labels: Path, found: Sequence[int], is_mask: bool) -> Mapping[int, str]:
+def _own_names(labels: Path, found: Sequence[int], is_mask: bool, case: str) -> Mapping[int, str]:
     """Value -> name of the values that were found, where nobody says it: by the file's name if it is a mask, as it also
     is if it holds one value and is called as an organ is; else by its header, or as in this program. Raises ScanError.
     """
     structure, several = stem(labels.name) or labels.name, len(set(found) - {0}) > 1
     if is_mask and several:
         raise ScanError(f"{shown(labels.name)} is not the mask of one structure: it holds several values")
-    if is_mask or (known(structure) and not several):
+    if is_mask or (known(structure) and not several and structure != case):
         return dict.fromkeys(found, structure)
     table = label_names(labels) if labels.name.lower().endswith(NIFTI) else {}
     return table or {one.value: one.key for one in TABLE}

@@ -180,6 +180,9 @@ def test_a_folder_of_masks_is_measured_as_one_label_map(
     for given in (scans, scans / "x_0000.nii.gz"):  # one of them, which is no liver though its value is 1
         code, table, said = measure(given, masks / "tumor.nii.gz")
         assert (code, said, {name for _, name, _ in values(table)}) == (0, "", {"tumor"})
+    liver = save_scan(labels.parent / "liver_0000.nii.gz", blob, SPACING)  # a case of that name, and not its mask
+    save_scan(labels / "liver.nii.gz", (voxels == 14).astype(np.uint8) * 14, SPACING)
+    assert {name for _, name, _ in values(measure(liver, labels)[1])} == {"tumor"}
     save_scan(masks / "all.nii.gz", voxels, SPACING)
     code, _, said = measure(scans, masks)
     assert (code, said) == (4, "error: [1/1] x: all.nii.gz is not the mask of one structure: it holds several values\n")
