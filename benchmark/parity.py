@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmark.peers.peer import turned
 from benchmark.process import start
-from inference.card import read_card
+from inference.card_file import read_card
 from inference.formats.reading import read_scan
 from inference.names import CHANNEL, case_of
 from inference.quantities import dice

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from .card import FILE_NAME, Card, read_card
+from .card import Card
+from .card_file import FILE_NAME, read_card
 from .errors import DeviceError, WeightsError
 from .labels import Structure, known
 from .options import GUIDE, LEAST_VOXELS, WAYS, Options, Way

@@ -18,7 +18,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from .card import FILE_NAME, Card, read_card
+from .card import Card
+from .card_file import FILE_NAME, read_card
 from .cards import EXPORT_FIRST, networks_in, no_network, with_earlier
 from .errors import OutputError, VisceraError, WeightsError, shown
 from .labels import structures

@@ -18,7 +18,7 @@ import numpy as np
 from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 
 from benchmark.peers.peer import Networks, Peer, merged
-from inference.card import read_card
+from inference.card_file import read_card
 from inference.engines.choose import choose
 from inference.machine import usable_cpus
 

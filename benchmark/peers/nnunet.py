@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from benchmark.peers.peer import Networks, Peer, merged, turned
-from inference.card import read_card
+from inference.card_file import read_card
 
 
 def nnunet(networks: Networks, scan: Path, work: Path) -> Peer:

@@ -24,7 +24,7 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from ..card import FILE_NAME, read_card
+from ..card_file import FILE_NAME, read_card
 from ..errors import OutputError, WeightsError
 from ..formats.atomic import write_atomically
 from ..grids.decode import read_head

@@ -14,7 +14,7 @@ from time import perf_counter
 
 import numpy as np
 
-from ..card import read_card
+from ..card_file import read_card
 from ..engines.choose import choose, load
 from ..errors import WeightsError
 from ..grids.decode import with_logits

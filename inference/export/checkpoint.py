@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ..card import FILE_NAME as CARD
+from ..card_file import FILE_NAME as CARD
 from ..errors import WeightsError
 from .plain import mapping, need, shown, text
 

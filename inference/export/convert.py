@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..card import FILE_NAME, FORMAT, HEAD_FILE
+from ..card import HEAD_FILE
+from ..card_file import FILE_NAME, FORMAT
 from ..errors import OutputError, VisceraError, WeightsError, one_line
 from ..machine import ran_out
 from . import v1

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..card import FILE_NAME
+from ..card_file import FILE_NAME
 from ..errors import VisceraError, WeightsError
 from .download import check, download
 from .registry import FLARE, OWN, Entry, Part, entries, entry

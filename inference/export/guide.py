@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..card import FILE_NAME, GUIDE_FOLDER, Card, read_card
+from ..card import Card
+from ..card_file import FILE_NAME, GUIDE_FOLDER, read_card
 from ..errors import OutputError, WeightsError
 from ..labels import ORGANS, is_tumor, known
 from ..options import CROP, WEIGHTS

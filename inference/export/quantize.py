@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from ..anatomy.look import body
-from ..card import FILE_NAME, FORMS, Card, newest, read_card
+from ..card import FORMS, Card
+from ..card_file import FILE_NAME, newest, read_card
 from ..cards import for_abdomens, which_are_ct
 from ..errors import WeightsError
 from ..formats.reading import read_scan

@@ -26,7 +26,8 @@ from typing import Any
 
 import numpy as np
 
-from ..card import FILE_NAME, GUIDE_FOLDER, Card, newest, read_card
+from ..card import Card
+from ..card_file import FILE_NAME, GUIDE_FOLDER, newest, read_card
 from ..cards import for_abdomens, which_are_ct
 from ..engines.choose import PRECISIONS, choose
 from ..errors import ScanError, WeightsError

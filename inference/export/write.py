@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..card import FILE_NAME, FORMS, GUIDE_FOLDER, HEAD_FILE, OWN_WEIGHTS, WEIGHTS_FILE
+from ..card import FORMS, HEAD_FILE, OWN_WEIGHTS, WEIGHTS_FILE
+from ..card_file import FILE_NAME, GUIDE_FOLDER
 from ..errors import OutputError
 
 PLANS, DATASET = "plans.json", "dataset.json"

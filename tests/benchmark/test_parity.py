@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from benchmark.parity import agreement, compare, compare_exported
-from inference.card import read_card
+from inference.card_file import read_card
 from tests.conftest import ROOT
 from tests.made.networks import write_model
 

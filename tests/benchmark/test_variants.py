@@ -43,7 +43,7 @@ def test_every_variant_is_run(
 
 def test_floors_count_the_operations_of_a_network(tiny_weights: Path) -> None:
     from benchmark.floors import operations_a_voxel
-    from inference.card import read_card
+    from inference.card_file import read_card
 
     # conftest's tiny plan by hand: kernels 1x3x3, then 3x3x3; strides 1x2x2, then 2x2x2; transposed back.
     full = 9 * (1 * 4 + 4 * 4) + (8 * 4) + 9 * (8 * 4) + 4 * 5  # encoder, transposed, decoder after it, last layer

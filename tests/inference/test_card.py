@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from inference.card import read_card
+from inference.card_file import read_card
 from inference.cards import chosen, labels_of, networks_of, read_cards
 from inference.errors import WeightsError
 from inference.options import Options

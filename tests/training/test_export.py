@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("nnunetv2")
 
-from inference.card import read_card  # noqa: E402
+from inference.card_file import read_card  # noqa: E402
 from inference.engines.choose import choose, load  # noqa: E402
 from inference.errors import WeightsError  # noqa: E402
 from inference.export.back import result_folder  # noqa: E402

@@ -15,7 +15,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from inference.card import read_card  # noqa: E402
+from inference.card_file import read_card  # noqa: E402
 from inference.machine import computes  # noqa: E402
 from tests.conftest import ROOT  # noqa: E402
 from tests.training.conftest import SPEC, TINY  # noqa: E402

@@ -120,7 +120,7 @@ def test_installed_packages_say_what_they_were_built_for(engine: str) -> None:
 def test_the_graph_of_f16_takes_and_gives_float32(tiny_weights: Path) -> None:
     """As ONNX Runtime runs it on a GPU, here with the CPU's provider."""
     onnxruntime = pytest.importorskip("onnxruntime")
-    from inference.card import read_card
+    from inference.card_file import read_card
     from inference.engines.onnxruntime import run_by, session_of
 
     card = read_card(tiny_weights / "organ")
@@ -186,7 +186,7 @@ def test_libraries_of_cuda_that_are_missing_are_not_told_on_stdout(
 def test_a_provider_that_is_not_given_is_missed(tiny_weights: Path) -> None:
     """ONNX Runtime itself goes on with the CPU."""
     onnxruntime = pytest.importorskip("onnxruntime")
-    from inference.card import read_card
+    from inference.card_file import read_card
     from inference.engines.onnxruntime import session_of
 
     if HAS_CUDA:
@@ -256,7 +256,7 @@ def test_the_graph_for_onnx_runtime_leaves_weights_in_their_file(tmp_path: Path)
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["f32", "auto"])
 def test_engines_agree(precision: str, tiny_weights: Path, tmp_path: Path) -> None:
-    from inference.card import read_card
+    from inference.card_file import read_card
 
     card = read_card(tiny_weights / "organ")
     patch = np.random.default_rng(3).normal(size=(1, 1, *card.patch)).astype(np.float32)
@@ -312,7 +312,7 @@ OUT_OF_MEMORY = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from inference.card import read_card
+from inference.card_file import read_card
 from inference.engines.choose import choose, load
 network = load(choose("cpu", sys.argv[2], "f32"), read_card(Path(sys.argv[1])), 1)
 small, large = (np.zeros((1, 1, *shape), np.float32) for shape in ((8, 16, 24), (128, 256, 256)))
@@ -343,7 +343,7 @@ PROCESSORS = """
 import os, sys, threading
 from pathlib import Path
 import numpy as np
-from inference.card import read_card
+from inference.card_file import read_card
 from inference.engines.choose import choose, load
 card, before, seen = read_card(Path(sys.argv[1])), os.sched_getaffinity(0), set()
 network = load(choose("cpu", sys.argv[2], "f32"), card, 1)
@@ -372,7 +372,7 @@ def test_no_thread_is_pinned_to_a_processor(engine: str, tiny_weights: Path) -> 
 
 
 def test_other_errors_of_an_engine_are_one_line(tiny_weights: Path) -> None:
-    from inference.card import read_card
+    from inference.card_file import read_card
 
     network = engines.load(engines.choose("cpu", "openvino", "f32"), read_card(tiny_weights / "organ"), 1)
     with pytest.raises(EngineError, match=r"^engine openvino failed: [^\n]+$"):
@@ -382,7 +382,7 @@ def test_other_errors_of_an_engine_are_one_line(tiny_weights: Path) -> None:
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
 def test_logits_that_are_no_numbers_are_no_labels(engine: str, tiny_weights: Path) -> None:
     pytest.importorskip(engine)
-    from inference.card import read_card
+    from inference.card_file import read_card
 
     card = read_card(tiny_weights / "organ")
     network = engines.load(engines.choose("cpu", engine, "f32"), card, 1)
@@ -423,7 +423,7 @@ def test_of_a_failure_of_cuda_its_cause_is_told(text: str, cause: str) -> None:
 
 
 def test_an_engine_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch, tiny_weights: Path) -> None:
-    from inference.card import read_card
+    from inference.card_file import read_card
 
     def refuse(name: str, package: str) -> None:
         raise ImportError(f"{name}.so: undefined symbol")

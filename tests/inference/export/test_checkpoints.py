@@ -22,7 +22,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 pytest.importorskip("nnunetv2")
 
-from inference.card import read_card  # noqa: E402
+from inference.card_file import read_card  # noqa: E402
 from inference.errors import WeightsError  # noqa: E402
 from inference.export import architecture, plan  # noqa: E402
 from inference.export.checkpoint import USUAL, read_result_folder, read_torch  # noqa: E402

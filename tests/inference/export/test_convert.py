@@ -19,7 +19,8 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("nnunetv2")
 
-from inference.card import Channel, read_card  # noqa: E402
+from inference.card import Channel  # noqa: E402
+from inference.card_file import read_card  # noqa: E402
 from inference.errors import OutputError, WeightsError  # noqa: E402
 from inference.export.back import result_folder, write_result_folder  # noqa: E402
 from inference.export.check import check_engines  # noqa: E402

@@ -18,7 +18,7 @@ pytest.importorskip("torch")
 pytest.importorskip("onnx")
 pytest.importorskip("nnunetv2")
 
-from inference.card import read_card
+from inference.card_file import read_card
 from inference.cards import read_cards
 from inference.errors import OutputError, WeightsError
 from inference.export.fetch import fetch

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inference.card import Channel, Label, read_card
+from inference.card import Channel, Label
+from inference.card_file import read_card
 from inference.cards import digests, on_their_ways, read_cards, smaller_ways, ways_of
 from inference.errors import WeightsError
 from inference.export import guide

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("nnunetv2")
 
 from benchmark.parity import agreement  # noqa: E402
-from inference.card import read_card  # noqa: E402
+from inference.card_file import read_card  # noqa: E402
 from inference.cards import digests  # noqa: E402
 from inference.engines.choose import choose, load  # noqa: E402
 from inference.errors import WeightsError  # noqa: E402

@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("nncf")
 
-from inference.card import read_card
+from inference.card_file import read_card
 from inference.engines.choose import choose, load
 from inference.errors import DeviceError, WeightsError
 from inference.export.quantize import FILES, OUTLIERS, QuantileInGraph, quantize

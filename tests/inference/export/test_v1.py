@@ -30,7 +30,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 pytest.importorskip("nnunetv2")
 
-from inference.card import Largest, Resample, Resize, read_card  # noqa: E402
+from inference.card import Largest, Resample, Resize  # noqa: E402
+from inference.card_file import read_card  # noqa: E402
 from inference.errors import WeightsError  # noqa: E402
 from inference.export import v1  # noqa: E402
 from inference.export.architecture import assign  # noqa: E402

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inference.card import read_card
+from inference.card_file import read_card
 from tests.conftest import ROOT
 from training.recipe.data import ALL_ORGANS, split, to_outputs
 
