@@ -48,7 +48,8 @@ class Predictor:
     options  of which any may also be given by name
 
     `ct` says for each input channel whether its voxels are HU; those of other channels are taken as they are.
-    `spent` says that an engine has failed, or this program: what there is on a GPU may be lost to this process.
+    `spent` says that an engine has failed on a GPU, or this program: CUDA may give its error to whatever this process
+    asks of it from now on.
     `abdominal` says whether a network was made for CT of abdomens; others take single planes, and crops of any size.
 
     Threads may share one: a scan waits until the one before is done. A pickle holds the options, and the networks
@@ -128,6 +129,18 @@ class Predictor:
     def chosen(self) -> list[str] | None:
         """The names of these, as a record has them: None if the networks have no other."""
         return chosen(self.cards, self.options.labels)
+
+    def with_labels(self, labels: tuple[str, ...] | None) -> Predictor:
+        """A predictor of the same networks, which are not loaded again, for other labels.
+
+        Raises WeightsError where no network has one of the labels, and ValueError where a network has none of them.
+        """
+        wanted = labels_of(self.cards, labels)
+        if useless := [card.name for card in self.cards if wanted.keys().isdisjoint(card.names)]:
+            raise ValueError(f"network {useless[0]} has none of the labels {', '.join(wanted.values())}")
+        other = object.__new__(type(self))
+        other.__dict__ |= self.__dict__ | {"options": replace(self.options, labels=labels)}
+        return other
 
     @property
     def smaller_ways(self) -> tuple[Way, ...] | None:
@@ -268,7 +281,8 @@ class Predictor:
                 )
             except Exception as error:
                 if not ran_out(error):
-                    self.spent |= isinstance(error, EngineError) or not isinstance(error, CaseError)
+                    ours = isinstance(error, CaseError) and not isinstance(error, EngineError)
+                    self.spent |= self.choice.device != "cpu" and not ours
                     raise
                 free_blocks(self._xp)
                 raise MemoryError(one_line(error)) from error  # PyTorch's is none

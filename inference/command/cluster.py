@@ -66,7 +66,7 @@ class Cluster:
         self._news: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()  # from the thread that Dask works in
         self._said: deque[tuple[int, Message | Lost]] = deque()
         self._waiting: dict[str, None] = {}  # addresses without a number, in the order in which they came
-        self._refused: set[str] = set()  # addresses of workers that cannot load the networks
+        self._refused: set[str] = set()  # addresses of workers that cannot load the networks, or have to go
         self._workers: dict[int, _Worker] = {}
         self._started = self._tasks = 0
         self._warned = False  # that jobs wait
@@ -188,6 +188,8 @@ class Cluster:
             except Exception as error:
                 said = error
             self._news.put((number, said))
+            if isinstance(said, dict) and said.get("spent"):
+                await client.run(dask_worker.leave, workers=[worker.address], wait=False, on_error="ignore")
 
         asyncio.run_coroutine_threadsafe(answer(), client.loop.asyncio_loop)
 
@@ -202,6 +204,8 @@ class Cluster:
                     self._lose(who, f" ({one_line(news)})" if news else " (it has been restarted)")
                 elif who in self._workers:
                     self._said.append((who, news))
+                    if news.get("spent"):
+                        self.end(who)  # another one may come in its place, at the same address too
                 who, news = self._news.get_nowait()
 
     def _moved(self, address: str, added: bool) -> None:
@@ -209,6 +213,7 @@ class Cluster:
         number = next((number for number, worker in self._workers.items() if worker.address == address), None)
         if not added:
             self._waiting.pop(address, None)
+            self._refused.discard(address)
             if number is not None:
                 self._lose(number)
         elif number is None and address not in self._refused:

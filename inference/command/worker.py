@@ -9,7 +9,7 @@ label map; answers are
     {"network": name, "most": n}   a network begins, with at most n windows
     {"window": 1}                  a window is done
     {"record": {...},              the order is done: a Record, whose status says how,
-     "spent": false}               and whether an engine failed: CUDA may give its error to whatever this process does
+     "spent": false}               and whether this process is of no more use, as Predictor has it
 
 Where other workers use the same memory, "container" is what all of them may have; it is null else. Then there is one
 answer more, before the scan is read:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -168,10 +169,12 @@ def _statistics_file(statistics: bool | str | Path, output: str | Path | None, m
     return (Path(output).parent if ml else Path(output)) / "statistics.json"
 
 
-@lru_cache(maxsize=1)
+_loaded = lru_cache(maxsize=1)(Predictor)
+
+
 def _predictor(options: Options) -> Predictor:
-    """The networks stay loaded for the next scan."""
-    return Predictor(options)
+    """The networks stay loaded for the next scan, whichever of their labels that asks for."""
+    return _loaded(replace(options, labels=None)).with_labels(options.labels)
 
 
 def _case(scan: Path, work: Path) -> Case:
@@ -192,6 +195,8 @@ def _segmented(predictor: Predictor, case: Case) -> tuple[Nifti1Image, list[str]
     """The label map with the values of the networks, and what was odd."""
     case.labels.parent.mkdir()
     record = run_case(predictor, case)
+    if predictor.spent:  # the next scan gets networks that run, on the CPU where this process has lost its GPU
+        _loaded.cache_clear()
     if record.status != "done":
         raise (UnwrittenError if record.unwritten else ScanError)(record.error)
     return nib.load(case.labels), record.warnings

@@ -20,7 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
-from ..errors import ALL_FAILED, OutputError, ScanError, VisceraError, one_line, shown
+from ..errors import ALL_FAILED, EngineError, OutputError, ScanError, VisceraError, one_line, shown
 from ..names import stem
 from ..options import WEIGHTS
 from ..predictor import Predictor
@@ -50,6 +50,11 @@ class Algorithm:
         except Exception as error:
             traceback.print_exception(error)
             return f"internal error: {type(error).__name__}: {one_line(error)}"
+
+    @property
+    def spent(self) -> bool:
+        """Whether this process is of no more use, as Predictor has it."""
+        return self._predictor.spent
 
     def _segment(self) -> str | None:
         """As `run`. Raises VisceraError where there is no case."""
@@ -106,7 +111,8 @@ def _only_file(inputs: Path, places: dict[str, str], slug: str) -> Path:
 
 
 def server(algorithm: Algorithm, port: int = PORT) -> ThreadingHTTPServer:
-    """Listens on every address: the platform calls from another container."""
+    """Listens on every address: the platform calls from another container. It shuts down after a case that leaves this
+    process of no more use, once that is answered."""
 
     class Handler(BaseHTTPRequestHandler):
         timeout = 60  # s for a request to come
@@ -130,6 +136,8 @@ def server(algorithm: Algorithm, port: int = PORT) -> ThreadingHTTPServer:
             elif why := algorithm.run():
                 print(f"error: {why}", file=sys.stderr, flush=True)
                 self._answer(500, why)
+                if algorithm.spent:  # `serve_forever` returns
+                    threading.Thread(target=listening.shutdown).start()
             else:
                 self._answer(201)
 
@@ -183,8 +191,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with server(algorithm, given.port) as listening:
         choice = predictor.choice
         print(f"port {listening.server_port}: {choice.device}, {choice.engine}, {choice.precision}", flush=True)
-        listening.serve_forever()
-    return 0
+        listening.serve_forever()  # until it is stopped, or the GPU may be lost to this process
+    print("error: the GPU may be lost to this process: it ends, to be started again", file=sys.stderr)
+    return EngineError.exit_code
 
 
 def _weights(model: Path) -> Path:

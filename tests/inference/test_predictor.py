@@ -356,10 +356,13 @@ def test_threads_that_share_a_predictor_get_the_labels_of_one(
     assert all(np.array_equal(one, other) for one, other in zip(together, alone, strict=True))
 
 
+@pytest.mark.parametrize("gpu", [False, True])
 def test_a_scan_that_fails_does_not_stop_the_next(
-    predictor: Predictor, blob: np.ndarray, expected: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    gpu: bool, predictor: Predictor, blob: np.ndarray, expected: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predictor, "spent", False)  # which other tests share
+    # Which other tests share. No more than the name of a GPU is needed.
+    monkeypatch.setattr(predictor, "spent", False)
+    monkeypatch.setattr(predictor, "choice", replace(predictor.choice, device="cuda" if gpu else "cpu"))
 
     class Fails(Quiet):
         def __init__(self, error: type[Exception]) -> None:
@@ -372,8 +375,22 @@ def test_a_scan_that_fails_does_not_stop_the_next(
     for error, spent in errors.items():
         with pytest.raises(error):
             predictor.segment(scan_of(blob, SPACING, "LPS"), Fails(error))
-        assert predictor.spent == spent
+        assert predictor.spent == (spent and gpu)
     assert np.array_equal(predictor(blob, SPACING, "LPS"), expected)
+
+
+def test_other_labels_need_no_other_networks(predictor: Predictor, tiny_weights: Path, blob: np.ndarray) -> None:
+    name = "organ_2"
+    alone = Predictor(tiny_weights, networks=("organ",), labels=(name,), device="cpu")
+    every = alone.with_labels(None)
+    one = every.with_labels((name,))
+    assert one.chosen == [name] == list(one.labels.values()) and len(every.labels) > 1 and every.chosen is None
+    assert np.array_equal(one(blob, SPACING, "LPS"), labels := alone(blob, SPACING, "LPS"))
+    assert np.array_equal(labels > 0, every(blob, SPACING, "LPS") == 2) and labels.any()
+    with pytest.raises(WeightsError, match="no network of this run has a label knee"):
+        predictor.with_labels(("knee",))
+    with pytest.raises(ValueError, match="network tumor has none of the labels organ_2"):
+        predictor.with_labels((name,))
 
 
 def segment_elsewhere(predictor: Predictor, hu: np.ndarray) -> np.ndarray:

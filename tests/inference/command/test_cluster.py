@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,6 +33,7 @@ pytest.importorskip("distributed")
 
 FLAGS = ("--device", "cpu", "--engine", "onnxruntime", "--threads", "1")
 SPACING = (3.0, 2.0, 2.0)
+LOST_GPU = "engine torch failed: CUDA error: an illegal memory access was encountered"
 Save = Callable[..., Path]
 
 
@@ -309,6 +311,39 @@ def test_a_scan_that_costs_two_workers_fails_by_name_and_the_cluster_stays(
     assert not [path.name for path in out.iterdir() if path.name.startswith(".") or path.name == "b.nii.gz"]
     done = run(*arguments, "--resume")
     assert (done.returncode, done.stdout.count("kept")) == (0, 2), done.stderr
+
+
+def _lose_gpu() -> None:
+    """In this process networks seem to be on a GPU, and fail."""
+    from inference import predictor
+    from inference.errors import EngineError
+
+    load = predictor.Predictor._load
+
+    def on_gpu(self: Any) -> None:
+        load(self)
+        self.choice = replace(self.choice, device="cuda")
+
+    def fail(*_: Any) -> None:
+        raise EngineError(LOST_GPU)
+
+    predictor.Predictor._load, predictor.segment = on_gpu, fail  # type: ignore[method-assign,assignment,attr-defined]
+
+
+@pytest.mark.slow
+def test_a_worker_that_may_have_lost_its_gpu_is_replaced(
+    tmp_path: Path, blob: np.ndarray, save_scan: Save, tiny_weights: Path, dask: Dask
+) -> None:
+    dask.start_workers(1)
+    before = dask.workers()
+    dask.asked(lambda client: client.run(_lose_gpu))
+    for name in "ab":
+        save_scan(tmp_path / "in" / f"{name}_0000.nii.gz", blob, SPACING)
+    out = tmp_path / "out"
+    done = run(tmp_path / "in", out, "--weights", tiny_weights, "--scheduler", dask.address)
+    assert done.returncode == 8 and set(label_maps(out)) == {"b.nii.gz"}
+    assert done.stderr.splitlines() == [f"error: [1/2] a: {LOST_GPU}", "error: 1 of 2 cases failed"]
+    assert set(dask.workers().values()).isdisjoint(before.values())
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -16,11 +17,12 @@ import numpy as np
 import pytest
 
 from inference.cards import read_cards
-from inference.compat import totalsegmentator
+from inference.compat import api, totalsegmentator
 from inference.compat.structures import class_map, theirs, wanted
-from inference.errors import NoInputError, OutputError, ScanError, ScanWarning, WeightsError
+from inference.errors import EngineError, NoInputError, OutputError, ScanError, ScanWarning, WeightsError
 from inference.formats.reading import read_scan
 from inference.labels import ORGANS
+from inference.options import Options
 from inference.predictor import Predictor
 from tests.inference.dicom import series
 from tests.made.networks import STRUCTURES, rename
@@ -214,3 +216,28 @@ def test_a_series_of_dicom(blob: np.ndarray, named_weights: Path, tmp_path: Path
     (tmp_path / "empty").mkdir()
     with pytest.raises(NoInputError, match="empty holds no case"):
         quietly(tmp_path / "empty", weights=named_weights, threads=1)
+
+
+def test_networks_are_loaded_once_whatever_is_asked_of_them(named_weights: Path, scan: Path) -> None:
+    api._loaded.cache_clear()
+    for subset in (["liver"], ["aorta"], None, ["liver"]):
+        image = quietly(scan, roi_subset=subset, weights=named_weights, threads=1)
+        assert set(np.unique(np.asarray(image.dataobj))) == {0, *(VALUES[name] for name in subset or VALUES)}
+    assert api._loaded.cache_info().misses == 1
+
+
+def test_networks_that_may_have_lost_their_gpu_are_loaded_again(
+    named_weights: Path, scan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise EngineError("engine torch failed: CUDA error: an illegal memory access was encountered")
+
+    options = Options(named_weights, ("organ",), threads=1)
+    broken = api._loaded(options)
+    broken.choice = replace(broken.choice, device="cuda")  # no more than the name of a GPU is needed
+    with monkeypatch.context() as patched:
+        patched.setattr("inference.predictor.segment", fail)
+        with pytest.raises(ScanError, match="CUDA error"):
+            quietly(scan, weights=named_weights, threads=1)
+    assert quietly(scan, weights=named_weights, threads=1)
+    assert api._loaded(options) is not broken and api._loaded(options).choice.device == "cpu"

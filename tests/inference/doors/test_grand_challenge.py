@@ -150,6 +150,8 @@ def test_a_program_that_runs_once(root: Path) -> None:
 class Broken(grand_challenge.Algorithm):
     """One with a fault that nobody thought of."""
 
+    spent = False
+
     def __init__(self) -> None:
         super().__init__(None, Path(), Path())  # type: ignore[arg-type]
 
@@ -171,6 +173,18 @@ def port() -> Iterator[int]:
 def test_an_error_of_any_kind_is_an_answer(port: int, capfd: pytest.CaptureFixture[str]) -> None:
     assert asked(port, "POST", "/invoke") == (500, "internal error: ValueError: embedded null byte")
     assert "\nerror: internal error: ValueError: embedded null byte\n" in capfd.readouterr().err
+
+
+def test_a_server_that_may_have_lost_its_gpu_answers_and_ends() -> None:
+    algorithm = Broken()
+    algorithm.spent = True
+    with grand_challenge.server(algorithm, 0) as listening:
+        thread = threading.Thread(target=listening.serve_forever)
+        thread.start()
+        assert asked(listening.server_port, "GET", "/health") == (200, "") and thread.is_alive()
+        assert asked(listening.server_port, "POST", "/invoke")[0] == 500
+        thread.join(60)
+        assert not thread.is_alive()
 
 
 def test_a_body_that_is_not_read_is_refused(port: int) -> None:
