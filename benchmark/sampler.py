@@ -89,12 +89,18 @@ def machine_ticks() -> tuple[int, int]:
 
 
 def open_gpu() -> tuple[Callable[[list[int]], tuple[float, float]] | None, str]:
-    """A function of pids -> (memory in use on GPU 0, what these processes hold), MB, and the GPU's name or why none."""
+    """A function of pids -> (memory in use on the GPU, what these processes hold), MB, and the GPU's name or why none.
+
+    It is the one that CUDA uses: the first of CUDA_VISIBLE_DEVICES, which NVML knows nothing of.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
     try:
         import pynvml
 
         pynvml.nvmlInit()
-        device = pynvml.nvmlDeviceGetHandleByIndex(0)
+        by_number = visible.isdecimal() or not visible  # else "GPU-..." or "MIG-..."
+        of = pynvml.nvmlDeviceGetHandleByIndex if by_number else pynvml.nvmlDeviceGetHandleByUUID
+        device = of(int(visible or 0) if by_number else visible)
         name = pynvml.nvmlDeviceGetName(device)
     except ImportError:
         return None, "nvidia-ml-py is not installed"

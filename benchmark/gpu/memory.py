@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmark.gpu.job import Job
 
-LEFT_FREE = (1800, 1000, 400)  # MB of the card, rung by rung
+LEFT_FREE = (1800, 1000, 700, 400)  # MB of the card, rung by rung
 HOLD = """
 import sys, torch
 held = torch.zeros(1, device="cuda")

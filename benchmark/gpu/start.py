@@ -106,7 +106,31 @@ torch.zeros(1, device=device); torch.cuda.synchronize(); step("first array")
 print(json.dumps(steps))
 """
 )
+# What becomes of a process after an error that CUDA gives to whatever it does next.
+LOST = (
+    STEPS
+    + LEAN
+    + """
+import os, torch
+from pathlib import Path
+from inference.formats.reading import read_scan
+from inference.predictor import Predictor
+scan = read_scan(Path("docs/sample/HCC_048_0000.nii.gz"))
+predictor = Predictor(device=device, engine="torch"); step("Predictor")
+def attempt(name, what):
+    try: what()
+    except Exception as error: steps[name] = f"{type(error).__name__}: {error}"[:300]
+attempt("fault", lambda: torch.zeros(1, device=device)[torch.full((1,), 5, device=device)].cpu())
+attempt("next scan", lambda: predictor.segment(scan))
+steps["spent"] = predictor.spent
+attempt("another on the GPU", lambda: Predictor(device=device, engine="torch"))
+other = Predictor(); steps["another"] = [other.choice.device, *other.choice.why]
+print(json.dumps(steps), flush=True)
+os._exit(0)
+"""
+)
 CUDA_PROBES = {
+    "a GPU that is lost": LOST,
     "convolution": CONVOLUTION,
     "context made while torch is imported": BESIDE,
     "cuDNN without torch": CUDNN,

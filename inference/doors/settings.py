@@ -28,9 +28,9 @@ PLATFORMS_OWN = {
     "--json",
     "--layout",
 }
-# Of an engine, and what Kubernetes tells every container of its services, one of which may be called viscera:
+# What Kubernetes tells every container of its services, one of which may be called viscera:
 # kubernetes.io/docs/concepts/services-networking/service, "Environment variables".
-ELSEWHERE = re.compile(rf"{PREFIX}(TENSORRT_CACHE|(.+_)?(SERVICE_(HOST|PORT.*)|PORT(_[0-9]+_(TCP|UDP|SCTP).*)?))")
+ELSEWHERE = re.compile(rf"{PREFIX}(.+_)?(SERVICE_(HOST|PORT.*)|PORT(_[0-9]+_(TCP|UDP|SCTP).*)?)")
 # A series has one name on every platform, that of its UID: folders of a container say nothing.
 NAMED = {"--name-by": "SeriesInstanceUID"}
 YES, NO = "true", "false"

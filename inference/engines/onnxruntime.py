@@ -19,7 +19,6 @@ from .ends import with_float32_ends
 from .folds import side_by_side
 from .norms import with_norms_by_rows
 
-TENSORRT_CACHE = "VISCERA_TENSORRT_CACHE"  # a folder for built engines: naming one opts in to TensorRT
 Provider = tuple[str, dict[str, str]]
 OF_CPU: list[Provider] = [("CPUExecutionProvider", {})]
 
@@ -84,9 +83,4 @@ def _of_cuda(precision: str) -> list[Provider]:
     }
     if precision == "f32":
         cuda["use_tf32"] = "0"  # by default convolutions round to 10 bits; for float16 it would rule out tensor cores
-    providers = [("CUDAExecutionProvider", cuda)]
-    if cache := os.environ.get(TENSORRT_CACHE):
-        tensorrt = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": cache}
-        tensorrt["trt_fp16_enable"] = str(int(precision == "f16"))
-        providers.insert(0, ("TensorrtExecutionProvider", tensorrt))
-    return providers
+    return [("CUDAExecutionProvider", cuda)]

@@ -33,6 +33,9 @@ def load(card: Card, *, precision: str, device: str, threads: int) -> Network:
     Raises WeightsError where the graph has an operator that no supported U-Net has.
     """
     torch.set_num_threads(threads)
+    if device == "cuda":  # the library that multiplies matrices takes its memory while there is still a choice
+        one = torch.ones((1, 1), device=device)
+        torch.matmul(one, one)
     path = card.form("f32")
     graph = read_graph(path, card.forms.get("f32", ()))
     if card.apart(precision):
@@ -66,7 +69,7 @@ def load(card: Card, *, precision: str, device: str, threads: int) -> Network:
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
             raise
-        return logits.numpy() if isinstance(batch, np.ndarray) else logits
+        return logits.cpu().numpy() if isinstance(batch, np.ndarray) else logits
 
     return run
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import pytest
 from benchmark.document import read_runs, write
 from benchmark.efficiency import figures
 from benchmark.process import watch
-from benchmark.sampler import container_mb, resident_mb, tree
+from benchmark.sampler import container_mb, open_gpu, resident_mb, tree
 from tests.benchmark.runs import run_of, runs_of
 from tests.conftest import ROOT, wait
 
@@ -194,3 +195,29 @@ def test_what_cannot_be_measured_or_scored_is_one_sentence(save_scan: Callable[.
     assert done.returncode == 1
     assert done.stderr.strip().endswith("empty lacks a.nii.gz")
     assert not (tmp_path / "x.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("visible", "name"), [(None, "0"), ("", "0"), ("2,0", "2"), ("GPU-7c4a", "GPU-7c4a"), ("MIG-1b,MIG-2c", "MIG-1b")]
+)
+def test_the_gpu_that_is_measured_is_the_one_that_cuda_uses(
+    visible: str | None, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NVML, played."""
+    played = SimpleNamespace(
+        nvmlInit=lambda: None,
+        nvmlDeviceGetHandleByIndex=str,
+        nvmlDeviceGetHandleByUUID=lambda name: name,
+        nvmlDeviceGetName=lambda device: device,
+        nvmlDeviceGetMemoryInfo=lambda _: SimpleNamespace(total=9_000_000, free=2_000_000),
+        nvmlDeviceGetComputeRunningProcesses=lambda _: [
+            SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in ((1, 4_000_000), (2, None), (3, 8_000_000))
+        ],
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", played)
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    read, found = open_gpu()
+    assert found == name and read is not None and read([1, 2]) == (7, 4)

@@ -75,7 +75,7 @@ def test_variables_of_others_are_left_alone() -> None:
         "VISCERA_PORT": "tcp://10.0.0.1:80", "VISCERA_PORT_80_TCP": "tcp://10.0.0.1:80",
         "VISCERA_PORT_80_TCP_ADDR": "10.0.0.1", "VISCERA_WEB_UI_SERVICE_HOST": "10.0.0.2",
     }  # fmt: skip
-    assert flags({"VISCERA_TENSORRT_CACHE": "/cache", "PATH": "/bin", **services}, {}) == own_defaults()
+    assert flags({"PATH": "/bin", **services}, {}) == own_defaults()
     for name in ("VISCERA_PORTS", "VISCERA_SERVICE"):
         with pytest.raises(ValueError, match=f"there is no setting {name}"):
             flags({name: "1"}, {})
