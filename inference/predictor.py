@@ -281,8 +281,9 @@ class Predictor:
                 )
             except Exception as error:
                 if not ran_out(error):
-                    ours = isinstance(error, CaseError) and not isinstance(error, EngineError)
-                    self.spent |= self.choice.device != "cpu" and not ours
+                    # That a network gave no numbers is an EngineError too, but one without a cause.
+                    failed = not isinstance(error, CaseError) or (isinstance(error, EngineError) and error.__cause__)
+                    self.spent |= self.choice.device != "cpu" and bool(failed)
                     raise
                 free_blocks(self._xp)
                 raise MemoryError(one_line(error)) from error  # PyTorch's is none

@@ -16,7 +16,7 @@ from typing import Any
 from benchmark.gpu.job import Job
 from benchmark.process import ROOT, host
 
-PROBE_LIMIT = 25  # seconds
+PROBE_LIMITS = {"cuda": 25, "cpu": 120}  # seconds
 IMPORT = re.compile(r"import time:\s*(\d+) \|\s*(\d+) \|\s*(\S+)")
 MOST_IMPORTS = 60
 PACKAGES = ("torch", "onnx", "onnxruntime", "numpy", "nvidia", "triton")  # what a start reads from the disk
@@ -168,13 +168,13 @@ def _probe(code: str, job: Job, variables: dict[str, str]) -> dict[str, Any]:
     """Wall time of a fresh interpreter with `code`, its own memory, what it printed as JSON, its last words."""
     begin = time.perf_counter()
     command = [sys.executable, "-c", code, job.device, job.engine]
-    environment = os.environ | variables
+    environment, limit = os.environ | variables, PROBE_LIMITS[job.device]
     try:
         done = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=PROBE_LIMIT
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=limit
         )
     except subprocess.TimeoutExpired:
-        return {"wall_s": float(PROBE_LIMIT), "steps": None, "error": "timed out"}
+        return {"wall_s": float(limit), "steps": None, "error": "timed out"}
     wall = round(time.perf_counter() - begin, 4)
     said = done.stdout.strip().splitlines()
     error = done.stderr.strip()[-300:] if done.returncode else None

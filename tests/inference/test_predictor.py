@@ -365,16 +365,20 @@ def test_a_scan_that_fails_does_not_stop_the_next(
     monkeypatch.setattr(predictor, "choice", replace(predictor.choice, device="cuda" if gpu else "cpu"))
 
     class Fails(Quiet):
-        def __init__(self, error: type[Exception]) -> None:
-            self.error = error
+        def __init__(self, error: type[Exception], cause: Exception | None) -> None:
+            self.error, self.cause = error, cause
 
         def network(self, name: str, most: int) -> None:
-            raise self.error
+            raise self.error from self.cause
 
-    errors = {MemoryError: False, UnwrittenError: False, EngineError: True, ScanError: True}  # an engine has failed
-    for error, spent in errors.items():
+    lost = RuntimeError("CUDA error: an illegal memory access was encountered")
+    errors = (
+        (MemoryError, None, False), (UnwrittenError, None, False), (EngineError, None, False),
+        (EngineError, lost, True), (ScanError, None, True),
+    )  # fmt: skip
+    for error, cause, spent in errors:
         with pytest.raises(error):
-            predictor.segment(scan_of(blob, SPACING, "LPS"), Fails(error))
+            predictor.segment(scan_of(blob, SPACING, "LPS"), Fails(error, cause))
         assert predictor.spent == (spent and gpu)
     assert np.array_equal(predictor(blob, SPACING, "LPS"), expected)
 

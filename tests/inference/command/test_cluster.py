@@ -325,7 +325,7 @@ def _lose_gpu() -> None:
         self.choice = replace(self.choice, device="cuda")
 
     def fail(*_: Any) -> None:
-        raise EngineError(LOST_GPU)
+        raise EngineError(LOST_GPU) from RuntimeError("CUDA error")
 
     predictor.Predictor._load, predictor.segment = on_gpu, fail  # type: ignore[method-assign,assignment,attr-defined]
 

@@ -230,7 +230,7 @@ def test_networks_that_may_have_lost_their_gpu_are_loaded_again(
     named_weights: Path, scan: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
-        raise EngineError("engine torch failed: CUDA error: an illegal memory access was encountered")
+        raise EngineError("engine torch failed: CUDA error: an illegal memory access") from RuntimeError("CUDA error")
 
     options = Options(named_weights, ("organ",), threads=1)
     broken = api._loaded(options)
