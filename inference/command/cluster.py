@@ -185,11 +185,11 @@ class Cluster:
         async def answer() -> None:
             try:
                 said = json.loads(await client.gather(future, asynchronous=True))
+                if said and said.get("spent"):  # before it is known, since the run may end then
+                    await client.run(dask_worker.leave, workers=[worker.address], wait=False, on_error="ignore")
             except Exception as error:
                 said = error
             self._news.put((number, said))
-            if isinstance(said, dict) and said.get("spent"):
-                await client.run(dask_worker.leave, workers=[worker.address], wait=False, on_error="ignore")
 
         asyncio.run_coroutine_threadsafe(answer(), client.loop.asyncio_loop)
 
