@@ -85,7 +85,7 @@ CUDNN = (
     DRIVER
     + """
 make_context(); assert driver.cuCtxSetCurrent(context) == 0; step("context")
-(place,) = find_spec("nvidia").submodule_search_locations
+place, *_ = find_spec("nvidia").submodule_search_locations  # two with the link that ONNX Runtime needs
 for name in ("libcublasLt.so.*", "libcublas.so.*", "libcudnn.so.*"):
     path = next(Path(place).rglob(name)); library = ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL); step(path.name)
 handle = ctypes.c_void_p(); assert library.cudnnCreate(ctypes.byref(handle)) == 0; step("cudnnCreate")
