@@ -41,6 +41,7 @@ from .formats.reading import elsewhere, read_scan
 from .labels import TABLE, known
 from .measurements import FILE_NAME, Row, rows, table
 from .names import BIDS, DSEG, LAYOUTS, METAIMAGE, NIFTI, NRRD, SEGMENTATION, bids_case, labels_file, stem
+from .options import given_path
 from .pack import unpacked
 from .quantities import VALUES, quantities
 from .scan import Scan, reorient
@@ -217,22 +218,27 @@ def main() -> int:
         prog=f"python -m {__package__}.measure", description=(__doc__ or "").partition("\n\n")[2]
     )
     add, names = parser.add_argument, parser.add_mutually_exclusive_group()
-    add("scans", type=Path, metavar="SCANS", help="a folder of X_0000.nii.gz, one scan, or the folder of one series")
+    add(
+        "scans",
+        type=given_path,
+        metavar="SCANS",
+        help="a folder of X_0000.nii.gz, one scan, or the folder of one series",
+    )
     add(
         "labels",
-        type=Path,
+        type=given_path,
         metavar="LABELS",
         help="a folder of X.nii.gz, or the label map or masks of one scan",
     )
-    add("--out", type=Path, metavar="FILE", help="file for the table (default: standard output)")
+    add("--out", type=given_path, metavar="FILE", help="file for the table (default: standard output)")
     names.add_argument(
         "--names",
-        type=lambda text: _names(Path(text)),
+        type=lambda text: _names(given_path(text)),
         metavar="FILE",
         help='names of the labels: JSON such as {"1": "liver"}, or a dataset.json of nnU-Net (default: as the label map'
         " says itself, else those of this program)",
     )
-    names.add_argument("--weights", type=Path, metavar="DIR", help="networks whose labels these are")
+    names.add_argument("--weights", type=given_path, metavar="DIR", help="networks whose labels these are")
     add("--accept-intensities", action="store_true", help="measure scans that cannot be CT in HU, with a warning")
     add("--hash-names", action="store_true", help="write file names as hashes, in the table as well")
     given, hidden = parser.parse_args(), names_are_hidden()

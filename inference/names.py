@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 NIFTI = (".nii.gz", ".nii")
@@ -73,6 +74,18 @@ def labels_file(outputs: Path, case: str, kind: str = FORMATS[0], layout: str = 
 def format_of(labels: Path) -> str | None:
     """Which of FORMATS a file is in by its name, or which of FOLDERS one is, if any."""
     return next((kind for kind in (*FORMATS, *FOLDERS) if labels.name.endswith(f".{kind}")), None)
+
+
+def formats_named(names: Iterable[str]) -> tuple[str, ...]:
+    """Those of FORMATS that are called so in FORMAT_NAMES or by their endings, each once. Raises ValueError."""
+    formats = tuple(dict.fromkeys(FORMAT_NAMES.get(name, name) for name in names))
+    if unknown := [name for name in formats if name not in FORMATS]:
+        raise ValueError(f"{unknown[0]!r} is not one of {', '.join(FORMAT_NAMES)}")
+    if not formats:
+        raise ValueError("no format is named")
+    if "sr.dcm" in formats and "seg.dcm" not in formats:
+        raise ValueError("sr refers to the segments of a DICOM SEG: name seg as well")
+    return formats
 
 
 def siblings(labels: Path) -> list[Path]:

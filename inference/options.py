@@ -151,6 +151,15 @@ class Options:
         return cls(**document)
 
 
+def given_path(text: str) -> Path:
+    """A path of a command line, for argparse. Path("") would be the current folder."""
+    if not text.strip():
+        from argparse import ArgumentTypeError  # whoever calls this has imported it
+
+        raise ArgumentTypeError("the path is empty: an unset variable in a script?")
+    return Path(text)
+
+
 def _names(option: str, given: Any) -> tuple[str, ...] | None:
     if given is None:
         return None

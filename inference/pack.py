@@ -23,6 +23,7 @@ from .card_file import FILE_NAME, read_card
 from .cards import EXPORT_FIRST, networks_in, no_network, with_earlier
 from .errors import OutputError, VisceraError, WeightsError, shown
 from .labels import structures
+from .options import given_path
 
 SOURCES = ("plans.json", "dataset.json")  # of an export, for the way back to nnU-Net
 LABELS = "labels.json"
@@ -137,8 +138,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog=f"python -m {package}.pack", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="folder of exported networks")
-    parser.add_argument("file", type=Path, metavar="FILE", help="the archive, such as liver.zip")
+    parser.add_argument("weights", type=given_path, metavar="WEIGHTS", help="folder of exported networks")
+    parser.add_argument("file", type=given_path, metavar="FILE", help="the archive, such as liver.zip")
     arguments = parser.parse_args()
     try:
         cards = pack(arguments.weights, arguments.file)

@@ -23,7 +23,7 @@ from .formats.sources import case_digest
 from .formats.writing import check, write
 from .formats.written import Description, Written
 from .model import Progress, Quiet
-from .names import FOLDERS, FORMATS, PREVIEW, PROBABILITIES, case_of, format_of, labels_file
+from .names import FOLDERS, FORMATS, PREVIEW, PROBABILITIES, case_of, format_of, formats_named, labels_file
 from .options import Way, as_recorded, most_voxels
 from .predictor import Predictor
 from .preview import folder as preview
@@ -36,23 +36,25 @@ def segment_file(
     predictor: Predictor,
     scan: str | Path | Sequence[str | Path],
     outputs: str | Path,
-    formats: Sequence[str] = FORMATS[:1],
+    formats: str | Sequence[str] = FORMATS[:1],
     *,
     probabilities: bool = False,
 ) -> Record:
     """Segment a file, or the folder of a DICOM series, to OUTPUTS/X.nii.gz; where the networks take several channels, a
-    file for each. Nothing is raised: the record says how it
-    went. No record is written beside the labels. The folder is made if it is missing.
+    file for each. The record says how it went: no scan raises anything. No record is written beside the labels. The
+    folder is made if it is missing.
 
-    formats        of the label map, of names.FORMATS: "nii.gz", "seg.nrrd", "mha", "seg.dcm", "labelmap.dcm",
-                   "rtstruct.dcm", "sr.dcm"
+    formats        of the label map, one or several, as --format calls them: "nifti", "seg.nrrd", "mha", "seg",
+                   "labelmap", "rtstruct", "sr"; or by their endings, such as "nii.gz"
     probabilities  are written to the folder OUTPUTS/X.probabilities
+    Raises ValueError where a format is none of these.
     """
+    kinds = formats_named([formats] if isinstance(formats, str) else formats)
     with suppress(OSError):  # if it cannot be made, writing says so
         Path(outputs).mkdir(parents=True, exist_ok=True)
     channels = (Path(scan),) if isinstance(scan, str | Path) else tuple(map(Path, scan))
     name = name_of_file(channels[0]) if len(channels) == 1 else case_of(channels[0].name)
-    files = tuple(labels_file(Path(outputs), name, kind) for kind in (*formats, *[PROBABILITIES] * probabilities))
+    files = tuple(labels_file(Path(outputs), name, kind) for kind in (*kinds, *[PROBABILITIES] * probabilities))
     return run_case(predictor, Case(name, channels, files))
 
 

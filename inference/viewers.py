@@ -14,7 +14,7 @@ from pathlib import Path
 from .cards import read_cards
 from .errors import OutputError, VisceraError
 from .labels import Structure, structures
-from .options import WEIGHTS
+from .options import WEIGHTS, given_path
 from .pack import unpacked
 
 ITK_SNAP = """\
@@ -59,8 +59,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog=f"python -m {__package__}.viewers", description=(__doc__ or "").partition("\n\n")[2]
     )
-    parser.add_argument("out", type=Path, metavar="OUT", help="path of both files, without .label and .ctbl")
-    parser.add_argument("--weights", type=Path, default=WEIGHTS, metavar="DIR", help="folder of exported networks")
+    parser.add_argument("out", type=given_path, metavar="OUT", help="path of both files, without .label and .ctbl")
+    parser.add_argument(
+        "--weights", type=given_path, default=WEIGHTS, metavar="DIR", help="folder of exported networks"
+    )
     parser.add_argument("--networks", metavar="NAMES", help="as the command takes them")
     arguments = parser.parse_args()
     try:

@@ -19,8 +19,18 @@ from typing import TypeVar
 
 from .. import errors
 from ..errors import VisceraError
-from ..names import BIDS, FORMAT_NAMES, FORMATS, LAYOUTS, PREVIEW, PROBABILITIES, format_of, stem
-from ..options import DEVICES, ENGINES, PRECISIONS, UNEVEN, WAYS, WEIGHTS, Options
+from ..names import (
+    BIDS,
+    FORMAT_NAMES,
+    FORMATS,
+    LAYOUTS,
+    PREVIEW,
+    PROBABILITIES,
+    format_of,
+    formats_named,
+    stem,
+)
+from ..options import DEVICES, ENGINES, PRECISIONS, UNEVEN, WAYS, WEIGHTS, Options, given_path
 from ..pack import unpacked
 from ..version import __version__
 from . import compat, merge
@@ -90,7 +100,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "inputs",
         metavar="INPUTS",
-        type=_path,
+        type=given_path,
         help="a folder of X.nii.gz or X_0000.nii.gz, one scan, a BIDS dataset, or DICOM: a series, an export, a ZIP",
     )
     add("outputs", metavar="OUTPUTS", type=_folder, help="folder for the label maps X.nii.gz")
@@ -106,7 +116,7 @@ def parser() -> argparse.ArgumentParser:
     add("--precision", choices=PRECISIONS, default="auto", help="the networks' arithmetic")
     add(
         "--weights",
-        type=_path,
+        type=given_path,
         default=WEIGHTS,
         metavar="DIR",
         help="folder of exported networks, or a file packed from it (default: this program's own)",
@@ -160,7 +170,7 @@ def parser() -> argparse.ArgumentParser:
         help="limit such as 2G or 1500M: windows become smaller, or a scan is refused",
     )
     add("--progress", choices=KINDS, default="text", help="what is printed: lines for people, or JSON for programs")
-    add("--json", type=_path, metavar="FILE", help="write one record per case: times, memory, windows, warnings")
+    add("--json", type=given_path, metavar="FILE", help="write one record per case: times, memory, windows, warnings")
     add("--no-sidecar", dest="sidecar", action="store_false", help="write no X.json, summary.json, measurements.csv")
     add("--hash-names", action="store_true", help="write file names as hashes in logs and records")
     add("--version", action="version", version=f"{PROGRAM} {__version__}")
@@ -208,12 +218,8 @@ def _called() -> str:
     return PROGRAM if Path(sys.argv[0]).stem == PROGRAM else f"python -m {__name__.partition('.')[0]}"
 
 
-def _path(text: str) -> Path:
-    return Path(_not_empty(text, "path"))
-
-
 def _folder(text: str) -> Path:
-    path = _path(text)
+    path = given_path(text)
     if (stem(path.name) or format_of(path) in FORMATS) and not path.exists():
         why = "is the name of a file: give a folder, in which each label map is called as its scan"
         raise argparse.ArgumentTypeError(f"{text!r} {why}")
@@ -281,13 +287,10 @@ def _bytes(text: str) -> int:
 
 
 def _formats(text: str) -> tuple[str, ...]:
-    names = [name.strip().removeprefix(".") for name in text.split(",")]
-    formats = tuple(dict.fromkeys(FORMAT_NAMES.get(name, name) for name in names))
-    if unknown := [name for name in formats if name not in FORMATS]:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(FORMAT_NAMES)}")
-    if "sr.dcm" in formats and "seg.dcm" not in formats:
-        raise argparse.ArgumentTypeError("sr refers to the segments of a DICOM SEG: name seg as well")
-    return formats
+    try:
+        return formats_named(name.strip().removeprefix(".") for name in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _names(text: str) -> list[str]:

@@ -6,7 +6,6 @@ import argparse
 import os
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -20,7 +19,7 @@ from ..errors import (
     VisceraError,
     shown,
 )
-from ..options import WEIGHTS
+from ..options import WEIGHTS, given_path
 from .console import say, say_error, say_warning
 
 VERB = "compat"
@@ -78,12 +77,12 @@ def parser_of(program: str) -> argparse.ArgumentParser:
     add(
         "-i",
         dest="input",
-        type=Path,
+        type=given_path,
         required=True,
         metavar="SCAN",
         help="a NIfTI file, or a folder or ZIP with one series",
     )
-    add("-o", dest="output", type=Path, required=True, metavar="OUT", help="a folder, with --ml one file")
+    add("-o", dest="output", type=given_path, required=True, metavar="OUT", help="a folder, with --ml one file")
     add("-rs", "--roi_subset", nargs="+", metavar="NAME", help="only these structures")
     add("-rsr", "--roi_subset_robust", nargs="+", metavar="NAME", help="the same as --roi_subset here")
     add(
@@ -92,6 +91,7 @@ def parser_of(program: str) -> argparse.ArgumentParser:
         nargs="?",
         const=True,
         default=False,
+        type=given_path,
         metavar="FILE",
         help="volume (mm3) and mean intensity of each structure in FILE (OUT/statistics.json, with --ml beside OUT)",
     )
@@ -106,7 +106,9 @@ def parser_of(program: str) -> argparse.ArgumentParser:
     for names in REFUSED:
         add(*names.split(), action=_Refused, nargs="*", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     ours = parser.add_argument_group("beyond TotalSegmentator")
-    ours.add_argument("--weights", type=Path, default=WEIGHTS, metavar="DIR", help="exported networks, such as its own")
+    ours.add_argument(
+        "--weights", type=given_path, default=WEIGHTS, metavar="DIR", help="exported networks, such as its own"
+    )
     ours.add_argument("--threads", type=int, metavar="N", help="processors to use")
     ours.add_argument("--accept-intensities", action="store_true", help="segment scans that cannot be CT in HU")
     return parser

@@ -16,6 +16,7 @@ from typing import Any
 from ..errors import ALL_FAILED, SOME_FAILED, InputFolderError, NoInputError, OutputError, VisceraError, shown
 from ..formats.outputs import in_the_way, is_summary
 from ..names import PREVIEW
+from ..options import given_path
 from ..version import __version__
 from . import page
 from .console import say, say_error, say_warning
@@ -100,7 +101,7 @@ def _exit_code(cases: dict[str, int], codes: list[int], missing: list[int]) -> i
 def main(arguments: Sequence[str], program: str) -> int:
     """`viscera merge OUTPUTS`: its arguments after the verb, and how the command is called. Returns the exit code."""
     parser = argparse.ArgumentParser(prog=f"{program} {VERB}", description=(__doc__ or "").partition("\n\n")[2])
-    parser.add_argument("outputs", type=Path, metavar="OUTPUTS", help="the folder that all parts wrote to")
+    parser.add_argument("outputs", type=given_path, metavar="OUTPUTS", help="the folder that all parts wrote to")
     given = parser.parse_args(arguments)
     try:
         document = merge(given.outputs)

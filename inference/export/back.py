@@ -28,6 +28,7 @@ from ..card_file import FILE_NAME, read_card
 from ..errors import OutputError, WeightsError
 from ..formats.atomic import write_atomically
 from ..grids.decode import read_head
+from ..options import given_path
 from .architecture import assign, network_of
 from .checkpoint import State, read_json
 from .convert import or_exit
@@ -159,8 +160,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog=f"python -m {__package__}.back", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("network", type=Path, help="folder of an exported network")
-    parser.add_argument("out", type=Path)
+    parser.add_argument("network", type=given_path, help="folder of an exported network")
+    parser.add_argument("out", type=given_path)
     or_exit(lambda options: result_folder(options.network, options.out), parser.parse_args())
 
 

@@ -23,6 +23,7 @@ from ..card import HEAD_FILE
 from ..card_file import FILE_NAME, FORMAT
 from ..errors import OutputError, VisceraError, WeightsError, one_line
 from ..machine import ran_out
+from ..options import given_path
 from . import v1
 from .architecture import assign, network_of, strides_of
 from .check import check_engines
@@ -262,15 +263,17 @@ def _value(text: str) -> tuple[str, int]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, help="folder with plans.json, dataset.json and fold_*/, or of nnU-Net v1")
-    parser.add_argument("out", type=Path, help="folder of the exported network; its name is the network's")
+    parser.add_argument(
+        "model", type=given_path, help="folder with plans.json, dataset.json and fold_*/, or of nnU-Net v1"
+    )
+    parser.add_argument("out", type=given_path, help="folder of the exported network; its name is the network's")
     parser.add_argument("--fold", help="if the folder has several: one, such as 0; several, such as 0,1,2,3,4, for "
                         "the mean of their logits; all: fold_all or, without that, every fold")  # fmt: skip
     parser.add_argument("--checkpoint", default=USUAL, help=f"default: {USUAL}, of nnU-Net v1 {v1.USUAL}")
     parser.add_argument("--orientation", help="that of all training scans, such as LPS; scans are then turned to it")
     parser.add_argument("--value", type=_value, action="append", default=[], metavar="NAME=VALUE",
                         help="value of a label in the label map, such as tumor=14")  # fmt: skip
-    parser.add_argument("--previous", type=Path, metavar="MODEL",
+    parser.add_argument("--previous", type=given_path, metavar="MODEL",
                         help="for a cascade: folder of the earlier stage, which is exported as well")  # fmt: skip
     parser.add_argument("--trained-on", default="not stated", help="a sentence for the card")
 

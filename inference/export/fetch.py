@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..card_file import FILE_NAME
 from ..errors import VisceraError, WeightsError
+from ..options import given_path
 from .download import check, download
 from .registry import FLARE, OWN, Entry, Part, entries, entry
 from .write import DATASET, end_tidily, workshop
@@ -146,14 +147,16 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="a name from the list")
-    parser.add_argument("out", nargs="?", type=Path, metavar="OUT", help="folder of networks, created if missing")
+    parser.add_argument("out", nargs="?", type=given_path, metavar="OUT", help="folder of networks, created if missing")
     parser.add_argument(
         "--list", action="store_true", help="list all names; with NAME, its labels, addresses and what to cite"
     )
     parser.add_argument(
         "--labels", choices=(OWN, FLARE), default=OWN, help="label values: its own (default) or FLARE's"
     )
-    parser.add_argument("--from", dest="given", type=Path, metavar="FOLDER", help="take downloaded files from here")
+    parser.add_argument(
+        "--from", dest="given", type=given_path, metavar="FOLDER", help="take downloaded files from here"
+    )
     options = parser.parse_args()
     if options.name is None:
         _list()

@@ -24,6 +24,7 @@ from ..errors import WeightsError
 from ..formats.reading import read_scan
 from ..grids.prepare import prepare
 from ..grids.view import View
+from ..options import given_path
 from ..windows.layout import padding
 from .checkpoint import read_json
 from .convert import or_exit
@@ -143,8 +144,8 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("folder", type=Path, help="an exported network")
-    parser.add_argument("scans", type=Path, nargs="+", metavar="SCAN")
+    parser.add_argument("folder", type=given_path, help="an exported network")
+    parser.add_argument("scans", type=given_path, nargs="+", metavar="SCAN")
     or_exit(lambda options: quantize(options.folder, options.scans), parser.parse_args())
 
 

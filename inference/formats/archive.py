@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from zipfile import ZipFile, ZipInfo  # imported where there is an archive: it takes 10 ms
 
 ENDING = ".zip"
+NO_DICOM = "no DICOM can be read inside (damaged, encrypted, or other files)"
 TOO_LONG = "unpacks to far more bytes than its rows and columns need"
 
 

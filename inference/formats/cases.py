@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ..errors import InputFolderError, NoInputError, shown
 from ..names import BIDS, CHANNEL, FOLDERS, FORMATS, LAYOUTS, bids_case, case_of, format_of, labels_file, stem
-from .archive import is_archive
+from .archive import ENDING, NO_DICOM, is_archive
 from .channels import REFERENCE, case_names, name_of_file, split
 from .dataset import Dataset, dataset_in
 from .entries import SCAN, SLICE, UNKNOWN, look_at
@@ -177,7 +177,7 @@ def _of_one_channel(
         left_out += more + [LeftOut(name, *why) for name, why in dataset.left_out.items()]
     elif not known:
         scans = {inputs: name_of_file(inputs)}
-    found = [_Candidate(name, (scan,)) for scan, name in scans.items()]
+    found = [_Candidate(name, (scan,), _no_dicom(scan)) for scan, name in scans.items()]
     found += [_Candidate(name, (volume.folder,), volume=volume) for name, volume in volumes]
     return sorted(found, key=lambda one: one[:2]), left_out, set(dataset.scans)
 
@@ -192,6 +192,11 @@ def _like(pattern: str, inputs: Path, outputs: Path, channels: Sequence[str]) ->
     if not scans:
         raise NoInputError(f"{shown(inputs)} holds no scan whose path is like {shown(pattern)}")
     return [_Candidate(name, (scan,)) for scan, name in scans.items()]
+
+
+def _no_dicom(scan: Path) -> str | None:
+    """Why a ZIP that was given is refused: of one with DICOM the volumes are cases, not the archive."""
+    return f"{shown(scan.name)} is a ZIP: {NO_DICOM}" if scan.name.lower().endswith(ENDING) else None
 
 
 def _doubts(inputs: Path, cases: Sequence[Case], certain: Collection[Path], image: str) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from ..names import CHANNEL, DICOM_FORMATS, FOLDERS, SEGMENTATION, format_of, stem
+from .archive import ENDING, NO_DICOM
 from .layout import detached
 from .opening import READ, is_folder, listing
 from .outputs import wrote
@@ -67,7 +68,8 @@ def look_at(
         elif entry in voxels:
             look = None
         elif ending := next((ending for ending in FOREIGN if name.endswith(ending)), None):
-            look = None if _companion(entry, ending, beside) else f"{ending} is not read: convert to X{CHANNEL}.nii.gz"
+            reason = NO_DICOM if ending == ENDING else f"{ending} is not read: convert to X{CHANNEL}.nii.gz"
+            look = None if _companion(entry, ending, beside) else reason
         elif name.endswith(PLAIN) or name == "dicomdir":
             look = None
         else:

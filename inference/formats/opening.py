@@ -65,6 +65,11 @@ def _kind(status: os.stat_result) -> str | None:
     return None if kind == stat.S_IFREG else KINDS.get(kind, "special file")
 
 
+def with_name(path: Path) -> Path:
+    """The same path, of which messages can tell a name: "." and ".." have none."""
+    return path if path.name not in ("", "..") else path.resolve()
+
+
 def listing(folder: Path) -> list[os.DirEntry[str]]:
     """The entries of a folder by name. They know whether they are folders: to ask for each takes minutes where a
     question to the file system takes a millisecond. Raises OSError.

@@ -82,6 +82,8 @@ def check_records(path: Path, others: Iterable[Path], inputs: set[Identity]) -> 
     """
     if _place(path) in [_place(one) for one in others if one.parent.exists()]:
         why: str | None = "has the name of another output of this run"
+    elif os.path.islink(path):
+        why = "is a link, and a file would take its place"  # of /dev/stdout, too
     elif _is_empty(path) and not identities(path) & inputs:
         why = None  # as mktemp leaves it
     else:

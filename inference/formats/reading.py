@@ -18,6 +18,7 @@ from . import raster
 from .hounsfield import as_they_are, check_slope, checked
 from .nifti import file as nifti
 from .nifti.header import PAIR, Header
+from .opening import with_name
 from .sources import Volume, dicom_files
 from .writing import check, write
 from .written import Description, Written
@@ -60,7 +61,7 @@ def read_scan(
 
 
 def _source(given: Source) -> Path | Volume:
-    return given if isinstance(given, Volume) else Path(given)
+    return given if isinstance(given, Volume) else with_name(Path(given))
 
 
 def _read(path: Path | Volume, accept: bool, hu: bool, resample: bool, abdominal: bool) -> Scan:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import ScanError
+from ..opening import with_name
 from ..sources import Picture, Volume
 from .copies import without_copies
 from .headers import CT_CLASSES, quiet, read_header
@@ -82,7 +83,7 @@ def find(files: Sequence[Path], inputs: Path, name_by: str | None) -> Findings:
         folders.setdefault(file.parent, []).append(Picture(file))
     for folder, pictures in folders.items():
         alone = not found and len(folders) == 1
-        found.append((name_of_path(inputs if alone else folder), Volume(_with_name(folder), tuple(pictures))))
+        found.append((name_of_path(inputs if alone else folder), Volume(with_name(folder), tuple(pictures))))
     return Findings(found, left_out, bool(series))
 
 
@@ -250,8 +251,4 @@ def _folder(slices: Sequence[Slice]) -> Path:
     """The folder that holds all of them, or the one file that does."""
     files = {one.file for one in slices}
     folder = files.pop() if len(files) == 1 else Path(os.path.commonpath([file.parent for file in files]))
-    return _with_name(folder)
-
-
-def _with_name(folder: Path) -> Path:
-    return folder if folder.name not in ("", "..") else folder.resolve()
+    return with_name(folder)

@@ -23,7 +23,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEnd
 from ...errors import ScanError
 from ..archive import TOO_LONG, open_anywhere, state_of
 from ..sources import Picture
-from .slices import TAGS, Slice, holding
+from .slices import TAGS, Slice, called_as, holding
 
 NUMBERS = {int(code.replace(",", ""), 16): name for name, code in TAGS.items()}
 CT_CLASSES = {f"1.2.840.10008.5.1.4.1.1.2{kind}" for kind in ("", ".1", ".2")}  # CT, enhanced, made enhanced
@@ -64,7 +64,7 @@ def headers(pictures: Iterable[Picture]) -> list[Slice]:
     files = {one.picture: one for one in headers_of(dict.fromkeys(picture.file for picture in pictures))}
     for picture in pictures:
         if picture not in files:
-            with holding(picture.file):
+            with holding(called_as(one.file for one in pictures)[picture.file]):
                 raise ScanError("changed since it was found")
     return [files[picture] for picture in pictures]
 
@@ -82,17 +82,18 @@ def headers_of(files: Iterable[Path]) -> list[Slice]:
 def _headers_of(files: tuple[Path, ...], states: tuple[tuple[int, int] | None, ...]) -> list[Slice]:
     slices = []
     with quiet():
-        for file in files:
-            with holding(file):
-                slices += read_header(file)
+        for file, called in called_as(files).items():
+            with holding(called):
+                slices += read_header(file, called)
     return slices
 
 
-def read_header(file: Path) -> list[Slice]:
-    """The slice in a file, or its frames; to be called in `quiet`.
+def read_header(file: Path, called: str | None = None) -> list[Slice]:
+    """The slice in a file, or its frames; to be called in `quiet`. By default the file is called by its name.
 
     Raises ScanError where it is damaged: without any DICOM, or a CT without pixels.
     """
+    called = called or file.name
     with open_anywhere(file) as opened:
         dataset = dataset_of(opened, stop=True)
         tags = tags_of(dataset)
@@ -107,11 +108,12 @@ def read_header(file: Path) -> list[Slice]:
         if is_ct and not deflated:
             _check_pixels_follow(opened, tags)
     if not is_ct or (SHARED not in dataset and OWN not in dataset):  # a segmentation has thousands of frames
-        return [Slice(file, tags)]
+        return [Slice(file, called, tags)]
     try:
         shared = _of_groups(dataset[SHARED].value[0]) if SHARED in dataset else {}
         tags |= {"functional groups": "there", "NumberOfFrames": str(len(dataset[OWN].value))}
-        return [Slice(file, tags | shared | _of_groups(one), at) for at, one in enumerate(dataset[OWN].value)]
+        frames = enumerate(dataset[OWN].value)
+        return [Slice(file, called, tags | shared | _of_groups(one), at) for at, one in frames]
     except Exception:  # whatever a damaged sequence is to pydicom
         raise ScanError(NO_DICOM) from None
 

@@ -55,7 +55,7 @@ def stored(one: Slice) -> bytes:
 
     Raises ScanError.
     """
-    with holding(one.file):
+    with holding(one.called):
         pixels = _Pixels(one)
         return pixels.of(one).tobytes() if one.has_frames else pixels.data
 
@@ -68,7 +68,7 @@ def planes(slices: Sequence[Slice]) -> Iterator[tuple[int, np.ndarray]]:
     for _, group in groupby(by_file, key=lambda z: slices[z].file):
         pixels = None
         for z in group:
-            with holding(slices[z].file):
+            with holding(slices[z].called):
                 pixels = pixels or _Pixels(slices[z])
                 yield z, _hu(pixels.of(slices[z]), slices[z])
 

@@ -24,10 +24,12 @@ class Series:
     """Where a scan came from.
 
     pictures  its slices, in the order of z
+    uids      of each of them its SOPInstanceUID; empty where it has none
     places    of each of them, in planes of the grid: between two, where slices that lie unevenly were resampled
     """
 
     pictures: tuple[Picture, ...]
+    uids: tuple[str, ...]
     places: tuple[float, ...]
 
 
@@ -74,7 +76,9 @@ def _stacked(source: Path | Volume, resample: bool, whole: bool = True) -> Stack
 
 
 def _scan(channels: tuple[np.ndarray, ...], found: Stack, warnings: tuple[str, ...]) -> Scan:
-    origin = Series(tuple(one.picture for one in found.slices), tuple(map(float, found.places)))
+    slices = found.slices
+    uids = tuple(one.tags.get("SOPInstanceUID", "") for one in slices)
+    origin = Series(tuple(one.picture for one in slices), uids, tuple(map(float, found.places)))
     return Scan(channels, found.grid, origin, warnings, tilted=shear(found.grid) > SHEAR, resampled=_is_uneven(found))
 
 

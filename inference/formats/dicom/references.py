@@ -26,6 +26,7 @@ from ..sources import Picture
 from ..written import Description
 from .headers import LONGEST_HEADER, read
 from .read import Series
+from .slices import called_as
 
 # What an object must tell of each slice, and what of all of them: without these nobody could find them.
 INSTANCE = ("SOPClassUID", "SOPInstanceUID")
@@ -87,8 +88,23 @@ def check(scan: Scan) -> None:
     """
     if not isinstance(scan.origin, Series):
         raise ScanError("is not a DICOM series, to which labels in DICOM must refer: choose another --format")
+    _check_told_apart(scan.origin)
     with lenient():
         _headers(scan.origin.pictures[:1])
+
+
+def _check_told_apart(series: Series) -> None:
+    """Whether what refers to a slice by its SOPInstanceUID means no other. Raises ScanError."""
+    called = called_as(picture.file for picture in series.pictures)
+    seen: dict[tuple[str, int], str] = {}
+    for picture, uid in zip(series.pictures, series.uids, strict=True):
+        this, key = shown(called[picture.file]), (uid, picture.frame)
+        if uid and key in seen:
+            raise ScanError(
+                f"holds {seen[key]} and {this}, which have the same SOPInstanceUID: no labels in DICOM can refer to "
+                "one of them"
+            )
+        seen[key] = this
 
 
 def references(labels: np.ndarray, scan: Scan, about: Description, path: Path) -> References:
@@ -131,6 +147,7 @@ def _headers(pictures: Sequence[Picture]) -> list[Any]:
             one = _slice(files[picture.file], picture.frame)
             missing = [name for name in (*INSTANCE, *SERIES, *PLACE) if not one.get(name)]
             whole = all(len([float(mm) for mm in one.get(name) or ()]) in (0, count) for name, count in PLACE.items())
+            int(one.get("NumberOfFrames") or 1)
         except (ScanError, OSError, InvalidDicomError, ValueError, TypeError, LookupError, NotImplementedError):
             whole, missing = False, []
         if not whole:

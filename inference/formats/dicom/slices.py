@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,11 @@ PHASES = (
     "NominalPercentageOfCardiacPhase", "SliceThickness", "ReconstructionDiameter", "FilterType",
     "AcquisitionDateTime", "AcquisitionTime",
 )  # fmt: skip
+# What pixels are decoded by, and those of it that no file may lack.
+NUMBERS = (
+    "BitsAllocated", "PixelRepresentation", "BitsStored", "HighBit", "PixelPaddingValue", "PixelPaddingRangeLimit",
+)  # fmt: skip
+NEEDED = NUMBERS[:2]
 MOST_NAMED = 3  # files or series in one message
 
 
@@ -74,11 +80,13 @@ MOST_NAMED = 3  # files or series in one message
 class Slice:
     """A picture and what its file says of it, by the names of TAGS; what is absent or empty is left out.
 
-    tags   also "cut off", "packed" and "functional groups", which are none, where the file is or has that
-    frame  its place in a file of several
+    called  how messages call the file, as of `called_as`
+    tags    also "cut off", "packed" and "functional groups", which are none, where the file is or has that
+    frame   its place in a file of several
     """
 
     file: Path
+    called: str
     tags: dict[str, str]
     frame: int = 0
 
@@ -88,7 +96,7 @@ class Slice:
 
     @property
     def name(self) -> str:
-        return shown(self.file.name) + (f" (frame {self.frame + 1})" if self.has_frames else "")
+        return shown(self.called) + (f" (frame {self.frame + 1})" if self.has_frames else "")
 
     @property
     def has_frames(self) -> bool:
@@ -129,13 +137,24 @@ class Slice:
         return f"holds {self.name}, which"
 
 
+def called_as(files: Iterable[Path]) -> dict[Path, str]:
+    """How messages call the files of a scan: by their names, or, where they lie in several folders, in each of which
+    slices may have the same names, by their paths from the folder that holds them all."""
+    files = list(files)
+    folders = {file.parent for file in files}
+    if len(folders) < 2:
+        return {file: file.name for file in files}
+    folder = os.path.commonpath(folders)
+    return {file: file.relative_to(folder).as_posix() for file in files}
+
+
 @contextmanager
-def holding(file: Path) -> Iterator[None]:
-    """Errors about a file become errors about its folder."""
+def holding(called: str) -> Iterator[None]:
+    """Errors about a file, as messages call it, become errors about its folder."""
     try:
         yield
     except ScanError as error:
-        raise ScanError(f"holds {shown(file.name)}, which {error}") from error
+        raise ScanError(f"holds {shown(called)}, which {error}") from error
 
 
 def check_one_series(slices: Sequence[Slice]) -> None:
@@ -177,6 +196,9 @@ def check_picture(one: Slice) -> None:
         raise one.refused(f"is cut off: {lacking} bytes of {tag('PixelData')} are there")
     if one.has_frames and "functional groups" not in one.tags:
         raise one.refused(f"has several frames by its {tag('NumberOfFrames')}, and does not say where each lies")
+    for name in NUMBERS:
+        if name in NEEDED or name in one.tags:
+            one.numbers(name)
     for name, right in (("SamplesPerPixel", "1"), ("PhotometricInterpretation", "MONOCHROME2")):
         if one.text(name) != right:
             raise one.refused(f"is not a CT image: its {tag(name)} is {code(one.text(name))}, not {right}")

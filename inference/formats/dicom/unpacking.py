@@ -116,7 +116,7 @@ def main() -> None:
     os.dup2(2, 1)  # so that nothing that a library prints is taken for an answer
     order = json.loads(sys.stdin.buffer.readline())
     hide_names(order["hidden"])
-    slices = [Slice(Path(one["file"]), one["tags"], one["frame"]) for one in order["slices"]]
+    slices = [Slice(**one | {"file": Path(one["file"])}) for one in order["slices"]]
 
     def answer(line: dict[str, Any], voxels: bytes = b"") -> None:
         answers.write((json.dumps(line) + "\n").encode("ascii") + voxels)

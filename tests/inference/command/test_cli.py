@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 from inference import __version__
-from inference.command.cli import parse
+from inference.command.cli import main, parse
 from inference.errors import UNTOLD
 from tests.conftest import ROOT, command, wait
 
@@ -607,6 +607,20 @@ def test_empty_paths_are_variables_that_are_not_set(wrong: list[str], capsys: py
     with pytest.raises(SystemExit):
         parse(["in", "out", "--case", ""])
     assert "the name is empty" in capsys.readouterr().err
+    for verb in (["merge", ""], ["compat", "totalsegmentator", "-i", "", "-o", "x"]):
+        with pytest.raises(SystemExit) as stop:
+            main(verb)
+        assert stop.value.code == 2 and "the path is empty" in capsys.readouterr().err
+
+
+def test_a_link_is_not_replaced_by_records(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
+    """As /dev/stdout is one, which root could replace for the whole machine."""
+    file, link = tmp_path / "log", tmp_path / "link"
+    file.touch()
+    link.symlink_to(file)
+    done = run(inputs, tmp_path / "out", "--weights", tiny_weights, "--json", link)
+    assert done.returncode == 7 and link.is_symlink() and not file.read_bytes()
+    assert done.stderr == f"error: {link} is a link, and a file would take its place: choose another file for --json\n"
 
 
 def test_exit_codes_of_what_cannot_start(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:

@@ -127,6 +127,14 @@ def test_what_may_be_a_scan_is_named_and_the_rest_is_not(tmp_path: Path) -> None
     assert find_cases(tmp_path, OUT, ["x"]).left_out == []  # asked for by name: nothing is missing
 
 
+def test_an_archive_without_dicom_that_can_be_read_says_so(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(b"PK\x03\x04 and no more")
+    why = "no DICOM can be read inside (damaged, encrypted, or other files)"
+    (case,) = find_cases(tmp_path / "a.zip", OUT).cases
+    assert case.refused == f"a.zip is a ZIP: {why}"
+    assert f"a.zip is left out: {why}" in names(tmp_path, "x_0000.nii.gz")[1]
+
+
 def test_many_of_a_kind_are_one_line(tmp_path: Path) -> None:
     _, warnings = names(tmp_path, "x_0000.nii.gz", *(f"{number:03d}.mgz" for number in range(200)))
     assert len(warnings) == 1 and "and 195 more" in warnings[0]

@@ -116,6 +116,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no slope": ({"RescaleSlope": None}, ONE + "has no RescaleSlope (0028,1053): "),
     "no intercept": ({"RescaleIntercept": None}, ONE + "has no RescaleIntercept (0028,1052): "),
     "slope 0": ({"RescaleSlope": 0}, ONE + "has 0 as RescaleSlope (0028,1053)"),
+    "no bits": ({"BitsAllocated": None}, "s " + ONE + "has no BitsAllocated (0028,0100): "),
+    "no sign": ({"PixelRepresentation": None}, "s " + ONE + "has no PixelRepresentation (0028,0103): "),
     "two slopes": ({"RescaleSlope": "1\\2"}, ONE + "has no number in RescaleSlope (0028,1053)"),
     "electron density": ({"RescaleType": "ED"}, ONE + "is not in HU: its RescaleType (0028,1054) is ED"),
     "MR": ({"Modality": "MR"}, ONE + "is not CT: its Modality (0008,0060) is MR"),

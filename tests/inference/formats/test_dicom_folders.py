@@ -124,6 +124,17 @@ FOLDERS["in several folders"] = (
     ),
     ALONE,
 )
+
+
+def twins(path: Path) -> None:
+    """Two folders whose slices have the same names, and one slice that is cut off."""
+    write(lambda z: at(7 + 3 * z), HU[:5], folder="d0")(path)
+    write(lambda z: at(22 + 3 * z), HU[5:], folder="d1")(path)
+    file = path / "d1" / "001.dcm"
+    file.write_bytes(file.read_bytes()[:-9])
+
+
+FOLDERS["under one name in several folders"] = (twins, fails("in holds d1/001.dcm, which is cut off"))
 FOLDERS["with DICOMDIR and a viewer"] = (
     together(
         write(name="IM{:04}", folder="IMAGES"),

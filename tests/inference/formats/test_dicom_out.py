@@ -436,6 +436,28 @@ def test_a_series_that_cannot_be_referred_to(tag: str, labels: np.ndarray, tmp_p
     check(scan, "s", [tmp_path / "x.nii.gz", tmp_path / "x.seg.nrrd"])
 
 
+def test_slices_that_cannot_be_told_apart_are_not_referred_to(labels: np.ndarray, tmp_path: Path) -> None:
+    def same(z: int, one: Any) -> None:
+        one.SOPInstanceUID = f"1.2.{min(z, 4)}"
+
+    scan = scan_of(labels, tmp_path / "s", change=same)
+    with pytest.raises(ScanError, match=r"^s holds 005.dcm and 006.dcm, which have the same SOPInstanceUID: no labels"):
+        check(scan, "s", [tmp_path / "x.seg.dcm"])
+    check(scan, "s", [tmp_path / "x.nii.gz"])
+
+
+def test_a_number_of_frames_that_is_none_is_a_damaged_header(labels: np.ndarray, tmp_path: Path) -> None:
+    scan_of(labels, tmp_path / "s")
+    for file in (tmp_path / "s").iterdir():
+        one = pydicom.dcmread(file)
+        one.add(pydicom.DataElement("NumberOfFrames", "IS", "1"))
+        one.save_as(file)
+        file.write_bytes(file.read_bytes().replace(b"(\0\x08\0IS\2\x001 ", b"(\0\x08\0IS\2\0x "))
+    scan = read_scan(tmp_path / "s")
+    with pytest.raises(ScanError, match=r"^s holds 001.dcm, which cannot be referred to: its header is damaged"):
+        check(scan, "s", [tmp_path / "x.seg.dcm"])
+
+
 @pytest.mark.parametrize("kind", DICOM_FORMATS)
 def test_one_slice_that_cannot_be_referred_to_is_named_and_nothing_written(
     kind: str, labels: np.ndarray, tmp_path: Path
