@@ -77,10 +77,12 @@ def check_slope(slope: float) -> None:
 def as_they_are(voxels: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """The voxels (z, y, x) of another image than CT, finite, and what was odd about them. NaN becomes 0.
 
-    Raises ScanError where one is infinite. What is given is never written to.
+    Raises ScanError where one is infinite, or all are NaN. What is given is never written to.
     """
     warnings = []
     if missing := int(np.isnan(voxels).sum()):
+        if missing == voxels.size:
+            raise ScanError("has no value (NaN) in any of its voxels")
         voxels = np.where(np.isnan(voxels), voxels.dtype.type(0), voxels)
         warnings.append(f"{missing} {'voxel has' if missing == 1 else 'voxels have'} no value (NaN): taken as 0")
     low, high = float(voxels.min()), float(voxels.max())

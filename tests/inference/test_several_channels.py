@@ -33,8 +33,9 @@ def test_what_is_no_ct_is_taken_as_it_is() -> None:
     assert odd == ["1 voxel has no value (NaN): taken as 0"]
     assert np.isnan(voxels[0, 1, 0])  # not written to
     assert as_they_are(np.full((3, 3, 3), 4, np.int16))[1] == ["every voxel is 4: a constant image"]
-    with pytest.raises(ScanError, match="infinite"):
-        as_they_are(np.full((3, 3, 3), np.inf))
+    for value, cause in ((np.inf, "infinite"), (np.nan, "has no value")):
+        with pytest.raises(ScanError, match=cause):
+            as_they_are(np.full((3, 3, 3), value))
 
 
 def test_a_reader_asks_for_hu_only_where_there_is_ct(blob: np.ndarray, save_scan: Save, tmp_path: Path) -> None:
