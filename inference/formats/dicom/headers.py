@@ -93,7 +93,15 @@ def read_header(file: Path, called: str | None = None) -> list[Slice]:
 
     Raises ScanError where it is damaged: without any DICOM, or a CT without pixels.
     """
-    called = called or file.name
+    try:
+        return _slices(file, called or file.name)
+    except ScanError:
+        raise
+    except Exception:  # whatever a damaged file is to pydicom
+        raise ScanError(NO_DICOM) from None
+
+
+def _slices(file: Path, called: str) -> list[Slice]:
     with open_anywhere(file) as opened:
         dataset = dataset_of(opened, stop=True)
         tags = tags_of(dataset)
@@ -109,13 +117,10 @@ def read_header(file: Path, called: str | None = None) -> list[Slice]:
             _check_pixels_follow(opened, tags)
     if not is_ct or (SHARED not in dataset and OWN not in dataset):  # a segmentation has thousands of frames
         return [Slice(file, called, tags)]
-    try:
-        shared = _of_groups(dataset[SHARED].value[0]) if SHARED in dataset else {}
-        tags |= {"functional groups": "there", "NumberOfFrames": str(len(dataset[OWN].value))}
-        frames = enumerate(dataset[OWN].value)
-        return [Slice(file, called, tags | shared | _of_groups(one), at) for at, one in frames]
-    except Exception:  # whatever a damaged sequence is to pydicom
-        raise ScanError(NO_DICOM) from None
+    shared = _of_groups(dataset[SHARED].value[0]) if SHARED in dataset else {}
+    tags |= {"functional groups": "there", "NumberOfFrames": str(len(dataset[OWN].value))}
+    frames = enumerate(dataset[OWN].value)
+    return [Slice(file, called, tags | shared | _of_groups(one), at) for at, one in frames]
 
 
 def dataset_of(file: IO[bytes], stop: bool, most: int = LONGEST_HEADER) -> FileDataset:

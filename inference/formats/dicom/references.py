@@ -24,7 +24,7 @@ from ...version import __version__
 from ..archive import open_anywhere
 from ..sources import Picture
 from ..written import Description
-from .headers import LONGEST_HEADER, read
+from .headers import CT_CLASSES, LONGEST_HEADER, read
 from .read import Series
 from .slices import called_as
 
@@ -146,8 +146,7 @@ def _headers(pictures: Sequence[Picture]) -> list[Any]:
                 files[picture.file] = _read(picture.file)
             one = _slice(files[picture.file], picture.frame)
             missing = [name for name in (*INSTANCE, *SERIES, *PLACE) if not one.get(name)]
-            whole = all(len([float(mm) for mm in one.get(name) or ()]) in (0, count) for name, count in PLACE.items())
-            int(one.get("NumberOfFrames") or 1)
+            whole = _is_whole(one)
         except (ScanError, OSError, InvalidDicomError, ValueError, TypeError, LookupError, NotImplementedError):
             whole, missing = False, []
         if not whole:
@@ -156,6 +155,19 @@ def _headers(pictures: Sequence[Picture]) -> list[Any]:
             raise ScanError(f"{holds} has no {missing[0]}: no labels in DICOM can refer to it")
         slices.append(one)
     return slices
+
+
+def _is_whole(one: Any) -> bool:
+    """Whether what an object tells of a slice is of the right kind, as far as the slice has it. Raises what pydicom
+    does where a value cannot be read at all."""
+    list(one)  # reads all values
+    float(one.get("SliceThickness") or 0)
+    int(one.get("NumberOfFrames") or 1)
+    return (
+        all(len([float(mm) for mm in one.get(name) or ()]) in (0, count) for name, count in PLACE.items())
+        and all(isinstance(one.get(name) or "", str) for name in (*INSTANCE, *SERIES))  # not several
+        and one.get("SOPClassUID") in (*CT_CLASSES, "", None)
+    )
 
 
 def _read(file: Path) -> Any:

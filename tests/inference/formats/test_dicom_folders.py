@@ -134,6 +134,10 @@ def twins(path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-9])
 
 
+FOLDERS["a transfer syntax of no kind of value"] = (
+    damaged(lambda data: data.replace(b"\2\0\x10\0UI", b"\2\0\x10\0-I")),
+    fails("004.dcm, which is damaged"),
+)
 FOLDERS["under one name in several folders"] = (twins, fails("in holds d1/001.dcm, which is cut off"))
 FOLDERS["with DICOMDIR and a viewer"] = (
     together(

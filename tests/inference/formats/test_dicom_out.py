@@ -446,13 +446,27 @@ def test_slices_that_cannot_be_told_apart_are_not_referred_to(labels: np.ndarray
     check(scan, "s", [tmp_path / "x.nii.gz"])
 
 
-def test_a_number_of_frames_that_is_none_is_a_damaged_header(labels: np.ndarray, tmp_path: Path) -> None:
-    scan_of(labels, tmp_path / "s")
+@pytest.mark.parametrize(
+    ("tag", "old", "new"),
+    [
+        (b"\x28\0\x08\0IS", b"1 ", b"x "),  # NumberOfFrames
+        (b"\x18\0\x50\0DS", b".", b"\xff"),  # SliceThickness
+        (b"\x08\0\x16\0UI", b"1.2.840", b"1.2.84q"),  # SOPClassUID
+        (b"\x08\0\x18\0UI", b".", b"\\"),  # SOPInstanceUID: two of them
+        (b"\x20\0\x52\0UI", b".", b"\\"),  # FrameOfReferenceUID
+    ],
+)
+def test_a_damaged_header_is_said_before_a_network_runs(
+    tag: bytes, old: bytes, new: bytes, labels: np.ndarray, tmp_path: Path
+) -> None:
+    def whole(z: int, one: Any) -> None:
+        one.NumberOfFrames, one.SliceThickness = 1, "3.0"
+
+    scan_of(labels, tmp_path / "s", change=whole)
     for file in (tmp_path / "s").iterdir():
-        one = pydicom.dcmread(file)
-        one.add(pydicom.DataElement("NumberOfFrames", "IS", "1"))
-        one.save_as(file)
-        file.write_bytes(file.read_bytes().replace(b"(\0\x08\0IS\2\x001 ", b"(\0\x08\0IS\2\0x "))
+        before, found, rest = file.read_bytes().partition(tag)
+        file.write_bytes(before + (found + rest).replace(old, new, 1))
+        assert old in found + rest
     scan = read_scan(tmp_path / "s")
     with pytest.raises(ScanError, match=r"^s holds 001.dcm, which cannot be referred to: its header is damaged"):
         check(scan, "s", [tmp_path / "x.seg.dcm"])
