@@ -25,6 +25,8 @@ from .summary import is_a_case, save
 from .table import write_measurements
 
 VERB = "merge"
+CASES = ("done", "kept", "failed", "not_begun")
+LISTS = ("failed", "left_out", "warnings")
 LISTED = 20  # missing parts that are named
 
 
@@ -49,14 +51,14 @@ def merge(outputs: Path) -> dict[str, Any]:
         raise VisceraError(f"{shown(outputs)} holds parts that were made with different networks")
     if any(one.get("chosen") != first.get("chosen") for one in summaries):
         raise VisceraError(f"{shown(outputs)} holds parts for which different labels were chosen")
-    cases = {name: sum(one["cases"][name] for one in summaries) for name in first["cases"]}
+    cases = {name: sum(one["cases"][name] for one in summaries) for name in CASES}
     document: dict[str, Any] = {
         "program": __version__,
         "started": min(one["started"] for one in summaries),
         "ended": max(one["ended"] for one in summaries),
         "exit_code": _exit_code(cases, [one["exit_code"] for one in summaries], missing),
         "cases": cases,
-        **{name: [item for one in summaries for item in one[name]] for name in ("failed", "left_out", "warnings")},
+        **{name: [item for one in summaries for item in one[name]] for name in LISTS},
         "weights": first.get("weights"),
         **({"chosen": first["chosen"]} if "chosen" in first else {}),
         "parts": {"count": count, "missing": missing},
@@ -73,6 +75,17 @@ def merge(outputs: Path) -> dict[str, Any]:
     return document
 
 
+def _is_whole(document: Any) -> bool:
+    """Whether a summary has all that is merged: that of another version may not."""
+    return (
+        is_summary(document)
+        and isinstance(document["cases"], dict)
+        and all(isinstance(document["cases"].get(name), int) for name in CASES)
+        and all(isinstance(document.get(name), list) for name in LISTS)
+        and all(isinstance(document.get(name), str) for name in ("started", "ended"))
+    )
+
+
 def _parts(outputs: Path) -> dict[Part, dict[str, Any]]:
     """The summaries of parts, in the order of these."""
     try:
@@ -85,7 +98,7 @@ def _parts(outputs: Path) -> dict[Part, dict[str, Any]]:
             document = json.loads(files[part].read_bytes())
         except (OSError, ValueError, RecursionError):
             document = None
-        if not is_summary(document):
+        if not _is_whole(document):
             raise VisceraError(f"{shown(files[part])} cannot be read as the summary of a part")
         found[part] = document
     return found

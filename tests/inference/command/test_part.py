@@ -199,9 +199,10 @@ def test_what_cannot_be_merged(tmp_path: Path) -> None:
     (tmp_path / "summary.2-of-2.json").write_text(json.dumps(summary | {"chosen": ["liver"]}))
     with pytest.raises(VisceraError, match="different labels were chosen"):
         merge(tmp_path)
-    (tmp_path / "summary.2-of-2.json").write_text("{")
-    with pytest.raises(VisceraError, match="cannot be read as the summary of a part"):
-        merge(tmp_path)
+    for damaged in ("{", json.dumps(summary | {"cases": None}), json.dumps(summary | {"left_out": 1})):
+        (tmp_path / "summary.2-of-2.json").write_text(damaged)
+        with pytest.raises(VisceraError, match="cannot be read as the summary of a part"):
+            merge(tmp_path)
     (tmp_path / "summary.2-of-2.json").unlink()
     (tmp_path / "summary.json").write_text("[]")
     with pytest.raises(OutputError, match="was not written by this program"):
