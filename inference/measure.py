@@ -36,8 +36,9 @@ from .formats.atomic import write_atomically
 from .formats.cases import Case, Found, find_cases
 from .formats.channels import REFERENCE
 from .formats.nifti.file import label_names
-from .formats.outputs import in_the_way, is_summary, label_folders, table_in_the_way
+from .formats.outputs import in_the_way, table_in_the_way
 from .formats.reading import elsewhere, read_scan
+from .formats.recorded import is_summary, label_folders
 from .labels import TABLE, known
 from .measurements import FILE_NAME, Row, rows, table
 from .names import BIDS, DSEG, LAYOUTS, METAIMAGE, NIFTI, NRRD, SEGMENTATION, bids_case, labels_file, stem

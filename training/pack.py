@@ -32,7 +32,7 @@ import torch
 from scipy.ndimage import distance_transform_edt
 
 from inference.formats.atomic import write_json
-from inference.formats.outputs import digest
+from inference.formats.recorded import digest
 from inference.names import case_of, labels_file
 from training.corrections import Correction, corrected, read_corrections
 from training.files import load_pair, scans_of, to_lps

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ALL_FAILED, SOME_FAILED, InputFolderError, NoInputError, OutputError, VisceraError, shown
-from ..formats.outputs import in_the_way, is_summary
+from ..formats.outputs import in_the_way
+from ..formats.recorded import is_summary
 from ..names import PREVIEW
 from ..options import given_path
 from ..version import __version__

@@ -11,7 +11,8 @@ from urllib.parse import quote
 
 from ..errors import names_are_hidden, retold, shown
 from ..formats.atomic import write_atomically, writing
-from ..formats.outputs import Recorded, describes, identities, page_in_the_way, read_record, recorded
+from ..formats.outputs import identities, page_in_the_way
+from ..formats.recorded import Recorded, describes, read_record, recorded
 from ..names import PAGE, PREVIEW, THUMBNAIL
 from ..preview.page import HEAD, Row, html, row
 from ..record import TWICE

@@ -11,7 +11,8 @@ from ..cards import chosen, digests, with_earlier
 from ..errors import ScanError, shown
 from ..formats.atomic import write_json
 from ..formats.cases import Case
-from ..formats.outputs import describes, in_the_way, is_record, read_record
+from ..formats.outputs import in_the_way
+from ..formats.recorded import describes, is_record, read_record
 from ..formats.sources import case_digest
 from ..names import DICOM_FORMATS, format_of, record_file
 from ..options import Options, Way, as_recorded

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from ..errors import names_are_hidden, shown
 from ..formats.atomic import write_atomically, writing
-from ..formats.outputs import Recorded, identities, measured, recorded, table_in_the_way
+from ..formats.outputs import identities, table_in_the_way
+from ..formats.recorded import Recorded, measured, recorded
 from ..measurements import FILE_NAME, HEAD, lines, rows
 from ..version import __version__
 from .console import say_warning

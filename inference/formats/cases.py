@@ -16,8 +16,8 @@ from .channels import REFERENCE, case_names, name_of_file, split
 from .dataset import Dataset, dataset_in
 from .entries import SCAN, SLICE, UNKNOWN, look_at
 from .opening import listing
-from .outputs import wrote
 from .pattern import scans_like
+from .recorded import wrote
 from .sources import Volume, is_dicom_file
 from .tree import dicom_in
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from ..names import NIFTI, stem
 from .entries import CLOSED, is_ours
 from .opening import is_folder, listing
-from .outputs import wrote
+from .recorded import wrote
 
 LEVELS = 2  # of folders below sub-X: sessions, and in them one folder for each kind of image
 NO_IMAGES = ("derivatives", "sourcedata")  # beside the sub-X: what was made of the images, and what they were made of

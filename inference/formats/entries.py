@@ -11,7 +11,7 @@ from ..names import CHANNEL, DICOM_FORMATS, FOLDERS, SEGMENTATION, format_of, st
 from .archive import ENDING, NO_DICOM
 from .layout import detached
 from .opening import READ, is_folder, listing
-from .outputs import wrote
+from .recorded import wrote
 from .sources import SLICES
 
 HEAD = 1024  # bytes of a file that tell whether it is text

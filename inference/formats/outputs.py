@@ -1,30 +1,22 @@
-"""What must not be written over: files of the inputs, and whatever this program did not write.
-
-Its own files are known by their content: a record by its fields, a label map by the sha256 in the record beside it.
-"""
+"""What must not be written over: files of the inputs, and whatever this program did not write."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import OutputError, UnwrittenError, names_are_hidden, shown
+from ..errors import OutputError, UnwrittenError, shown
 from ..measurements import is_table
-from ..names import ANAT, DSEG, FOLDERS, FORMATS, format_of, labels_file, record_file, siblings
+from ..names import FOLDERS, format_of, record_file, siblings
 from .atomic import remove, remove_parts, write_atomically
-from .opening import open_regular
+from .recorded import are_records, describes, digest, read_head, read_json, read_record, wrote
 
 Identity = tuple[int, int]  # device and inode: the same however a path is spelled, linked or mounted
 PROBES = 100  # runs that may begin in one folder within a few milliseconds
-HEAD_BYTES = 256  # that tell a table
-MOST_JSON = 256 << 20  # bytes: 50,000 records have 140 MB
 
 
 def identities(path: Path) -> set[Identity]:
@@ -47,21 +39,6 @@ def input_files(inputs: Path, weights: Path, folders: Iterable[Path] = ()) -> se
             for entry in os.listdir(folder):
                 found |= identities(folder / entry)
     return found
-
-
-def is_record(document: Any) -> bool:
-    """Whether this is the record of one case, of any version of this program."""
-    return isinstance(document, dict) and {"case", "status", "program"} <= document.keys()
-
-
-def are_records(document: Any) -> bool:
-    """Whether this is a list of records, as --json writes it."""
-    return isinstance(document, list) and all(map(is_record, document))
-
-
-def is_summary(document: Any) -> bool:
-    """Whether this is a summary.json of any version of this program."""
-    return isinstance(document, dict) and {"program", "started", "exit_code", "cases"} <= document.keys()
 
 
 def check_labels(labels: Path, inputs: Callable[[], set[Identity]]) -> None:
@@ -94,17 +71,17 @@ def check_records(path: Path, others: Iterable[Path], inputs: set[Identity]) -> 
 
 def in_the_way(path: Path, is_ours: Callable[[Any], bool]) -> str | None:
     """Why JSON must not be written to `path`; None if nothing is there, or JSON that this program wrote."""
-    return _in_the_way(path, lambda: is_ours(_json(path)))
+    return _in_the_way(path, lambda: is_ours(read_json(path)))
 
 
 def table_in_the_way(path: Path) -> str | None:
     """Why measurements must not be written to `path`; None if nothing is there, or a table of such."""
-    return _in_the_way(path, lambda: is_table(_head(path)))
+    return _in_the_way(path, lambda: is_table(read_head(path)))
 
 
 def page_in_the_way(path: Path, head: bytes) -> str | None:
     """Why a page that begins with `head` must not be written to `path`; None if nothing is there, or such a page."""
-    return _in_the_way(path, lambda: _head(path).startswith(head))
+    return _in_the_way(path, lambda: read_head(path).startswith(head))
 
 
 def _in_the_way(path: Path, is_ours: Callable[[], bool]) -> str | None:
@@ -117,79 +94,6 @@ def _in_the_way(path: Path, is_ours: Callable[[], bool]) -> str | None:
     except (ValueError, RecursionError):  # not JSON, or brackets nested too deeply
         ours = False
     return None if ours else "exists already and was not written by this program"
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """A JSON file where records are, so perhaps a record.
-
-    case    by the name of the file
-    record  the file
-    files   label maps of that name beside it
-    """
-
-    case: str
-    record: Path
-    files: list[Path]
-
-    def beside(self, kind: str) -> Path:
-        """The file of one of FORMATS, or one of FOLDERS."""
-        return labels_file(self.record.parent, self.record.name.removesuffix(".json"), kind)
-
-
-def recorded(outputs: Path) -> Iterator[Recorded]:
-    """What may be records in OUTPUTS and in its folders of BIDS, in the order of their names.
-
-    Raises OSError if a folder cannot be listed.
-    """
-    for folder in label_folders(outputs):
-        entries = set(os.listdir(folder))
-        for entry in sorted(entries):
-            stem = entry.removesuffix(".json")
-            if stem != entry:
-                case = stem if folder == outputs else stem.removesuffix(DSEG)
-                files = [folder / name for kind in FORMATS if (name := f"{stem}.{kind}") in entries]
-                yield Recorded(case, folder / entry, files)
-
-
-def measured(one: Recorded) -> tuple[Any, Any] | None:
-    """Case, as it may be shown, and what was measured, if one of its label maps is as its record says."""
-    record = read_record(one.record)
-    if record and record["status"] == "done" and any(describes(record, path) for path in one.files):
-        return shown(one.case) if names_are_hidden() else record["case"], record.get("labels")
-    return None
-
-
-def label_folders(outputs: Path) -> list[Path]:
-    """Where label maps of OUTPUTS lie, in whatever layout they were written."""
-    return [outputs, *sorted([*outputs.glob(f"sub-*/{ANAT}"), *outputs.glob(f"sub-*/ses-*/{ANAT}")])]
-
-
-def read_record(path: Path) -> dict[str, Any] | None:
-    """The record in a file; None where there is none of ours."""
-    try:
-        record: dict[str, Any] = _json(path)
-    except (OSError, ValueError, RecursionError):
-        return None
-    return record if is_record(record) else None
-
-
-def wrote(labels: Path) -> bool:
-    """Whether a label map is just as this program wrote it: its sha256 is in the record beside it."""
-    record = read_record(record_file(labels))
-    return record is not None and describes(record, labels)
-
-
-def describes(record: dict[str, Any], labels: Path) -> bool:
-    """Whether a record is that of a label map as it is."""
-    outputs = record.get("outputs", {"nii.gz": record.get("output_sha256")})  # the latter before 0.2
-    wanted = outputs.get(format_of(labels)) if isinstance(outputs, dict) else None
-    if not isinstance(wanted, str):
-        return False
-    try:
-        return wanted == digest(labels)
-    except OSError:
-        return False
 
 
 def make_writable(folder: Path) -> str | None:
@@ -283,30 +187,3 @@ def _place(path: Path) -> tuple[Identity, str]:
 
 def _is_empty(path: Path) -> bool:
     return os.path.isfile(path) and os.path.getsize(path) == 0
-
-
-def _json(path: Path) -> Any:
-    """Raises OSError, ValueError and RecursionError."""
-    with open_regular(path) as file:
-        if os.fstat(file.fileno()).st_size > MOST_JSON:
-            raise ValueError
-        return json.load(file)
-
-
-def digest(path: Path) -> str:
-    """sha256 of a regular file, or of the names and digests of those in a folder. Raises OSError."""
-    if os.path.isdir(path):
-        lines = [b"%b  %b\n" % (_sha256(path / name).encode(), os.fsencode(name)) for name in sorted(os.listdir(path))]
-        return hashlib.sha256(b"".join(lines)).hexdigest()
-    return _sha256(path)
-
-
-def _sha256(path: Path) -> str:
-    with open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _head(path: Path) -> bytes:
-    """The first bytes of a regular file. Raises OSError."""
-    with open_regular(path) as file:
-        return file.read(HEAD_BYTES)

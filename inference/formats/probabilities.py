@@ -23,7 +23,7 @@ from ..scan import Scan
 from ..tilt import Tilt
 from .atomic import new_folder, writing
 from .nifti import file as nifti
-from .outputs import digest
+from .recorded import digest
 from .written import Written
 
 SLOPE = 1 / 255  # what a stored 1 means

@@ -15,7 +15,7 @@ from ..names import DICOM_FORMATS, METAIMAGE, NRRD
 from .archive import open_anywhere
 from .layout import layout
 from .opening import is_folder, listing
-from .outputs import digest
+from .recorded import digest
 
 SLICES = (".dcm", ".dicom", ".ima")  # endings of DICOM files, if they have one
 DICM = (128, b"DICM")  # where every DICOM file says what it is

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import UnwrittenError, shown
 from ..formats.atomic import new_folder, write_atomically, writing
-from ..formats.outputs import digest
+from ..formats.recorded import digest
 from ..formats.written import Written
 from ..labels import structures
 from ..names import PICTURE, THUMBNAIL, VOLUME

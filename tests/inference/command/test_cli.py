@@ -561,7 +561,7 @@ def test_a_process_that_may_have_lost_its_gpu_gets_no_other_case(
     (inputs / "c_0000.nii.gz").write_bytes(b"no NIfTI")
     (inputs / "d_0000.nii.gz").write_bytes(b"no NIfTI")
     flags = ("--weights", tiny_weights, "--json", tmp_path / "r.json", *F32)
-    program = [sys.executable, "-c", ON_A_LOST_GPU, inputs, tmp_path / "out", *flags]
+    program: list[str | Path] = [sys.executable, "-c", ON_A_LOST_GPU, inputs, tmp_path / "out", *flags]
     done = subprocess.run(program, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 4, done.stderr
     a, b, c, d = json.loads((tmp_path / "r.json").read_text())

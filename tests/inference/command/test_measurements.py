@@ -20,7 +20,7 @@ from inference import errors
 from inference.command import table
 from inference.command.table import write_measurements
 from inference.errors import OutputError
-from inference.formats.outputs import Recorded, digest, measured
+from inference.formats.recorded import Recorded, digest, measured
 from tests.conftest import ROOT
 
 Rows = list[dict[str, str]]

@@ -17,7 +17,7 @@ import pytest
 
 from inference.command import page
 from inference.errors import UNTOLD, OutputError, hide_names
-from inference.formats.outputs import digest
+from inference.formats.recorded import digest
 from inference.names import labels_file
 from tests.conftest import ROOT
 

@@ -14,7 +14,7 @@ from inference.card import Earlier
 from inference.cards import digests
 from inference.command.resume import fits, made_from
 from inference.formats.cases import Case
-from inference.formats.outputs import digest
+from inference.formats.recorded import digest
 from inference.options import ABDOMEN, Options
 from inference.version import LABELS
 from tests.inference.cards import make_card

@@ -18,7 +18,8 @@ from inference.command.cli import parse
 from inference.errors import UnwrittenError
 from inference.formats import writing
 from inference.formats.cases import find_cases
-from inference.formats.outputs import make_room, wrote
+from inference.formats.outputs import make_room
+from inference.formats.recorded import wrote
 from inference.formats.written import Description
 from inference.names import (
     FOLDERS,

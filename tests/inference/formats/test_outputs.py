@@ -17,18 +17,15 @@ import pytest
 
 from inference.errors import OutputError, UnwrittenError
 from inference.formats.outputs import (
-    are_records,
     check_labels,
     check_records,
     forget_copy,
     in_the_way,
     input_files,
-    is_record,
-    is_summary,
     make_room,
     make_writable,
-    wrote,
 )
+from inference.formats.recorded import are_records, is_record, is_summary, wrote
 from tests.conftest import ROOT
 
 RECORD = {"case": "x", "status": "done", "error": None, "program": "0.1.0"}

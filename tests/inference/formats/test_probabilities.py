@@ -13,8 +13,8 @@ import pytest
 from inference.boxes import whole
 from inference.card import Label
 from inference.errors import UnwrittenError
-from inference.formats.outputs import digest
 from inference.formats.probabilities import Probabilities
+from inference.formats.recorded import digest
 from inference.scan import Scan, turned
 from tests.inference.cards import make_card
 
