@@ -14,9 +14,9 @@ from ..names import BIDS, CHANNEL, FOLDERS, FORMATS, LAYOUTS, bids_case, case_of
 from .archive import ENDING, NO_DICOM, is_archive
 from .channels import REFERENCE, case_names, name_of_file, split
 from .dataset import Dataset, dataset_in
-from .entries import SCAN, SLICE, UNKNOWN, look_at
+from .entries import CLOSED, SCAN, SLICE, UNKNOWN, look_at
 from .opening import listing
-from .pattern import scans_like
+from .pattern import closed_folders, scans_like
 from .recorded import wrote
 from .sources import Volume, is_dicom_file
 from .tree import dicom_in
@@ -107,7 +107,8 @@ def find_cases(
     channels  names of those that a case has; of several, a file is one channel and stands for its case
     name_by   the tag by whose value scans of DICOM are named
     layout    of the outputs, of names.LAYOUTS
-    pattern   of the paths of scans below the folder, in place of what it holds itself; the rest is passed over silently
+    pattern   of the paths of scans below the folder, in place of what it holds itself; of the rest only folders that
+              cannot be opened are told
     Raises InputFolderError if `inputs` cannot be opened, NoInputError if it holds no case.
     """
     left_out: list[LeftOut] = []
@@ -115,6 +116,7 @@ def find_cases(
     if pattern:
         candidates = _like(pattern, inputs, outputs, channels)
         certain = [one.files[0] for one in candidates]
+        left_out = [LeftOut(str(one.relative_to(inputs)), CLOSED) for one in closed_folders(pattern, inputs)]
     elif len(channels) > 1:
         candidates, left_out = _several(inputs, outputs, channels)
     else:

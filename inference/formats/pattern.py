@@ -6,6 +6,7 @@ import os
 from pathlib import Path, PurePath
 
 from ..names import case_of, stem
+from .opening import listing
 
 WILD = "*?["
 
@@ -28,3 +29,17 @@ def scans_like(pattern: str, folder: Path, outputs: Path) -> dict[Path, str]:
         scans[path] = "_".join(part for part, whole in zip(parts, below.parts, strict=True) if whole not in named)
         scans[path] = scans[path] or parts[-1]
     return scans
+
+
+def closed_folders(pattern: str, folder: Path) -> list[Path]:
+    """Those that a pattern leads into and that cannot be opened, which `glob` passes over in silence."""
+    parts = PurePath(pattern).parts
+    found = {one for depth in range(1, len(parts)) for one in folder.glob(os.path.join(*parts[:depth]))}
+    closed = []
+    for one in sorted(found):
+        try:
+            if one.is_dir():
+                listing(one)
+        except OSError:
+            closed.append(one)
+    return closed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,24 @@ def test_what_lies_in_the_outputs_is_no_scan(folder: Path) -> None:
     for outputs in (folder / "s2", folder / "link"):
         assert [case.name for case in find_cases(folder, outputs, pattern="s*/ct.nii.gz").cases] == ["s1"]
     assert len(find_cases(folder, folder, pattern="s*/ct.nii.gz").cases) == 2  # beside their folders
+
+
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="Windows has no such permissions")
+def test_a_folder_that_cannot_be_opened_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "s1").chmod(0)
+    monkeypatch.chdir(folder)  # the folders above are closed to others
+    root = os.geteuid() == 0
+    try:
+        if root:
+            os.seteuid(12345)  # to root nothing is closed
+        found = find_cases(Path(), Path("out"), pattern="*/ct.nii.gz")
+    finally:
+        if root:
+            os.seteuid(0)
+        (folder / "s1").chmod(0o755)
+    assert [case.name for case in found.cases] == ["s2"]
+    (closed,) = found.left_out
+    assert (closed.name, closed.is_scan) == ("s1", True) and "cannot be opened" in closed.reason
 
 
 def test_two_scans_of_one_name_are_not_mixed_up(folder: Path) -> None:
