@@ -220,7 +220,7 @@ def _called() -> str:
 
 def _folder(text: str) -> Path:
     path = given_path(text)
-    if (stem(path.name) or format_of(path) in FORMATS) and not path.exists():
+    if (stem(path.name) or format_of(path) in FORMATS) and not os.path.exists(path):
         why = "is the name of a file: give a folder, in which each label map is called as its scan"
         raise argparse.ArgumentTypeError(f"{text!r} {why}")
     return path
@@ -229,7 +229,7 @@ def _folder(text: str) -> Path:
 def _pattern(text: str) -> str:
     path = Path(_not_empty(text, "pattern"))
     parts = path.parts
-    if not parts or path.is_absolute() or ".." in parts or any("**" in part and part != "**" for part in parts):
+    if not parts or path.anchor or ".." in parts or any("**" in part and part != "**" for part in parts):
         raise argparse.ArgumentTypeError(f"{text!r} is not the pattern of a path below INPUTS, such as '*/ct.nii.gz'")
     return text
 

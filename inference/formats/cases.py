@@ -16,7 +16,7 @@ from .channels import REFERENCE, case_names, name_of_file, split
 from .dataset import Dataset, dataset_in
 from .entries import CLOSED, SCAN, SLICE, UNKNOWN, look_at
 from .opening import listing
-from .pattern import closed_folders, scans_like
+from .pattern import scans_like
 from .recorded import wrote
 from .sources import Volume, is_dicom_file
 from .tree import dicom_in
@@ -114,9 +114,8 @@ def find_cases(
     left_out: list[LeftOut] = []
     certain: Collection[Path] = ()
     if pattern:
-        candidates = _like(pattern, inputs, outputs, channels)
+        candidates, left_out = _like(pattern, inputs, outputs, channels)
         certain = [one.files[0] for one in candidates]
-        left_out = [LeftOut(str(one.relative_to(inputs)), CLOSED) for one in closed_folders(pattern, inputs)]
     elif len(channels) > 1:
         candidates, left_out = _several(inputs, outputs, channels)
     else:
@@ -184,16 +183,20 @@ def _of_one_channel(
     return sorted(found, key=lambda one: one[:2]), left_out, set(dataset.scans)
 
 
-def _like(pattern: str, inputs: Path, outputs: Path, channels: Sequence[str]) -> list[_Candidate]:
-    """Raises NoInputError where there are none."""
+def _like(pattern: str, inputs: Path, outputs: Path, channels: Sequence[str]) -> tuple[list[_Candidate], list[LeftOut]]:
+    """The scans that are like a pattern, and folders that may hold some. Raises NoInputError where there are none."""
     if len(channels) > 1:
         raise NoInputError(f"--scans finds scans of one channel, and the networks take {len(channels)}")
     if not _is_folder(inputs):
         raise NoInputError(f"--scans looks into a folder, and {shown(inputs)} is a file")
-    scans = scans_like(pattern, inputs, outputs)
+    scans, closed = scans_like(pattern, inputs, outputs)
+    if inputs in closed:
+        raise InputFolderError(f"{shown(inputs)} cannot be opened")
+    left_out = [LeftOut(str(one.relative_to(inputs)), CLOSED) for one in closed]
     if not scans:
-        raise NoInputError(f"{shown(inputs)} holds no scan whose path is like {shown(pattern)}")
-    return [_Candidate(name, (scan,)) for scan, name in scans.items()]
+        also = "".join(f"; {reason}" for reason in _sentences(left_out))
+        raise NoInputError(f"{shown(inputs)} holds no scan whose path is like {shown(pattern)}{also}")
+    return [_Candidate(name, (scan,)) for scan, name in scans.items()], left_out
 
 
 def _no_dicom(scan: Path) -> str | None:

@@ -3,43 +3,58 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 
 from ..names import case_of, stem
-from .opening import listing
+from .entries import NO_SCANS, is_ours
+from .opening import is_folder, listing
+from .recorded import wrote
 
 WILD = "*?["
+DEEP = "**"  # folders of any depth, none included
 
 
-def scans_like(pattern: str, folder: Path, outputs: Path) -> dict[Path, str]:
-    """Scan -> name of its case, of all scans below a folder whose paths from there are like a pattern of shells.
+def scans_like(pattern: str, folder: Path, outputs: Path) -> tuple[dict[Path, str], list[Path]]:
+    """Scan -> name of its case, of all scans below a folder whose paths from there are like a pattern of shells; and
+    the folders on the way that cannot be opened.
 
     Called after those parts of the path that the pattern does not name: of "*/ct.nii.gz" each is called after its
-    folder. What is hidden, and what lies in OUTPUTS, is passed over.
+    folder. What is hidden, what lies in OUTPUTS and what this program wrote is passed over.
     """
-    named = {part for part in PurePath(pattern).parts if not any(sign in part for sign in WILD)}
-    inside = os.path.relpath(os.path.realpath(outputs), os.path.realpath(folder))
-    scans = {}
-    for path in sorted(folder.glob(pattern)):
-        below = path.relative_to(folder)
-        ours = inside != os.curdir and below.is_relative_to(inside)
-        if not stem(path.name) or ours or any(part.startswith(".") for part in below.parts) or path.is_dir():
-            continue
-        parts = [*below.parts[:-1], case_of(path.name)]
-        scans[path] = "_".join(part for part, whole in zip(parts, below.parts, strict=True) if whole not in named)
-        scans[path] = scans[path] or parts[-1]
-    return scans
-
-
-def closed_folders(pattern: str, folder: Path) -> list[Path]:
-    """Those that a pattern leads into and that cannot be opened, which `glob` passes over in silence."""
     parts = PurePath(pattern).parts
-    found = {one for depth in range(1, len(parts)) for one in folder.glob(os.path.join(*parts[:depth]))}
-    closed = []
-    for one in sorted(found):
-        try:
-            if one.is_dir():
-                listing(one)
-        except OSError:
-            closed.append(one)
-    return closed
+    named = {part for part in parts if not any(sign in part for sign in WILD)}
+    scans: dict[Path, str] = {}
+    closed: set[Path] = set()
+    for path in sorted(set(_like(parts, folder, outputs, closed))):
+        if not stem(path.name) or path.name.lower().endswith(NO_SCANS) or wrote(path):
+            continue
+        below = path.relative_to(folder).parts
+        called = [*below[:-1], case_of(path.name)]
+        scans[path] = "_".join(one for one, part in zip(called, below, strict=True) if part not in named) or called[-1]
+    return scans, sorted(closed)
+
+
+def _like(parts: Sequence[str], folder: Path, outputs: Path, closed: set[Path]) -> Iterator[Path]:
+    """Files, broken links too, of which some may come twice. pathlib's own glob passes over folders that it cannot
+    open and, in Python 3.11, broken links."""
+    first, *rest = parts
+    try:
+        entries = [one for one in listing(folder) if not one.name.startswith(".")]
+    except OSError:
+        closed.add(folder)
+        return
+    if first == DEEP and rest:
+        yield from _like(rest, folder, outputs, closed)
+    for one in entries:
+        path = folder / one.name
+        if not is_folder(one):
+            if not rest and fnmatchcase(one.name, first):
+                yield path
+        elif is_ours(path) or (os.path.exists(outputs) and os.path.samefile(path, outputs)):
+            continue
+        elif first == DEEP and not one.is_symlink():
+            yield from _like(parts, path, outputs, closed)
+        elif first != DEEP and rest and fnmatchcase(one.name, first):
+            yield from _like(rest, path, outputs, closed)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from inference.command.cli import parse
-from inference.errors import NoInputError
+from inference.errors import InputFolderError, NoInputError
 from inference.formats.cases import find_cases
+from inference.formats.recorded import digest
 
 FILES = (
     "s1/ct.nii.gz",
@@ -20,6 +22,7 @@ FILES = (
     ".cache/ct.nii.gz",
     "a/b/x_0000.nii.gz",
     "c.nii/d",  # a folder
+    "s2/ct.seg.nrrd",
 )
 
 
@@ -57,22 +60,47 @@ def test_what_lies_in_the_outputs_is_no_scan(folder: Path) -> None:
     assert len(find_cases(folder, folder, pattern="s*/ct.nii.gz").cases) == 2  # beside their folders
 
 
+@pytest.mark.parametrize("pattern", ["*/ct.nii.gz", "*/*.nii.gz", "**/ct.nii.gz"])
+def test_a_broken_link_is_a_case(pattern: str, folder: Path) -> None:
+    """It fails by name: a data set whose files have not come yet must not look like a smaller one."""
+    (folder / "s3").mkdir()
+    (folder / "s3" / "ct.nii.gz").symlink_to("nowhere")
+    found = find_cases(folder, folder.parent / "out", pattern=pattern)
+    assert folder / "s3" / "ct.nii.gz" in [case.scan for case in found.cases]
+
+
+def test_a_link_to_a_folder_is_no_folder_of_any_depth(folder: Path) -> None:
+    (folder / "s1" / "all").symlink_to(folder)
+    assert len(find_cases(folder, folder.parent / "out", pattern="s1/**/ct.nii.gz").cases) == 1
+    assert len(find_cases(folder, folder.parent / "out", pattern="s1/*/*/ct.nii.gz").cases) == 2
+
+
+def test_label_maps_of_this_program_are_no_scans(folder: Path) -> None:
+    labels, record = folder / "s1" / "x.nii.gz", {"case": "x", "status": "done", "program": "1"}
+    labels.write_bytes(b"labels")
+    (folder / "s1" / "x.json").write_text(json.dumps(record | {"outputs": {"nii.gz": digest(labels)}}))
+    assert [case.name for case in find_cases(folder, folder, pattern="s1/*").cases] == ["ct"]
+
+
 @pytest.mark.skipif(not hasattr(os, "seteuid"), reason="Windows has no such permissions")
 def test_a_folder_that_cannot_be_opened_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)  # the folders above are closed to others
+    folder.parent.chmod(0o755)
     (folder / "s1").chmod(0)
-    monkeypatch.chdir(folder)  # the folders above are closed to others
-    root = os.geteuid() == 0
+    inputs, out, user = Path("in"), Path("out"), os.geteuid()
     try:
-        if root:
+        if user == 0:
             os.seteuid(12345)  # to root nothing is closed
-        found = find_cases(Path(), Path("out"), pattern="*/ct.nii.gz")
+        found = find_cases(inputs, out, pattern="*/ct.nii.gz")
+        assert [case.name for case in found.cases] == ["s2"]
+        assert [(one.name, one.is_scan) for one in found.left_out] == [("s1", True)]
+        with pytest.raises(NoInputError, match="s1 is left out: a folder that cannot be opened"):
+            find_cases(inputs, out, pattern="*/mr.nii.gz")
+        with pytest.raises(InputFolderError, match="s1 cannot be opened"):
+            find_cases(inputs / "s1", out, pattern="*.nii.gz")
     finally:
-        if root:
-            os.seteuid(0)
+        os.seteuid(user)
         (folder / "s1").chmod(0o755)
-    assert [case.name for case in found.cases] == ["s2"]
-    (closed,) = found.left_out
-    assert (closed.name, closed.is_scan) == ("s1", True) and "cannot be opened" in closed.reason
 
 
 def test_two_scans_of_one_name_are_not_mixed_up(folder: Path) -> None:
