@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 
 from ...errors import ScanError, UnwrittenError, shown
 from ...labels import ALTERED, ANATOMY, NEOPLASM, Code, Structure, is_tumor, structures
@@ -22,7 +22,6 @@ from ...names import format_of
 from ...scan import Scan
 from ...version import __version__
 from ..archive import open_anywhere
-from ..sources import Picture
 from ..written import Description
 from .headers import CT_CLASSES, LONGEST_HEADER, read
 from .read import Series
@@ -90,7 +89,7 @@ def check(scan: Scan) -> None:
         raise ScanError("is not a DICOM series, to which labels in DICOM must refer: choose another --format")
     _check_told_apart(scan.origin)
     with lenient():
-        _headers(scan.origin.pictures[:1])
+        _headers(scan.origin, 1)
 
 
 def _check_told_apart(series: Series) -> None:
@@ -112,7 +111,7 @@ def references(labels: np.ndarray, scan: Scan, about: Description, path: Path) -
     series: Series = scan.origin
     with lenient():
         try:
-            slices = _headers(series.pictures)
+            slices = _headers(series)
         except ScanError as error:
             raise UnwrittenError(f"{shown(path.name)} cannot be written: the series {error}") from error
         first = slices[0]
@@ -135,19 +134,20 @@ def references(labels: np.ndarray, scan: Scan, about: Description, path: Path) -
     return References(tuple(slices), frames, planes, "\0".join(parts))
 
 
-def _headers(pictures: Sequence[Picture]) -> list[Any]:
-    """Of each picture. Raises ScanError."""
+def _headers(series: Series, most: int | None = None) -> list[Any]:
+    """Of each picture, or of the first ones. Raises ScanError."""
     files: dict[Path, Any] = {}
+    called = called_as(picture.file for picture in series.pictures)
     slices = []
-    for picture in pictures:
-        holds = f"holds {shown(picture.file.name)}, which"
+    for picture in series.pictures[:most]:
+        holds = f"holds {shown(called[picture.file])}, which"
         try:
             if picture.file not in files:
                 files[picture.file] = _read(picture.file)
             one = _slice(files[picture.file], picture.frame)
             missing = [name for name in (*INSTANCE, *SERIES, *PLACE) if not one.get(name)]
             whole = _is_whole(one)
-        except (ScanError, OSError, InvalidDicomError, ValueError, TypeError, LookupError, NotImplementedError):
+        except Exception:  # whatever a damaged file is to pydicom
             whole, missing = False, []
         if not whole:
             raise ScanError(f"{holds} cannot be referred to: its header is damaged")
@@ -161,10 +161,10 @@ def _is_whole(one: Any) -> bool:
     """Whether what an object tells of a slice is of the right kind, as far as the slice has it. Raises what pydicom
     does where a value cannot be read at all."""
     list(one)  # reads all values
-    float(one.get("SliceThickness") or 0)
     int(one.get("NumberOfFrames") or 1)
     return (
-        all(len([float(mm) for mm in one.get(name) or ()]) in (0, count) for name, count in PLACE.items())
+        isfinite(float(one.get("SliceThickness") or 0))
+        and all(len([float(mm) for mm in one.get(name) or ()]) in (0, count) for name, count in PLACE.items())
         and all(isinstance(one.get(name) or "", str) for name in (*INSTANCE, *SERIES))  # not several
         and one.get("SOPClassUID") in (*CT_CLASSES, "", None)
     )

@@ -451,6 +451,7 @@ def test_slices_that_cannot_be_told_apart_are_not_referred_to(labels: np.ndarray
     [
         (b"\x28\0\x08\0IS", b"1 ", b"x "),  # NumberOfFrames
         (b"\x18\0\x50\0DS", b".", b"\xff"),  # SliceThickness
+        (b"\x18\0\x50\0DS", b"3.0", b"nan"),
         (b"\x08\0\x16\0UI", b"1.2.840", b"1.2.84q"),  # SOPClassUID
         (b"\x08\0\x18\0UI", b".", b"\\"),  # SOPInstanceUID: two of them
         (b"\x20\0\x52\0UI", b".", b"\\"),  # FrameOfReferenceUID
@@ -486,6 +487,21 @@ def test_one_slice_that_cannot_be_referred_to_is_named_and_nothing_written(
     ):
         written(labels, scan, tmp_path / "out", "nii.gz", kind)
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_slice_of_a_series_in_several_folders_is_named_with_its_folder(labels: np.ndarray, tmp_path: Path) -> None:
+    def without(z: int, one: Any) -> None:
+        if z == 4:
+            one.SOPInstanceUID = ""
+
+    scan_of(labels, tmp_path / "s", change=without)
+    for number, file in enumerate(sorted((tmp_path / "s").iterdir())):
+        folder = tmp_path / "s" / f"d{number // 4}"
+        folder.mkdir(exist_ok=True)
+        file.rename(folder / file.name)
+    (case,) = find_cases(tmp_path / "s", tmp_path / "out").cases
+    with pytest.raises(UnwrittenError, match=r"the series holds d1/005.dcm, which has no SOPInstanceUID"):
+        written(labels, read_scan(case.sources[0]), tmp_path / "out", "nii.gz", "seg.dcm")
 
 
 def test_slices_that_lie_unevenly_have_the_planes_nearest_to_them(labels: np.ndarray, tmp_path: Path) -> None:
