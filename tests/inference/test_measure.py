@@ -183,6 +183,12 @@ def test_a_folder_of_masks_is_measured_as_one_label_map(
     liver = save_scan(labels.parent / "liver_0000.nii.gz", blob, SPACING)  # a case of that name, and not its mask
     save_scan(labels / "liver.nii.gz", (voxels == 14).astype(np.uint8) * 14, SPACING)
     assert {name for _, name, _ in values(measure(liver, labels)[1])} == {"tumor"}
+    (masks / "spleen.nii.gz").symlink_to(masks / "nowhere")
+    code, _, said = measure(scans, masks)
+    assert (code, said) == (
+        4, "error: [1/1] x: spleen.nii.gz cannot be read: it is a link to a file that is not there\n",
+    )  # fmt: skip
+    (masks / "spleen.nii.gz").unlink()
     save_scan(masks / "all.nii.gz", voxels, SPACING)
     code, _, said = measure(scans, masks)
     assert (code, said) == (4, "error: [1/1] x: all.nii.gz is not the mask of one structure: it holds several values\n")
