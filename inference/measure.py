@@ -37,6 +37,7 @@ from .formats.cases import Case, Found, find_cases
 from .formats.channels import REFERENCE
 from .formats.nifti.file import label_names
 from .formats.outputs import in_the_way, table_in_the_way
+from .formats.pattern import given_pattern
 from .formats.reading import elsewhere, read_scan
 from .formats.recorded import is_summary, label_folders
 from .labels import TABLE, known
@@ -236,6 +237,13 @@ def main() -> int:
         metavar="LABELS",
         help="a folder of X.nii.gz, or the label map or masks of one scan",
     )
+    add(
+        "--scans",
+        dest="pattern",
+        type=given_pattern,
+        metavar="PATTERN",
+        help="scans in subfolders of SCANS: which, such as '*/ct.nii.gz'",
+    )
     add("--out", type=given_path, metavar="FILE", help="file for the table (default: standard output)")
     names.add_argument(
         "--names",
@@ -268,7 +276,7 @@ def _run(given: argparse.Namespace) -> int:
             names = {value: name for card in read_cards(weights, None) for value, name in card.names.items()}
     if given.out and (why := table_in_the_way(given.out) or _replaced(given.out)):
         raise OutputError(f"{shown(given.out)} {why}: choose another file for --out")
-    found = find_cases(given.scans, given.labels)
+    found = find_cases(given.scans, given.labels, pattern=given.pattern)
     pairs = _pairs(found, given.scans, given.labels)
     lost = _without_scan(pairs, given.scans, given.labels)
     for warning in (*found.warnings, *(f"{shown(name)} is left out: there is no scan of this name" for name in lost)):

@@ -135,11 +135,12 @@ class Predictor:
 
         Raises WeightsError where no network has one of the labels, and ValueError where a network has none of them.
         """
-        wanted = labels_of(self.cards, labels)
+        options = replace(self.options, labels=labels)
+        wanted = labels_of(self.cards, options.labels)
         if useless := [card.name for card in self.cards if wanted.keys().isdisjoint(card.names)]:
             raise ValueError(f"network {useless[0]} has none of the labels {', '.join(wanted.values())}")
         other = object.__new__(type(self))
-        other.__dict__ |= self.__dict__ | {"options": replace(self.options, labels=labels)}
+        other.__dict__ |= self.__dict__ | {"options": options}
         return other
 
     @property

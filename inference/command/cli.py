@@ -19,6 +19,7 @@ from typing import TypeVar
 
 from .. import errors
 from ..errors import VisceraError
+from ..formats.pattern import given_pattern
 from ..names import (
     BIDS,
     FORMAT_NAMES,
@@ -124,7 +125,7 @@ def parser() -> argparse.ArgumentParser:
     add("--networks", type=_names, metavar="NAMES", help="in increasing priority (default: organ,tumor, else all)")
     add("--labels", type=_names, metavar="NAMES", help="only these labels, such as liver,spleen (default: all)")
     add("--case", type=_name, action="append", default=[], metavar="NAME", help="only this case; may be repeated")
-    add("--scans", type=_pattern, metavar="PATTERN", help="scans in subfolders: which, such as '*/ct.nii.gz'")
+    add("--scans", type=given_pattern, metavar="PATTERN", help="scans in subfolders: which, such as '*/ct.nii.gz'")
     add("--name-by", type=_name, metavar="TAG", help="name DICOM cases by this tag, such as AccessionNumber")
     add("--part", type=_part, metavar="I/N", help="the I-th of N parts of the cases; auto: from the job array")
     known = ",".join(FORMAT_NAMES)
@@ -226,21 +227,9 @@ def _folder(text: str) -> Path:
     return path
 
 
-def _pattern(text: str) -> str:
-    path = Path(_not_empty(text, "pattern"))
-    parts = path.parts
-    if not parts or path.anchor or ".." in parts or any("**" in part and part != "**" for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is not the pattern of a path below INPUTS, such as '*/ct.nii.gz'")
-    return text
-
-
 def _name(text: str) -> str:
-    return _not_empty(text, "name")
-
-
-def _not_empty(text: str, what: str) -> str:
     if not text.strip():
-        raise argparse.ArgumentTypeError(f"the {what} is empty: an unset variable in a script?")
+        raise argparse.ArgumentTypeError("the name is empty: an unset variable in a script?")
     return text
 
 

@@ -8,12 +8,24 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 
 from ..names import case_of, stem
+from ..options import given_path
 from .entries import NO_SCANS, is_ours
 from .opening import is_folder, listing
 from .recorded import wrote
 
 WILD = "*?["
 DEEP = "**"  # folders of any depth, none included
+
+
+def given_pattern(text: str) -> str:
+    """A pattern of a command line, for argparse."""
+    path = given_path(text)
+    parts = path.parts
+    if not parts or path.anchor or ".." in parts or any(DEEP in part and part != DEEP for part in parts):
+        from argparse import ArgumentTypeError  # whoever calls this has imported it
+
+        raise ArgumentTypeError(f"{text!r} is not the pattern of a path below the scans' folder, such as '*/ct.nii.gz'")
+    return text
 
 
 def scans_like(pattern: str, folder: Path, outputs: Path) -> tuple[dict[Path, str], list[Path]]:

@@ -83,6 +83,16 @@ def test_folders_and_single_files_give_the_same_table(
     assert code == 7 and "was not written by this program: choose another" in said and out.read_text() == "mine"
 
 
+def test_scans_in_folders_of_their_own(pair: tuple[Path, Path], measure: Measure) -> None:
+    scans, labels = pair
+    _, table, _ = measure(scans, labels)
+    (scans / "x").mkdir()
+    (scans / "x_0000.nii.gz").rename(scans / "x" / "ct.nii.gz")
+    code, _, said = measure(scans, labels)
+    assert code == 2 and "such as --scans '*/ct.nii.gz'" in said
+    assert measure(scans, labels, "--scans", "*/ct.nii.gz") == (0, table, "")
+
+
 def test_a_table_that_the_next_run_would_replace_is_refused(pair: tuple[Path, Path], measure: Measure) -> None:
     scans, labels = pair
     out = labels / "measurements.csv"
