@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from ..errors import ALL_FAILED, EngineError, OutputError, ScanError, VisceraError, one_line, shown
 from ..names import stem
-from ..options import WEIGHTS
+from ..options import WEIGHTS, given_path
 from ..predictor import Predictor
 from ..task import segment_file
 
@@ -112,7 +112,7 @@ def _only_file(inputs: Path, places: dict[str, str], slug: str) -> Path:
 
 def server(algorithm: Algorithm, port: int = PORT) -> ThreadingHTTPServer:
     """Listens on every address: the platform calls from another container. It shuts down after a case that leaves this
-    process of no more use, once that is answered."""
+    process of no more use, once that has been answered."""
 
     class Handler(BaseHTTPRequestHandler):
         timeout = 60  # s for a request to come
@@ -135,9 +135,11 @@ def server(algorithm: Algorithm, port: int = PORT) -> ThreadingHTTPServer:
                 self._answer(404)
             elif why := algorithm.run():
                 print(f"error: {why}", file=sys.stderr, flush=True)
-                self._answer(500, why)
-                if algorithm.spent:  # `serve_forever` returns
-                    threading.Thread(target=listening.shutdown).start()
+                try:
+                    self._answer(500, why)
+                finally:  # also where nobody waits for the answer any more
+                    if algorithm.spent:  # `serve_forever` returns
+                        threading.Thread(target=listening.shutdown).start()
             else:
                 self._answer(201)
 
@@ -171,9 +173,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="grand_challenge", description="Viscera on the platform Grand Challenge.")
     parser.add_argument("api", choices=("invoke", "exec"), help="serve on a port, or segment one case and end")
     parser.add_argument("--socket", action="append", default=[], metavar="SLUG", help="image; once for each channel")
-    parser.add_argument("--output", type=Path, default=Path("images/segmentation"), metavar="PATH",
+    parser.add_argument("--output", type=given_path, default=Path("images/segmentation"), metavar="PATH",
                         help="relative path of the output's socket (default: images/segmentation)")  # fmt: skip
-    parser.add_argument("--root", type=Path, default=Path("/"), metavar="DIR", help="where input, output and opt are")
+    parser.add_argument(
+        "--root", type=given_path, default=Path("/"), metavar="DIR", help="where input, output and opt are"
+    )
     parser.add_argument("--port", type=int, default=PORT, help=f"(default: {PORT})")
     given = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, _stop)  # the first process of a container has no handler but its own

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from socket import SO_LINGER, SOL_SOCKET
 from typing import Any
 
 import numpy as np
@@ -159,6 +161,21 @@ class Broken(grand_challenge.Algorithm):
         raise ValueError("embedded null byte")
 
 
+class Slow(Broken):
+    """One whose caller may be gone when it has its answer."""
+
+    spent = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.alone = threading.Event(), threading.Event()
+
+    def _segment(self) -> str | None:
+        self.begun.set()
+        self.alone.wait(60)
+        return super()._segment()
+
+
 @pytest.fixture
 def port() -> Iterator[int]:
     """Of a server in this process."""
@@ -185,6 +202,22 @@ def test_a_server_that_may_have_lost_its_gpu_answers_and_ends() -> None:
         assert asked(listening.server_port, "POST", "/invoke")[0] == 500
         thread.join(60)
         assert not thread.is_alive()
+
+
+def test_a_server_that_may_have_lost_its_gpu_ends_although_nobody_waits_for_its_answer() -> None:
+    algorithm = Slow()
+    with grand_challenge.server(algorithm, 0) as listening:
+        thread = threading.Thread(target=listening.serve_forever)
+        thread.start()
+        with closing(http.client.HTTPConnection("127.0.0.1", listening.server_port, timeout=60)) as connection:
+            connection.request("POST", "/invoke")
+            assert algorithm.begun.wait(60)
+            connection.sock.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))  # resets when it is closed
+        algorithm.alone.set()
+        thread.join(60)
+        ended = not thread.is_alive()
+        listening.shutdown()
+        assert ended
 
 
 def test_a_body_that_is_not_read_is_refused(port: int) -> None:
