@@ -13,7 +13,7 @@ from .errors import DeviceError, WeightsError
 from .labels import Structure, known
 from .options import GUIDE, LEAST_VOXELS, WAYS, Options, Way
 
-EXPORT_FIRST = "export it, and give the folder that the network is in then"
+EXPORT_FIRST = "export it, then give the folder that the network is in"
 USUAL = ("organ", "tumor")  # rising priority: the paper lays the tumour over the organs
 
 

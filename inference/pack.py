@@ -28,7 +28,7 @@ from .options import given_path
 SOURCES = ("plans.json", "dataset.json")  # of an export, for the way back to nnU-Net
 LABELS = "labels.json"
 MOST_BYTES = 8 << 30  # of all files in an archive
-CHECKPOINT = "is a checkpoint: export the folder of its model, and give the folder that the network is in then"
+CHECKPOINT = "is a checkpoint: export the folder of its model, then give the folder that the network is in"
 # What is given in place of a folder of networks, by ending.
 MISTAKEN = {
     ".pth": CHECKPOINT,

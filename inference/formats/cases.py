@@ -115,7 +115,7 @@ def find_cases(
     certain: Collection[Path] = ()
     if pattern:
         candidates, left_out = _like(pattern, inputs, outputs, channels)
-        certain = [one.files[0] for one in candidates]
+        certain = {one.files[0] for one in candidates}
     elif len(channels) > 1:
         candidates, left_out = _several(inputs, outputs, channels)
     else:

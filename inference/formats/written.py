@@ -65,7 +65,7 @@ def write(
     Raises UnwrittenError if the file cannot be written.
     """
     if not isinstance(labels, np.ndarray):
-        raise ValueError(f"labels are no array, but a {type(labels).__name__}")
+        raise ValueError(f"labels are not an array but a {type(labels).__name__}")
     if labels.dtype != np.uint8 or labels.shape != scan.grid.shape:
         raise ValueError(f"labels {labels.dtype} {labels.shape} are not uint8 {scan.grid.shape}")
     with writing(shown(path.name), UnwrittenError):
