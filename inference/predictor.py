@@ -68,7 +68,7 @@ class Predictor:
         self.cards, self.ways = networks_of(self.options, unpacking.enter_context(unpacked(self.options.weights)))
         self.ct = which_are_ct(self.cards)
         self.abdominal = for_abdomens(self.cards)
-        self.spent = False
+        self._lost = threading.Event()  # the GPU, to this process: one with other labels has to know it too
         self._load()
         if self.options.max_memory and self.choice.device != "cpu":
             raise DeviceError(
@@ -119,6 +119,10 @@ class Predictor:
         if named["weights"] == WEIGHTS:
             del named["weights"]  # the program may lie elsewhere where the pickle is read
         return _load_again, (type(self), named, _anywhere(self.cards))
+
+    @property
+    def spent(self) -> bool:
+        return self._lost.is_set()
 
     @property
     def labels(self) -> dict[int, str]:
@@ -284,7 +288,8 @@ class Predictor:
                 if not ran_out(error):
                     # That a network gave no numbers is an EngineError too, but one without a cause.
                     failed = not isinstance(error, CaseError) or (isinstance(error, EngineError) and error.__cause__)
-                    self.spent |= self.choice.device != "cpu" and bool(failed)
+                    if failed and self.choice.device != "cpu":
+                        self._lost.set()
                     raise
                 free_blocks(self._xp)
                 raise MemoryError(one_line(error)) from error  # PyTorch's is none

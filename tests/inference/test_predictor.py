@@ -8,6 +8,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable
@@ -361,8 +362,9 @@ def test_a_scan_that_fails_does_not_stop_the_next(
     gpu: bool, predictor: Predictor, blob: np.ndarray, expected: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Which other tests share. No more than the name of a GPU is needed.
-    monkeypatch.setattr(predictor, "spent", False)
+    monkeypatch.setattr(predictor, "_lost", threading.Event())
     monkeypatch.setattr(predictor, "choice", replace(predictor.choice, device="cuda" if gpu else "cpu"))
+    other = predictor.with_labels(None)
 
     class Fails(Quiet):
         def __init__(self, error: type[Exception], cause: Exception | None) -> None:
@@ -379,7 +381,7 @@ def test_a_scan_that_fails_does_not_stop_the_next(
     for error, cause, spent in errors:
         with pytest.raises(error):
             predictor.segment(scan_of(blob, SPACING, "LPS"), Fails(error, cause))
-        assert predictor.spent == (spent and gpu)
+        assert predictor.spent == other.spent == (spent and gpu)
     assert np.array_equal(predictor(blob, SPACING, "LPS"), expected)
 
 
