@@ -36,6 +36,7 @@ from training.augment import Patches, Volume
 from training.chance import Chance
 from training.labels import OUTPUTS, RARE
 from training.losses import deep_loss, disagreement
+from training.optimizers import optimizers, set_rate
 from training.packed import SPEC, Spec, packed_file, read_packed, read_spec
 from training.plans import STUDENTS
 from training.settings import Settings, Shape, Size
@@ -59,9 +60,7 @@ class Trainer:
         torch.manual_seed(settings.seed)
         self.network = UNet(settings.student, CHANNELS).to(device)
         self.network.to(memory_format=LAID)  # type: ignore[call-overload]
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=settings.learning_rate, weight_decay=2e-2, fused=device.type == "cuda"
-        )
+        self.optimizers = optimizers(self.network, settings.learning_rate)
         self.weight = torch.ones(CHANNELS, device=device)
         self.weight[list(RARE)] = torch.tensor(list(RARE.values()), device=device)
         self.steps, self.frozen, self._spent = 0, False, 0.0
@@ -129,7 +128,7 @@ class Trainer:
         return self._spent + time.monotonic() - self._began
 
     def step(self) -> Tensor:
-        """One step of the optimizer; the loss, on the device. Its random numbers follow from the seed and its number,
+        """One step of the optimizers; the loss, on the device. Its random numbers follow from the seed and its number,
         so that a run that was cut off goes on as if it had not been."""
         progress = self.progress()
         if not self.frozen and progress > self.settings.freeze:
@@ -141,12 +140,12 @@ class Trainer:
         loss = deep_loss(outputs, batch.label, self.weight)
         if self.frozen and rng.random() < self.settings.consistency:
             loss = loss + self._disagreement(rng, batch.image, outputs[0])
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.rate(progress, self.steps)
-        self.optimizer.zero_grad()
+        set_rate(self.optimizers, self.settings.rate(progress, self.steps))
+        self.network.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         self.steps += 1
         with torch.no_grad():
             decay = min(DECAY, self.steps / (self.steps + 20))
@@ -168,7 +167,7 @@ class Trainer:
         _write(self.out / "bn.pt", _half(average))
         state = {
             "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "average": self.average,
             "steps": self.steps,
             "seconds": self.seconds(),
@@ -185,7 +184,8 @@ class Trainer:
         state = read_tensors(path, self.device)
         try:
             self.network.load_state_dict(state["network"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            for optimizer, stored in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(stored)
         except (KeyError, RuntimeError) as error:
             raise ValueError(f"{path} is of another student's run: choose another folder") from error
         self.average = state["average"]

@@ -21,7 +21,7 @@ State = dict[str, Tensor]
 
 DEEP = 3  # outputs that deep supervision looks at, the finest first
 EPS = 1e-5
-FILTER = 0.12  # root mean square of a filter's weights, at which decay and steps of AdamW keep those before a norm
+FILTER = 0.12  # root mean square of a filter's weights, as all had before a norm after a run of AdamW
 MOMENTUM = 0.01  # of the running statistics: a batch is two patches at most
 
 
@@ -91,8 +91,11 @@ class UNet(nn.Module):
         """Logits of the `deep` finest levels, that of the image first."""
         return self.decoder(self.encoder(image), deep)
 
+    def blocks(self) -> list[_Block]:
+        return [module for module in self.modules() if isinstance(module, _Block)]
+
     def norms(self) -> list[nn.BatchNorm3d]:
-        return [module for module in self.modules() if isinstance(module, nn.BatchNorm3d)]
+        return [block.norm for block in self.blocks()]
 
 
 def folded(state: State) -> State:
@@ -127,8 +130,7 @@ def unfold(network: UNet, plain: State, batches: Iterable[Tensor]) -> None:
     `batches` (b, 1, z, y, x), so that training can go on with those of its own.
     """
     network.load_state_dict({name: value.float() for name, value in plain.items()}, strict=False)
-    blocks = [module for module in network.modules() if isinstance(module, _Block)]
-    norms = [block.norm for block in blocks]
+    blocks, norms = network.blocks(), network.norms()
     sums = [torch.zeros((3, norm.num_features), dtype=torch.float64, device=norm.weight.device) for norm in norms]
     scales = []
     for block in blocks:
