@@ -104,7 +104,7 @@ def test_no_engine_reports_its_use(engine: str, tmp_path: Path, tiny_weights: Pa
     """ONNX Runtime and OpenVINO can; each would first keep a number for the machine under its home."""
     pytest.importorskip(engine)
     program = (
-        "import sys\nfrom pathlib import Path\nfrom inference.card import read_card\n"
+        "import sys\nfrom pathlib import Path\nfrom inference.card_file import read_card\n"
         "from inference.engines.choose import choose, load\n"
         "load(choose('cpu', sys.argv[1], 'f32'), read_card(Path(sys.argv[2])), 1)"
     )
