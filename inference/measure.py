@@ -36,6 +36,7 @@ from .formats.atomic import write_atomically
 from .formats.cases import Case, Found, find_cases
 from .formats.channels import REFERENCE
 from .formats.nifti.file import label_names
+from .formats.opening import is_same
 from .formats.outputs import in_the_way, table_in_the_way
 from .formats.pattern import given_pattern
 from .formats.reading import elsewhere, read_scan
@@ -143,7 +144,7 @@ def _masks(case: Case, folder: Path) -> list[Path]:
     """Label maps in a folder that is no folder of label maps, since one is called as an organ is. Raises
     InputFolderError."""
     files = [folder / entry for entry in _label_maps(folder)]
-    files = [path for path in files if not _is_same(path, case.scan)]
+    files = [path for path in files if not is_same(path, case.scan)]
     return files if any(known(stem(path.name) or "") for path in files) else []
 
 
@@ -161,14 +162,9 @@ def _labels_of(case: Case, folder: Path) -> tuple[str, Path | None]:
     as_bids = bids_case(case.name) or case.name
     paths = {folder / f"{case.name}{ending}": case.name for ending in NIFTI + METAIMAGE + NRRD}
     for path, name in (paths | {labels_file(folder, as_bids, layout=BIDS): as_bids}).items():
-        if os.path.lexists(path) and not _is_same(path, case.scan):
+        if os.path.lexists(path) and not is_same(path, case.scan):
             return name, path
     return case.name, None
-
-
-def _is_same(one: Path, other: Path) -> bool:
-    """Whether two paths lead to one file; not where one is a broken link, which fails by name when it is read."""
-    return os.path.exists(one) and os.path.exists(other) and one.samefile(other)
 
 
 def _without_scan(pairs: list[tuple[Case, list[Path]]], scans: Path, folder: Path) -> list[str]:

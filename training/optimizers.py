@@ -10,9 +10,8 @@ from torch.optim import AdamW, Muon, Optimizer
 
 from training.unet import UNet
 
-DECAY = 2e-2  # of weights, times the learning rate
-# Times the learning rate, for Muon's: the root mean square of its steps is 0.2 of that then.
-MUON = 2.0
+WEIGHT_DECAY = 2e-2  # times the learning rate
+MUON = 2.0  # Muon's learning rate, as a multiple of AdamW's; its steps have a root mean square of 0.2 times it
 
 
 def optimizers(network: UNet, rate: float) -> list[Optimizer]:
@@ -20,7 +19,7 @@ def optimizers(network: UNet, rate: float) -> list[Optimizer]:
     filters = [block.conv.get_parameter("weight") for block in network.blocks() if block.conv.in_channels > 1]
     taken = set(map(id, filters))
     rest = [value for value in network.parameters() if id(value) not in taken]
-    adam = AdamW(rest, rate, weight_decay=DECAY, fused=filters[0].device.type == "cuda")
+    adam = AdamW(rest, rate, weight_decay=WEIGHT_DECAY, fused=filters[0].device.type == "cuda")
     return [_muon(filters, rate), adam]
 
 
@@ -38,7 +37,7 @@ def _muon(filters: Sequence[nn.Parameter], rate: float) -> Muon:
     PyTorch's takes matrices: here views of filters, with a row for each.
     """
     matrices = [nn.Parameter(_rows(one.detach()).view(len(one), -1)) for one in filters]
-    muon = Muon(matrices, MUON * rate, weight_decay=DECAY / MUON, adjust_lr_fn="match_rms_adamw")
+    muon = Muon(matrices, MUON * rate, weight_decay=WEIGHT_DECAY / MUON, adjust_lr_fn="match_rms_adamw")
 
     def take_gradients(*_: Any) -> None:
         for matrix, one in zip(matrices, filters, strict=True):

@@ -16,6 +16,7 @@ from nibabel.nifti1 import Nifti1Extension, Nifti1Image
 from ..errors import OutputError, UnwrittenError, shown
 from ..formats.atomic import remove, write_atomically
 from ..formats.nifti.file import write_labels
+from ..formats.opening import is_same
 from ..labels import structures
 from ..scan import Scan
 from .statistics import Statistics
@@ -103,7 +104,7 @@ def check(files: Sequence[Path], scan: Path) -> None:
             raise OutputError(f"{shown(there)} is a file, and a folder is needed there: choose another output, or ml")
         if not os.access(there, os.W_OK | os.X_OK):
             raise OutputError(f"{shown(there)} may not be written to: choose another output")
-        if path.exists() and scan.exists() and path.samefile(scan):
+        if is_same(path, scan):
             raise OutputError(f"{shown(path)} is the scan itself: choose another output")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..names import CHANNEL, DICOM_FORMATS, FOLDERS, SEGMENTATION, format_of, stem
 from .archive import ENDING, NO_DICOM
 from .layout import detached
-from .opening import READ, is_folder, listing
+from .opening import READ, is_folder, is_same, listing
 from .recorded import wrote
 from .sources import SLICES
 
@@ -90,7 +90,7 @@ def _look_into(folder: Path, outputs: Path, known: Collection[Path]) -> str | No
         except OSError:
             closed = True
             continue
-        if os.path.exists(outputs) and os.path.samefile(root, outputs):
+        if is_same(outputs, root):
             continue
         files = [one for one in entries if not is_folder(one)]
         folders = [one for one in entries if is_folder(one) and not one.name.startswith(".")]

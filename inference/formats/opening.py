@@ -70,6 +70,14 @@ def with_name(path: Path) -> Path:
     return path if path.name not in ("", "..") else path.resolve()
 
 
+def is_same(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one file or folder that is there. Raises nothing."""
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):
+        return False
+
+
 def listing(folder: Path) -> list[os.DirEntry[str]]:
     """The entries of a folder by name. They know whether they are folders: to ask for each takes minutes where a
     question to the file system takes a millisecond. Raises OSError.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
@@ -10,7 +9,7 @@ from pathlib import Path, PurePath
 from ..names import case_of, stem
 from ..options import given_path
 from .entries import NO_SCANS, is_ours
-from .opening import is_folder, listing
+from .opening import is_folder, is_same, listing
 from .recorded import wrote
 
 WILD = "*?["
@@ -64,7 +63,7 @@ def _like(parts: Sequence[str], folder: Path, outputs: Path, closed: set[Path]) 
         if not is_folder(one):
             if not rest and fnmatchcase(one.name, first):
                 yield path
-        elif is_ours(path) or (os.path.exists(outputs) and os.path.samefile(path, outputs)):
+        elif is_ours(path) or is_same(outputs, path):
             continue
         elif first == DEEP and not one.is_symlink():
             yield from _like(parts, path, outputs, closed)

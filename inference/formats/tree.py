@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import ScanError
 from ..names import PROBABILITIES, format_of
 from .archive import files_in, is_archive
-from .opening import is_folder, listing
+from .opening import is_folder, is_same, listing
 from .sources import dicom_among, is_dicom_file
 
 DICOMDIR = "dicomdir"
@@ -42,7 +42,7 @@ def _folders(folder: Path, outputs: Path, known: Collection[Path], seen: set[tup
     below = [one for entry in entries if is_folder(entry) and (one := folder / entry.name) not in known]
     yield [folder / entry.name for entry in entries if not is_folder(entry)]
     for one in sorted(below, key=os.path.islink):  # what a link shows as well is found under its own name
-        if format_of(one) == PROBABILITIES or (os.path.exists(outputs) and os.path.samefile(one, outputs)):
+        if format_of(one) == PROBABILITIES or is_same(outputs, one):
             continue
         yield from _folders(one, outputs, known, seen)
 
