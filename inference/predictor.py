@@ -144,7 +144,8 @@ class Predictor:
         if useless := [card.name for card in self.cards if wanted.keys().isdisjoint(card.names)]:
             raise ValueError(f"network {useless[0]} has none of the labels {', '.join(wanted.values())}")
         other = object.__new__(type(self))
-        other.__dict__ |= self.__dict__ | {"options": options}
+        # The unpacked networks of a file are there as long as the predictor that unpacked them.
+        other.__dict__ |= {"_first": self} | self.__dict__ | {"options": options}
         return other
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import pickle
 import shutil
@@ -87,6 +88,13 @@ def test_a_predictor_of_a_file_is_pickled_as_one_of_a_folder(packed: Path, blob:
     labels = predictor(blob, (3.0, 2.0, 2.0), "LPS")
     assert labels.any()
     assert np.array_equal(again(blob, (3.0, 2.0, 2.0), "LPS"), labels)
+
+
+def test_a_predictor_for_other_labels_keeps_the_unpacked_networks(packed: Path, blob: np.ndarray) -> None:
+    predictor = Predictor(packed, max_memory=10**12)
+    predictor = predictor.with_labels((predictor.labels[1], predictor.labels[14]))
+    gc.collect()
+    assert predictor(blob, (2.5, 2.0, 2.0), "LPS").shape == blob.shape  # estimates memory by files of the networks
 
 
 @pytest.mark.parametrize("name", ["../organ", "/organ", "..", "a/../organ", "C:organ", "a\\organ"])
