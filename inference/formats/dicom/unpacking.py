@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from queue import Queue
+from queue import Empty, Queue
 from threading import Thread
 from typing import Any
 
@@ -44,10 +44,12 @@ def planes_of(slices: Sequence[Slice]) -> Iterator[tuple[int, np.ndarray]]:
     answers: Queue[Answer] = Queue(2 * count)
     parts = np.array_split(np.arange(len(slices)), count)
     programs: list[subprocess.Popen[bytes]] = []
+    threads: list[Thread] = []
     try:
         for part in parts:
             programs.append(_start([slices[z] for z in part]))
-            Thread(target=_collect, args=(programs[-1], part, answers), daemon=True).start()
+            threads.append(Thread(target=_collect, args=(programs[-1], part, answers), daemon=True))
+            threads[-1].start()
         running = count
         while running:
             answer = answers.get()
@@ -61,6 +63,10 @@ def planes_of(slices: Sequence[Slice]) -> Iterator[tuple[int, np.ndarray]]:
         for program in programs:
             program.kill()
             program.wait()
+        for thread in threads:  # one that waits for room in the queue would do so for ever
+            while thread.is_alive():
+                with suppress(Empty):
+                    answers.get(timeout=0.01)
 
 
 def beside(slices: Sequence[Slice]) -> int:

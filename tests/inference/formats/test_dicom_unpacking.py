@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -74,6 +76,16 @@ def test_no_process_is_left_where_another_cannot_start(packed: list[Path], monke
     with pytest.raises(OSError, match="no more processes"):
         dict(unpacking.planes_of(headers_of(packed)))
     assert started[0].returncode is not None
+
+
+def test_no_thread_is_left_where_nobody_wants_the_rest(packed: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    before = threading.active_count()
+    rest = unpacking.planes_of(headers_of(packed))
+    next(rest)
+    time.sleep(1)  # until they wait for room
+    rest.close()
+    assert threading.active_count() == before
 
 
 def test_a_process_that_is_gone_before_its_order_is_lack_of_memory(
