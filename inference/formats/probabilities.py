@@ -89,8 +89,9 @@ class Probabilities:
             for label, own in zip(labels, probabilities, strict=True):
                 if label.is_wanted and (part := bounding(own)) is not None:
                     label.parts.append((shifted(part, [along.start for along in box]), self._file.tell()))
+                    values = np.ascontiguousarray(own[part])  # outside: too little memory is met by smaller windows
                     with writing(KEPT, UnwrittenError):
-                        self._file.write(np.ascontiguousarray(own[part]).data)
+                        self._file.write(values.data)
 
         return keep
 

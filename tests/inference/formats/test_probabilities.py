@@ -60,6 +60,19 @@ def test_another_try_begins_with_nothing(tmp_path: Path, scan: Scan) -> None:
     assert values[:, :, 0] == pytest.approx(0.2) and not values[:, :, 1:].any()
 
 
+def test_too_little_memory_is_not_a_file_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = Probabilities([make_card(channels=2)], tmp_path).of(make_card(channels=2), lambda stored: stored)
+
+    def no_memory(_: np.ndarray) -> np.ndarray:
+        raise MemoryError
+
+    monkeypatch.setattr(np, "ascontiguousarray", no_memory)
+    with pytest.raises(MemoryError):  # on which smaller windows are tried
+        keep(whole(SHAPE), np.full((1, *SHAPE), 255, np.uint8))
+
+
 def test_names_of_labels_become_names_of_files(tmp_path: Path) -> None:
     names = ["background", "left kidney", "Left_Kidney", "../../etc/passwd", "..", "a" * 300, "肝脏", "left/kidney"]
     labels = tuple(Label(value, name) for value, name in enumerate(names))
