@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -162,11 +163,11 @@ def one(
         if beyond:
             progress.network(card.name, dense)
             labels, window = looked(Look())  # everywhere
-        lost = keep_largest(labels, scan.grid.spacing, card.largest)
+        lost = Counter(keep_largest(labels, scan.grid.spacing, card.largest))
         if way.one_piece:
-            lost |= drop_hostless(labels, {label.value: label.hosts for label in card.labels if label.hosts})
-            organs = [label.value for label in card.labels if label.one_piece]
-            lost |= drop_far_pieces(labels, scan.grid.spacing, organs)
+            lost.update(drop_hostless(labels, {label.value: label.hosts for label in card.labels if label.hosts}))
+            one_piece = [label.value for label in card.labels if label.one_piece]
+            lost.update(drop_far_pieces(labels, scan.grid.spacing, one_piece))
         record.dropped |= {card.names[value]: voxels for value, voxels in lost.items()}
     record.windows[card.name] = {"run": run, "skipped": max(dense - run, 0), "voxels": list(window)}
     if model.guide and way.guided:

@@ -13,7 +13,7 @@ import pytest
 
 from inference.anatomy.look import AROUND_ORGANS
 from inference.boxes import bounding
-from inference.card import Guide, Label
+from inference.card import Guide, Label, Largest
 from inference.cards import smaller_ways, ways_of
 from inference.errors import ScanError
 from inference.formats.probabilities import Probabilities
@@ -134,6 +134,19 @@ def test_doubts_are_of_an_organ_with_the_tumour_that_was_not_chosen() -> None:
     liver = segment_into(scan, [network], [WAYS["dense"]], np, record, Quiet(), wanted=(6,))
     ml = {name: round((labels == 6).sum() * 0.027) for name, labels in (("whole", whole), ("liver", liver))}
     assert ml["whole"] < 300 < 1000 < ml["liver"] and "liver" not in record.doubts, (ml, record.doubts)
+
+
+def test_voxels_that_are_dropped_by_two_rules_are_counted_together() -> None:
+    voxels = np.zeros((16, 40, 120), np.int16)
+    voxels[4:12, 10:26, 10:26] = 100
+    voxels[2, 34, 2] = 100  # smaller than is kept of any piece
+    voxels[6:10, 10:14, 90:94] = 100  # far from the organ
+    network = model("organ", 60, (0, 1))
+    labels = (network.card.labels[0], replace(network.card.labels[1], name="liver", one_piece=True))
+    network = replace(network, card=replace(network.card, labels=labels, largest=(Largest((1,), below=100.0),)))
+    found, report = segment(Scan.of(voxels, (2.0, 2.0, 2.0), "LPS"), [network], replace(DENSE, one_piece=True), np)
+    assert found.sum() == 8 * 16 * 16
+    assert report.dropped == {"liver": 1 + 4 * 4 * 4}
 
 
 def test_one_network_may_hold_organs_and_tumour() -> None:
