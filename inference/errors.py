@@ -23,7 +23,7 @@ import re
 import textwrap
 from pathlib import Path
 
-from .names import BIDS, bids_case, case_of, format_of
+from .names import BIDS, bids_case, case_of, output_stem
 
 SOME_FAILED, ALL_FAILED = 8, 4  # exit codes of a run over several cases
 WRONG_FLAG = 2  # as argparse ends
@@ -122,8 +122,7 @@ def shown(name: str | Path) -> str:
     written for it.
     """
     if _hidden:
-        case = os.path.basename(name).removesuffix(".json")
-        case = case.removesuffix(f".{format_of(Path(case))}")
+        case = output_stem(Path(os.path.basename(name).removesuffix(".json")))
         while (shorter := case_of(case)) != case:
             case = shorter
         if _hidden == BIDS:

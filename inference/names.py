@@ -76,6 +76,12 @@ def format_of(labels: Path) -> str | None:
     return next((kind for kind in (*FORMATS, *FOLDERS) if labels.name.endswith(f".{kind}")), None)
 
 
+def output_stem(labels: Path) -> str:
+    """The name of a label map in any of FORMATS, or of one of FOLDERS, without its ending."""
+    kind = format_of(labels)
+    return labels.name.removesuffix(f".{kind}") if kind else labels.name
+
+
 def formats_named(names: Iterable[str]) -> tuple[str, ...]:
     """Those of FORMATS that are called so in FORMAT_NAMES or by their endings, each once. Raises ValueError."""
     formats = tuple(dict.fromkeys(FORMAT_NAMES.get(name, name) for name in names))
@@ -90,10 +96,9 @@ def formats_named(names: Iterable[str]) -> tuple[str, ...]:
 
 def siblings(labels: Path) -> list[Path]:
     """The names of a label map in each of FORMATS, and of the folders beside it."""
-    case = labels.name.removesuffix(f".{format_of(labels)}")
-    return [labels_file(labels.parent, case, kind) for kind in (*FORMATS, *FOLDERS)]
+    return [labels_file(labels.parent, output_stem(labels), kind) for kind in (*FORMATS, *FOLDERS)]
 
 
 def record_file(labels: Path) -> Path:
     """X.json beside X.nii.gz, X.seg.nrrd and so on."""
-    return labels.with_name(labels.name.removesuffix(f".{format_of(labels)}") + ".json")
+    return labels.with_name(f"{output_stem(labels)}.json")

@@ -24,6 +24,8 @@ def test_a_case_its_scan_and_all_that_is_written_for_it_have_one_hash() -> None:
     hide_names()
     for name in ("DOE JANE", "DOE JANE_0000.nii.gz", "DOE JANE.json", "out/DOE JANE.nrrd", *written):
         assert shown(name) == hashed("DOE JANE"), name
+    for name in ("a.None", "a.None_0000.nii.gz", "a.None.json"):
+        assert shown(name) == hashed("a.None"), name
 
 
 def test_of_bids_it_is_that_of_the_case_as_bids_calls_it() -> None:
