@@ -12,10 +12,9 @@ from .archive import ENDING, NO_DICOM
 from .layout import detached
 from .opening import READ, is_folder, is_same, listing
 from .recorded import wrote
-from .sources import SLICES
+from .sources import SLICES, is_dicom, is_text
 
 HEAD = 1024  # bytes of a file that tell whether it is text
-TEXT = bytes(range(32, 256)) + b"\t\n\f\r\b\x1b"
 
 # What lies beside scans and is none, by ending. Files of other endings are looked into: text is no scan either.
 PLAIN = (
@@ -122,11 +121,9 @@ def _look_inside(file: Path) -> str | None:
             head = stream.read(HEAD) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
     except OSError:
         return "perhaps a scan, but it cannot be opened"
-    if head[128:132] == b"DICM":
+    if is_dicom(head):
         return SLICE
-    if head.translate(None, TEXT):
-        return UNKNOWN
-    return None
+    return None if not head or is_text(head) else UNKNOWN
 
 
 def _companion(entry: str, ending: str, beside: Collection[str]) -> bool:

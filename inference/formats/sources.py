@@ -18,6 +18,7 @@ from .opening import is_folder, listing
 from .recorded import digest
 
 SLICES = (".dcm", ".dicom", ".ima")  # endings of DICOM files, if they have one
+TEXT = bytes(range(32, 256)) + b"\t\n\f\r\b\x1b"
 DICM = (128, b"DICM")  # where every DICOM file says what it is
 NO_IMAGES = (  # how names end that no slice of DICOM has
     *("dicomdir", ".json", ".nii", ".nii.gz", *METAIMAGE, *NRRD),
@@ -117,7 +118,7 @@ def dicom_among(files: Iterable[Path]) -> list[Path]:
         head = _head(path)
         if is_dicom(head):
             found.append(path)
-        elif not _is_text(head) or _ending(path.name) in SLICES:
+        elif not is_text(head) or _ending(path.name) in SLICES:
             others.append(path)
         else:
             texts.append(path)
@@ -153,9 +154,9 @@ def _head(path: Path) -> bytes:
         return b""
 
 
-def _is_text(head: bytes) -> bool:
-    """A README without an ending is no damaged slice."""
-    return re.fullmatch(rb"[\t\r\n -~\x80-\xff]+", head) is not None
+def is_text(head: bytes) -> bool:
+    """Whether the first bytes of a file are text: a README without an ending is no damaged slice, and no scan."""
+    return bool(head) and not head.translate(None, TEXT)
 
 
 def _pattern(name: str) -> str:

@@ -224,6 +224,14 @@ def test_a_case_of_several_channels_is_a_file_for_each(tmp_path: Path) -> None:
         channels_in(tmp_path / "d.nii.gz")
 
 
+def test_dicom_is_known_by_its_content_with_and_without_a_preamble(tmp_path: Path) -> None:
+    names(tmp_path, "a_0000.nii.gz", "a_0001.nii.gz")
+    for head in (bytes(128) + b"DICM", b"\x08\0\x05\0CS\x0a\0ISO_IR 100"):
+        (tmp_path / "IM0001").write_bytes(head)
+        found = find_cases(tmp_path, OUT, channels=PET_CT)
+        assert [one.reason for one in found.left_out] == ["a DICOM series has one channel, the networks take 2"]
+
+
 def test_cases_of_several_channels_whose_names_are_nearly_one(tmp_path: Path) -> None:
     bases = ["a", "a.nii", "a_0000"]
     names(tmp_path, *(f"{base}_{channel:04d}.nii.gz" for base in bases for channel in (0, 1)))
