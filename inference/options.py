@@ -143,6 +143,11 @@ class Options:
         ):
             object.__setattr__(self, name, value)
 
+    @property
+    def resample(self) -> bool:
+        """Whether slices of DICOM that are unevenly apart are interpolated."""
+        return self.uneven == "resample"
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"weights": os.fspath(self.weights)}
 

@@ -51,7 +51,7 @@ def fits(case: Case, cards: Sequence[Card], ways: Sequence[Way], options: Option
             and record.get("chosen") == chosen(cards, options.labels)
             and (record["precision"] == options.precision or _auto_gives(record["precision"], options.precision, cards))
             and _lay_as_asked(record.get("orientation"), options.fix_orientation)
-            and (not record.get("resampled") or options.uneven == "resample")
+            and (not record.get("resampled") or options.resample)
             and (record.get("anonymous", False) == options.anonymous or not _tells_patient(case))
             and all(isinstance(warning, str) for warning in record["warnings"])  # said again
             and all(describes(record, path) for path in case.outputs)

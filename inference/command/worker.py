@@ -142,7 +142,7 @@ class Worker:
         try:
             options = self.predictor.options
             about = Description(self.predictor.labels, digests(self.predictor.cards), options.anonymous)
-            written = reading.write_empty(case.sources[0], case.label_maps, about, options.uneven == "resample")
+            written = reading.write_empty(case.sources[0], case.label_maps, about, options.resample)
         except Exception as error:
             return Record(error=cause(error))
         return Record(status="done", outputs=digests_of(case.label_maps, written))
