@@ -6,12 +6,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from .card import Card
 from .card_file import FILE_NAME, read_card
 from .errors import DeviceError, WeightsError
 from .labels import Structure, known
-from .options import GUIDE, LEAST_VOXELS, WAYS, Options, Way
+from .options import GUIDE, LEAST_VOXELS, WAYS, Options, Way, as_recorded
 
 EXPORT_FIRST = "export it, then give the folder that the network is in"
 USUAL = ("organ", "tumor")  # rising priority: the paper lays the tumour over the organs
@@ -140,6 +141,16 @@ def on_their_ways(cards: Sequence[Card], ways: Sequence[Way]) -> list[tuple[Card
 def digests(cards: Sequence[Card]) -> dict[str, str]:
     """Network -> sha256 of its card, which holds the sha256 of every model file."""
     return {card.name: card.digest for card in with_earlier(cards)}
+
+
+def recorded(cards: Sequence[Card], ways: Sequence[Way], options: Options) -> dict[str, Any]:
+    """The fields of a record that say how labels are made, whatever the scan."""
+    return {
+        "weights": digests(cards),
+        **as_recorded(ways),
+        "chosen": chosen(cards, options.labels),
+        "anonymous": options.anonymous,
+    }
 
 
 def ways_of(cards: Sequence[Card], plan: str | None, step: float | None, tta: bool = False) -> tuple[Way, ...]:

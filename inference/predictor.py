@@ -16,7 +16,7 @@ import numpy as np
 
 from .arrays import array_library, free_blocks
 from .card import Card
-from .cards import chosen, for_abdomens, labels_of, networks_of, on_their_ways, smaller_ways, which_are_ct, with_earlier
+from .cards import for_abdomens, labels_of, networks_of, on_their_ways, smaller_ways, which_are_ct, with_earlier
 from .cgroups import ENDLESS
 from .engines.choose import Choice, choose, load
 from .errors import CaseError, DeviceError, EngineError, MemoryBudgetError, ScanWarning, WeightsError, one_line
@@ -128,11 +128,6 @@ class Predictor:
     def labels(self) -> dict[int, str]:
         """Value in the label map -> name, background left out: of the labels that are wanted."""
         return labels_of(self.cards, self.options.labels)
-
-    @property
-    def chosen(self) -> list[str] | None:
-        """The names of these, as a record has them: None if the networks have no other."""
-        return chosen(self.cards, self.options.labels)
 
     def with_labels(self, labels: tuple[str, ...] | None) -> Predictor:
         """A predictor of the same networks, which are not loaded again, for other labels.

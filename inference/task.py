@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from . import errors, machine
-from .cards import digests, smaller_ways
+from .cards import recorded, smaller_ways
 from .errors import CaseError, MemoryBudgetError, ScanError, UnwrittenError, one_line, shown
 from .formats.cases import Case
 from .formats.channels import name_of_file
@@ -24,7 +24,7 @@ from .formats.writing import check, write
 from .formats.written import Description, Written
 from .model import Progress, Quiet
 from .names import FOLDERS, FORMATS, PREVIEW, PROBABILITIES, case_of, format_of, formats_named, labels_file
-from .options import Way, as_recorded, most_voxels
+from .options import Way, most_voxels
 from .predictor import Predictor
 from .preview import folder as preview
 from .quantities import quantities
@@ -85,11 +85,8 @@ def run_case(
     choice, ways = predictor.choice, ways or predictor.ways
     record = Record(
         case=shown(case.name),
-        weights=digests(predictor.cards),
         threads=predictor.threads,
-        **as_recorded(ways),
-        chosen=predictor.chosen,
-        anonymous=predictor.options.anonymous,
+        **recorded(predictor.cards, ways, predictor.options),
         device=choice.device,
         engine=choice.engine,
         precision=choice.precision,
@@ -178,7 +175,7 @@ def _fitting(
     container = share.container if share else None
     if share is None and predictor.memory_limit() is None:
         return ways, 0
-    scan = peek(case.sources[0], predictor.options.uneven == "resample", predictor.abdominal)
+    scan = peek(case.sources[0], predictor.options.resample, predictor.abdominal)
     folders = [kind for kind in FOLDERS if case.folder(kind)]
     try:
         ways = predictor.fitting(scan, ways, record, folders, container)
@@ -190,8 +187,7 @@ def _fitting(
 def _read(predictor: Predictor, case: Case) -> Scan:
     """The scan. Where memory is limited its voxels are freed in the networks, and read again for what is measured."""
     options = predictor.options
-    resample = options.uneven == "resample"
-    scan = read_scan(case.sources, options.accept_intensities, predictor.ct, resample, predictor.abdominal)
+    scan = read_scan(case.sources, options.accept_intensities, predictor.ct, options.resample, predictor.abdominal)
     return replace(scan, once=predictor.memory_limit() is not None)
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from time import perf_counter
 
 from ..card import Card
-from ..cards import chosen, digests, smaller_ways
+from ..cards import recorded, smaller_ways
 from ..errors import UnwrittenError, names_are_hidden, retold, shown
 from ..formats.atomic import remove, remove_parts
 from ..formats.cases import Case
 from ..formats.outputs import Identity, forget_copy, identities, make_room
 from ..names import format_of
-from ..options import Way, as_recorded
+from ..options import Way
 from ..record import Record
 from . import resume
 from .console import say_error, say_warning
@@ -186,10 +186,8 @@ class Attempts:
         return Record.from_json({
             "case": shown(case.name),
             "error": error,
-            "weights": digests(self.cards),
             "threads": self.request.options.threads,
-            **as_recorded(self.ways),
-            "chosen": chosen(self.cards, self.request.options.labels),
+            **recorded(self.cards, self.ways, self.request.options),
             "unwritten": unwritten,
             **self.choice,
         })  # fmt: skip

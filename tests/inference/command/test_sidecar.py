@@ -10,12 +10,16 @@ from typing import Any
 import pytest
 
 from inference import __version__
-from inference.card import Earlier
+from inference.card import Earlier, Label
 from inference.cards import digests
+from inference.command.attempts import Attempts
+from inference.command.progress import Progress
+from inference.command.request import Request
 from inference.command.resume import fits, made_from
 from inference.formats.cases import Case
 from inference.formats.recorded import digest
 from inference.options import ABDOMEN, Options
+from inference.record import Record
 from inference.version import LABELS
 from tests.inference.cards import make_card
 
@@ -91,3 +95,16 @@ def test_what_lies_in_the_place_of_labels_was_made_from_a_scan_only_if_its_recor
     assert made_from(case) == "a"
     case.labels.write_bytes(b"corrected by hand")  # which is renamed, not replaced
     assert made_from(case) is None
+
+
+def test_the_record_of_a_case_that_failed_early_says_how_its_labels_were_to_be_made(tmp_path: Path) -> None:
+    request = Request(tmp_path, tmp_path, Options(labels=("liver",), anonymous=True, threads=3))
+    card = make_card(values=(0, 1, 2))
+    card = replace(card, labels=(card.labels[0], Label(1, "liver"), Label(2, "spleen")))
+    records: dict[int, Record] = {}
+    attempts = Attempts(request, 1, [card], (ABDOMEN,), Progress("text"), records.__setitem__, set())
+    assert attempts.begin(1, Case("x", (tmp_path / "x.nii.gz",), (tmp_path / "y.nii.gz",), "it is refused")) is None
+    found = records[1]
+    assert (found.status, found.error, found.threads) == ("failed", "it is refused", 3)
+    assert (found.weights, found.plan, found.step, found.chosen) == (digests([card]), "abdomen", 0.5, ["liver"])
+    assert found.anonymous  # as an empty label map that may be written for it is
