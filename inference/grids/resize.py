@@ -64,13 +64,6 @@ def nearest_index(n_in: int, n_out: int, method: str = "spline") -> np.ndarray:
     return np.clip(np.floor(positions + 0.5), 0, n_in - 1).astype(np.intp)
 
 
-def linear_taps(n_in: int, n_out: int) -> tuple[np.ndarray, np.ndarray]:
-    """Order 1 as (lower index, weight of the next sample): float32 weights in 0..1, clamped at the edges."""
-    position = np.clip(sample_positions(n_in, n_out), 0, n_in - 1)
-    lower = np.minimum(np.floor(position), max(n_in - 2, 0)).astype(np.intp)
-    return lower, (position - lower).astype(np.float32)
-
-
 @dataclass(frozen=True)
 class Taps:
     """Along one axis, the two samples between which each output voxel lies: lower and upper index, upper's weight.
@@ -92,12 +85,13 @@ class Taps:
 
 
 def taps(n_in: int, n_out: int, order: int, method: str = "spline") -> Taps:
-    """The taps of an axis for order 0 (nearest) or 1 (linear); `method` as of nearest_index."""
+    """The taps of an axis for order 0 (nearest) or 1 (linear, clamped at the edges); `method` as of nearest_index."""
     if order == 0 or n_in == n_out:
         index = nearest_index(n_in, n_out, method)
         return Taps(index, index, np.zeros(n_out, np.float32))
-    lower, weight = linear_taps(n_in, n_out)
-    return Taps(lower, np.minimum(lower + 1, n_in - 1), weight)
+    position = np.clip(sample_positions(n_in, n_out), 0, n_in - 1)
+    lower = np.minimum(np.floor(position), max(n_in - 2, 0)).astype(np.intp)
+    return Taps(lower, np.minimum(lower + 1, n_in - 1), (position - lower).astype(np.float32))
 
 
 def within(along: Taps, part: slice) -> tuple[slice, Taps]:
@@ -113,19 +107,12 @@ def axis_matrix(n_in: int, n_out: int, order: int) -> np.ndarray:
 
     Raises ValueError for another order.
     """
-    matrix = np.zeros((n_out, n_in))
-    rows = np.arange(n_out)
-    if order == 0:
-        matrix[rows, nearest_index(n_in, n_out)] = 1
-    elif order == 1:
-        lower, weight = linear_taps(n_in, n_out)
-        matrix[rows, lower] = 1 - weight
-        matrix[rows, np.minimum(lower + 1, n_in - 1)] += weight
-    elif order in SPLINE_MIDDLE:
-        matrix = _spline_weights(n_in, n_out, order) @ _prefilter(n_in, order)
-        matrix[np.abs(matrix) < NEGLIGIBLE] = 0
-    else:
+    if order in (0, 1):
+        return taps(n_in, n_out, order).matrix(n_in)
+    if order not in SPLINE_MIDDLE:
         raise ValueError(f"spline order {order} is not one of 0, 1, 2, 3")
+    matrix = _spline_weights(n_in, n_out, order) @ _prefilter(n_in, order)
+    matrix[np.abs(matrix) < NEGLIGIBLE] = 0
     return matrix.astype(np.float32)
 
 

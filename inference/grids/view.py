@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..boxes import Box, Shape, clipped, shape_of, whole
+from ..boxes import Box, Shape, clipped, joined, shape_of, whole
 from ..card import Card
 from ..scan import FEWEST, Grid, Scan, Spacing, times, turn, turned
 from .resize import resampled_shape
@@ -120,12 +120,8 @@ def nonzero_box(channels: Sequence[np.ndarray]) -> Box:
     nnU-Net fills holes in the mask first, which does not change its box. Planes are peeled from
     the outside, so that a scan without a zero border, the usual one, costs six planes.
     """
-    shape = channels[0].shape
     boxes = [box for channel in channels if (box := _nonzero(channel)) is not None]
-    if not boxes:
-        return whole(shape)
-    z, y, x = (slice(min(box[axis].start for box in boxes), max(box[axis].stop for box in boxes)) for axis in range(3))
-    return z, y, x
+    return joined(boxes) if boxes else whole(channels[0].shape)
 
 
 def _nonzero(voxels: np.ndarray) -> Box | None:

@@ -12,11 +12,11 @@ from inference.grids.resize import (
     BLOCK,
     apply_matrix,
     axis_matrix,
-    linear_taps,
     nearest_index,
     resampled_shape,
     sample_positions,
     separate_axis,
+    taps,
 )
 
 SIZES = [(512, 341), (109, 68), (7, 20), (20, 7), (3, 9), (30, 30), (554, 346), (1, 3), (2, 5), (5, 2), (4, 1)]
@@ -35,9 +35,9 @@ def test_columns_are_scipys_answer_on_unit_vectors(n_in: int, n_out: int, order:
 def test_doubling_places_samples_a_quarter_voxel_from_the_centres() -> None:
     assert sample_positions(2, 4).tolist() == [-0.25, 0.25, 0.75, 1.25]
     assert nearest_index(2, 4).tolist() == [0, 0, 1, 1]
-    lower, weight = linear_taps(2, 4)
-    assert lower.tolist() == [0, 0, 0, 0]
-    assert weight.tolist() == [0, 0.25, 0.75, 1]
+    linear = taps(2, 4, 1)
+    assert linear.lower.tolist() == [0, 0, 0, 0] and linear.upper.tolist() == [1, 1, 1, 1]
+    assert linear.weight.tolist() == [0, 0.25, 0.75, 1]
 
 
 def test_the_nearest_sample_is_pytorchs() -> None:
