@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..scan import OPPOSITE, Grid, Spacing
+from ..scan import Grid, Spacing, turn, turned
 
-TOWARDS = ("I", "P", "L")  # head, front and the patient's right come first
+TOWARDS = "LPI"  # letters of x, y and z: the patient's right, front and head come first
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,9 @@ class Lying:
 
 def lie(hu: np.ndarray, labels: np.ndarray, grid: Grid) -> Lying:
     """Turn a scan and its labels (z, y, x) on a grid by the axes that run nearest to the patient's; no copy is made."""
-    order, steps = [], []
-    for end in TOWARDS:
-        at = next(at for at, letter in enumerate(grid.orientation) if letter in (end, OPPOSITE[end]))
-        order.append(2 - at)
-        steps.append(slice(None, None, 1 if grid.orientation[at] == end else -1))
-    turned = [array.transpose(order)[tuple(steps)] for array in (hu, labels)]
-    first, second, third = (grid.spacing[axis] for axis in order)
-    return Lying(turned[0], turned[1], (first, second, third))
+    axes, flips = turn(grid.orientation, TOWARDS)
+    first, second, third = (grid.spacing[axis] for axis in axes)
+    return Lying(turned(hu, axes, flips), turned(labels, axes, flips), (first, second, third))
 
 
 def richest(labels: np.ndarray) -> list[int]:
