@@ -87,6 +87,12 @@ def processors() -> int:
     return count
 
 
+def own_program(module: str) -> list[str]:
+    """The command that runs `main` of one of our modules as a process, which imports from where this one does, whatever
+    the `__main__` of this one is: nothing has to guard that. No word of the user's is in it."""
+    return [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!a}; from {module} import main; main()"]
+
+
 def limit_threads(threads: int) -> None:
     """Tell the numeric libraries, before they are imported, how many threads to start."""
     os.environ |= {THREADS_VARIABLE: str(threads)} | dict.fromkeys(ONE_THREAD, "1")

@@ -17,7 +17,7 @@ from io import RawIOBase
 from typing import IO, TYPE_CHECKING, Any
 
 from ..errors import names_are_hidden
-from ..machine import PEAK_UNIT
+from ..machine import PEAK_UNIT, own_program
 from ..options import Options
 from .stopping import held
 from .worker import serve
@@ -108,19 +108,16 @@ def _fork(options: Options, others: Iterable[Process]) -> Process:
 
 
 def _launch(options: Options) -> Process:
-    """The modules come from where this process has its own, whatever its `__main__` is: nothing has to guard it."""
     import socket  # these take 10 ms, and a fork does without them
     import subprocess  # nosec B404
     from threading import Thread
 
-    program = f"import sys; sys.path[:] = {sys.path!a}; from {serve.__module__} import main; main()"
     more: dict[str, Any] = {}
     if sys.platform == "win32":
         more["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP  # Ctrl-C is not for it
     pipe = subprocess.PIPE
     with held():
-        command = [sys.executable, "-c", program]  # our own words: no file and no argument of the user's is in it
-        started = subprocess.Popen(command, stdin=pipe, stdout=pipe, bufsize=0, **more)  # nosec B603
+        started = subprocess.Popen(own_program(serve.__module__), stdin=pipe, stdout=pipe, bufsize=0, **more)  # nosec B603
     assert started.stdin and started.stdout
     pumped, answers = socket.socketpair()  # Windows cannot wait for several pipes, but for sockets
     Thread(target=_pump, args=(started.stdout, pumped), daemon=True).start()

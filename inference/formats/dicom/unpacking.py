@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import ScanError, hide_names, names_are_hidden
-from ...machine import THREADS_VARIABLE, usable_cpus
+from ...machine import THREADS_VARIABLE, own_program, usable_cpus
 from .headers import quiet
 from .pixels import planes
 from .slices import Slice
@@ -83,11 +83,8 @@ def _processes(slices: Sequence[Slice]) -> int:
 
 
 def _start(slices: Sequence[Slice]) -> subprocess.Popen[bytes]:
-    """The modules come from where this process has its own."""
-    words = f"import sys; sys.path[:] = {sys.path!a}; from {__name__} import main; main()"
-    command = [sys.executable, "-c", words]  # our own words: nothing of the user's is in it
     pipe = subprocess.PIPE
-    program = subprocess.Popen(command, stdin=pipe, stdout=pipe, start_new_session=True)  # nosec B603
+    program = subprocess.Popen(own_program(__name__), stdin=pipe, stdout=pipe, start_new_session=True)  # nosec B603
     assert program.stdin
     order = {"hidden": names_are_hidden(), "slices": [asdict(one) | {"file": os.fspath(one.file)} for one in slices]}
     with suppress(BrokenPipeError):  # it was killed: it will give no answer
