@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from .cards import read_cards
+from .cards import labels_of, read_cards
 from .errors import (
     ALL_FAILED,
     SOME_FAILED,
@@ -269,7 +269,7 @@ def _run(given: argparse.Namespace) -> int:
     names = given.names
     if given.weights:
         with unpacked(given.weights) as weights:
-            names = {value: name for card in read_cards(weights, None) for value, name in card.names.items()}
+            names = labels_of(read_cards(weights, None), None)
     if given.out and (why := table_in_the_way(given.out) or _replaced(given.out)):
         raise OutputError(f"{shown(given.out)} {why}: choose another file for --out")
     found = find_cases(given.scans, given.labels, pattern=given.pattern)

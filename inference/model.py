@@ -33,9 +33,10 @@ Organs = dict[int, Box]  # value in a guide's label map -> where it is
 EDGE = 5.0  # mm: a label that comes so near to the end of what is looked at may go on there
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Model:
-    """A network, what it expects, what its logits mean, and those that run before it.
+    """A network, what it expects, what its logits mean, and those that run before it. Networks with the same guide have
+    the same model of it.
 
     half  the meaning of logits with nnU-Net's rounding, where the network's own labels are wanted: in float32, and with
           its windows. None: they are not, or nothing is rounded
@@ -105,7 +106,7 @@ def mirrored(network: Network, axes: Sequence[int], xp: Any) -> Network:
     return run
 
 
-def one(
+def segment_with(
     scan: Scan,
     model: Model,
     way: Way,
@@ -123,7 +124,7 @@ def one(
     """
     card = model.card
     everything = None if way.guided else found  # a guide knows where the labels of the later network are
-    before = one(scan, model.earlier, way, everything, xp, record, progress) if model.earlier else None
+    before = segment_with(scan, model.earlier, way, everything, xp, record, progress) if model.earlier else None
     with record.stage("prepare"):
         view = View.of(scan, card)
         volume = prepare(scan, view, card, xp, before)
@@ -163,12 +164,7 @@ def one(
         if beyond:
             progress.network(card.name, dense)
             labels, window = looked(Look())  # everywhere
-        lost = Counter(keep_largest(labels, scan.grid.spacing, card.largest))
-        if way.one_piece:
-            lost.update(drop_hostless(labels, {label.value: label.hosts for label in card.labels if label.hosts}))
-            one_piece = [label.value for label in card.labels if label.one_piece]
-            lost.update(drop_far_pieces(labels, scan.grid.spacing, one_piece))
-        record.dropped |= {card.names[value]: voxels for value, voxels in lost.items()}
+        record.dropped |= _drop(labels, scan.grid, card, way)
     record.windows[card.name] = {"run": run, "skipped": max(dense - run, 0), "voxels": list(window)}
     if model.guide and way.guided:
         followed = "followed" if everywhere or labels.any() else "nothing near"
@@ -176,10 +172,20 @@ def one(
     return labels
 
 
-def organs(scan: Scan, guide: Model, xp: Any, record: Record) -> Organs:
+def _drop(labels: np.ndarray, grid: Grid, card: Card, way: Way) -> dict[str, int]:
+    """Take out of labels what their card and the way do not allow; name of a label -> voxels that it lost."""
+    lost = Counter(keep_largest(labels, grid.spacing, card.largest))
+    if way.one_piece:
+        lost.update(drop_hostless(labels, {label.value: label.hosts for label in card.labels if label.hosts}))
+        organs = [label.value for label in card.labels if label.one_piece]
+        lost.update(drop_far_pieces(labels, grid.spacing, organs))
+    return {card.names[value]: voxels for value, voxels in lost.items()}
+
+
+def find_organs(scan: Scan, guide: Model, xp: Any, record: Record) -> Organs:
     """Where a guide finds organs on the scan's grid: those of which it finds LEAST_ML."""
     own = Record(seconds=record.seconds)
-    labels = one(scan, guide, GUIDE, None, xp, own, Quiet())  # which takes a second
+    labels = segment_with(scan, guide, GUIDE, None, xp, own, Quiet())  # which takes a second
     record.windows |= own.windows
     with record.stage("restore"):
         found = cc3d.statistics(np.ascontiguousarray(labels))
@@ -188,7 +194,7 @@ def organs(scan: Scan, guide: Model, xp: Any, record: Record) -> Organs:
         return {value: box for value, (voxels, box) in enumerate(boxes) if voxels >= least}
 
 
-def around(found: Organs, values: Sequence[int]) -> Box | None:
+def box_around(found: Organs, values: Sequence[int]) -> Box | None:
     """The box of several organs; None where one of them was not found."""
     return joined([found[value] for value in values]) if set(values) <= set(found) else None
 

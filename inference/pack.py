@@ -134,9 +134,8 @@ def _take(archive: zipfile.ZipFile, folder: Path, network: str, name: str) -> No
 
 
 def main() -> None:
-    package = (__package__ or "").partition(".")[0]
     parser = argparse.ArgumentParser(
-        prog=f"python -m {package}.pack", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=f"python -m {__package__}.pack", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("weights", type=given_path, metavar="WEIGHTS", help="folder of exported networks")
     parser.add_argument("file", type=given_path, metavar="FILE", help="the archive, such as liver.zip")

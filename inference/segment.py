@@ -12,9 +12,10 @@ from .anatomy import doubts
 from .anatomy.hosts import drop_hostless
 from .anatomy.orientation import Thin, Verdict, judge, rightly, speaks_for_its_header, thinned
 from .boxes import bounding
+from .cards import labels_of
 from .formats.probabilities import Probabilities
 from .labels import is_tumor, known
-from .model import Model, Organs, Progress, around, one, organs
+from .model import Model, Organs, Progress, box_around, find_organs, segment_with
 from .options import Way
 from .record import Record
 from .scan import Grid, Scan
@@ -51,7 +52,7 @@ def segment(
         scan.free()
         return tilt.back(segment(upright, models, ways, xp, record, progress, probabilities, fix_orientation, wanted))
 
-    names = {value: name for model in models for value, name in model.card.names.items()}
+    names = labels_of([model.card for model in models], None)
     left_out = {value: name for value, name in names.items() if wanted is not None and value not in wanted}
     tumors = {value: () for value, name in left_out.items() if is_tumor(name)}
 
@@ -171,14 +172,13 @@ def _overlaid(
     probabilities: Probabilities | None,
 ) -> np.ndarray:
     labels: np.ndarray | None = None
-    seen: dict[str, Organs] = {}  # by guides: one that several networks have looks once
+    seen: dict[Model, Organs] = {}  # by guides: one that several networks have looks once
     for place, (model, way) in enumerate(zip(models, ways, strict=True)):
         found = None
         if model.guide and model.card.guide and way.guided:
-            guide = model.guide.card.digest
-            if guide not in seen:
-                seen[guide] = organs(scan, model.guide, xp, record)
-            found = around(seen[guide], model.card.guide.values)
+            if model.guide not in seen:
+                seen[model.guide] = find_organs(scan, model.guide, xp, record)
+            found = box_around(seen[model.guide], model.card.guide.values)
         elif labels is not None and all(each.follow for each in ways[: place + 1]):
             found = bounding(labels)
             if found is None:
@@ -187,7 +187,7 @@ def _overlaid(
                 record.warnings.append(f"no organ was found, so the network {model.card.name} was not run")
                 continue
         last = model is models[-1]
-        above = one(scan, model, way, found, xp, record, progress, probabilities, last)
+        above = segment_with(scan, model, way, found, xp, record, progress, probabilities, last)
         labels = above if labels is None else overlay(labels, above)
     if labels is None:
         raise ValueError("no network was given")

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from .cards import read_cards
+from .cards import labels_of, read_cards
 from .errors import OutputError, VisceraError
 from .labels import Structure, structures
 from .options import WEIGHTS, given_path
@@ -68,7 +68,7 @@ def main() -> int:
     try:
         with unpacked(arguments.weights) as weights:
             cards = read_cards(weights, arguments.networks.split(",") if arguments.networks else None)
-        table = structures({value: name for card in cards for value, name in card.names.items()})
+        table = structures(labels_of(cards, None))
         for ending, text in ((".label", itk_snap(table)), (".ctbl", slicer(table))):
             Path(f"{arguments.out}{ending}").write_text(text, encoding="utf-8")
     except OSError as error:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,7 @@ def test_no_thread_is_left_where_nobody_wants_the_rest(packed: list[Path], monke
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     before = threading.active_count()
     rest = unpacking.planes_of(headers_of(packed))
+    assert isinstance(rest, Generator)
     next(rest)
     time.sleep(1)  # until they wait for room
     rest.close()
