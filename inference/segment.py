@@ -10,7 +10,8 @@ import numpy as np
 
 from .anatomy import doubts
 from .anatomy.hosts import drop_hostless
-from .anatomy.orientation import Thin, Verdict, judge, rightly, speaks_for_its_header, thinned
+from .anatomy.orientation import Verdict, judge, rightly, speaks_for_its_header
+from .anatomy.thin import Thin, thinned
 from .boxes import bounding
 from .cards import labels_of
 from .formats.probabilities import Probabilities

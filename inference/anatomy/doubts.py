@@ -21,7 +21,7 @@ import numpy as np
 
 from ..labels import BY_KEY, TUMOR
 from ..record import TWICE
-from .orientation import Thin
+from .thin import Thin
 
 CONTACT = 20.0  # mm2 of an organ on the edge of the scan: there it is cut
 ONE_PIECE = 0.85  # of an organ that is one piece; the largest piece of one was 0.92 of it at least on 52 scans

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inference.anatomy.orientation import Thin
+from inference.anatomy.thin import Thin
 from inference.labels import BY_KEY
 
 SPACING = (5.0, 5.0, 5.0)

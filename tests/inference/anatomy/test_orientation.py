@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inference.anatomy.orientation import AXES, EXCHANGED, Thin, judge, rightly, speaks_for_its_header, thinned
+from inference.anatomy.orientation import AXES, EXCHANGED, judge, rightly, speaks_for_its_header
+from inference.anatomy.thin import Thin, thinned
 from inference.labels import BY_KEY
 from inference.scan import Grid, turn, turned
 
