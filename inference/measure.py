@@ -43,7 +43,19 @@ from .formats.reading import elsewhere, read_scan
 from .formats.recorded import is_summary, label_folders
 from .labels import TABLE, known
 from .measurements import FILE_NAME, Row, rows, table
-from .names import BIDS, DSEG, LAYOUTS, METAIMAGE, NIFTI, NRRD, SEGMENTATION, bids_case, labels_file, stem
+from .names import (
+    BIDS,
+    DSEG,
+    LAYOUTS,
+    METAIMAGE,
+    NIFTI,
+    NRRD,
+    SEGMENTATION,
+    bids_case,
+    labels_file,
+    stem,
+    without_ending,
+)
 from .options import given_path
 from .pack import unpacked
 from .quantities import VALUES, quantities
@@ -95,7 +107,7 @@ def _own_names(labels: Path, found: Sequence[int], is_mask: bool, case: str) -> 
     """Value -> name of the values that were found, where nobody says it: by the file's name if it is a mask, as it also
     is if it holds one value and is called as an organ is; else by its header, or as in this program. Raises ScanError.
     """
-    structure, several = stem(labels.name) or labels.name, len(set(found) - {0}) > 1
+    structure, several = without_ending(labels.name), len(set(found) - {0}) > 1
     if is_mask and several:
         raise ScanError(f"{shown(labels.name)} is not the mask of one structure: it holds several values")
     if is_mask or (known(structure) and not several and structure != case):
@@ -175,7 +187,7 @@ def _without_scan(pairs: list[tuple[Case, list[Path]]], scans: Path, folder: Pat
     lost = []
     for one in label_folders(folder):
         for entry in _label_maps(one):
-            name = stem(entry) or entry
+            name = without_ending(entry)
             if name not in used and (one == folder or name.endswith(DSEG)):
                 lost.append(entry)
     return lost

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 NIFTI = (".nii.gz", ".nii")
@@ -42,9 +42,14 @@ def stem(name: str) -> str | None:
     return None
 
 
+def without_ending(name: str) -> str:
+    """The same, or the whole name where it has none of these endings."""
+    return stem(name) or name
+
+
 def case_of(name: str) -> str:
     """The case of a scan's file or of a folder, by its name: never hidden, never empty."""
-    whole = stem(name) or name
+    whole = without_ending(name)
     return whole.removesuffix(CHANNEL).lstrip(".") or whole.lstrip(".") or "scan"
 
 
@@ -102,3 +107,9 @@ def siblings(labels: Path) -> list[Path]:
 def record_file(labels: Path) -> Path:
     """X.json beside X.nii.gz, X.seg.nrrd and so on."""
     return labels.with_name(f"{output_stem(labels)}.json")
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Some things as a sentence names them: a, b and c."""
+    *first, last = parts
+    return f"{', '.join(first)} and {last}" if first else last

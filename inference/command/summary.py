@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import OutputError, shown
 from ..formats.atomic import write_json, writing
-from ..formats.cases import LeftOut
+from ..formats.candidates import LeftOut
 from ..formats.outputs import in_the_way
 from ..formats.recorded import is_summary, read_record
 from ..record import Record

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ..names import CHANNEL, case_of, stem
+from ..names import CHANNEL, case_of, stem, without_ending
 from .opening import listing
 
 MOST_CHANNELS = 4  # more files of one name, or numbers with gaps, are a data set that numbers its scans
@@ -48,7 +48,7 @@ def case_names(stems: set[str]) -> tuple[dict[str, str], dict[str, str]]:
 
 def name_of_file(scan: Path) -> str:
     """The case of a file that is given alone: called as if its folder were given, if that can be listed."""
-    name, whole = case_of(scan.name), stem(scan.name) or scan.name
+    name, whole = case_of(scan.name), without_ending(scan.name)
     if not whole.endswith(CHANNEL):
         return name
     try:

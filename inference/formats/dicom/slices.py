@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import ScanError, shown
+from ...names import listed
 from ..hounsfield import SLOPE
 from ..sources import Picture
 
@@ -212,7 +213,3 @@ def code(text: str) -> str:
     """A value of a tag, where that is a number or one of the codes that mean something here: nothing else of a header
     is passed on."""
     return text if text in CODES or (text.isascii() and text.isdigit() and len(text) <= 4) else "another"
-
-
-def listed(parts: Sequence[str]) -> str:
-    return ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1]

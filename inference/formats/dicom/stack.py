@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...errors import ScanError
+from ...names import listed
 from ...scan import FEWEST, SPACING, Grid
 from ..geometry import lps_grid
-from .slices import PHASES, Slice, listed, tag
+from .slices import PHASES, Slice, tag
 
 # What slices of one series have in common: as texts, and as numbers that may be rounded in another way.
 SAME_TEXTS = ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID", "Rows", "Columns")
