@@ -5,35 +5,31 @@ from __future__ import annotations
 import threading
 import warnings
 import weakref
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .arrays import array_library, free_blocks
+from .budget import Budget
 from .card import Card
-from .cards import for_abdomens, labels_of, networks_of, on_their_ways, smaller_ways, which_are_ct, with_earlier
-from .cgroups import ENDLESS
+from .cards import for_abdomens, labels_of, networks_of, on_their_ways, which_are_ct, with_earlier
 from .engines.choose import Choice, choose, load
 from .errors import CaseError, DeviceError, EngineError, MemoryBudgetError, ScanWarning, WeightsError, one_line
-from .estimate import estimate, fitting
-from .formats.geometry import BESIDE
 from .formats.probabilities import Probabilities
 from .given import checked_scan, scan_of
 from .grids.view import too_thin
-from .machine import container_budget, held_memory, ran_out, usable_cpus
+from .machine import held_memory, ran_out, usable_cpus
 from .model import Model, Progress, Quiet
-from .names import PREVIEW, PROBABILITIES
-from .options import GUIDE, WEIGHTS, Options, Way, most_voxels
+from .names import PROBABILITIES
+from .options import GUIDE, WEIGHTS, Options, Way
 from .pack import unpacked
 from .record import Record
 from .scan import Scan
 from .segment import segment
-from .tilt import Tilt
 
 # Python shows a warning of the same words once; every scan's count. Filters that a program sets come before this one.
 warnings.simplefilter("always", ScanWarning, append=True)
@@ -50,6 +46,7 @@ class Predictor:
     `ct` says for each input channel whether its voxels are HU; those of other channels are taken as they are.
     `spent` says that an engine has failed on a GPU, or this program: CUDA may give its error to whatever this process
     asks of it from now on.
+    `budget` says how much memory its process may hold, and what scans take of it.
     `abdominal` says whether a network was made for CT of abdomens; others take single planes, and crops of any size.
 
     Threads may share one: a scan waits until the one before is done. A pickle holds the options, and the networks
@@ -75,7 +72,7 @@ class Predictor:
                 "a limit on memory is held on the CPU only (--device cpu): how much CUDA takes, of the host's memory "
                 "and of the card's, is not known before it has taken it"
             )
-        self._base = held_memory()
+        self.budget = Budget(self.cards, self.options, self.choice, held_memory())
         self._turn = threading.Lock()  # a network's answer may live in memory that its next call overwrites
 
     def _load(self) -> None:
@@ -143,78 +140,6 @@ class Predictor:
         other.__dict__ |= {"_first": self} | self.__dict__ | {"options": options}
         return other
 
-    @property
-    def smaller_ways(self) -> tuple[Way, ...] | None:
-        """Ways that take less memory than the predictor's own; None if there are none for its networks."""
-        return smaller_ways(self.cards, self.ways)
-
-    def memory_limit(self, container: int | None = None) -> int | None:
-        """Bytes that this process may hold: as asked for, else what its container leaves; None where nobody says.
-
-        container  bytes that it leaves, where that is known; default: what it leaves now
-        """
-        limit = self.options.max_memory or container or container_budget() + held_memory()
-        return limit if limit < ENDLESS and self.choice.device == "cpu" else None
-
-    def need(self, scan: Scan, ways: Sequence[Way], folders: Collection[str] = (), container: int | None = None) -> int:
-        """Bytes that this process takes at most for a scan that is read from files, and that its reader asks for; 0 on
-        a GPU: nobody knows. As of `fitting`.
-        """
-        if self.choice.device != "cpu":
-            return 0
-        voxels, (held, most) = prod(scan.grid.shape), scan.voxel_bytes
-        base, scan = self._base_for(scan, folders), _as_networks_see(scan)
-        if self.memory_limit(container) is None:  # its voxels are not freed in between
-            base += voxels * held * len(self.ct)
-        most_of_it = estimate(scan, self.cards, ways, self.choice, base, PREVIEW in folders)
-        return max(most_of_it, base + voxels * (most + BESIDE))
-
-    def fitting(
-        self,
-        scan: Scan,
-        ways: Sequence[Way] | None,
-        record: Record,
-        folders: Collection[str] = (),
-        container: int | None = None,
-    ) -> tuple[Way, ...]:
-        """Ways that the limit on memory allows: `ways` (default: the predictor's own), or these with smaller windows.
-        The record gets the limit, if there is one, and what was decided.
-
-        scan       may lack its voxels, as of `formats.reading.peek`
-        folders    of names.FOLDERS: what is asked for as well
-        container  as of `memory_limit`
-        Raises MemoryBudgetError, whose text goes on from the scan's name.
-        """
-        given, limit = tuple(ways or self.ways), self.memory_limit(container)
-        if limit is None:
-            return given
-        record.memory_limit_mb = limit / 1e6
-        base, scan = self._base_for(scan, folders), _as_networks_see(scan)
-        fits, need = fitting(scan, self.cards, given, self.choice, base, limit, PREVIEW in folders)
-        record.memory_estimate_mb = need / 1e6
-        if fits is None:
-            raise MemoryBudgetError(
-                f"is too large for these networks: up to {need / 1e9:.2f} GB are needed, and the limit is "
-                f"{limit / 1e9:.2f} GB"
-            )
-        if fits != given:
-            record.fallback.append(
-                f"memory is limited to {limit / 1e9:.2f} GB: in windows of {most_voxels(fits):,} voxels at most"
-            )
-        return fits
-
-    def _base_for(self, scan: Scan, folders: Collection[str]) -> int:
-        """Bytes beside those that the networks take for a scan."""
-        base = self._base
-        if PROBABILITIES in folders:  # those of a plane in several forms, and then of one label at a time
-            z, y, x = sorted(scan.grid.shape)
-            base += 16 * max(len(card.labels) for card in self.cards) * y * x + z * y * x
-        if self.options.fix_orientation:  # voxels and labels are kept for another look
-            base += (scan.voxel_bytes[0] * len(self.ct) + 1) * prod(scan.grid.shape)
-        if scan.tilted:  # voxels are copied upright
-            base += scan.voxel_bytes[0] * prod(scan.grid.shape)
-        return base
-
     def __call__(
         self, voxels: Any, spacing: Any = None, orientation: str | None = None, *, affine: Any = None
     ) -> np.ndarray:
@@ -263,7 +188,8 @@ class Predictor:
             record.warnings += scan.warnings
         record.warnings += too_thin(scan.grid, self.cards)
         try:
-            ways = ways or self.fitting(scan, None, record, [PROBABILITIES] * (probabilities is not None))
+            folders = [PROBABILITIES] * (probabilities is not None)
+            ways = ways or self.budget.fitting(scan, self.ways, record, folders)
         except MemoryBudgetError as error:
             raise MemoryBudgetError(f"the scan {error}") from error
         with self._turn:
@@ -291,11 +217,6 @@ class Predictor:
                 raise MemoryError(one_line(error)) from error  # PyTorch's is none
         record.status = "done"
         return labels, record
-
-
-def _as_networks_see(scan: Scan) -> Scan:
-    """The scan without its voxels, on the grid on which networks see it."""
-    return replace(scan, grid=Tilt.of(scan.grid).grid) if scan.tilted else scan
 
 
 def _load_again(kind: type[Predictor], named: dict[str, Any], cards: list[Card]) -> Predictor:

@@ -172,23 +172,23 @@ def _fitting(
     """The ways that the limit on memory allows, if there is one, and, where memory is shared, the bytes that the case
     will take at most: before the first voxel is read.
     """
-    container = share.container if share else None
-    if share is None and predictor.memory_limit() is None:
+    budget = predictor.budget
+    if share is None and budget.limit() is None:
         return ways, 0
     scan = peek(case.sources[0], predictor.options.resample, predictor.abdominal)
     folders = [kind for kind in FOLDERS if case.folder(kind)]
     try:
-        ways = predictor.fitting(scan, ways, record, folders, container)
+        ways = budget.fitting(scan, ways, record, folders, share.container if share else None)
     except MemoryBudgetError as error:
         raise MemoryBudgetError(f"{shown(case.scan.name)} {error}") from error
-    return ways, predictor.need(scan, ways, folders, container)
+    return ways, budget.need(scan, ways, folders, share.container) if share else 0
 
 
 def _read(predictor: Predictor, case: Case) -> Scan:
     """The scan. Where memory is limited its voxels are freed in the networks, and read again for what is measured."""
     options = predictor.options
     scan = read_scan(case.sources, options.accept_intensities, predictor.ct, options.resample, predictor.abdominal)
-    return replace(scan, once=predictor.memory_limit() is not None)
+    return replace(scan, once=predictor.budget.limit() is not None)
 
 
 def _measured(predictor: Predictor, case: Case, scan: Scan, labels: np.ndarray) -> dict[str, Any]:

@@ -183,14 +183,17 @@ def test_arrays_are_held_to_the_limit_too(tiny_weights: Path, blob: np.ndarray) 
 def test_without_a_limit_nothing_is_estimated_and_a_container_sets_one(
     tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from inference import predictor as module
+    from inference import budget as module
 
     predictor, scan = Predictor(tiny_weights, device="cpu", threads=1), header(10)
     monkeypatch.setattr(module, "container_budget", lambda: sys.maxsize)
-    assert predictor.fitting(scan, None, record := Record()) == predictor.ways and record.memory_limit_mb is None
+    assert (
+        predictor.budget.fitting(scan, predictor.ways, record := Record()) == predictor.ways
+        and record.memory_limit_mb is None
+    )
     monkeypatch.setattr(module, "container_budget", lambda: 1)
     with pytest.raises(MemoryBudgetError):
-        predictor.fitting(header(2000), None, Record())
+        predictor.budget.fitting(header(2000), predictor.ways, Record())
 
 
 def test_a_limit_is_of_the_cpu(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
