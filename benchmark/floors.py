@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 from dataclasses import asdict
+from math import prod
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -22,12 +23,14 @@ from openvino import opset13 as ops
 
 from benchmark.process import host
 from inference.anatomy.look import body
+from inference.boxes import shape_of
 from inference.card import Card
 from inference.cards import read_cards
 from inference.formats.reading import read_scan
 from inference.grids.prepare import prepare
 from inference.grids.view import View
 from inference.machine import computes, usable_cpus
+from inference.scan import Scan
 
 CHANNELS, SHAPE = 64, (16, 64, 96)  # of the convolution whose speed is the peak
 DEPTH = 10  # as many one after the other, so that what comes in and goes out counts little
@@ -87,6 +90,13 @@ def operations_a_voxel(card: Card) -> float:
     return total / float(np.prod(card.patch))
 
 
+def body_voxels(scan: Scan, card: Card) -> int:
+    """Voxels of the box in which organs can be, as the network of a card sees a scan."""
+    view = View.of(scan, card)
+    _, box = body(prepare(scan, view, card, np), card, view.spacing, np)
+    return prod(shape_of(box))
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("weights", type=Path)
     parser.add_argument("scans", type=Path, nargs="+", metavar="SCAN")
@@ -103,14 +113,9 @@ def run(options: argparse.Namespace) -> None:
         "scans": {},
     }
     for scan_path in options.scans:
-        scan = read_scan(scan_path)
-        voxels = operations = 0.0
-        for card in read_cards(options.weights, None):
-            view = View.of(scan, card)
-            volume = prepare(scan, view, card, np)
-            _, box = body(volume, card, view.spacing, np)
-            voxels = float(np.prod([part.stop - part.start for part in box]))
-            operations += voxels * operations_a_voxel(card)
+        scan, cards = read_scan(scan_path), read_cards(options.weights, None)
+        voxels = {card.name: body_voxels(scan, card) for card in cards}
+        operations = sum(voxels[card.name] * operations_a_voxel(card) for card in cards)
         moved = scan.voxels.nbytes + scan.voxels.size
         result["scans"][scan_path.name] = {"body_voxels": voxels, "operations": operations, "bytes": moved}
         floors = ", ".join(f"{operations / peak:.2f} s in {name}" for name, peak in peaks.items())

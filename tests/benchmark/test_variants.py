@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from benchmark.variants import table
+from inference.card_file import read_card
 from inference.machine import computes
 from tests.conftest import ROOT
 
@@ -42,11 +44,30 @@ def test_every_variant_is_run(
 
 
 def test_floors_count_the_operations_of_a_network(tiny_weights: Path) -> None:
-    from benchmark.floors import operations_a_voxel
-    from inference.card_file import read_card
+    from benchmark import floors
 
     # conftest's tiny plan by hand: kernels 1x3x3, then 3x3x3; strides 1x2x2, then 2x2x2; transposed back.
     full = 9 * (1 * 4 + 4 * 4) + (8 * 4) + 9 * (8 * 4) + 4 * 5  # encoder, transposed, decoder after it, last layer
     half = (27 * (4 * 8 + 8 * 8) + (12 * 8) + 27 * (16 * 8)) / 4
     quarter = 27 * (8 * 12 + 12 * 12) / 32
-    assert operations_a_voxel(read_card(tiny_weights / "organ")) == pytest.approx(2 * (full + half + quarter))
+    assert floors.operations_a_voxel(read_card(tiny_weights / "organ")) == pytest.approx(2 * (full + half + quarter))
+
+
+def test_floors_say_how_large_the_body_is_to_each_network(
+    tiny_weights: Path,
+    blob: np.ndarray,
+    save_scan: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from benchmark import floors
+
+    monkeypatch.setattr(floors, "peak_operations", lambda *_: 1e9)  # which take seconds
+    monkeypatch.setattr(floors, "peak_bytes", lambda: 1e9)
+    scan = save_scan(tmp_path / "x_0000.nii.gz", blob, (3.0, 2.0, 2.0))
+    floors.run(argparse.Namespace(weights=tiny_weights, scans=[scan], json=tmp_path / "floors.json"))
+    (found,) = json.loads((tmp_path / "floors.json").read_text())["scans"].values()
+    cards = {name: read_card(tiny_weights / name) for name in ("organ", "tumor")}
+    assert found["operations"] == pytest.approx(
+        sum(found["body_voxels"][name] * floors.operations_a_voxel(card) for name, card in cards.items())
+    )
