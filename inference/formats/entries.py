@@ -9,10 +9,10 @@ from pathlib import Path
 
 from ..names import CHANNEL, DICOM_FORMATS, FOLDERS, SEGMENTATION, format_of, stem
 from .archive import ENDING, NO_DICOM
-from .layout import detached
 from .opening import READ, is_folder, is_same, listing
 from .recorded import wrote
 from .sources import SLICES, is_dicom, is_text
+from .storage import detached
 
 HEAD = 1024  # bytes of a file that tell whether it is text
 
@@ -37,7 +37,7 @@ SUBFOLDER = (
 )
 CLOSED = "a folder that cannot be opened, and may hold scans"
 NO_SCANS = (SEGMENTATION, *(f".{kind}" for kind in DICOM_FORMATS))
-SCAN, SLICE = "a scan that is read", "a DICOM file"  # what `_look` says beside reasons
+SCAN, SLICE = "a scan that is read", "a DICOM file"  # what `look_at` says beside reasons
 
 
 def look_at(

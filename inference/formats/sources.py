@@ -13,9 +13,9 @@ from typing import NamedTuple
 from ..errors import ScanError, shown
 from ..names import DICOM_FORMATS, METAIMAGE, NRRD
 from .archive import open_anywhere
-from .layout import layout
 from .opening import is_folder, listing
 from .recorded import digest
+from .storage import storage_of
 
 SLICES = (".dcm", ".dicom", ".ima")  # endings of DICOM files, if they have one
 TEXT = bytes(range(32, 256)) + b"\t\n\f\r\b\x1b"
@@ -61,7 +61,7 @@ def files_of(scan: Path | Volume) -> list[Path]:
     if os.path.isdir(scan):
         return dicom_files(scan)
     if scan.name.lower().endswith(METAIMAGE + NRRD):
-        return list(dict.fromkeys((scan, *layout(scan).files)))
+        return list(dict.fromkeys((scan, *storage_of(scan).files)))
     return [scan]
 
 

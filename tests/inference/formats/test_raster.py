@@ -15,7 +15,7 @@ import pytest
 
 from inference import machine
 from inference.errors import MemoryBudgetError, ScanError, UnwrittenError, hide_names
-from inference.formats import layout, metaimage, nrrd
+from inference.formats import metaimage, nrrd, storage
 from inference.formats.nifti import file as nifti
 from inference.formats.reading import elsewhere, peek, read_scan, write_empty
 from inference.formats.sources import files_of, scan_digest
@@ -227,7 +227,7 @@ def test_a_header_that_leads_out_of_its_folder_is_refused(made: Callable[..., Pa
 def test_a_header_that_leads_out_of_its_folder_on_windows(
     made: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, named: str
 ) -> None:
-    monkeypatch.setattr(layout, "PurePath", PureWindowsPath)
+    monkeypatch.setattr(storage, "PurePath", PureWindowsPath)
     path = made("a.mhd", "", f"{named}\n")
     with pytest.raises(ScanError, match="^a.mhd has its voxels outside its own folder"):
         read_scan(path)

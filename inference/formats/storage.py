@@ -29,7 +29,7 @@ PACKINGS = {"raw": "raw", "gzip": "gzip", "gz": "gzip"}
 
 
 @dataclass(frozen=True)
-class Layout:
+class Storage:
     """Where the voxels of a file lie.
 
     files    that hold them, an equal share each: the file itself, or those that its header names
@@ -44,7 +44,7 @@ class Layout:
     fields: Mapping[str, str]
 
 
-def layout(path: Path) -> Layout:
+def storage_of(path: Path) -> Storage:
     """Where a MetaImage or NRRD file has its voxels. Raises ScanError if that is unclear or outside its folder."""
     with open_file(path) as file:
         head = file.read(MOST_HEADER) or b""
@@ -57,11 +57,11 @@ def detached(folder: Path, entries: Iterable[str]) -> set[str]:
     for entry in entries:
         if entry.lower().endswith((".mhd", ".nhdr")):
             with suppress(ScanError):
-                found |= {str(file.relative_to(folder)) for file in layout(folder / entry).files}
+                found |= {str(file.relative_to(folder)) for file in storage_of(folder / entry).files}
     return found
 
 
-def _metaimage(path: Path, head: bytes) -> Layout:
+def _metaimage(path: Path, head: bytes) -> Storage:
     """Where the voxels of a file that begins with `head` lie. Raises ScanError."""
     fields: dict[str, str] = {}
     end = 0
@@ -84,10 +84,10 @@ def _metaimage(path: Path, head: bytes) -> Layout:
     local = named.upper() == "LOCAL"
     files = (path,) if local else _named(path.parent, named, head[end:])
     start = None if skip < 0 else skip or (end if local else 0)
-    return Layout(files, start, "zlib" if compressed else "raw", fields)
+    return Storage(files, start, "zlib" if compressed else "raw", fields)
 
 
-def _nrrd(path: Path, head: bytes) -> Layout:
+def _nrrd(path: Path, head: bytes) -> Storage:
     """Where the voxels of a file that begins with `head` lie. Raises ScanError."""
     if not head.startswith(b"NRRD"):
         raise ScanError("is not NRRD: it does not begin with NRRD")
@@ -113,7 +113,7 @@ def _nrrd(path: Path, head: bytes) -> Layout:
         raise ScanError("skips lines or bytes before its voxels: convert it to .nii.gz")
     files = (path,) if named is None else _named(path.parent, named, head[end:])
     start = None if skip < 0 else skip + (end if named is None else 0)
-    return Layout(files, start, packing, fields)
+    return Storage(files, start, packing, fields)
 
 
 def _line(head: bytes, start: int) -> tuple[str, int]:
