@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +21,6 @@ from .errors import (
     ALL_FAILED,
     SOME_FAILED,
     CaseError,
-    InputFolderError,
-    NoInputError,
     OutputError,
     ScanError,
     VisceraError,
@@ -32,12 +28,12 @@ from .errors import (
     names_are_hidden,
     shown,
 )
-from .formats.atomic import write_atomically
-from .formats.cases import Case, Found, find_cases
+from .formats.atomic import write_atomically, writing
+from .formats.cases import Case, find_cases
 from .formats.channels import REFERENCE
 from .formats.nifti.file import label_names
-from .formats.opening import is_same
 from .formats.outputs import in_the_way, table_in_the_way
+from .formats.pairs import pairs_of, without_scan
 from .formats.pattern import given_pattern
 from .formats.reading import elsewhere, read_scan
 from .formats.recorded import is_summary, label_folders
@@ -47,12 +43,7 @@ from .names import (
     BIDS,
     DSEG,
     LAYOUTS,
-    METAIMAGE,
     NIFTI,
-    NRRD,
-    SEGMENTATION,
-    bids_case,
-    labels_file,
     stem,
     without_ending,
 )
@@ -126,71 +117,6 @@ def _values(voxels: np.ndarray) -> np.ndarray | None:
         if (into != plane).any():
             return None
     return values
-
-
-def _pairs(found: Found, scans: Path, labels: Path) -> list[tuple[Case, list[Path]]]:
-    """Each case, called as its label map is, and the file of that or those of masks; none where there is none.
-
-    Raises InputFolderError and NoInputError.
-    """
-    if not labels.exists():
-        raise InputFolderError(f"{shown(labels)} does not exist")
-    if not labels.is_dir():
-        if len(found.cases) > 1:
-            raise NoInputError(f"{shown(labels)} is one label map, and {shown(scans)} holds {len(found.cases)} cases")
-        return [(found.cases[0], [labels])]
-    pairs: list[tuple[Case, list[Path]]] = []
-    used: set[Path | None] = set()  # of two cases that BIDS calls alike a run labels the first
-    for case in found.cases:
-        name, path = _labels_of(case, labels)
-        if path in used:
-            name, path = case.name, None
-        pairs.append((replace(case, name=name), [path] if path else []))
-        used.add(path)
-    if len(pairs) == 1 and not pairs[0][1]:
-        return [(pairs[0][0], _masks(pairs[0][0], labels))]
-    return pairs
-
-
-def _masks(case: Case, folder: Path) -> list[Path]:
-    """Label maps in a folder that is no folder of label maps, since one is called as an organ is. Raises
-    InputFolderError."""
-    files = [folder / entry for entry in _label_maps(folder)]
-    files = [path for path in files if not is_same(path, case.scan)]
-    return files if any(known(stem(path.name) or "") for path in files) else []
-
-
-def _label_maps(folder: Path) -> list[str]:
-    """Names of the files in a folder that have the endings of label maps. Raises InputFolderError."""
-    try:
-        entries = sorted(os.listdir(folder))
-    except OSError as error:
-        raise InputFolderError(f"{shown(folder)} cannot be opened: {error.strerror}") from error
-    return [one for one in entries if not one.startswith(".") and not one.endswith(SEGMENTATION) and stem(one)]
-
-
-def _labels_of(case: Case, folder: Path) -> tuple[str, Path | None]:
-    """In a folder of label maps, in whatever layout, and what the case is called there."""
-    as_bids = bids_case(case.name) or case.name
-    paths = {folder / f"{case.name}{ending}": case.name for ending in NIFTI + METAIMAGE + NRRD}
-    for path, name in (paths | {labels_file(folder, as_bids, layout=BIDS): as_bids}).items():
-        if os.path.lexists(path) and not is_same(path, case.scan):
-            return name, path
-    return case.name, None
-
-
-def _without_scan(pairs: list[tuple[Case, list[Path]]], scans: Path, folder: Path) -> list[str]:
-    """Names of label maps in a folder that belong to no scan of another folder. Raises InputFolderError."""
-    if not folder.is_dir() or pairs[0][0].scan == scans or folder.samefile(scans):
-        return []
-    used = {stem(path.name) for _, paths in pairs for path in paths}  # in whatever formats
-    lost = []
-    for one in label_folders(folder):
-        for entry in _label_maps(one):
-            name = without_ending(entry)
-            if name not in used and (one == folder or name.endswith(DSEG)):
-                lost.append(entry)
-    return lost
 
 
 def _replaced(out: Path) -> str | None:
@@ -285,8 +211,8 @@ def _run(given: argparse.Namespace) -> int:
     if given.out and (why := table_in_the_way(given.out) or _replaced(given.out)):
         raise OutputError(f"{shown(given.out)} {why}: choose another file for --out")
     found = find_cases(given.scans, given.labels, pattern=given.pattern)
-    pairs = _pairs(found, given.scans, given.labels)
-    lost = _without_scan(pairs, given.scans, given.labels)
+    pairs = pairs_of(found, given.scans, given.labels)
+    lost = without_scan(pairs, given.scans, given.labels)
     for warning in (*found.warnings, *(f"{shown(name)} is left out: there is no scan of this name" for name in lost)):
         if REFERENCE not in warning:  # they are what is measured
             print(f"warning: {warning}", file=sys.stderr)
@@ -315,14 +241,12 @@ def _run(given: argparse.Namespace) -> int:
 
 def _write(path: Path | None, content: bytes) -> None:
     """Raises OutputError."""
-    try:
+    with writing(shown(path or "the table")):
         if path:
             write_atomically(path, content)
         else:
             sys.stdout.buffer.write(content)
             sys.stdout.buffer.flush()
-    except OSError as error:
-        raise OutputError(f"{shown(path or 'the table')} cannot be written: {error.strerror}") from error
 
 
 if __name__ == "__main__":
