@@ -43,17 +43,16 @@ def prepare(scan: Scan, view: View, card: Card, xp: Any, before: np.ndarray | No
     resize = card.resample.image
     separate = separate_axis(view.own_spacing, card.spacing_for(view.own_spacing), resize.force_separate_z)
     cropped = [view.cropped(voxels) for voxels in scan.channels]
-    first = card.resample.version == 1
-    # Version 1 stretches the whole map over what is not 0 of the scan.
-    labels = None if before is None else view.turned(before) if first else view.cropped(before)
+    version_1 = card.resample.version == 1  # which resamples first, and stretches the whole map over what is not 0
+    labels = None if before is None else view.turned(before) if version_1 else view.cropped(before)
     inside = None
-    if (labels is not None and not first) or any(channel.masked for channel in card.channels):
+    if (labels is not None and not version_1) or any(channel.masked for channel in card.channels):
         inside = filled(cropped)
-        if labels is not None and not first:  # what has a label is not empty to nnU-Net
+        if labels is not None and not version_1:  # what has a label is not empty to nnU-Net
             inside |= labels > 0
     volumes = []
     for voxels, channel in zip(cropped, card.channels, strict=True):
-        if first:
+        if version_1:
             volume = _resample(voxels, None, view.shape, separate, resize, Channel(channel.name, "none"), xp)
             seen = None
             if inside is not None and channel.masked:
@@ -68,7 +67,7 @@ def prepare(scan: Scan, view: View, card: Card, xp: Any, before: np.ndarray | No
         volumes.append(_resample(voxels, mask, view.shape, separate, resize, fitted(channel, voxels, mask), xp))
     volume = volumes[0][None] if len(volumes) == 1 else xp.stack(volumes)
     if card.after and labels is not None:
-        volume = xp.concatenate([volume, one_hot(labels, None if first else inside, view, card.after, xp)])
+        volume = xp.concatenate([volume, one_hot(labels, None if version_1 else inside, view, card.after, xp)])
     return volume
 
 
