@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -11,7 +10,7 @@ from time import perf_counter
 from ..card import Card
 from ..cards import recorded, smaller_ways
 from ..errors import UnwrittenError, names_are_hidden, retold, shown
-from ..formats.atomic import remove, remove_parts
+from ..formats.atomic import discard, remove_parts
 from ..formats.cases import Case
 from ..formats.outputs import Identity, forget_copy, identities, make_room
 from ..names import format_of
@@ -161,9 +160,7 @@ class Attempts:
             record.seconds["total"] = perf_counter() - attempt.start
             self._say(attempt.title, record)
             if record.status == "failed":
-                for path in case.outputs:
-                    with suppress(OSError):  # a worker may be killed after it has written them
-                        remove(path)
+                discard(case.outputs)  # a worker may be killed after it has written them
                 if self.request.empty and not record.unwritten:
                     attempt.failed, attempt.ways = record, None
                     return True
@@ -220,9 +217,8 @@ class Attempts:
     def abandon(self, rest: Iterable[Attempt]) -> None:
         """The run ends before these cases do; no worker has them any more."""
         for attempt in rest:
-            for path in attempt.case.outputs if attempt.before is not None else ():
-                with suppress(OSError):  # written when nobody heard of it any more: labels without a record
-                    remove(path)
+            if attempt.before is not None:
+                discard(attempt.case.outputs)  # written when nobody heard of it any more: labels without a record
             for path in attempt.before or {}:
                 say_warning(f"{attempt.title}: {_moved(path)}")
 

@@ -14,7 +14,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.nifti1 import Nifti1Extension, Nifti1Image
 
 from ..errors import OutputError, UnwrittenError, shown
-from ..formats.atomic import remove, write_atomically
+from ..formats.atomic import discard, write_atomically
 from ..formats.nifti.file import write_labels
 from ..formats.opening import is_same
 from ..labels import structures
@@ -86,8 +86,7 @@ def write(
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, json.dumps(numbers, indent=4).encode())
     except BaseException as error:
-        for one in done:
-            remove(one)
+        discard(done)
         if isinstance(error, UnwrittenError):
             raise OutputError(str(error)) from error
         if isinstance(error, OSError):

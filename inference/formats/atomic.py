@@ -95,6 +95,13 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def discard(paths: Iterable[Path]) -> None:
+    """Remove what is there of some files and folders, as far as that is allowed."""
+    for path in paths:
+        with suppress(OSError):
+            remove(path)
+
+
 def write_json(path: Path, document: Any) -> None:
     """Write JSON as `write_atomically` does. Raises OSError."""
     write_atomically(path, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())

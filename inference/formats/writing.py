@@ -12,7 +12,7 @@ from ..labels import structures
 from ..names import DICOM_FORMATS, PROBABILITIES, format_of
 from ..scan import Scan
 from . import metaimage, seg_nrrd
-from .atomic import remove
+from .atomic import discard
 from .nifti import file as nifti
 from .probabilities import Probabilities
 from .written import Description, Written
@@ -106,7 +106,6 @@ def write(
             else:
                 done[path] = WRITERS[format_of(path)](labels, scan, path, about)
     except BaseException:
-        for path in done:
-            remove(path)
+        discard(done)
         raise
     return [done[path] for path in outputs]

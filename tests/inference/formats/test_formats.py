@@ -16,7 +16,7 @@ import pytest
 
 from inference.command.cli import parse
 from inference.errors import UnwrittenError
-from inference.formats import writing
+from inference.formats import atomic, writing
 from inference.formats.cases import find_cases
 from inference.formats.outputs import make_room
 from inference.formats.recorded import wrote
@@ -160,13 +160,24 @@ def test_a_segmentation_among_the_inputs_is_no_scan(inputs: Path) -> None:
     assert [case.name for case in found.cases] == ["a", "b"] and not found.left_out and not found.warnings
 
 
-def test_a_file_that_cannot_be_written_takes_the_others_with_it(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_takes_the_others_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scan = Scan.of(np.zeros((8, 10, 14), np.int16), (7.0, 5.0, 4.0), "LPS")
     labels = np.zeros((8, 10, 14), np.uint8)
     (tmp_path / "x.seg.nrrd").mkdir()
-    with pytest.raises(UnwrittenError, match="x.seg.nrrd cannot be written"):
-        writing.write(labels, scan, [tmp_path / "x.nii.gz", tmp_path / "x.seg.nrrd"], Description({1: "liver"}))
-    assert os.listdir(tmp_path) == ["x.seg.nrrd"]
+    files = [tmp_path / "x.nii.gz", tmp_path / "x.seg.nrrd"]
+    for outputs in (files, files[::-1]):  # the last is written first
+        with pytest.raises(UnwrittenError, match="x.seg.nrrd cannot be written"):
+            writing.write(labels, scan, outputs, Description({1: "liver"}))
+        assert os.listdir(tmp_path) == ["x.seg.nrrd"]
+
+    def refused(path: Path) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(atomic, "remove", refused)
+    with pytest.raises(UnwrittenError, match="x.seg.nrrd cannot be written"):  # which is the cause
+        writing.write(labels, scan, files[::-1], Description({1: "liver"}))
 
 
 def test_room_is_made_for_all_files_of_a_case(tmp_path: Path) -> None:
