@@ -39,7 +39,7 @@ def scan_of(voxels: Any, spacing: Any = None, orientation: Any = None, affine: A
     return Scan(each, Grid((z, y, x), _affine(affine)))
 
 
-def checked_scan(scan: Scan, accept: bool, ct: Sequence[bool] = (True,), abdominal: bool = True) -> Scan:
+def checked_scan(scan: Scan, accept: bool, ct: Sequence[bool], abdominal: bool = True) -> Scan:
     """A scan that can be segmented, with what is odd about it. Raises ScanError where it is no CT in HU.
 
     accept  voxels that cannot be HU are a warning, not an error

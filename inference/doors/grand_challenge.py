@@ -110,7 +110,7 @@ def _only_file(inputs: Path, places: dict[str, str], slug: str) -> Path:
     return files[0]
 
 
-def server(algorithm: Algorithm, port: int = PORT) -> ThreadingHTTPServer:
+def server(algorithm: Algorithm, port: int) -> ThreadingHTTPServer:
     """Listens on every address: the platform calls from another container. It shuts down after a case that leaves this
     process of no more use, once that has been answered."""
 

@@ -17,8 +17,8 @@ def lay(
     box: Box | None,
     middle_first: bool,
     codes: Codes,
-    ones: bool = False,
-    half: Half | None = None,
+    ones: bool,
+    half: Half | None,
 ) -> Patches | Boxed | Planes:
     """The windows of a network over a box of a volume of this shape; None: over all of it.
 

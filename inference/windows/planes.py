@@ -79,7 +79,7 @@ def wide_slabs(
     corners: list[tuple[int, int, int]],
     window: Shape,
     xp: Any,
-    inside: np.ndarray | None = None,
+    inside: np.ndarray | None,
 ) -> Iterator[Slab]:
     """Logits (k, planes, y, x) of windows that lie above each other, in slabs that ascend in z.
 
