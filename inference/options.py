@@ -165,6 +165,16 @@ def given_path(text: str) -> Path:
     return Path(text)
 
 
+def given_names(text: str) -> list[str]:
+    """Names of a command line, for argparse: liver,spleen."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        from argparse import ArgumentTypeError
+
+        raise ArgumentTypeError("nothing is named")
+    return names
+
+
 def _names(option: str, given: Any) -> tuple[str, ...] | None:
     if given is None:
         return None

@@ -14,7 +14,7 @@ from pathlib import Path
 from .cards import labels_of, read_cards
 from .errors import OutputError, VisceraError
 from .labels import Structure, structures
-from .options import WEIGHTS, given_path
+from .options import WEIGHTS, given_names, given_path
 from .pack import unpacked
 
 ITK_SNAP = """\
@@ -63,11 +63,11 @@ def main() -> int:
     parser.add_argument(
         "--weights", type=given_path, default=WEIGHTS, metavar="DIR", help="folder of exported networks"
     )
-    parser.add_argument("--networks", metavar="NAMES", help="as the command takes them")
+    parser.add_argument("--networks", type=given_names, metavar="NAMES", help="as the command takes them")
     arguments = parser.parse_args()
     try:
         with unpacked(arguments.weights) as weights:
-            cards = read_cards(weights, arguments.networks.split(",") if arguments.networks else None)
+            cards = read_cards(weights, arguments.networks)
         table = structures(labels_of(cards, None))
         for ending, text in ((".label", itk_snap(table)), (".ctbl", slicer(table))):
             Path(f"{arguments.out}{ending}").write_text(text, encoding="utf-8")

@@ -31,7 +31,7 @@ from ..names import (
     formats_named,
     stem,
 )
-from ..options import DEVICES, ENGINES, PRECISIONS, UNEVEN, WAYS, WEIGHTS, Options, given_path
+from ..options import DEVICES, ENGINES, PRECISIONS, UNEVEN, WAYS, WEIGHTS, Options, given_names, given_path
 from ..pack import unpacked
 from ..version import __version__
 from . import compat, merge
@@ -122,8 +122,8 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="folder of exported networks, or a file packed from it (default: this program's own)",
     )
-    add("--networks", type=_names, metavar="NAMES", help="in increasing priority (default: organ,tumor, else all)")
-    add("--labels", type=_names, metavar="NAMES", help="only these labels, such as liver,spleen (default: all)")
+    add("--networks", type=given_names, metavar="NAMES", help="in increasing priority (default: organ,tumor, else all)")
+    add("--labels", type=given_names, metavar="NAMES", help="only these labels, such as liver,spleen (default: all)")
     add("--case", type=_name, action="append", default=[], metavar="NAME", help="only this case; may be repeated")
     add("--scans", type=given_pattern, metavar="PATTERN", help="scans in subfolders: which, such as '*/ct.nii.gz'")
     add("--name-by", type=_name, metavar="TAG", help="name DICOM cases by this tag, such as AccessionNumber")
@@ -280,10 +280,3 @@ def _formats(text: str) -> tuple[str, ...]:
         return formats_named(name.strip().removeprefix(".") for name in text.split(","))
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _names(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        raise argparse.ArgumentTypeError("nothing is named")
-    return names

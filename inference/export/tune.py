@@ -33,7 +33,7 @@ from ..engines.choose import PRECISIONS, choose
 from ..errors import ScanError, WeightsError
 from ..formats.reading import read_scan
 from ..machine import computes
-from ..options import BODY, CROP, DENSE, ORGANS, Options, Way, given_path
+from ..options import BODY, CROP, DENSE, ORGANS, Options, Way, given_names, given_path
 from ..predictor import Predictor
 from ..quantities import dice
 from . import guide
@@ -212,9 +212,7 @@ def main() -> None:
     parser.add_argument("folder", type=given_path, help="an exported network")
     parser.add_argument("scans", type=given_path, nargs="+", metavar="SCAN")
     parser.add_argument("--least", type=float, default=LEAST, help=f"least mean Dice on any scan ({LEAST})")
-    parser.add_argument(
-        "--near", type=lambda given: given.split(","), metavar="ORGAN,...", help="organs near which all labels lie"
-    )
+    parser.add_argument("--near", type=given_names, metavar="ORGAN,...", help="organs near which all labels lie")
     or_exit(run, parser.parse_args())
 
 

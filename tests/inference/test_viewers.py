@@ -64,6 +64,8 @@ def test_another_networks_names_get_colours_of_their_own(tmp_path: Path, tiny_we
         tmp_path / "tiny",
         "--weights",
         tiny_weights,
+        "--networks",
+        "organ, tumor",  # as the command takes them
     ]
     subprocess.run(command, check=True, cwd=ROOT)
     found = read_itk_snap((tmp_path / "tiny.label").read_text())
