@@ -16,7 +16,7 @@ import numpy as np
 from .arrays import array_library, free_blocks
 from .budget import Budget
 from .card import Card
-from .cards import for_abdomens, labels_of, networks_of, on_their_ways, which_are_ct, with_earlier
+from .cards import for_abdomens, labels_of, networks_of, on_their_ways, smaller_ways, which_are_ct, with_earlier
 from .engines.choose import Choice, choose, load
 from .errors import CaseError, DeviceError, EngineError, MemoryBudgetError, ScanWarning, WeightsError, one_line
 from .formats.probabilities import Probabilities
@@ -139,6 +139,11 @@ class Predictor:
         # The unpacked networks of a file are there as long as the predictor that unpacked them.
         other.__dict__ |= {"_first": self} | self.__dict__ | {"options": options}
         return other
+
+    @property
+    def smaller_ways(self) -> tuple[Way, ...] | None:
+        """Ways that take less memory than the predictor's own; None if there are none for its networks."""
+        return smaller_ways(self.cards, self.ways)
 
     def __call__(
         self, voxels: Any, spacing: Any = None, orientation: str | None = None, *, affine: Any = None
