@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -151,7 +152,7 @@ def _prefilter(n_in: int, order: int) -> np.ndarray:
     return prefilter
 
 
-def apply_matrix(matrix: np.ndarray, array: Array, axis: int, xp: object = np) -> Array:
+def apply_matrix(matrix: np.ndarray, array: Array, axis: int, xp: Any = np) -> Array:
     """Resample axis 1 or 2 of `array` (z, y, x) float32 by `matrix` (n_out, n_in).
 
     Works block by block of output samples on the columns that hold weight, which for a cubic
@@ -162,14 +163,14 @@ def apply_matrix(matrix: np.ndarray, array: Array, axis: int, xp: object = np) -
         return array
     shape = list(array.shape)
     shape[axis] = n_out
-    result = xp.empty(shape, array.dtype)  # type: ignore[attr-defined]
+    result = xp.empty(shape, array.dtype)
     for start in range(0, n_out, BLOCK):
         rows = matrix[start : start + BLOCK]
         used = np.flatnonzero(rows.any(axis=0))
         first, last = int(used[0]), int(used[-1]) + 1
-        weights = xp.asarray(rows[:, first:last])  # type: ignore[attr-defined]
+        weights = xp.asarray(rows[:, first:last])
         if axis == 1:
-            result[:, start : start + BLOCK] = xp.matmul(weights, array[:, first:last])  # type: ignore[attr-defined]
+            result[:, start : start + BLOCK] = xp.matmul(weights, array[:, first:last])
         else:
-            result[:, :, start : start + BLOCK] = xp.matmul(array[:, :, first:last], weights.T)  # type: ignore[attr-defined]
+            result[:, :, start : start + BLOCK] = xp.matmul(array[:, :, first:last], weights.T)
     return result
