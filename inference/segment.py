@@ -190,8 +190,7 @@ def _overlaid(
         last = model is models[-1]
         above = segment_with(scan, model, way, found, xp, record, progress, probabilities, last)
         labels = above if labels is None else overlay(labels, above)
-    if labels is None:
-        raise ValueError("no network was given")
+    assert labels is not None  # there is a network, and the first is run
     if not labels.any():
         record.warnings.append(EMPTY)
     return labels

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -37,7 +37,6 @@ class Attempt:
     alone    no other scan may run beside it
     lost     a worker of a cluster was lost with it
     paused   s of perf_counter since which it waits for memory; None if it does not
-    names    of its outputs, without regard to case
     """
 
     number: int
@@ -51,10 +50,6 @@ class Attempt:
     alone: bool = False
     lost: bool = False
     paused: float | None = None
-    names: frozenset[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.names = frozenset(path.name.casefold() for path in self.case.outputs)
 
     def pause(self) -> None:
         """The time of the case stands still until it is resumed."""

@@ -118,8 +118,7 @@ class Schedule:
 
     def _is_written(self, case: Case) -> bool:
         """Whether a worker may be writing files that a file system could take for those of a case."""
-        names = {path.name.casefold() for path in case.outputs}
-        return not all(attempt.names.isdisjoint(names) for attempt in self.rest())
+        return not all(attempt.case.file_names.isdisjoint(case.file_names) for attempt in self.rest())
 
     def _start(self, attempt: Attempt) -> None:
         try:

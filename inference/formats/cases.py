@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from ..errors import NoInputError, shown
@@ -52,6 +53,11 @@ class Case:
     def label_maps(self) -> tuple[Path, ...]:
         """The outputs but for the folders."""
         return tuple(path for path in self.outputs if format_of(path) not in FOLDERS)
+
+    @cached_property
+    def file_names(self) -> frozenset[str]:
+        """Of the outputs, without regard to case: a file system may take A.nii.gz and a.nii.gz for one."""
+        return frozenset(path.name.casefold() for path in self.outputs)
 
     def folder(self, kind: str) -> Path | None:
         """That of FOLDERS among the outputs, if it is asked for."""
