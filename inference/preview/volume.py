@@ -9,6 +9,7 @@ import base64
 import gzip
 import json
 from collections.abc import Sequence
+from math import inf, prod
 
 import nibabel as nib
 import numpy as np
@@ -57,8 +58,9 @@ def script(
 def thinning(grid: Grid) -> list[int]:
     """How many voxels along each axis (z, y, x) become one, so that few are left and these are near to cubes."""
     steps = [1, 1, 1]
-    while np.prod([max(count // step, 1) for count, step in zip(grid.shape, steps, strict=True)]) > MOST_VOXELS:
-        sizes = [step * mm for step, mm in zip(steps, grid.spacing, strict=True)]
+    while prod(count // step for count, step in zip(grid.shape, steps, strict=True)) > MOST_VOXELS:
+        axes = zip(grid.shape, steps, grid.spacing, strict=True)
+        sizes = [step * mm if step < count else inf for count, step, mm in axes]
         steps = [step + (size < 1.01 * min(sizes)) for step, size in zip(steps, sizes, strict=True)]  # equal ones alike
     return steps
 

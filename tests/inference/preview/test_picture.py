@@ -161,6 +161,11 @@ def test_a_large_scan_becomes_small_and_stays_in_place() -> None:
     assert len(document["scan"]) < 500_000
 
 
+@pytest.mark.parametrize(("planes", "steps"), [(1, [1, 2, 2]), (3, [2, 2, 2]), (5000, [23, 23, 23])])
+def test_of_a_few_planes_some_are_left(planes: int, steps: list[int]) -> None:
+    assert thinning(Grid.of((planes, 3000, 3000), (1.0, 1.0, 1.0), "LPS")) == steps
+
+
 def test_means_of_blocks() -> None:
     voxels = np.arange(2 * 5 * 6, dtype=np.int16).reshape(2, 5, 6)
     small = averaged(voxels, (2, 2, 3))
