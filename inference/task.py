@@ -175,7 +175,9 @@ def _fitting(
     budget = predictor.budget
     if share is None and budget.limit() is None:
         return ways, 0
-    scan = peek(case.sources[0], predictor.options.resample, predictor.abdominal)
+    scans = [peek(one, predictor.options.resample, predictor.abdominal) for one in case.sources]
+    held, most = (max(each) for each in zip(*(scan.voxel_bytes for scan in scans), strict=True))
+    scan = replace(scans[0], voxel_bytes=(held, most))  # channels may be of several types
     folders = [kind for kind in FOLDERS if case.folder(kind)]
     try:
         ways = budget.fitting(scan, ways, record, folders, share.container if share else None)

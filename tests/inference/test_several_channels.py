@@ -14,11 +14,14 @@ from inference.card import Channel
 from inference.cards import read_cards, ways_of, which_are_ct
 from inference.command.cli import main
 from inference.errors import DeviceError, ScanError, WeightsError
+from inference.formats.cases import Case
 from inference.formats.hounsfield import as_they_are
 from inference.formats.reading import read_scan
 from inference.given import checked_scan, scan_of
 from inference.options import DENSE
 from inference.predictor import Predictor
+from inference.record import Record
+from inference.task import _fitting
 from tests.inference.cards import make_card
 from tests.made.networks import write_model
 
@@ -99,6 +102,28 @@ def test_networks_of_one_run_take_the_same_channels(tiny_weights: Path, tmp_path
     cards = read_cards(weights, None)
     assert which_are_ct(cards) == (True,)
     assert which_are_ct(cards[1:]) == (False,)
+
+
+def test_the_memory_of_each_channel_is_estimated_by_its_own_type(
+    tiny_weights: Path, blob: np.ndarray, save_scan: Save, tmp_path: Path
+) -> None:
+    weights = shutil.copytree(tiny_weights, tmp_path / "weights")
+    for path in weights.glob("*/card.json"):  # two networks: the first does not free the voxels
+        card = json.loads(path.read_text())
+        path.write_text(json.dumps(card | {"channels": [*card["channels"], {"name": "PET", "normalise": "zscore"}]}))
+    predictor = Predictor(weights, plan="dense", max_memory=10**12)
+
+    def estimated(*types: type) -> float:
+        files = [
+            save_scan(tmp_path / f"x_{number:04d}.nii", blob.astype(kind), SPACING) for number, kind in enumerate(types)
+        ]
+        record = Record()
+        _fitting(predictor, Case("x", tuple(files), (tmp_path / "out.nii.gz",)), record, predictor.ways, None)
+        assert record.memory_estimate_mb
+        return record.memory_estimate_mb
+
+    whole = estimated(np.int16, np.int16)
+    assert whole < estimated(np.int16, np.float32) == estimated(np.float32, np.float32)
 
 
 def test_a_body_is_not_looked_for_in_mr() -> None:
