@@ -53,7 +53,7 @@ class Budget:
         if self.limit(container) is None:  # its voxels are not freed in between
             base += voxels * held * self._channels
         need = estimate(_as_networks_see(scan), self.cards, ways, self.choice, base, PREVIEW in folders)
-        return max(need, base + voxels * (most + BESIDE))
+        return max(need, base + voxels * (held * (self._channels - 1) + most + BESIDE))
 
     def fitting(
         self,

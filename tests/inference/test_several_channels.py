@@ -15,12 +15,14 @@ from inference.cards import read_cards, ways_of, which_are_ct
 from inference.command.cli import main
 from inference.errors import DeviceError, ScanError, WeightsError
 from inference.formats.cases import Case
+from inference.formats.geometry import BESIDE
 from inference.formats.hounsfield import as_they_are
 from inference.formats.reading import read_scan
 from inference.given import checked_scan, scan_of
 from inference.options import DENSE
 from inference.predictor import Predictor
 from inference.record import Record
+from inference.scan import Grid, Scan
 from inference.task import _fitting
 from tests.inference.cards import make_card
 from tests.made.networks import write_model
@@ -124,6 +126,9 @@ def test_the_memory_of_each_channel_is_estimated_by_its_own_type(
 
     whole = estimated(np.int16, np.int16)
     assert whole < estimated(np.int16, np.float32) == estimated(np.float32, np.float32)
+    fine = Scan((), Grid.of((800, 800, 800), (0.1, 0.1, 0.1), "LPS"), voxel_bytes=(4, 9))  # little to the networks
+    need = predictor.budget.need(fine, predictor.ways, (), 10**12)
+    assert need == predictor.budget.base + 800**3 * (4 + 9 + BESIDE)  # once the second channel is read beside the first
 
 
 def test_a_body_is_not_looked_for_in_mr() -> None:
