@@ -143,7 +143,7 @@ def digests(cards: Sequence[Card]) -> dict[str, str]:
     return {card.name: card.digest for card in with_earlier(cards)}
 
 
-def recorded(cards: Sequence[Card], ways: Sequence[Way], options: Options) -> dict[str, Any]:
+def record_fields(cards: Sequence[Card], ways: Sequence[Way], options: Options) -> dict[str, Any]:
     """The fields of a record that say how labels are made, whatever the scan."""
     return {
         "weights": digests(cards),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from . import errors, machine
-from .cards import recorded, smaller_ways
+from .cards import record_fields, smaller_ways
 from .errors import CaseError, MemoryBudgetError, ScanError, UnwrittenError, one_line, shown
 from .formats.cases import Case
 from .formats.channels import name_of_file
@@ -86,7 +86,7 @@ def run_case(
     record = Record(
         case=shown(case.name),
         threads=predictor.threads,
-        **recorded(predictor.cards, ways, predictor.options),
+        **record_fields(predictor.cards, ways, predictor.options),
         device=choice.device,
         engine=choice.engine,
         precision=choice.precision,

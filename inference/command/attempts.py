@@ -8,7 +8,7 @@ from pathlib import Path
 from time import perf_counter
 
 from ..card import Card
-from ..cards import recorded, smaller_ways
+from ..cards import record_fields, smaller_ways
 from ..errors import UnwrittenError, names_are_hidden, retold, shown
 from ..formats.atomic import discard, remove_parts
 from ..formats.cases import Case
@@ -179,7 +179,7 @@ class Attempts:
             "case": shown(case.name),
             "error": error,
             "threads": self.request.options.threads,
-            **recorded(self.cards, self.ways, self.request.options),
+            **record_fields(self.cards, self.ways, self.request.options),
             "unwritten": unwritten,
             **self.choice,
         })  # fmt: skip
