@@ -117,7 +117,8 @@ def _launch(options: Options) -> Process:
         more["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP  # Ctrl-C is not for it
     pipe = subprocess.PIPE
     with held():
-        started = subprocess.Popen(own_program(serve.__module__), stdin=pipe, stdout=pipe, bufsize=0, **more)  # nosec B603
+        command = own_program(serve.__module__)
+        started = subprocess.Popen(command, stdin=pipe, stdout=pipe, bufsize=0, **more)  # nosec B603
     assert started.stdin and started.stdout
     pumped, answers = socket.socketpair()  # Windows cannot wait for several pipes, but for sockets
     Thread(target=_pump, args=(started.stdout, pumped), daemon=True).start()

@@ -83,8 +83,8 @@ def _processes(slices: Sequence[Slice]) -> int:
 
 
 def _start(slices: Sequence[Slice]) -> subprocess.Popen[bytes]:
-    pipe = subprocess.PIPE
-    program = subprocess.Popen(own_program(__name__), stdin=pipe, stdout=pipe, start_new_session=True)  # nosec B603
+    command, pipe = own_program(__name__), subprocess.PIPE
+    program = subprocess.Popen(command, stdin=pipe, stdout=pipe, start_new_session=True)  # nosec B603
     assert program.stdin
     order = {"hidden": names_are_hidden(), "slices": [asdict(one) | {"file": os.fspath(one.file)} for one in slices]}
     with suppress(BrokenPipeError):  # it was killed: it will give no answer
