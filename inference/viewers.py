@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .cards import labels_of, read_cards
-from .errors import OutputError, VisceraError
+from .errors import VisceraError, shown
+from .formats.atomic import write_atomically, writing
 from .labels import Structure, structures
 from .options import WEIGHTS, given_names, given_path
 from .pack import unpacked
@@ -70,10 +71,9 @@ def main() -> int:
             cards = read_cards(weights, arguments.networks)
         table = structures(labels_of(cards, None))
         for ending, text in ((".label", itk_snap(table)), (".ctbl", slicer(table))):
-            Path(f"{arguments.out}{ending}").write_text(text, encoding="utf-8")
-    except OSError as error:
-        print(f"error: {error.filename} cannot be written: {error.strerror}", file=sys.stderr)
-        return OutputError.exit_code
+            path = Path(f"{arguments.out}{ending}")
+            with writing(shown(path)):
+                write_atomically(path, text.encode())
     except VisceraError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
