@@ -20,6 +20,8 @@ import hashlib
 import json
 import os
 import re
+import signal
+import sys
 import textwrap
 from pathlib import Path
 
@@ -77,6 +79,13 @@ class UnwrittenError(CaseError):
 
 class ScanWarning(UserWarning):
     """What was odd about a scan that Predictor was called with; see warnings.catch_warnings."""
+
+
+def end_tidily() -> None:
+    """Have SIGTERM and Ctrl-C end this program by an exception that is not shown: nothing half written is left."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
 
 
 UNTOLD = "what an earlier run without --hash-names told is hidden: run again without --resume to see it"

@@ -24,6 +24,7 @@ from .errors import (
     OutputError,
     ScanError,
     VisceraError,
+    end_tidily,
     hide_names,
     names_are_hidden,
     shown,
@@ -250,4 +251,5 @@ def _write(path: Path | None, content: bytes) -> None:
 
 
 if __name__ == "__main__":
+    end_tidily()
     sys.exit(main())

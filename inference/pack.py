@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -21,7 +22,7 @@ from pathlib import Path
 from .card import Card
 from .card_file import FILE_NAME, read_card
 from .cards import EXPORT_FIRST, networks_in, no_network, with_earlier
-from .errors import OutputError, VisceraError, WeightsError, shown
+from .errors import OutputError, VisceraError, WeightsError, end_tidily, shown
 from .labels import structures
 from .options import given_path
 
@@ -42,11 +43,14 @@ WHEN = (1980, 1, 1, 0, 0, 0)  # the same for every file, so that the same networ
 def pack(weights: Path, file: Path) -> list[Card]:
     """Write the networks in a folder to `file`, whole or not at all. Returns their cards.
 
-    Raises WeightsError where there is none or one is damaged, OutputError where the file cannot be written.
+    Raises WeightsError where there is none or one is damaged, OutputError where the file cannot be written, or is there
+    already and is anything but an earlier file of networks.
     """
     found = [read_card(weights / name) for name in networks_in(weights)]
     if not found:
         raise WeightsError(no_network(weights))
+    if os.path.lexists(file) and not _is_packed(file):
+        raise OutputError(f"{file} exists already and is no file of networks: choose another name")
     cards = list({card.name: card for card in with_earlier(found)}.values())
     part = file.with_name(f".{file.name}.part")
     try:
@@ -66,6 +70,15 @@ def pack(weights: Path, file: Path) -> list[Card]:
         with suppress(OSError):  # where nothing could be written nothing is there
             part.unlink(missing_ok=True)
     return cards
+
+
+def _is_packed(file: Path) -> bool:
+    """Whether it is a file of networks, which another one may replace."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return file.is_file() and LABELS in archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def _labels(cards: list[Card]) -> dict[str, list[dict[str, object]]]:
@@ -150,4 +163,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    end_tidily()
     main()

@@ -34,7 +34,7 @@ from .checkpoint import State, read_json
 from .convert import or_exit
 from .plain import mapping, need, text
 from .plan import card_fields, configuration_of, planar
-from .write import DATASET, PLANS, save_sources
+from .write import DATASET, PLANS, refuse_nnunets, save_sources
 
 # What has parameters, as a layer of PyTorch and as an operator of ONNX.
 LAYERS = (nn.Conv3d, nn.ConvTranspose3d, nn.InstanceNorm3d)
@@ -46,8 +46,11 @@ def result_folder(network: Path, out: Path) -> None:
     """Write the result folder of an exported network, with its very weights, to `out`.
 
     Raises WeightsError if it was exported without its plans or they are another's, or a file is missing or damaged,
-    OutputError if nothing can be written.
+    OutputError if nothing can be written, or `out` holds a model already.
     """
+    refuse_nnunets(out)
+    if (out / FILE_NAME).exists():
+        raise OutputError(f"{out} holds an exported network: choose another folder")
     card = read_card(network)
     if not (network / PLANS).exists():
         raise WeightsError(f"{network} was exported without {PLANS}: export it again")

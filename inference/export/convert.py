@@ -21,7 +21,7 @@ import torch
 
 from ..card import HEAD_FILE
 from ..card_file import FILE_NAME, FORMAT
-from ..errors import OutputError, VisceraError, WeightsError, one_line
+from ..errors import OutputError, VisceraError, WeightsError, end_tidily, one_line
 from ..machine import ran_out
 from ..options import given_path
 from . import v1
@@ -44,7 +44,17 @@ from .plan import (
     window_multiple,
 )
 from .v1_pieces import largest
-from .write import DATASET, PLANS, end_tidily, move, remove_others, save_card, save_sources, sha256, workshop
+from .write import (
+    DATASET,
+    PLANS,
+    move,
+    refuse_nnunets,
+    remove_others,
+    save_card,
+    save_sources,
+    sha256,
+    workshop,
+)
 
 DEFAULT_TRAINER = "nnUNetTrainer"
 # Words in the names of trainers whose networks have the parameters of the usual ones, but compute something else.
@@ -76,8 +86,7 @@ def export(
     """
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out} is not a folder")
-    if (out / PLANS).exists() and any(out.glob("fold_*")):
-        raise OutputError(f"{out} holds a model of nnU-Net, whose files would be written over")
+    refuse_nnunets(out)
     folds = _read(model_folder, fold, checkpoint)
     stored = folds[0]
     if other := [one for one in folds if one.configuration != stored.configuration]:

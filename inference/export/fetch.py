@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..card_file import FILE_NAME
-from ..errors import VisceraError, WeightsError
+from ..errors import VisceraError, WeightsError, end_tidily
 from ..options import given_path
 from .download import check, download
 from .registry import FLARE, OWN, Entry, Part, entries, entry
-from .write import DATASET, end_tidily, workshop
+from .write import DATASET, workshop
 
 DOWNLOADS = ".downloads"  # in OUT, gone when a network is exported
 

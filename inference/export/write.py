@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import signal
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,11 +23,12 @@ READ_OF_DATASET = (
 )  # fmt: skip
 
 
-def end_tidily() -> None:
-    """Have SIGTERM and Ctrl-C end this program by an exception that is not shown: no workshop is left behind."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, lambda number, _: sys.exit(128 + number))
+def refuse_nnunets(out: Path) -> None:
+    """Raises OutputError where `out` holds what nnU-Net trained or was trained with, under the names of files that are
+    written there; those of an earlier export have a card beside them."""
+    planned = any((out / name).exists() for name in (PLANS, DATASET)) and not (out / FILE_NAME).exists()
+    if planned or any(out.glob("fold_*")):
+        raise OutputError(f"{out} holds files of nnU-Net, which would be written over: choose another folder")
 
 
 @contextmanager

@@ -52,5 +52,7 @@ def lengths(text: str) -> list[float] | None:
 
 def only_volumes(axes: int, values: int = 1) -> None:
     """Raises ScanError where a voxel has several values, or the file not three axes."""
-    if axes != 3 or values != 1:
-        raise ScanError(f"is {axes}-D with {values} values a voxel: a scan has three dimensions and one value")
+    if axes != 3:
+        raise ScanError(f"is {axes}-D: a scan has three dimensions")
+    if values != 1:
+        raise ScanError(f"has {values} values a voxel: a scan has one")

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -310,3 +311,19 @@ def test_in_a_dataset_of_bids_a_scan_and_its_labels_have_one_hash(pair: tuple[Pa
     for one in ((scans, labels), (scans / "x_0000.nii.gz", labels / "sub-x" / "anat" / "sub-x_dseg.nii.gz")):
         code, _, said = measure(*one, "--hash-names")
         assert code == 4 and said.startswith(f"error: [1/1] {case}: {case} is not NIfTI")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_without_a_traceback(number: signal.Signals, pair: tuple[Path, Path]) -> None:
+    scans, labels = pair
+    (scans / "a_0000.nii.gz").write_bytes(b"named first, and so the sign that it has begun")
+    for case in range(500):
+        (scans / f"y{case}_0000.nii.gz").symlink_to(scans / "x_0000.nii.gz")
+        (labels / f"y{case}.nii.gz").symlink_to(labels / "x.nii.gz")
+    heard = ["env", "--default-signal=INT"]  # whoever runs these tests in the background ignores it
+    command = [*heard, sys.executable, "-m", "inference.measure", str(scans), str(labels)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
+        assert program.stderr and b"error: [1/502] a: " in program.stderr.readline()
+        program.send_signal(number)
+        assert program.communicate(timeout=30) == (b"", b"")
+    assert program.returncode == 128 + number

@@ -58,6 +58,20 @@ def test_the_same_networks_make_the_same_bytes_and_come_out_as_they_were(
     assert [one["value"] for one in labels["organ"]] == [1, 2, 3, 4]
 
 
+def test_only_an_earlier_file_of_networks_is_replaced(packed: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "x_0000.nii.gz").write_bytes(b"a scan")
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "folder").mkdir()
+    with zipfile.ZipFile(tmp_path / "series.zip", "w") as archive:
+        archive.writestr("1.dcm", b"a slice")
+    before = {path: path.lstat() for path in tmp_path.iterdir()}
+    for path in before:
+        with pytest.raises(OutputError, match=f"{path.name} exists already and is no file of networks"):
+            pack(tiny_weights, path)
+    assert {path: path.lstat() for path in tmp_path.iterdir()} == before
+    pack(tiny_weights, Path(shutil.copy(packed, tmp_path / "again.zip")))
+
+
 def test_networks_that_a_run_takes_only_by_name_are_packed_too(tiny_weights: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_weights / "tumor", tmp_path / "weights" / "vessels")
     shutil.copytree(tiny_weights / "organ", tmp_path / "weights" / "organ")

@@ -67,6 +67,10 @@ def test_the_label_map_is_called_as_it_is_written(
     ]
     assert cli.main([*call, named_weights]) == 0
     assert capsys.readouterr().out.endswith("m.nii\n") and (tmp_path / "m.nii").exists()
+    (tmp_path / "m.nii").unlink()
+    assert cli.main([*call, named_weights, "--skip_saving"]) == 0
+    assert capsys.readouterr().out.endswith(" s no label maps, as --skip_saving asks\n")
+    assert not (tmp_path / "m.nii").exists()
 
 
 def test_errors_have_the_exit_codes_of_the_command(

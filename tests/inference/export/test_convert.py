@@ -239,9 +239,25 @@ def test_numbers_that_are_held_are_counted_without_copies_of_the_weights() -> No
 def test_a_model_is_not_written_over_by_its_own_export(tmp_path: Path) -> None:
     model = write_model(tmp_path / "m")
     before = {path: path.read_bytes() for path in model.rglob("*") if path.is_file()}
-    with pytest.raises(OutputError, match="holds a model of nnU-Net"):
+    with pytest.raises(OutputError, match="holds files of nnU-Net"):
         export(model, model)
     assert {path: path.read_bytes() for path in model.rglob("*") if path.is_file()} == before
+
+
+def test_nothing_of_nnunet_is_written_over_by_an_export_or_a_result_folder(exported: Path, tmp_path: Path) -> None:
+    """What was trained may have taken weeks."""
+    model, raw = write_model(tmp_path / "m"), tmp_path / "Dataset001"
+    raw.mkdir()
+    shutil.copy(model / "dataset.json", raw)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for folder in (model, raw):
+        with pytest.raises(OutputError, match="holds files of nnU-Net"):
+            result_folder(exported / "organ", folder)
+    with pytest.raises(OutputError, match="holds files of nnU-Net"):
+        export(model, raw)
+    with pytest.raises(OutputError, match="holds an exported network"):
+        result_folder(exported / "organ", exported / "tumor")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.slow

@@ -58,8 +58,9 @@ def test_other_formats_equal_nifti(name: str, packed: bool, image: Any, tmp_path
 def test_what_is_no_ct_of_three_dimensions(image: Any, tmp_path: Path, monkeypatch: Any) -> None:
     sitk.WriteImage(sitk.Compose(image, image), str(tmp_path / "vector.mha"))
     sitk.WriteImage(image[:, :, 3], str(tmp_path / "flat.mha"))
-    for name, cause in (("vector.mha", "2 values a voxel"), ("flat.mha", "is 2-D")):
-        with pytest.raises(ScanError, match=f"^{name} .*{cause}"):
+    sitk.WriteImage(sitk.JoinSeries([image]), str(tmp_path / "four.mha"))
+    for name, cause in (("vector.mha", "has 2 values a voxel: "), ("flat.mha", "is 2-D: "), ("four.mha", "is 4-D: ")):
+        with pytest.raises(ScanError, match=f"^{name} {cause}"):
             read_scan(tmp_path / name)
     sitk.WriteImage(image, str(tmp_path / "large.mha"))
     monkeypatch.setattr(machine, "memory_budget", lambda: 1000)
