@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from ..card import FORMS, HEAD_FILE, OWN_WEIGHTS, WEIGHTS_FILE
@@ -34,12 +34,15 @@ def refuse_nnunets(out: Path) -> None:
 @contextmanager
 def workshop(out: Path) -> Iterator[Path]:
     """An empty folder on the file system of `out`, gone at the end. Raises OutputError if nothing can be written."""
+    made = out.parent / f".{out.name}.{token_hex(4)}"  # named before it is made: a signal may come in between
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
-            yield Path(temporary)
+        made.mkdir(mode=0o700)
+        yield made
     except OSError as error:
         raise OutputError(f"{out} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def save_card(card: dict[str, Any], folder: Path, forms: Mapping[str, Sequence[str]]) -> None:

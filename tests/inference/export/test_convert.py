@@ -244,19 +244,20 @@ def test_a_model_is_not_written_over_by_its_own_export(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in model.rglob("*") if path.is_file()} == before
 
 
-def test_nothing_of_nnunet_is_written_over_by_an_export_or_a_result_folder(exported: Path, tmp_path: Path) -> None:
+def test_nothing_of_nnunet_is_written_over_by_an_export_or_a_result_folder(tmp_path: Path) -> None:
     """What was trained may have taken weeks."""
     model, raw = write_model(tmp_path / "m"), tmp_path / "Dataset001"
     raw.mkdir()
     shutil.copy(model / "dataset.json", raw)
+    other = shutil.copytree(NETWORKS / "tumor", tmp_path / "tumor")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     for folder in (model, raw):
         with pytest.raises(OutputError, match="holds files of nnU-Net"):
-            result_folder(exported / "organ", folder)
+            result_folder(NETWORKS / "organ", folder)
     with pytest.raises(OutputError, match="holds files of nnU-Net"):
         export(model, raw)
     with pytest.raises(OutputError, match="holds an exported network"):
-        result_folder(exported / "organ", exported / "tumor")
+        result_folder(NETWORKS / "organ", other)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
