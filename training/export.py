@@ -17,7 +17,8 @@ from inference.errors import WeightsError
 from inference.export import convert
 from inference.export.back import write_result_folder
 from inference.export.checkpoint import refuse_no_parameters
-from inference.export.convert import export, or_exit, print_card
+from inference.export.convert import export, print_card
+from inference.export.program import or_exit
 from inference.options import ABDOMEN
 from training.labels import ORGANS, OUTPUTS, outputs_named
 from training.moved import say_moved

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from inference.export.back import result_folder
-from inference.export.convert import or_exit
+from inference.export.program import or_exit
 from training.moved import say_moved
 
 if __name__ == "__main__":

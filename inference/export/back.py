@@ -25,16 +25,16 @@ from onnx import numpy_helper
 from torch import nn
 
 from ..card_file import FILE_NAME, read_card
-from ..errors import OutputError, WeightsError
-from ..formats.atomic import write_atomically
+from ..errors import WeightsError
+from ..formats.atomic import write_atomically, writing
 from ..grids.decode import read_head
 from ..options import given_path
 from .architecture import assign, network_of
-from .checkpoint import State, read_json
-from .convert import or_exit
-from .plain import mapping, need, text
+from .checkpoint import State
+from .plain import mapping, need, read_json, text
 from .plan import card_fields, configuration_of, planar
-from .write import DATASET, PLANS, refuse_nnunets, save_sources
+from .program import or_exit
+from .write import DATASET, FINAL, PLANS, refuse_nnunets, save_sources
 
 # What has parameters, as a layer of PyTorch and as an operator of ONNX.
 LAYERS = (nn.Conv3d, nn.ConvTranspose3d, nn.InstanceNorm3d)
@@ -96,25 +96,19 @@ def write_result_folder(
 
     Raises OutputError.
     """
-    try:
+    with writing(str(out)):
         save_sources(plans, dataset, out)
-        _save_folds(out, configuration, states, mirror_axes)
-    except OSError as error:
-        raise OutputError(f"{out} cannot be written: {error.strerror or error}") from error
-
-
-def _save_folds(out: Path, configuration: str, states: Sequence[State], mirror_axes: tuple[int, ...] | None) -> None:
-    for fold, state in enumerate(states):
-        checkpoint = {
-            "network_weights": state,
-            "trainer_name": "nnUNetTrainer",
-            "init_args": {"configuration": configuration, "fold": fold},
-            "inference_allowed_mirroring_axes": mirror_axes,
-        }
-        (out / f"fold_{fold}").mkdir(exist_ok=True)
-        whole = io.BytesIO()  # PyTorch leaves part of a file where a disk is full, and an error that does not say so
-        torch.save(checkpoint, whole)
-        write_atomically(out / f"fold_{fold}" / "checkpoint_final.pth", whole.getvalue())
+        for fold, state in enumerate(states):
+            checkpoint = {
+                "network_weights": state,
+                "trainer_name": "nnUNetTrainer",
+                "init_args": {"configuration": configuration, "fold": fold},
+                "inference_allowed_mirroring_axes": mirror_axes,
+            }
+            (out / f"fold_{fold}").mkdir(exist_ok=True)
+            whole = io.BytesIO()  # PyTorch leaves part of a file on a full disk, and an error that does not say so
+            torch.save(checkpoint, whole)
+            write_atomically(out / f"fold_{fold}" / FINAL, whole.getvalue())
 
 
 def _states(network: nn.Module, window: Sequence[int], graph: onnx.GraphProto, head: np.ndarray | None) -> list[State]:

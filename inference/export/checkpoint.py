@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import tarfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +14,10 @@ import torch
 
 from ..card_file import FILE_NAME as CARD
 from ..errors import WeightsError
-from .plain import mapping, need, shown, text
+from .mistaken import is_part_of_v1, names_in_archive, what_a_checkpoint_is, what_it_is
+from .plain import mapping, need, read_json, shown, text
+from .write import DATASET, FINAL, PLANS
 
-USUAL = "checkpoint_final.pth"
-LARGEST_JSON = 64 * 2**20  # bytes; nnU-Net's plans.json have some 20 kB
 SLACK = 512 * 2**20  # bytes that reading may take beyond twice a file's own size
 
 State = dict[str, torch.Tensor]
@@ -54,26 +52,26 @@ class Checkpoint:
     def plans_file(self) -> Path:
         """What `plans` was read from; nnU-Net v1 keeps its own beside each checkpoint."""
         beside = self.file.with_name(f"{self.file.name}.pkl")
-        return beside if beside.exists() else self.file.parent.parent / "plans.json"
+        return beside if beside.exists() else self.file.parent.parent / PLANS
 
     @property
     def dataset_file(self) -> Path:
         """What `dataset` was read from: for nnU-Net v1 the plans, where there is no dataset.json."""
-        given = self.file.parent.parent / "dataset.json"
+        given = self.file.parent.parent / DATASET
         return given if given.exists() else self.plans_file
 
 
-def read_result_folder(folder: Path, fold: str | None, name: str) -> list[Checkpoint]:
+def read_result_folder(folder: Path, fold: str | None = None, name: str = FINAL) -> list[Checkpoint]:
     """The folds of a result folder that `fold` asks for, see `fold_folders`. `name` is the checkpoint's.
 
     Raises WeightsError if the folder is something else, saying what and what to do, or if a file of it is missing,
     damaged, or holds more than tensors and plain values.
     """
     # No folder of version 1 has plans.json, but a network that was exported keeps it.
-    planned = (folder / "plans.json").exists() and not (folder / CARD).exists()
-    if not planned and (not any(folder.glob("fold_*")) or _is_v1(folder)):
+    planned = (folder / PLANS).exists() and not (folder / CARD).exists()
+    if not planned and (not any(folder.glob("fold_*")) or is_part_of_v1(folder)):
         raise WeightsError(what_it_is(folder))
-    plans, dataset = (read_json(folder / file) for file in ("plans.json", "dataset.json"))
+    plans, dataset = (read_json(folder / file) for file in (PLANS, DATASET))
     return [_read_fold(place / name, plans, dataset) for place in fold_folders(folder, fold, name)]
 
 
@@ -102,18 +100,6 @@ def refuse_missing(file: Path, pattern: str) -> None:
         others = sorted(path.name for path in file.parent.glob(pattern))
         advice = f"{', '.join(others)}: --checkpoint {others[0]} takes it" if others else "no checkpoint"
         raise WeightsError(f"{file} is missing, its folder holds {advice}")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The table that a JSON file holds. Raises WeightsError if there is none."""
-    try:
-        if not path.is_file():
-            raise ValueError("it is not a file" if path.exists() else "it is missing")
-        if path.stat().st_size > LARGEST_JSON:
-            raise ValueError(f"it has over {LARGEST_JSON:,} bytes")
-        return mapping(json.loads(path.read_bytes()), "what it holds")
-    except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{path} cannot be read: {error}") from error
 
 
 def read_torch(path: Path) -> Any:
@@ -149,11 +135,11 @@ def _cause(error: Exception) -> str:
 
 def refuse_no_parameters(file: Path) -> None:
     """Raise WeightsError, saying what it is, unless a file of PyTorch holds named tensors and nothing else."""
-    if _names_in_archive(file) is not None or _is_v1(file) or file.suffix in (".onnx", ".json"):
+    if names_in_archive(file) is not None or is_part_of_v1(file) or file.suffix in (".onnx", ".json"):
         raise WeightsError(what_it_is(file))
     stored = read_torch(file)
     if isinstance(stored, dict) and "network_weights" in stored:
-        raise WeightsError(_what_a_checkpoint_is(file))
+        raise WeightsError(what_a_checkpoint_is(file))
     try:
         tensors_of(stored)
     except ValueError as error:
@@ -256,98 +242,3 @@ def fold_folders(model_folder: Path, fold: str | None, name: str) -> list[Path]:
     if missing := [path.name for path in chosen if path not in folds]:
         raise WeightsError(f"{model_folder} has no {missing[0]}, only {names}")
     return chosen
-
-
-def what_it_is(path: Path) -> str:
-    """A sentence on what somebody gave that is not a result folder, and what to do about it."""
-    if not path.exists():
-        return f"{path} does not exist"
-    if _is_v1(path):
-        return _what_v1_is(path)
-    return _what_a_folder_is(path) if path.is_dir() else _what_a_file_is(path)
-
-
-def _is_v1(path: Path) -> bool:
-    """Whether this is a file of nnU-Net v1's, or a folder that holds one, or one in each fold."""
-    patterns = ("plans.pkl", "*.model", "*.model.pkl")
-    if not path.is_dir():
-        return any(path.match(pattern) for pattern in patterns)
-    places = ("", "fold_*/", "all/")
-    return any(found for pattern in patterns for place in places for found in path.glob(place + pattern))
-
-
-def _what_v1_is(path: Path) -> str:
-    """Of a file of nnU-Net v1's, or a folder with some, that is not the folder of a model."""
-    parent = path.resolve().parent
-    if not path.is_dir():
-        model = parent if path.name == "plans.pkl" else parent.parent
-        return f"{path} is one file of a model of nnU-Net v1: give {model}"
-    if any(path.glob("*.model")):
-        fold = path.resolve().name.removeprefix("fold_")
-        return f"{path} is one fold of a model of nnU-Net v1: give {parent} with --fold {fold}"
-    return f"{path} is a model of nnU-Net v1 without checkpoints: fold_*/model_final_checkpoint.model was looked for"
-
-
-def _what_a_folder_is(folder: Path) -> str:
-    def models(pattern: str) -> list[str]:
-        found = (path.parent for path in folder.glob(f"{pattern}/plans.json"))
-        return sorted(str(place) for place in found if not (place / CARD).exists())
-
-    parent = folder.resolve().parent
-    if any(folder.glob("checkpoint_*.pth")):
-        if (parent / "plans.json").exists():
-            return f"{folder} is one fold: give {parent} with --fold {folder.resolve().name.removeprefix('fold_')}"
-        return f"{folder} is one fold of a model, without the plans.json and dataset.json that belong in {parent}"
-    if inside := models("*") or models("*/*"):
-        return f"{folder} is not a model itself: give {' or '.join(inside[:4])}"
-    if v1 := sorted(found.parent for pattern in ("*", "*/*", "*/*/*") for found in folder.glob(f"{pattern}/plans.pkl")):
-        return f"{folder} is not a model itself: give {' or '.join(map(str, v1[:4]))}"
-    if (folder / CARD).exists():
-        return f"{folder} is a network that was exported already: it holds {CARD}"
-    if any(folder.glob("nnUNet*lans*.json")):
-        return f"{folder} is preprocessed data of nnU-Net: give a folder that training left in nnUNet_results"
-    if (folder / "imagesTr").exists():
-        return f"{folder} is training data of nnU-Net: give a folder that training left in nnUNet_results"
-    if archives := sorted(file for file in folder.iterdir() if _names_in_archive(file) is not None):
-        return f"{folder} holds no plans.json, but the archive {archives[0].name}: unpack that first"
-    return f"{folder} is not a result folder of nnU-Net: plans.json, dataset.json and fold_*/{USUAL} were looked for"
-
-
-def _what_a_file_is(file: Path) -> str:
-    names = _names_in_archive(file)
-    if names is not None:
-        if any(name.endswith("plans.pkl") for name in names):
-            return f"{file} is an archive with a model of nnU-Net v1: unpack it and give the folder of plans.pkl"
-        inside = sorted(str(Path(name).parent) for name in names if name.endswith("plans.json"))
-        where = f"its folder {shown(inside[0])}" if inside else "the folder in it that holds plans.json"
-        return f"{file} is an archive: unpack it and give {where}"
-    if file.suffix == ".onnx":
-        return f"{file} is an ONNX graph: give the nnU-Net folder that it was made from"
-    if file.suffix == ".json":
-        return f"{file} is one file of a model: give the folder that holds it"
-    if file.suffix == ".pth":
-        return _what_a_checkpoint_is(file)
-    return f"{file} is a file, and not a result folder of nnU-Net"
-
-
-def _what_a_checkpoint_is(file: Path) -> str:
-    fold = file.resolve().parent
-    if (fold.parent / "plans.json").exists():
-        number = fold.name.removeprefix("fold_")
-        return f"{file} is one checkpoint of a model: give {fold.parent} --fold {number} --checkpoint {file.name}"
-    return f"{file} is a checkpoint of nnU-Net: give the folder of its model, with plans.json and fold_*/{file.name}"
-
-
-def _names_in_archive(file: Path) -> list[str] | None:
-    """The names in a zip file, such as nnU-Net's own exports; none of a tar file; None for PyTorch's files and others.
-
-    PyTorch's files are zip files as well.
-    """
-    try:
-        if zipfile.is_zipfile(file):
-            with zipfile.ZipFile(file) as opened:
-                names = opened.namelist()
-            return None if any(name.endswith(("/data.pkl", "/constants.pkl")) for name in names) else names
-        return [] if file.is_file() and tarfile.is_tarfile(file) else None
-    except (OSError, zipfile.BadZipFile):
-        return None

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,17 +20,17 @@ import torch
 
 from ..card import HEAD_FILE
 from ..card_file import FILE_NAME, FORMAT
-from ..errors import OutputError, VisceraError, WeightsError, end_tidily, one_line
+from ..errors import OutputError, WeightsError
 from ..machine import ran_out
 from ..options import given_path
 from . import v1
 from .architecture import assign, network_of, strides_of
 from .check import check_engines
-from .checkpoint import USUAL, Checkpoint, read_json, read_result_folder
+from .checkpoint import Checkpoint, read_result_folder
 from .dataset import has_regions, labels_of, stacked_values, way_of
 from .graph import Mean, activations, save_graphs, to_onnx, without_head
 from .notes import note
-from .plain import need, shown, text
+from .plain import need, read_json, shown, text
 from .plan import (
     after_of,
     card_fields,
@@ -43,9 +42,11 @@ from .plan import (
     previous_stage,
     window_multiple,
 )
+from .program import or_exit
 from .v1_pieces import largest
 from .write import (
     DATASET,
+    FINAL,
     PLANS,
     move,
     refuse_nnunets,
@@ -66,7 +67,7 @@ def export(
     out: Path,
     *,
     fold: str | None = None,
-    checkpoint: str = USUAL,
+    checkpoint: str = FINAL,
     orientation: str | None = None,
     values: Mapping[str, int] | None = None,
     trained_on: str = "not stated",
@@ -211,7 +212,7 @@ def planned(
     Raises WeightsError, naming the file and the first thing in it that inference would do otherwise than nnU-Net.
     """
     folder, plans, dataset = stored.file.parent.parent, stored.plans, stored.dataset
-    if other := OTHER_LAYERS.search(stored.trainer) if "plans.json" in stored.plans_file.name else None:
+    if other := OTHER_LAYERS.search(stored.trainer) if stored.plans_file.name == PLANS else None:
         raise WeightsError(f"{stored.file}: trainer {shown(stored.trainer)} is not supported: by its name its network "
                            f"has other layers ({other[0].strip('_')}) than its plan says")  # fmt: skip
     with _naming(stored.dataset_file):
@@ -278,7 +279,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=given_path, help="folder of the exported network; its name is the network's")
     parser.add_argument("--fold", help="if the folder has several: one, such as 0; several, such as 0,1,2,3,4, for "
                         "the mean of their logits; all: fold_all or, without that, every fold")  # fmt: skip
-    parser.add_argument("--checkpoint", default=USUAL, help=f"default: {USUAL}, of nnU-Net v1 {v1.USUAL}")
+    parser.add_argument("--checkpoint", default=FINAL, help=f"default: {FINAL}, of nnU-Net v1 {v1.FINAL}")
     parser.add_argument("--orientation", help="that of all training scans, such as LPS; scans are then turned to it")
     parser.add_argument("--value", type=_value, action="append", default=[], metavar="NAME=VALUE",
                         help="value of a label in the label map, such as tumor=14")  # fmt: skip
@@ -315,22 +316,6 @@ def print_card(out: Path) -> None:
     if card["orientation"] is None:
         print("The training scans' orientation is not recorded: scans are taken as their files store them, as "
               "nnU-Net does. If all were stored one way, export with --orientation (DICOM's is LPS).")  # fmt: skip
-
-
-def or_exit(run: Callable[[argparse.Namespace], None], options: argparse.Namespace) -> None:
-    """Run a program. Errors that a user can mend are one line, and exit with their code."""
-    end_tidily()
-    try:
-        run(options)
-    except VisceraError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except OSError as error:  # such as a name that is too long
-        sys.exit(f"error: {error}")
-    except (MemoryError, RuntimeError) as error:  # PyTorch's and OpenVINO's are RuntimeErrors
-        if not ran_out(error):
-            raise
-        sys.exit(f"error: memory ran out: {one_line(error)}")
 
 
 def main(prog: str) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..errors import OutputError, WeightsError
+from ..errors import WeightsError
+from ..formats.atomic import writing
 from ..version import __version__
 from .registry import Remote
 from .write import sha256
@@ -51,7 +52,7 @@ def download(remote: Remote, file: Path, say: Say, *, pause: float = 1.0) -> Non
     """
     part = file.with_name(f"{file.name}.part")
     tries = 0
-    try:
+    with writing(str(file)):
         file.parent.mkdir(parents=True, exist_ok=True)
         while not file.exists():
             before = _size(part)
@@ -67,8 +68,6 @@ def download(remote: Remote, file: Path, say: Say, *, pause: float = 1.0) -> Non
             else:
                 part.replace(file)
                 _etag(part).unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"{file} cannot be written: {error.strerror or error}") from error
 
 
 def check(remote: Remote, file: Path, say: Say) -> None:

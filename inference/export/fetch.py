@@ -9,15 +9,17 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..card_file import FILE_NAME
-from ..errors import VisceraError, WeightsError, end_tidily
+from ..card_file import read_card
+from ..errors import WeightsError
 from ..options import given_path
 from .download import check, download
+from .plain import read_json
+from .program import or_exit
 from .registry import FLARE, OWN, Entry, Part, entries, entry
+from .unpack import unpack
 from .write import DATASET, workshop
 
 DOWNLOADS = ".downloads"  # in OUT, gone when a network is exported
@@ -51,11 +53,10 @@ def fetch(asked: Entry, out: Path, *, labels: str = OWN, given: Path | None = No
 def _is_there(folder: Path, asked: Entry, values: Mapping[str, int]) -> bool:
     """Whether a folder holds this network, exported with these values."""
     try:
-        card = json.loads((folder / FILE_NAME).read_bytes())
-        found = {label["name"]: label["value"] for label in card["labels"][1:]}
-        return found == values and card["trained_on"] == _origin(asked)
-    except (OSError, ValueError, KeyError, TypeError):
+        card = read_card(folder)
+    except WeightsError:
         return False
+    return {label.name: label.value for label in card.labels[1:]} == values and card.trained_on == _origin(asked)
 
 
 def _origin(asked: Entry) -> str:
@@ -66,7 +67,6 @@ def _fetch_one(asked: Entry, part: Part, folder: Path, values: Mapping[str, int]
     from . import needs  # noqa: F401  # isort: skip
     from .convert import export, print_card  # PyTorch: a list needs none
     from .guide import look_near
-    from .unpack import unpack
 
     downloads = folder.parent / DOWNLOADS / folder.name
     with workshop(folder) as made:
@@ -110,8 +110,6 @@ def _given(folder: Path, name: str) -> Path:
 def _complete(dataset: Path, part: Part, step: float | None) -> None:
     """Give the labels the names that the registry has, and the windows its step. Raises WeightsError where there are
     more labels or fewer."""
-    from .checkpoint import read_json
-
     fields = read_json(dataset)
     found = fields.get("labels")
     if isinstance(found, dict):
@@ -139,6 +137,17 @@ def _show(name: str) -> None:
             print(f"    {remote.url}")
 
 
+def run(options: argparse.Namespace) -> None:
+    if options.name is None:
+        _list()
+    elif options.list:
+        _show(options.name)
+    else:
+        asked = entry(options.name)
+        fetch(asked, options.out, labels=options.labels, given=options.given)
+        print(f"Licence {asked.licence}; please cite {asked.cite}")
+
+
 def main() -> None:
     package = (__package__ or "").partition(".")[0]
     parser = argparse.ArgumentParser(
@@ -158,22 +167,9 @@ def main() -> None:
         "--from", dest="given", type=given_path, metavar="FOLDER", help="take downloaded files from here"
     )
     options = parser.parse_args()
-    if options.name is None:
-        _list()
-        return
-    if options.out is None and not options.list:
+    if options.name and options.out is None and not options.list:
         parser.error("give the folder OUT as well")
-    end_tidily()
-    try:
-        if options.list:
-            _show(options.name)
-            return
-        asked = entry(options.name)
-        fetch(asked, options.out, labels=options.labels, given=options.given)
-    except VisceraError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    print(f"Licence {asked.licence}; please cite {asked.cite}")
+    or_exit(run, options)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,11 @@ from typing import Any
 
 from ..card import Card
 from ..card_file import FILE_NAME, GUIDE_FOLDER, read_card
-from ..errors import OutputError, WeightsError
+from ..errors import WeightsError
+from ..formats.atomic import writing
 from ..labels import ORGANS, is_tumor, known
 from ..options import CROP, WEIGHTS
-from .checkpoint import read_json
+from .plain import read_json
 from .write import replace_card, save_json
 
 # mm. At 3 the shipped network finds all organs but adrenals in nearly every scan, for a quarter of the voxels of its
@@ -60,13 +61,11 @@ def put(values: Sequence[int], network: Path) -> dict[str, Any]:
     shipped, out = read_card(SHIPPED), network / GUIDE_FOLDER
     files = {name: shipped.file(name) for name in shipped.files}
     card = read_json(SHIPPED / FILE_NAME) | {"spacing": [SPACING] * 3}
-    try:
+    with writing(str(out)):
         out.mkdir(exist_ok=True)
         for name, file in files.items():
             shutil.copyfile(file, out / name)
         save_json(card, out / FILE_NAME)
-    except OSError as error:
-        raise OutputError(f"{out} cannot be written: {error.strerror or error}") from error
     return {"values": list(values)}
 
 

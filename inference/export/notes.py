@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..errors import WeightsError
 from . import v1
-from .checkpoint import read_json
+from .plain import read_json
 
 OF_V2 = "postprocessing.pkl"  # a pickle of functions, which is never read; what they are stands in a .json beside it
 

@@ -5,11 +5,16 @@ Each reader takes a value and its name in the file, and raises ValueError with o
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from reprlib import Repr
 from typing import Any, TypeVar
 
+from ..errors import WeightsError
+
 T = TypeVar("T")
+LARGEST_JSON = 64 * 2**20  # bytes; nnU-Net's plans.json have some 20 kB
 _repr = Repr()
 _repr.maxstring = _repr.maxother = 100
 _repr.maxlist = _repr.maxdict = 12
@@ -70,3 +75,15 @@ def one_of(value: Any, name: str, choices: Mapping[str | None, T]) -> T:
     if not isinstance(value, str | None) or value not in choices:
         raise ValueError(f"{name} {shown(value)} is not one of {', '.join(map(str, choices))}")
     return choices[value]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The table that a JSON file holds. Raises WeightsError if there is none."""
+    try:
+        if not path.is_file():
+            raise ValueError("it is not a file" if path.exists() else "it is missing")
+        if path.stat().st_size > LARGEST_JSON:
+            raise ValueError(f"it has over {LARGEST_JSON:,} bytes")
+        return mapping(json.loads(path.read_bytes()), "what it holds")
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{path} cannot be read: {error}") from error

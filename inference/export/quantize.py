@@ -26,8 +26,8 @@ from ..grids.prepare import prepare
 from ..grids.view import View
 from ..options import given_path
 from ..windows.layout import padding
-from .checkpoint import read_json
-from .convert import or_exit
+from .plain import read_json
+from .program import or_exit
 from .write import move, save_card, workshop
 
 import nncf  # isort: skip

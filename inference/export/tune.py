@@ -37,8 +37,8 @@ from ..options import BODY, CROP, DENSE, ORGANS, Options, Way, given_names, give
 from ..predictor import Predictor
 from ..quantities import dice
 from . import guide
-from .checkpoint import read_json
-from .convert import or_exit
+from .plain import read_json
+from .program import or_exit
 from .write import move, replace_card, save_json, workshop
 
 STEPS = (0.5, 0.6, 0.7, 0.8)

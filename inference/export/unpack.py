@@ -13,11 +13,10 @@ from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
 from ..errors import WeightsError
-from .checkpoint import LARGEST_JSON
-from .plain import shown
-from .write import DATASET, PLANS
+from .plain import LARGEST_JSON, shown
+from .write import DATASET, FINAL, PLANS
 
-CHECKPOINT = "fold_0/checkpoint_final.pth"
+CHECKPOINT = f"fold_0/{FINAL}"
 LARGEST_CHECKPOINT = 2 << 30  # bytes; those of nnU-Net's planner have 0.1 to 0.5 GB
 MOST_FILES = 10_000  # in an archive
 CHUNK = 1 << 20

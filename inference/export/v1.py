@@ -13,12 +13,13 @@ from typing import Any
 
 from ..errors import WeightsError
 from . import generic_unet
-from .checkpoint import USUAL as USUAL_OF_V2
-from .checkpoint import Checkpoint, fold_folders, read_json, read_torch, refuse_missing, tensors_of
-from .plain import mapping, need, shown, text, whole
+from .checkpoint import Checkpoint, fold_folders, read_torch, refuse_missing, tensors_of
+from .plain import mapping, need, read_json, shown, text, whole
 from .v1_pickles import read_pickle
+from .write import DATASET, PLANS
+from .write import FINAL as FINAL_OF_V2
 
-USUAL = "model_final_checkpoint.model"
+FINAL = "model_final_checkpoint.model"
 PREPROCESSOR, PREPROCESSOR_2D = "GenericPreprocessor", "PreprocessorFor2D"  # the steps are the same
 RESAMPLING = "resample_data_or_seg_to_shape"  # of nnU-Net v2: the same splines
 # How channels are normalised, in the words of version 2 for the same.
@@ -41,16 +42,16 @@ STAGE_NAME = "stage_{}"  # what the configuration of a stage is called here
 def is_v1(folder: Path) -> bool:
     """Whether this is a result folder of nnU-Net v1: folds with its checkpoints, and none of nnU-Net v2's plans."""
     places = ("fold_*", "all")
-    return not (folder / "plans.json").exists() and any(any(folder.glob(f"{place}/*.model")) for place in places)
+    return not (folder / PLANS).exists() and any(any(folder.glob(f"{place}/*.model")) for place in places)
 
 
-def read_result_folder(folder: Path, fold: str | None, name: str) -> list[Checkpoint]:
+def read_result_folder(folder: Path, fold: str | None = None, name: str = FINAL) -> list[Checkpoint]:
     """The folds of a result folder that `fold` asks for, as of nnU-Net v2's. `name` is the checkpoint's.
 
     Raises WeightsError if a file is missing or damaged, holds more than tensors and plain values, or is of a network
     that is not nnU-Net v1's usual one.
     """
-    name = USUAL if name == USUAL_OF_V2 else name
+    name = FINAL if name == FINAL_OF_V2 else name
     every = folder / "all"  # as version 1 calls what version 2 calls fold_all
     alone = every.is_dir() and (fold == "all" or not any(folder.glob("fold_*")))
     places = [every] if alone else fold_folders(folder, fold, name)
@@ -69,7 +70,7 @@ def _read_fold(folder: Path, file: Path) -> Checkpoint:
         plans = mapping(need(told, "plans"), "plans")
         stage = _stage(need(told, "init"), plans)
         flat = _planar(plans["plans_per_stage"][stage])
-        given = read_json(folder / "dataset.json") if (folder / "dataset.json").exists() else {}
+        given = read_json(folder / DATASET) if (folder / DATASET).exists() else {}
         configuration = STAGE_NAME.format(stage)
         converted = _plans(plans, stage, configuration, CASCADE in trainer), _dataset(plans, given)
     except ValueError as error:

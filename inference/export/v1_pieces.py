@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import WeightsError
-from .checkpoint import read_json
-from .plain import mapping, need, number, whole
+from .plain import mapping, need, number, read_json, whole
 
 FILE = "postprocessing.json"
 

@@ -15,7 +15,7 @@ from ..card import FORMS, HEAD_FILE, OWN_WEIGHTS, WEIGHTS_FILE
 from ..card_file import FILE_NAME, GUIDE_FOLDER
 from ..errors import OutputError
 
-PLANS, DATASET = "plans.json", "dataset.json"
+PLANS, DATASET, FINAL = "plans.json", "dataset.json", "checkpoint_final.pth"  # of a result folder, and of a fold
 # What an exporter or nnU-Net's predictor reads of a dataset.json. It may hold more, such as the names of patients.
 READ_OF_DATASET = (
     "channel_names", "modality", "labels", "regions_class_order", "numTraining", "file_ending",

@@ -16,7 +16,7 @@ pytest.importorskip("nnunetv2")
 
 from benchmark.parity import SAME_LABEL, SAME_VOXELS, agreement  # noqa: E402
 from inference.export.architecture import assign  # noqa: E402
-from inference.export.checkpoint import USUAL, read_result_folder  # noqa: E402
+from inference.export.checkpoint import read_result_folder  # noqa: E402
 from inference.export.convert import planned  # noqa: E402
 from inference.export.graph import save_graphs, to_onnx  # noqa: E402
 from inference.export.plan import NORMALISE  # noqa: E402
@@ -69,7 +69,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Pa
     def export(**plan: Any) -> tuple[Path, Predictor]:
         place = tmp_path_factory.mktemp("plan")
         model = write_model(place / "model", orientation=None, **plan)
-        (stored,) = read_result_folder(model, None, USUAL)
+        (stored,) = read_result_folder(model)
         network, card = planned(stored, None, {})
         size = len(card["channels"]), len(card["labels"]), plan.get("seed", 0)
         if size not in graphs:

@@ -25,7 +25,7 @@ pytest.importorskip("nnunetv2")
 from inference.card_file import read_card  # noqa: E402
 from inference.errors import WeightsError  # noqa: E402
 from inference.export import architecture, plan  # noqa: E402
-from inference.export.checkpoint import USUAL, read_result_folder, read_torch  # noqa: E402
+from inference.export.checkpoint import read_result_folder, read_torch  # noqa: E402
 from inference.export.convert import export, main, planned  # noqa: E402
 from inference.export.dataset import labels_of, stacked_values  # noqa: E402
 from inference.export.generic_unet import GenericUNet  # noqa: E402
@@ -130,7 +130,7 @@ def test_a_name_that_nothing_needs_is_not_looked_at(model: Path, trap: Path) -> 
     change(model / "plans.json", "experiment_planner_used", to="trap.ExperimentPlanner")
     change(model / "plans.json", *TINY, "resampling_fn_seg", to="trap.resample")
     change(model / "plans.json", *TINY, "architecture", "_kw_requires_import", to=["n_stages", "conv_op"])
-    (stored,) = read_result_folder(model, None, USUAL)
+    (stored,) = read_result_folder(model)
     network, _ = planned(stored, None, {})
     architecture.assign(network, stored.state)
     assert not trap.exists()
@@ -363,12 +363,12 @@ def test_an_old_checkpoint_is_exported_by_the_command(
 
 
 def test_classes_by_the_other_names_that_python_knows_them_by(model: Path) -> None:
-    (stored,) = read_result_folder(model, None, USUAL)
+    (stored,) = read_result_folder(model)
     expected = str(planned(stored, None, {})[0])
     for key, name in (("conv_op", "Conv3d"), ("norm_op", "InstanceNorm3d"), ("nonlin", "LeakyReLU")):
         change(model / "plans.json", *ARGUMENTS, key, to=f"torch.nn.modules.{name}")
     change(model / "plans.json", *ARGUMENTS, "deep_supervision", to=True)
-    (stored,) = read_result_folder(model, None, USUAL)
+    (stored,) = read_result_folder(model)
     network: Any = planned(stored, None, {})[0]
     assert str(network) == expected and not network.decoder.deep_supervision
     change(model / "plans.json", *ARGUMENTS, "nonlin", to="torch.nn.ReLU")
@@ -480,7 +480,7 @@ def test_a_dataset_that_inference_would_not_follow(key: str, value: Any, cause: 
 
 def test_the_keys_of_channels_are_not_their_numbers(model: Path) -> None:
     change(model / "dataset.json", "channel_names", to={"1": "portal venous"})
-    (stored,) = read_result_folder(model, None, USUAL)
+    (stored,) = read_result_folder(model)
     (channel,) = planned(stored, None, {})[1]["channels"]
     assert channel["name"] == "portal venous"
 
@@ -521,7 +521,7 @@ def test_a_plan_may_leave_resampling_to_nnu_nets_own_defaults(kind: str, model: 
         said = []
         for told in ({}, usual):
             change(model / "plans.json", *TINY, f"resampling_fn_{kind}_kwargs", to=told)
-            (stored,) = read_result_folder(model, None, USUAL)
+            (stored,) = read_result_folder(model)
             said.append(planned(stored, None, {})[1]["resample"])
         assert said[0] == said[1]
 

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("nnunetv2")
 
 from inference.errors import WeightsError  # noqa: E402
-from inference.export.checkpoint import USUAL, read_result_folder  # noqa: E402
+from inference.export.checkpoint import read_result_folder  # noqa: E402
 from inference.export.convert import export, planned  # noqa: E402
 from inference.export.notes import note  # noqa: E402
 from tests.made.networks import OLD, old_plans  # noqa: E402
@@ -48,7 +48,7 @@ def refusal(model: Path) -> str:
 )  # fmt: skip
 def test_trainers_of_the_usual_networks(trainer: str, model: Path) -> None:
     trained_by(model, trainer)
-    (stored,) = read_result_folder(model, None, USUAL)
+    (stored,) = read_result_folder(model)
     assert planned(stored, None, {})[1]["source"]["trainer"] == trainer
 
 

@@ -36,7 +36,6 @@ from inference.errors import WeightsError  # noqa: E402
 from inference.export import v1  # noqa: E402
 from inference.export.architecture import assign  # noqa: E402
 from inference.export.back import result_folder  # noqa: E402
-from inference.export.checkpoint import USUAL  # noqa: E402
 from inference.export.convert import export, main, planned  # noqa: E402
 from inference.export.v1_pickles import read_pickle  # noqa: E402
 from inference.export.v1_pieces import largest  # noqa: E402
@@ -229,7 +228,7 @@ def test_lists_in_lists_of_the_same_are_not_written_out(model: Path) -> None:
 
 
 def card_of(model: Path, **options: Any) -> Any:
-    (stored,) = v1.read_result_folder(model, options.pop("fold", None), options.pop("checkpoint", USUAL))
+    (stored,) = v1.read_result_folder(model, options.pop("fold", None), options.pop("checkpoint", v1.FINAL))
     return planned(stored, None, options.get("values", {}))[1]
 
 
@@ -276,7 +275,7 @@ def test_the_stage_is_the_trainers(model: Path) -> None:
 def test_folds_and_checkpoints_of_other_names(tmp_path: Path) -> None:
     model = write_v1_model(tmp_path / "m", folds=("fold_0", "fold_1"))
     assert "choose one with --fold" in refusal(model)
-    first, second = (v1.read_result_folder(model, fold, USUAL)[0].state for fold in ("0", "1"))  # zip, and before
+    first, second = (v1.read_result_folder(model, fold)[0].state for fold in ("0", "1"))  # zip, and before
     assert first.keys() == second.keys() and not torch.equal(first["tu.0.weight"], second["tu.0.weight"])
     for name in ("model_final_checkpoint.model", "model_final_checkpoint.model.pkl"):
         (model / "fold_1" / name).rename(model / "fold_1" / name.replace("final_checkpoint", "best"))
@@ -472,7 +471,7 @@ def labels_of_v1(
 
 def labels_of_ours(model: Path, voxels: np.ndarray, spacing: Spacing, folder: Path, way: Way = DENSE) -> np.ndarray:
     """By the card and PyTorch's module."""
-    (stored,) = v1.read_result_folder(model, None, USUAL)
+    (stored,) = v1.read_result_folder(model)
     module, card = planned(stored, None, {})
     assign(module, stored.state)
     card |= {"files": {}, "forms": {}, "largest": largest(model, card["labels"])}
@@ -555,7 +554,7 @@ def test_steps_of_version_2_would_give_other_labels(tmp_path: Path) -> None:
     (tmp_path / "card.json").write_text(json.dumps(fields))
     card = read_card(tmp_path)
     assert card.resample == Resample(Resize(3), Resize(1), 2)
-    (stored,) = v1.read_result_folder(model, None, USUAL)
+    (stored,) = v1.read_result_folder(model)
     module, _ = planned(stored, None, {})
     assign(module, stored.state)
     with torch.inference_mode():
