@@ -93,14 +93,16 @@ def open_gpu() -> tuple[Callable[[list[int]], tuple[float, float]] | None, str]:
 
     It is the one that CUDA uses: the first of CUDA_VISIBLE_DEVICES, which NVML knows nothing of.
     """
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+    if not visible:
+        return None, "no GPU: CUDA_VISIBLE_DEVICES is empty"
     try:
         import pynvml
 
         pynvml.nvmlInit()
-        by_number = visible.isdecimal() or not visible  # else "GPU-..." or "MIG-..."
+        by_number = visible.isdecimal()  # else "GPU-..." or "MIG-..."
         of = pynvml.nvmlDeviceGetHandleByIndex if by_number else pynvml.nvmlDeviceGetHandleByUUID
-        device = of(int(visible or 0) if by_number else visible)
+        device = of(int(visible) if by_number else visible)
         name = pynvml.nvmlDeviceGetName(device)
     except ImportError:
         return None, "nvidia-ml-py is not installed"

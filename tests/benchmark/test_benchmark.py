@@ -198,10 +198,10 @@ def test_what_cannot_be_measured_or_scored_is_one_sentence(save_scan: Callable[.
 
 
 @pytest.mark.parametrize(
-    ("visible", "name"), [(None, "0"), ("", "0"), ("2,0", "2"), ("GPU-7c4a", "GPU-7c4a"), ("MIG-1b,MIG-2c", "MIG-1b")]
+    ("visible", "name"), [(None, "0"), ("", None), ("2,0", "2"), ("GPU-7c4a", "GPU-7c4a"), ("MIG-1b,MIG-2c", "MIG-1b")]
 )
 def test_the_gpu_that_is_measured_is_the_one_that_cuda_uses(
-    visible: str | None, name: str, monkeypatch: pytest.MonkeyPatch
+    visible: str | None, name: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """NVML, played."""
     played = SimpleNamespace(
@@ -220,4 +220,7 @@ def test_the_gpu_that_is_measured_is_the_one_that_cuda_uses(
     else:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     read, found = open_gpu()
-    assert found == name and read is not None and read([1, 2]) == (7, 4)
+    if name is None:
+        assert read is None and found == "no GPU: CUDA_VISIBLE_DEVICES is empty"
+    else:
+        assert found == name and read is not None and read([1, 2]) == (7, 4)
