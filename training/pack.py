@@ -143,10 +143,9 @@ def _shape_of_map(path: Path) -> OrganMasks:
     return shape_of(label, [float(step) for step in image.header.get_zooms()[::-1]])
 
 
-def to_train_on(scan: Scan, read: Packed, shapes: dict[str, OrganMasks]) -> Packed:
+def to_train_on(scan: Scan, read: Packed, own: OrganMasks, others: Sequence[OrganMasks]) -> Packed:
     """The scan with ways to other patients' shapes, and with nothing said where a part of an organ may be missing."""
-    others = [shape for name, shape in shapes.items() if name != scan.name and not name.startswith(scan.patient)]
-    bends = displacements(shapes[scan.name], others, BENDS, seed=zlib.crc32(scan.name.encode()))
+    bends = displacements(own, others, BENDS, seed=zlib.crc32(scan.name.encode()))
     label, hu = read.label.copy(), read.codes * STEP + LOW
     for organ in DOUBTED.keys() & set(scan.fair):
         label[doubtful(hu, label, ORGANS[organ], DOUBTED[organ], read.spacing)] = IGNORE
@@ -184,9 +183,14 @@ def pack_scans(
     ours = [read[scan.name] for scan in scans if not scan.held_out()]
     shapes = find_shapes(ours, data, pool) if missing else {}
 
+    patients = {scan.name: scan.patient for scan in scans}
+
     def one(scan: Scan) -> None:
         known = read[scan.name]
-        write_packed(packed, known if scan.held_out() else to_train_on(scan, known, shapes))
+        if not scan.held_out():
+            others = [shape for name, shape in shapes.items() if patients.get(name) != scan.patient]
+            known = to_train_on(scan, known, shapes[scan.name], others)
+        write_packed(packed, known)
         print(scan.name, flush=True)
 
     list(pool.map(one, missing))

@@ -190,7 +190,9 @@ def test_scans_of_any_orientation_are_packed_alike(
     assert np.array_equal(lps.codes, ras.codes) and np.array_equal(lps.label, ras.label)
 
 
-def test_scans_are_bent_to_shapes_of_labels_that_are_corrected(tmp_path: Path, save_scan: Callable[..., Path]) -> None:
+@pytest.fixture
+def organs(tmp_path: Path, save_scan: Callable[..., Path]) -> Path:
+    """Two scans, one and two, of the same five organs."""
     labels = np.zeros((30, 40, 40), np.uint8)
     axes = np.ogrid[:30, :40, :40]
     for code, middle in {1: (15, 12, 12), 2: (9, 26, 30), 3: (20, 12, 30), 4: (14, 20, 20), 11: (22, 30, 12)}.items():
@@ -198,6 +200,18 @@ def test_scans_are_bent_to_shapes_of_labels_that_are_corrected(tmp_path: Path, s
     for name in ("one", "two"):
         save_scan(tmp_path / "reviewed" / f"{name}_0000.nii.gz", 50 * (labels > 0).astype(np.int16), (6.0, 6.0, 6.0))
         save_scan(tmp_path / "reviewed" / f"{name}.nii.gz", labels, (6.0, 6.0, 6.0))
+    return tmp_path
+
+
+@pytest.mark.parametrize(("patients", "count"), [(("same", "same"), 0), (("t", "two"), 1)])
+def test_scans_are_bent_to_other_patients_shapes(patients: tuple[str, str], count: int, organs: Path) -> None:
+    for name, patient in zip(("one", "two"), patients, strict=True):
+        (organs / "reviewed" / f"{name}.json").write_text(json.dumps({"patient": patient}))
+    pack(organs / "kit", organs, 0, 58.0, None)
+    assert len(read_packed(packed_file(organs / "kit" / "packed", "one")).bends) == count
+
+
+def test_scans_are_bent_to_shapes_of_labels_that_are_corrected(organs: Path, tmp_path: Path) -> None:
     corner = {"z": [9, 20], "polygon": [[5, 5], [18, 5], [18, 18], [5, 18]], "from": [0], "to": 1, "why": "a test"}
     wrong = tmp_path / "wrong.json"
     wrong.write_text(json.dumps([{"scan": "two", **corner}]))
