@@ -1,6 +1,6 @@
-"""Every installed engine on one patch, each in a separate process.
+"""Every installed engine on one window, each in a separate process.
 
-The process is `-m ...export.check FOLDER ENGINE PRECISION PATCH.npy LOGITS.npy`.
+The process is `-m ...export.check FOLDER ENGINE PRECISION WINDOW.npy LOGITS.npy`.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ LARGEST_DIFFERENCE = 1e-3  # of the largest logit: f32 engines differ by the ord
 KILLED = -9  # by the kernel, where memory runs out
 
 
-def check_engines(folder: Path, patch: np.ndarray, expected: np.ndarray) -> None:
-    """Run each installed engine on `patch` (1, c, z, y, x); raise WeightsError if the logits of one are not `expected`.
+def check_engines(folder: Path, window: np.ndarray, expected: np.ndarray) -> None:
+    """Run each installed engine on a window (1, c, z, y, x). Raises WeightsError if logits are not as `expected`.
 
     folder  of the network, with its card
     An engine for which memory is too small is passed over; raises MemoryError if that is the first, which runs take.
     """
     first = choose("cpu", "auto", "f32").engine
     with tempfile.TemporaryDirectory(prefix="viscera-check-") as temporary:
-        given, answer = Path(temporary) / "patch.npy", Path(temporary) / "logits.npy"
-        np.save(given, patch)
+        given, answer = Path(temporary) / "window.npy", Path(temporary) / "logits.npy"
+        np.save(given, window)
         for engine in ENGINES:
             if find_spec(engine) is None:
                 print(f"{engine}: not installed, not checked")
@@ -62,10 +62,10 @@ def check_engines(folder: Path, patch: np.ndarray, expected: np.ndarray) -> None
 
 
 def main() -> None:
-    folder, engine, precision, patch, logits = sys.argv[1:]
+    folder, engine, precision, window, logits = sys.argv[1:]
     card = read_card(Path(folder))
     network = with_logits(load(choose("cpu", engine, precision), card, usable_cpus()), card, np)
-    np.save(logits, network(np.load(patch)))
+    np.save(logits, network(np.load(window)))
 
 
 if __name__ == "__main__":

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,12 @@ pytest.importorskip("nnunetv2")
 from inference.card import Channel  # noqa: E402
 from inference.card_file import read_card  # noqa: E402
 from inference.errors import OutputError, WeightsError  # noqa: E402
+from inference.export import convert  # noqa: E402
 from inference.export.back import result_folder, write_result_folder  # noqa: E402
 from inference.export.check import check_engines  # noqa: E402
-from inference.export.convert import add_arguments, export  # noqa: E402
-from inference.export.graph import activations  # noqa: E402
+from inference.export.checkpoint import read_result_folder  # noqa: E402
+from inference.export.convert import LARGEST_WINDOW, add_arguments, export, planned, window_of  # noqa: E402
+from inference.export.graph import Mean, activations  # noqa: E402
 from inference.export.guide import put  # noqa: E402
 from inference.machine import held_memory, peak_memory_mb, reset_peak_memory  # noqa: E402
 from tests.conftest import NETWORKS, ROOT  # noqa: E402
@@ -205,7 +209,7 @@ def test_an_engine_that_differs_is_refused(tiny_weights: Path, capsys: pytest.Ca
 @pytest.mark.parametrize("where", ["module", "engine"])
 def test_memory_that_ran_out_is_called_that(where: str, tmp_path: Path, tiny_weights: Path) -> None:
     if where == "module":
-        model = write_model(tmp_path / "m")
+        model = write_model(tmp_path / "m", arch_kwargs={"features_per_stage": [128, 8, 12]})
         configurations = json.loads((model / "plans.json").read_text())["configurations"]
         configurations["tiny"]["patch_size"] = [64, 512, 512]
         change(model / "plans.json", configurations=configurations)
@@ -221,6 +225,40 @@ def test_memory_that_ran_out_is_called_that(where: str, tmp_path: Path, tiny_wei
     said = {"module": "error: memory ran out: ", "engine": "MemoryError: engine openvino ran out of memory"}[where]
     assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith(said), done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("patch", "window"), [((96, 256, 256), [96, 128, 128]), ((64, 192, 192), [64, 192, 192]), ((1, 4, 2**22), None)]
+)
+def test_engines_are_compared_in_a_window_that_takes_no_gigabytes(
+    patch: tuple[int, ...], window: list[int] | None, tiny_model: Path
+) -> None:
+    network, _ = planned(read_result_folder(tiny_model)[0], None, {})
+    found = window_of(network, patch)
+    assert window in (None, found) and np.prod(found) <= LARGEST_WINDOW
+    assert window_of(Mean([network] * 2), patch) == found
+
+
+@pytest.mark.slow
+def test_weights_are_let_go_before_engines_take_theirs(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parameters: list[Any] = []
+    held: list[int] = []
+
+    def save(network: Any, *rest: Any) -> None:
+        parameters.extend(map(weakref.ref, network.parameters()))
+        original(network, *rest)
+
+    def check(*_: Any) -> None:
+        gc.collect()
+        held.extend(one.numel() for parameter in parameters if (one := parameter()) is not None)
+
+    original = convert._save
+    monkeypatch.setattr(convert, "_save", save)
+    monkeypatch.setattr(convert, "check_engines", check)
+    export(tiny_model, tmp_path / "net")
+    assert len(parameters) > 20 and not any(held)
 
 
 def test_numbers_that_are_held_are_counted_without_copies_of_the_weights() -> None:
