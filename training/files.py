@@ -37,6 +37,13 @@ def load_pair(scan: Path, labels: Path) -> tuple[Any, Any]:
     return image, label
 
 
+def lps_array(image: Any) -> tuple[np.ndarray, tuple[float, float, float]]:
+    """An image's voxels (z, y, x), LPS, and their spacing, mm (z, y, x)."""
+    turned = to_lps(image)
+    x, y, z = (float(step) for step in turned.header.get_zooms())
+    return np.asarray(turned.dataobj).T, (z, y, x)
+
+
 def to_lps(image: Any) -> Any:
     """The image with its axes turned and flipped to LPS: nnU-Net takes arrays as they are stored."""
     turn = ornt_transform(io_orientation(image.affine), axcodes2ornt(("L", "P", "S")))

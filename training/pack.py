@@ -35,11 +35,11 @@ from inference.formats.atomic import write_json
 from inference.formats.recorded import digest
 from inference.names import case_of, labels_file
 from training.corrections import Correction, corrected, read_corrections
-from training.files import load_pair, scans_of, to_lps
+from training.files import load_pair, lps_array, scans_of
 from training.labels import IGNORE, ORGANS, TUMOR
 from training.packed import LOW, SPEC, STEP, Packed, Spec, as_packed, packed_file, write_packed, write_spec
 from training.plans import STUDENTS
-from training.shapes import OrganMasks, displacements, shape_of
+from training.shapes import OrganMasks, displacements, organ_masks
 
 VALIDATION = ("HCC_048", "LIDC-IDRI-0001", "TCGA-AY-4070A", "ts_slab", "amos_0001")
 STATE = "packed.json"  # in OUT: of which files, and once all are packed the labels of each scan
@@ -101,9 +101,7 @@ def find_scans(data: Path, corrections: Path | None = None) -> list[Scan]:
 
 def read_scan(scan: Scan) -> Packed:
     """The scan and its labels as they are trained on. Raises ValueError if the labels do not lie on the scan's grid."""
-    image, labels = map(to_lps, load_pair(scan.image, scan.labels))
-    hu, label = np.asarray(image.dataobj).T, np.asarray(labels.dataobj).T
-    spacing = [float(step) for step in image.header.get_zooms()[::-1]]
+    (hu, spacing), (label, _) = map(lps_array, load_pair(scan.image, scan.labels))
     return as_packed(scan.name, hu, corrected(label, hu, spacing, scan.wrong), spacing)
 
 
@@ -131,16 +129,14 @@ def read_state(path: Path, of: str) -> dict[str, set[int]] | None:
 def find_shapes(known: Sequence[Packed], data: Path, pool: Executor) -> dict[str, OrganMasks]:
     """How organs lie in the scans that are trained on, and in `shape_maps`."""
     maps = shape_maps(data)
-    ours = pool.map(lambda one: shape_of(one.label, one.spacing), known)
+    ours = pool.map(lambda one: organ_masks(one.label, one.spacing), known)
     names = (*(one.name for one in known), *(path.name for path in maps))
     return dict(zip(names, (*ours, *pool.map(_shape_of_map, maps)), strict=True))
 
 
 def _shape_of_map(path: Path) -> OrganMasks:
-    image = to_lps(nib.load(path))
-    label = np.asarray(image.dataobj).T
-    label = np.where(label == IGNORE, 0, label)  # all that is no organ
-    return shape_of(label, [float(step) for step in image.header.get_zooms()[::-1]])
+    label, spacing = lps_array(nib.load(path))
+    return organ_masks(np.where(label == IGNORE, 0, label), spacing)  # IGNORE: all that is no organ
 
 
 def to_train_on(scan: Scan, read: Packed, own: OrganMasks, others: Sequence[OrganMasks]) -> Packed:

@@ -40,7 +40,7 @@ class OrganMasks:
     size: tuple[int, int, int]  # voxels of GRID
 
 
-def shape_of(label: np.ndarray, spacing: Sequence[float]) -> OrganMasks:
+def organ_masks(label: np.ndarray, spacing: Sequence[float]) -> OrganMasks:
     """How organs lie in a label map (z, y, x), spacing mm, without those that its first or last plane cuts or about
     which much is unknown."""
     z, y, x = (max(4, round(n * step / GRID)) for n, step in zip(label.shape, spacing, strict=True))

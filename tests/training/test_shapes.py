@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from training.labels import IGNORE  # noqa: E402
-from training.shapes import displacement, displacements, shape_of  # noqa: E402
+from training.shapes import displacement, displacements, organ_masks  # noqa: E402
 from training.warp import bent  # noqa: E402
 
 SPACING = (3.0, 3.0, 3.0)
@@ -38,7 +38,7 @@ def warped(label: np.ndarray, field: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("spleen", [1.35, 0.7])
 def test_an_organ_takes_the_size_that_it_has_in_the_other(spleen: float) -> None:
     own, other = body(), body(spleen)
-    field = displacement(shape_of(own, SPACING), shape_of(other, SPACING))
+    field = displacement(organ_masks(own, SPACING), organ_masks(other, SPACING))
     assert field is not None
     after = warped(own, field)
     wanted, before, reached = ((one == 3).sum() for one in (other, own, after))
@@ -47,18 +47,18 @@ def test_an_organ_takes_the_size_that_it_has_in_the_other(spleen: float) -> None
 
 
 def test_a_patient_is_its_own_shape_and_others_that_share_few_organs_are_none() -> None:
-    own = shape_of(body(), SPACING)
+    own = organ_masks(body(), SPACING)
     same = displacement(own, own)
     assert same is not None and np.abs(same).max() < 0.1
     few = np.where(np.isin(body(), (1, 2, 3)), body(), 0).astype(np.uint8)
-    assert displacement(own, shape_of(few, SPACING)) is None
-    assert displacements(own, [shape_of(few, SPACING)], 3, seed=1).shape[0] == 0
+    assert displacement(own, organ_masks(few, SPACING)) is None
+    assert displacements(own, [organ_masks(few, SPACING)], 3, seed=1).shape[0] == 0
     assert displacements(own, [own, own], 1, seed=1).shape[0] == 1
 
 
 def test_organs_that_are_cut_or_in_part_unknown_are_left_out() -> None:
     label = body()
-    assert set(shape_of(label, SPACING).masks) == set(PLACES)
+    assert set(organ_masks(label, SPACING).masks) == set(PLACES)
     label[:30][label[:30] == 3] = IGNORE
-    assert set(shape_of(label, SPACING).masks) == set(PLACES) - {3}
-    assert set(shape_of(label[20:], SPACING).masks) == set(PLACES) - {1, 3}
+    assert set(organ_masks(label, SPACING).masks) == set(PLACES) - {3}
+    assert set(organ_masks(label[20:], SPACING).masks) == set(PLACES) - {1, 3}

@@ -11,12 +11,14 @@ stands behind such a label.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
+from training.files import load_pair
 from training.labels import IGNORE, TUMOR
 
 SMOOTH = 2.5  # mm: the sigma that takes the noise away
@@ -62,10 +64,13 @@ def main() -> None:
     parser.add_argument("--below", type=float, required=True, metavar="HU", help="between the tumour and its organ")
     parser.add_argument("--organ", type=int, default=1, help="label that the tumour lies in")
     arguments = parser.parse_args()
-    image, scan = nib.load(arguments.labels), nib.load(arguments.scan)
-    point = tuple(int(n) for n in arguments.point.split(","))
-    hu, known = np.asarray(scan.dataobj), np.asarray(image.dataobj, np.uint8)
-    labels = outlined(hu, known, image.header.get_zooms(), point, arguments.below, arguments.organ)
+    try:
+        point = tuple(int(n) for n in arguments.point.split(","))
+        scan, image = load_pair(arguments.scan, arguments.labels)
+        hu, known = np.asarray(scan.dataobj), np.asarray(image.dataobj, np.uint8)
+        labels = outlined(hu, known, image.header.get_zooms(), point, arguments.below, arguments.organ)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
     nib.save(nib.Nifti1Image(labels, image.affine, image.header), arguments.labels)
     print(f"{arguments.labels}: {(labels == TUMOR).sum() * np.prod(image.header.get_zooms()) / 1000:.0f} ml of tumour")
 

@@ -8,8 +8,6 @@ fewer than LEAST_SHARE of the labels found are trusted is left out.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from benchmark.process import start
 from training.files import label_maps_of
 
 LEAST_SHARE = 0.5  # of the labels found in a scan, for the scan to be kept
@@ -80,8 +79,6 @@ def segmented(teachers: Sequence[Path], scans: Path, work: Path) -> Iterator[tup
     first teacher as an image, and those by all as uint8 arrays (x, y, z)."""
     folders = [work / f"teacher-{number}" for number in range(len(teachers))]
     for teacher, folder in zip(teachers, folders, strict=True):
-        # --resume: a stage that was killed goes on where it was.
-        command: list[str | Path] = [sys.executable, "-m", "inference", scans, folder, "--weights", teacher, "--resume"]
-        subprocess.run(command, check=True)
+        start(scans, folder, "--weights", teacher, "--resume")  # a stage that was killed goes on where it was
     for case, path in label_maps_of(folders[0]).items():
         yield case, nib.load(path), [np.asarray(nib.load(folder / path.name).dataobj, np.uint8) for folder in folders]

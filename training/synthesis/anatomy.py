@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
-import SimpleITK as sitk
 from scipy import ndimage
 from skimage.morphology import convex_hull_image
 
 from inference.labels import BY_KEY
+from training.files import lps_array
 
 
 class Tissue(IntEnum):
@@ -114,13 +115,6 @@ class Anatomy:
     spacing: tuple[float, float, float]  # mm (z, y, x)
 
 
-def read_lps(path: Path) -> tuple[np.ndarray, tuple[float, float, float]]:
-    """A NIfTI file as (z, y, x) in LPS order, with its spacing in mm (z, y, x)."""
-    image = sitk.DICOMOrient(sitk.ReadImage(str(path)), "LPS")
-    z, y, x = image.GetSpacing()[::-1]
-    return sitk.GetArrayFromImage(image), (z, y, x)
-
-
 def _torso_wall(torso: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
     """mm outside the convex outline of `torso` (bool), slice by slice, smoothed along z; negative inside."""
     wall = np.full(torso.shape, 100.0, np.float32)
@@ -147,7 +141,7 @@ def build_anatomy(name: str, tissue: np.ndarray, limbs: np.ndarray, spacing: tup
 
 def read_structures(label_map: Path, names: dict[int, str]) -> Anatomy:
     """An anatomy from a map of all of TotalSegmentator's structures, `names` by id."""
-    structures, spacing = read_lps(label_map)
+    structures, spacing = lps_array(nib.load(label_map))
     tissue, limbs = _tissues(structures, names)
     return build_anatomy(label_map.name, tissue, limbs, spacing)
 

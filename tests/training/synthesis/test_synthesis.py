@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 pytest.importorskip("torch")
-pytest.importorskip("SimpleITK")
 
 from training.labels import IGNORE, TUMOR
 from training.synthesis.anatomy import Anatomy, Tissue, build_anatomy, tissue_of
