@@ -20,16 +20,10 @@ from benchmark.document import read_runs, write
 from benchmark.efficiency import figures
 from benchmark.process import watch
 from benchmark.sampler import container_mb, open_gpu, resident_mb, tree
-from tests.benchmark.runs import run_of, runs_of
+from tests.benchmark.runs import SCHEMA, benchmark, run_of, runs_of
 from tests.conftest import ROOT, wait
 
 jsonschema = pytest.importorskip("jsonschema")
-SCHEMA = json.loads((ROOT / "benchmark" / "schema.json").read_text())
-
-
-def benchmark(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command: list[str | Path] = [sys.executable, "-m", "benchmark", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
 
 
 def test_figures_of_a_curve_by_hand() -> None:

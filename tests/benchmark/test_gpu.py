@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import nibabel as nib
 import pytest
 
+from tests.benchmark.runs import benchmark
 from tests.conftest import ROOT
 
 SAMPLE = ROOT / "docs" / "sample" / "HCC_048_0000.nii.gz"
 STAGES = ("labels", "start", "process")
-
-
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True, check=False, cwd=ROOT)
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +20,14 @@ def kit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("gpu")
     scan = folder / "part_0000.nii.gz"
     nib.save(nib.load(SAMPLE).slicer[:, :, 30:62], scan)
-    done = run("benchmark", "gpu-kit", folder / "kit", scan)
+    done = benchmark("gpu-kit", folder / "kit", scan)
     assert done.returncode == 0, done.stderr
     return folder / "kit"
 
 
 @pytest.mark.slow
 def test_labels_start_and_process_are_measured(kit: Path, tmp_path: Path) -> None:
-    done = run("benchmark", "gpu", kit, tmp_path, "--device", "cpu", "--stages", ",".join(STAGES), "--scans", "1")
+    done = benchmark("gpu", kit, tmp_path, "--device", "cpu", "--stages", ",".join(STAGES), "--scans", "1")
     assert done.returncode == 0, done.stdout + done.stderr
     labels, start, process = (json.loads((tmp_path / f"{name}.json").read_text()) for name in STAGES)
     assert labels["agreement"]["part.nii.gz"]["voxels"] > 0.999 and len(labels["kit"]) == 40
@@ -48,7 +43,7 @@ def test_labels_start_and_process_are_measured(kit: Path, tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_a_stage_that_fails_is_written_and_the_next_goes_on(kit: Path, tmp_path: Path) -> None:
     arguments = ("--device", "cpu", "--stages", "runs,memory", "--seconds", "0")
-    done = run("benchmark", "gpu", kit, tmp_path, *arguments)
+    done = benchmark("gpu", kit, tmp_path, *arguments)
     assert done.returncode == 1
     errors = json.loads((tmp_path / "errors.json").read_text())
     assert list(errors) == ["runs", "memory"] and all("timed out" in said for said in errors.values())

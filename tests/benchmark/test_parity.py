@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +12,7 @@ import pytest
 
 from benchmark.parity import agreement, compare, compare_exported
 from inference.card_file import read_card
+from tests.benchmark.runs import benchmark
 from tests.conftest import ROOT
 from tests.made.networks import write_model
 
@@ -30,12 +29,6 @@ def test_agreement_by_hand() -> None:
     assert agreement(ours, ours).enough
     with pytest.raises(ValueError, match="cannot be compared"):
         agreement(ours, ours[:3])
-
-
-def parity(model: Path, *scans: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "benchmark", "parity", model, *scans], capture_output=True, text=True, check=False
-    )
 
 
 def test_scans_are_files_of_names_of_their_own(tmp_path: Path) -> None:
@@ -59,7 +52,7 @@ def test_a_network_of_metaimages(blob: np.ndarray, save_scan: Callable[..., Path
     scan = sitk.ReadImage(save_scan(tmp_path / "x_0000.nii.gz", blob, (3.0, 2.0, 2.0), "ASL"))
     sitk.WriteImage(scan, tmp_path / "x_0000.mha", True)
     model = write_model(tmp_path / "model", dataset={"file_ending": ".mha", "orientation": None})
-    done = parity(model, tmp_path / "x_0000.mha")
+    done = benchmark("parity", model, tmp_path / "x_0000.mha")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("x: 100.0000 %") and "1: 1.0000" in done.stdout
 
@@ -72,7 +65,7 @@ def test_a_tiny_network_on_a_turned_scan(blob: np.ndarray, save_scan: Callable[.
         save_scan(tmp_path / "turned_0000.nii.gz", blob, (2.0, 2.5, 2.5), "ASL"),
     ]
     # More labels than features: its last layer comes after blending and resampling.
-    done = parity(write_model(tmp_path / "model", labels=6), *scans)
+    done = benchmark("parity", write_model(tmp_path / "model", labels=6), *scans)
     lines = done.stdout.splitlines()
     assert [line.split(":")[0] for line in lines] == ["plain", "turned"], done.stderr
     assert done.returncode == 0, done.stdout

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,13 +15,7 @@ import pytest
 
 from benchmark.report import CaseRuns, _table_5
 from benchmark.scaling import growth, make_sizes
-from tests.benchmark.runs import run_of, runs_of
-from tests.conftest import ROOT
-
-
-def benchmark(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command: list[str | Path] = [sys.executable, "-m", "benchmark", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+from tests.benchmark.runs import benchmark, run_of, runs_of
 
 
 @pytest.fixture(scope="module")

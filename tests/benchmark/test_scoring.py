@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,9 +11,10 @@ import pytest
 pytest.importorskip("surface_distance")
 
 from benchmark.evaluate import evaluate
+from benchmark.process import start
 from benchmark.scoring import TOLERANCES, TUBES, Score, read_pair, score_case
 from inference.labels import BY_KEY
-from tests.conftest import ROOT
+from tests.benchmark.runs import benchmark
 
 SPACING = (1.0, 1.0, 2.5)
 LIVER, AORTA, SPLEEN = 1, 5, 3
@@ -90,29 +89,10 @@ def test_evaluate_segments_and_scores(
     scan = save_scan(tmp_path / "x_0000.nii.gz", blob, (3.0, 2.0, 2.0))
     (tmp_path / "x_0007.nii.gz").touch()  # so that this is no channel, and the case x_0000
     flags = "--device cpu --engine onnxruntime"
-    inference: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "inference",
-        scan,
-        tmp_path / "reference",
-        "--weights",
-        tiny_weights,
-    ]
-    subprocess.run([*inference, *flags.split()], check=True, cwd=ROOT)
-    command: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "benchmark",
-        "evaluate",
-        tiny_weights,
-        scan,
-        "--references",
-        tmp_path / "reference",
-    ]
-    done = subprocess.run([*command, "--flags", flags], capture_output=True, text=True, check=True, cwd=ROOT)
+    start(scan, tmp_path / "reference", "--weights", tiny_weights, *flags.split())
+    done = benchmark("evaluate", tiny_weights, scan, "--references", tmp_path / "reference", "--flags", flags)
     # Scored against its own answer, every label that was found is perfect.
-    assert "| mean of organs | 100.0 / 100.0 | 100.0 / 100.0 |" in done.stdout
+    assert "| mean of organs | 100.0 / 100.0 | 100.0 / 100.0 |" in done.stdout, done.stderr
 
 
 def test_no_scan_is_left_out_of_the_scores_without_a_word(tmp_path: Path) -> None:

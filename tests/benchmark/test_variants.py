@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +13,7 @@ import pytest
 from benchmark.variants import table
 from inference.card_file import read_card
 from inference.machine import computes
-from tests.conftest import ROOT
+from tests.benchmark.runs import benchmark
 
 
 def test_a_table_tells_the_worst() -> None:
@@ -34,8 +31,8 @@ def test_every_variant_is_run(
 ) -> None:
     scan = save_scan(tmp_path / "x_0000.nii.gz", blob, (3.0, 2.0, 2.0))
     record = tmp_path / "v.json"
-    command: list[str | Path] = [sys.executable, "-m", "benchmark", "variants", tiny_weights, scan, "--json", record]
-    subprocess.run([*command, "--window", "8,32,48"], check=True, cwd=ROOT, env=os.environ)
+    done = benchmark("variants", tiny_weights, scan, "--json", record, "--window", "8,32,48")
+    assert done.returncode == 0, done.stderr
     found = json.loads(record.read_text())
     names = {"bf16", "abdomen plan", "abdomen plan, bf16", "step 0.75", "window 8x32x48", "8 mm less image"}
     assert set(found) == names

@@ -5,23 +5,21 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT
+from tests.benchmark.runs import SCHEMA, benchmark
 from tests.made.networks import write_model
 
 jsonschema = pytest.importorskip("jsonschema")
-SCHEMA = json.loads((ROOT / "benchmark" / "schema.json").read_text())
 
 
-def versus(peer: str, cases: Path, out: Path, *more: str | Path) -> subprocess.CompletedProcess[str]:
-    command: list[str | Path] = [sys.executable, "-m", "benchmark", "versus", "--peer", peer, "--cases", cases]
-    return subprocess.run([*command, "--out", out, *more], capture_output=True, text=True, check=False, cwd=ROOT)
+def versus(peer: str, cases: Path, out: Path, *more: Any) -> subprocess.CompletedProcess[str]:
+    return benchmark("versus", "--peer", peer, "--cases", cases, "--out", out, *more)
 
 
 @pytest.mark.slow
