@@ -113,14 +113,11 @@ def export(
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
     }
     window, expected = _answered(network, card, stored.plans_file)
+    plans, dataset = stored.plans, stored.dataset
+    del folds, stored  # with the weights, of which `_save` lets go as well
     with workshop(out) as made:
         _save(network, card, made)
-        save_sources(stored.plans, stored.dataset, made)
-        # The weights: each engine takes what a window of it takes. onnxscript keeps the last graph that it saw, with
-        # its parameters.
-        for parameter in network.parameters():
-            parameter.data = torch.empty(0)
-        del folds, stored, network
+        save_sources(plans, dataset, made)
         check_engines(made, window, expected)
         move(made, out)
         remove_others(out, card["files"])
@@ -167,9 +164,11 @@ def _inputs(card: Mapping[str, Any]) -> int:
 
 
 def _save(network: torch.nn.Module, card: dict[str, Any], made: Path) -> None:
-    """Write the graphs, and with them the card, to a workshop."""
+    """Write the graphs, and with them the card, to a workshop. The network has no weights any more then."""
     print("ONNX: the graphs in float32 and float16", flush=True)
     model = to_onnx(network, card["patch"], _inputs(card))
+    for parameter in network.parameters():  # onnxscript keeps the last graph that it saw, and these with it
+        parameter.data = torch.empty(0)
     # A spline of an order above 1 is clipped to the range of each logit, which the last layer's inputs do not know.
     linear = max(card["resample"].get(f"logit_{name}", 0) for name in ("order", "order_z")) <= 1
     head = without_head(model) if linear and not card["window_multiple"] else None

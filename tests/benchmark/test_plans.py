@@ -11,20 +11,21 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 pytest.importorskip("nnunetv2")
 
-from benchmark.parity import SAME_LABEL, SAME_VOXELS, agreement  # noqa: E402
-from inference.export.architecture import assign  # noqa: E402
-from inference.export.checkpoint import read_result_folder  # noqa: E402
-from inference.export.convert import planned  # noqa: E402
-from inference.export.graph import save_graphs, to_onnx  # noqa: E402
-from inference.export.plan import NORMALISE  # noqa: E402
-from inference.export.write import save_card  # noqa: E402
-from inference.predictor import Predictor  # noqa: E402
-from inference.scan import Grid, Scan  # noqa: E402
-from inference.task import segment_file  # noqa: E402
-from tests.made.networks import write_model  # noqa: E402
+from benchmark.parity import SAME_LABEL, SAME_VOXELS, agreement
+from inference.export.architecture import assign
+from inference.export.checkpoint import read_result_folder
+from inference.export.convert import planned
+from inference.export.graph import save_graphs, to_onnx
+from inference.export.plan import NORMALISE
+from inference.export.write import save_card
+from inference.predictor import Predictor
+from inference.scan import Grid, Scan
+from inference.task import segment_file
+from tests.made.networks import write_model
+from tests.made.nnunet import nnunet_of
 
 Both = Callable[..., tuple[np.ndarray, np.ndarray]]
 SPACING = (3.0, 2.0, 2.0)
@@ -55,7 +56,7 @@ def both(exported: Callable[..., tuple[Path, Predictor]]) -> Both:
         model, predictor = exported(**plan)
         scan = Scan(tuple(image), Grid.of(image.shape[1:], spacing, "LPS"))
         ours, _ = predictor.segment(scan)
-        theirs = nnunets(model).predict_single_npy_array(image.astype(np.float32), {"spacing": list(spacing)})
+        theirs = nnunet_of(model).predict_single_npy_array(image.astype(np.float32), {"spacing": list(spacing)})
         return ours, np.asarray(theirs).astype(np.uint8)
 
     return labels
@@ -81,15 +82,6 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Pa
         return model, Predictor(place / "weights", device="cpu", plan="dense", precision="f32")
 
     return export
-
-
-def nnunets(model: Path) -> Any:
-    """nnU-Net's predictor."""
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-
-    theirs = nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
-    theirs.initialize_from_trained_model_folder(str(model), (0,))
-    return theirs
 
 
 @pytest.mark.slow
@@ -208,7 +200,7 @@ def test_files_of_several_channels_that_are_stored_otherwise(
             sitk.WriteImage(image, files[-1], True)
     record = segment_file(predictor, files, tmp_path / "ours")
     assert record.status == "done", record.error
-    theirs = nnunets(model)
+    theirs = nnunet_of(model)
     data, properties = theirs.plans_manager.image_reader_writer_class().read_images([str(file) for file in files])
     theirs.predict_single_npy_array(data, properties, None, str(tmp_path / "theirs"))
     maps = (sitk.ReadImage(path) for path in (tmp_path / "ours" / "x.nii.gz", tmp_path / f"theirs{ending}"))
@@ -249,7 +241,7 @@ def test_probabilities_are_nnunets(
     scan = save_scan(tmp_path / "x_0000.nii.gz", ct.astype(np.int16), spacing, orientation)
     record = segment_file(predictor, scan, tmp_path / "ours", probabilities=True)
     assert record.status == "done" and record.probabilities, record.error
-    theirs = nnunets(model)
+    theirs = nnunet_of(model)
     data, properties = theirs.plans_manager.image_reader_writer_class().read_images([str(scan)])
     theirs.predict_single_npy_array(data, properties, None, str(tmp_path / "theirs"), True)
     expected = np.load(tmp_path / "theirs.npz")["probabilities"]

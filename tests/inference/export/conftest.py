@@ -5,9 +5,37 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+
+from inference.errors import WeightsError
+
+
+def refusal(model: Path, **options: Any) -> str:
+    """What the exporter says of a folder that it refuses: one line that names it. Nothing is written."""
+    from inference.export.convert import export
+
+    before = sorted(model.parent.iterdir())
+    with pytest.raises(WeightsError) as caught:
+        export(model, model.parent / "net", **options)
+    said = str(caught.value)
+    assert "\n" not in said and model.name in said
+    assert sorted(model.parent.iterdir()) == before
+    return said
+
+
+@pytest.fixture
+def model(tiny_model: Path, tmp_path: Path) -> Path:
+    """A copy of the result folder of a tiny network, that may be changed."""
+    return shutil.copytree(tiny_model, tmp_path / "m")
+
+
+@pytest.fixture
+def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports without the check of every engine, which takes a process each: other tests export with it."""
+    monkeypatch.setattr("inference.export.convert.check_engines", lambda *_: None)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -29,18 +29,13 @@ from inference.export.checkpoint import read_result_folder, read_torch  # noqa: 
 from inference.export.convert import export, main, planned  # noqa: E402
 from inference.export.dataset import labels_of, stacked_values  # noqa: E402
 from inference.export.generic_unet import GenericUNet  # noqa: E402
+from tests.inference.export.conftest import refusal  # noqa: E402
 from tests.made.networks import old_plans  # noqa: E402
 
 CHECKPOINT = "fold_0/checkpoint_final.pth"
 TINY = ("configurations", "tiny")
 INTENSITY = "foreground_intensity_properties_per_channel"
 ARGUMENTS = (*TINY, "architecture", "arch_kwargs")
-
-
-@pytest.fixture
-def model(tiny_model: Path, tmp_path: Path) -> Path:
-    shutil.copytree(tiny_model, tmp_path / "m")
-    return tmp_path / "m"
 
 
 def change(file: Path, *keys: str, to: Any) -> None:
@@ -51,16 +46,6 @@ def change(file: Path, *keys: str, to: Any) -> None:
         inner = inner[key]
     inner[keys[-1]] = to
     file.write_text(json.dumps(fields))
-
-
-def refusal(path: Path, **options: Any) -> str:
-    """What the exporter says of a folder that it refuses: one line that names it."""
-    with pytest.raises(WeightsError) as caught:
-        export(path, path.parent / "net", **options)
-    said = str(caught.value)
-    assert "\n" not in said and str(path.name) in said
-    assert not (path.parent / "net").exists()
-    return said
 
 
 class Call:
@@ -634,13 +619,18 @@ def test_a_checkpoint_of_another_name_is_named(model: Path) -> None:
 
 def test_a_fold_that_is_not_there(model: Path) -> None:
     assert "has no fold_3, only fold_0" in refusal(model, fold="3")
+    (model / "fold_1").mkdir()
+    assert "fold_0, fold_1: choose one with --fold" in refusal(model)
+    (model / "fold_1").rmdir()
     shutil.rmtree(model / "fold_0")
     assert "has no fold_*" in refusal(model)
 
 
-@pytest.mark.parametrize("content", [b"{", b"[]", b"[" * 100_000, b'{"a": "\xff"}', b"1" * 5000, b""])
-def test_plans_that_are_no_table(content: bytes, model: Path) -> None:
-    (model / "plans.json").write_bytes(content)
+@pytest.mark.parametrize("content", [b"{", b"[]", b"[" * 100_000, b'{"a": "\xff"}', b"1" * 5000, b"", None])
+def test_plans_that_are_no_table(content: bytes | None, model: Path) -> None:
+    (model / "plans.json").unlink()
+    if content is not None:
+        (model / "plans.json").write_bytes(content)
     assert "plans.json cannot be read" in refusal(model)
 
 
@@ -650,3 +640,8 @@ def test_checkpoints_that_are_none(content: bytes, model: Path) -> None:
     said = refusal(model)
     assert "cannot be read as a checkpoint: it is damaged or not a PyTorch file" in said
     assert "weights_only=False" not in said.replace("`", "")  # no advice to run what the file holds
+
+
+def test_tensors_that_are_no_checkpoint(model: Path) -> None:
+    torch.save({"some": "thing"}, model / CHECKPOINT)
+    assert "is not a checkpoint of nnU-Net v2: init_args is missing" in refusal(model)

@@ -148,54 +148,6 @@ def test_a_residual_encoder_with_turned_axes(tmp_path: Path) -> None:
     assert card.orientation is None  # not recorded: scans are taken as stored, as nnU-Net does
 
 
-def refused(tmp_path: Path, cause: str) -> None:
-    with pytest.raises(WeightsError, match=cause):
-        export(tmp_path / "m", tmp_path / "net")
-    assert not (tmp_path / "net").exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["m"]  # nothing half-written
-
-
-def test_what_inference_cannot_do_is_refused(tmp_path: Path) -> None:
-    model = write_model(tmp_path / "m")
-    plans, dataset = model / "plans.json", model / "dataset.json"
-    good_plans, good_dataset = plans.read_text(), dataset.read_text()
-    change(dataset, channel_names={"0": "CT", "1": "PET"})
-    refused(tmp_path, "not a list of 2")
-    dataset.write_text(good_dataset)
-    change(dataset, labels={"background": 0, "whole": [1, 2], "core": 2})
-    refused(tmp_path, "regions_class_order is missing")
-    dataset.write_text(good_dataset)
-    fields = json.loads(good_plans)
-    fields["configurations"]["tiny"]["normalization_schemes"] = ["MyNormalization"]
-    plans.write_text(json.dumps(fields))
-    refused(tmp_path, "MyNormalization")
-    fields = json.loads(good_plans)
-    fields["configurations"]["tiny"]["architecture"]["arch_kwargs"]["features_per_stage"] = [4, 8, 16]
-    plans.write_text(json.dumps(fields))
-    refused(tmp_path, "does not fit the architecture")
-
-
-def test_files_that_are_no_checkpoint(tmp_path: Path) -> None:
-    model = write_model(tmp_path / "m")
-    checkpoint = model / "fold_0" / "checkpoint_final.pth"
-    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    refused(tmp_path, "cannot be read as a checkpoint")
-    torch.save({"some": "thing"}, checkpoint)
-    refused(tmp_path, "not a checkpoint of nnU-Net v2")
-    torch.save({"network_weights": Path}, checkpoint)  # a class: could run code when it is loaded
-    refused(tmp_path, "cannot be read as a checkpoint")
-    checkpoint.unlink()
-    refused(tmp_path, "is missing")
-    (model / "plans.json").unlink()
-    refused(tmp_path, "plans.json cannot be read")
-
-
-def test_several_folds_need_a_choice(tmp_path: Path) -> None:
-    model = write_model(tmp_path / "m")
-    (model / "fold_1").mkdir()
-    refused(tmp_path, "fold_0, fold_1: choose one with --fold")
-
-
 @pytest.mark.slow
 def test_an_engine_that_differs_is_refused(tiny_weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     card = read_card(tiny_weights / "organ")

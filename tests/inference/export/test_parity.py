@@ -10,47 +10,33 @@ from typing import Any
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 pytest.importorskip("nnunetv2")
 
-from benchmark.parity import agreement  # noqa: E402
-from inference.card_file import read_card  # noqa: E402
-from inference.cards import digests  # noqa: E402
-from inference.engines.choose import choose, load  # noqa: E402
-from inference.errors import WeightsError  # noqa: E402
-from inference.export import convert, graph  # noqa: E402
-from inference.export.back import result_folder  # noqa: E402
-from inference.export.convert import export  # noqa: E402
-from inference.given import scan_of  # noqa: E402
-from inference.grids.decode import averaged  # noqa: E402
-from inference.pack import pack  # noqa: E402
-from inference.predictor import Predictor  # noqa: E402
-from tests.made.networks import write_model  # noqa: E402
+from benchmark.parity import agreement
+from inference.card_file import read_card
+from inference.cards import digests
+from inference.engines.choose import choose, load
+from inference.errors import WeightsError
+from inference.export import graph
+from inference.export.back import result_folder
+from inference.export.convert import export
+from inference.given import scan_of
+from inference.grids.decode import averaged
+from inference.pack import pack
+from inference.predictor import Predictor
+from tests.made.networks import write_model
+from tests.made.nnunet import nnunet_of
 
 SPACING = (3.0, 2.0, 2.0)
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other tests export with the check of every engine, which takes a process each."""
-    monkeypatch.setattr(convert, "check_engines", lambda *_: None)
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_processes")]
 
 
 def theirs(model: Path, voxels: np.ndarray, folds: Any = (0,), *, tta: bool = False, **more: Any) -> np.ndarray:
-    """nnU-Net's labels of a scan, in this process."""
-    from nnunetv2.inference import predict_from_raw_data
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-    from nnunetv2.training.nnUNetTrainer.variants.network_architecture.nnUNetTrainerBN import nnUNetTrainerBN
-
-    # Its own search imports every trainer, and with them packages that need not be installed.
-    trainers = {trainer.__name__: trainer for trainer in (nnUNetTrainer, nnUNetTrainerBN)}
-    predict_from_raw_data.recursive_find_trainer_class_by_name = trainers.get
-    predictor = nnUNetPredictor(use_mirroring=tta, device=torch.device("cpu"), allow_tqdm=False)
-    predictor.initialize_from_trained_model_folder(str(model), folds)
+    """nnU-Net's labels of a scan."""
     image = voxels[None].astype(np.float32)
+    predictor = nnunet_of(model, folds, tta=tta)
     labels: np.ndarray = predictor.predict_single_npy_array(image, {"spacing": list(SPACING)}, **more)
     return labels
 

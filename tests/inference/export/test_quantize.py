@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,16 +21,12 @@ from inference.machine import computes
 
 @pytest.mark.slow
 @pytest.mark.skipif(not computes("int8"), reason="this processor has no instructions for int8")
-def test_int8_answers_nearly_as_float32(
-    tiny_weights: Path, blob: np.ndarray, save_scan: Callable[..., Path], tmp_path: Path
-) -> None:
-    folder = tmp_path / "organ"
-    shutil.copytree(tiny_weights / "organ", folder)
+def test_int8_answers_nearly_as_float32(organ: Path, scan: Path) -> None:
     with pytest.raises(DeviceError, match="network organ has none: python -m inference.export.quantize makes it"):
-        choose("cpu", "openvino", "int8", [read_card(folder)])
+        choose("cpu", "openvino", "int8", [read_card(organ)])
 
-    quantize(folder, [save_scan(tmp_path / "x_0000.nii.gz", blob, (3.0, 2.0, 2.0))])
-    card = read_card(folder)
+    quantize(organ, [scan])
+    card = read_card(organ)
     assert set(FILES) < set(card.files)
     assert choose("cpu", "openvino", "auto", [card]).precision != "int8"  # it is asked for by name
     batch = np.random.default_rng(0).normal(size=(1, 1, *card.patch)).astype(np.float32)
@@ -40,7 +34,7 @@ def test_int8_answers_nearly_as_float32(
     assert not np.array_equal(*answers)
     assert np.abs(answers[1] - answers[0]).mean() < 0.4 * np.abs(answers[0]).mean()  # random weights bear it badly
 
-    (folder / FILES[1]).write_bytes(b"damaged")
+    (organ / FILES[1]).write_bytes(b"damaged")
     with pytest.raises(WeightsError, match="model_int8.bin is damaged"):
         load(choose("cpu", "openvino", "int8", [card]), card, 1)
 
@@ -60,19 +54,14 @@ def test_outliers_begin_where_numpy_says(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.slow
-def test_layers_are_not_held(
-    tiny_weights: Path, blob: np.ndarray, save_scan: Callable[..., Path], tmp_path: Path
-) -> None:
-    folder = tmp_path / "organ"
-    shutil.copytree(tiny_weights / "organ", folder)
-    card = json.loads((folder / "card.json").read_text())
-    (folder / "card.json").write_text(json.dumps(card | {"patch": [64, 192, 192]}))
-    scan = save_scan(tmp_path / "x_0000.nii.gz", blob, (3.0, 2.0, 2.0))
+def test_layers_are_not_held(organ: Path, scan: Path) -> None:
+    card = json.loads((organ / "card.json").read_text())
+    (organ / "card.json").write_text(json.dumps(card | {"patch": [64, 192, 192]}))
     program = (
         "import sys; from pathlib import Path; from inference.export.quantize import quantize\n"
         "from inference.machine import peak_memory_mb\n"
         "before = peak_memory_mb(); quantize(Path(sys.argv[1]), [Path(sys.argv[2])]); print(peak_memory_mb() - before)"
     )
-    done = subprocess.run([sys.executable, "-c", program, folder, scan], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", program, organ, scan], capture_output=True, text=True, check=True)
     activations = card["activations"] * 64 * 192 * 192 * 4 / 1e6
     assert float(done.stdout.split()[-1]) < 4.5 * activations  # 3.3; held until the answer 5.5, given to NumPy 15.3

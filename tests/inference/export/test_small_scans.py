@@ -17,33 +17,22 @@ pytest.importorskip("nnunetv2")
 
 from benchmark.parity import agreement  # noqa: E402
 from inference.errors import ScanError  # noqa: E402
-from inference.export import convert  # noqa: E402
 from inference.export.convert import export  # noqa: E402
 from inference.formats.reading import read_scan  # noqa: E402
 from inference.predictor import Predictor  # noqa: E402
 from inference.task import segment_file  # noqa: E402
 from tests.conftest import ROOT  # noqa: E402
 from tests.made.networks import write_model  # noqa: E402
+from tests.made.nnunet import nnunet_of  # noqa: E402
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other tests export with the check of every engine, which takes a process each."""
-    monkeypatch.setattr(convert, "check_engines", lambda *_: None)
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_processes")]
 
 
 def theirs(model: Path, scan: Path, checkpoint: str = "checkpoint_final.pth") -> np.ndarray:
-    """nnU-Net's labels (z, y, x) of a file, in this process."""
+    """nnU-Net's labels (z, y, x) of a file."""
     from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
-    from nnunetv2.inference import predict_from_raw_data
-    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-    # Its own search imports every trainer, and with them packages that need not be installed.
-    predict_from_raw_data.recursive_find_trainer_class_by_name = lambda *_: nnUNetTrainer
-    predictor = predict_from_raw_data.nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
-    predictor.initialize_from_trained_model_folder(str(model), (0,), checkpoint)
+    predictor = nnunet_of(model, checkpoint=checkpoint)
     labels: np.ndarray = predictor.predict_single_npy_array(*SimpleITKIO().read_images([str(scan)]))
     return labels
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,19 +10,13 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("nnunetv2")
 
-from inference.errors import WeightsError  # noqa: E402
 from inference.export.checkpoint import read_result_folder  # noqa: E402
-from inference.export.convert import export, planned  # noqa: E402
+from inference.export.convert import planned  # noqa: E402
 from inference.export.notes import note  # noqa: E402
+from tests.inference.export.conftest import refusal  # noqa: E402
 from tests.made.networks import OLD, old_plans  # noqa: E402
 
 CHECKPOINT = "fold_0/checkpoint_final.pth"
-
-
-@pytest.fixture
-def model(tiny_model: Path, tmp_path: Path) -> Path:
-    shutil.copytree(tiny_model, tmp_path / "m")
-    return tmp_path / "m"
 
 
 def trained_by(model: Path, trainer: str, *more: str) -> None:
@@ -32,13 +25,6 @@ def trained_by(model: Path, trainer: str, *more: str) -> None:
     stored["trainer_name"] = trainer
     stored["network_weights"] |= {name: torch.zeros(3) for name in more}
     torch.save(stored, model / CHECKPOINT)
-
-
-def refusal(model: Path) -> str:
-    with pytest.raises(WeightsError) as caught:
-        export(model, model.parent / "net")
-    assert not (model.parent / "net").exists() and "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ from inference.predictor import Predictor  # noqa: E402
 from inference.record import Record  # noqa: E402
 from inference.scan import Scan  # noqa: E402
 from inference.segment import segment  # noqa: E402
+from tests.inference.export.conftest import refusal  # noqa: E402
 from tests.made.v1 import PATCH, POOLS, POOLS_2D, write_v1_model  # noqa: E402
 
 Spacing = tuple[float, float, float]
@@ -62,15 +63,6 @@ def change(model: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
     told = pickle.loads(file.read_bytes())
     edit(told)
     file.write_bytes(pickle.dumps(told))
-
-
-def refusal(model: Path, **options: Any) -> str:
-    with pytest.raises(WeightsError) as caught:
-        export(model, model.parent / "net", **options)
-    said = str(caught.value)
-    assert "\n" not in said and str(model) in said
-    assert not (model.parent / "net").exists()
-    return said
 
 
 # Nothing in a pickle is run.
