@@ -25,7 +25,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from ..card_file import FILE_NAME, read_card
-from ..errors import WeightsError
+from ..errors import OutputError, WeightsError
 from ..formats.atomic import write_atomically, writing
 from ..grids.decode import read_head
 from ..options import given_path
