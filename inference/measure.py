@@ -92,7 +92,11 @@ def _measured(
     named = {value: names.get(value, f"label_{value}") for value in found if value}
     empty = is_mask and found == [0]  # of a hundred structures many are not there
     odd = [] if empty else [f"{shown(labels.name)}: {text}" for text in given.warnings]
-    return quantities(values, scan.grid, named, {0: scan.voxels}), odd
+    measured = quantities(values, scan.grid, named, {0: scan.voxels})
+    if is_mask and names_are_hidden():  # only now: a tumour is one by its name
+        for one in measured.values():
+            one["name"] = one["name"] if known(one["name"]) else shown(one["name"])
+    return measured, odd
 
 
 def _own_names(labels: Path, found: Sequence[int], is_mask: bool, case: str) -> Mapping[int, str]:

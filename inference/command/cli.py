@@ -222,8 +222,10 @@ def _called() -> str:
 def _folder(text: str) -> Path:
     path = given_path(text)
     if (stem(path.name) or format_of(path) in FORMATS) and not os.path.exists(path):
-        why = "is the name of a file: give a folder, in which each label map is named after its scan"
-        raise argparse.ArgumentTypeError(f"{text!r} {why}")
+        # Without the name, which may be a patient's: --hash-names is not known yet.
+        raise argparse.ArgumentTypeError(
+            "this is the name of a file: give a folder, in which each label map is named after its scan"
+        )
     return path
 
 

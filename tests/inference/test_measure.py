@@ -302,6 +302,20 @@ def test_names_are_hidden_as_a_run_hides_them(pair: tuple[Path, Path], measure: 
     assert not names_are_hidden()
 
 
+def test_names_of_masks_are_hidden_but_for_those_of_organs(
+    pair: tuple[Path, Path], measure: Measure, save_scan: Save
+) -> None:
+    scans, labels = pair
+    voxels = np.asarray(nib.load(labels / "x.nii.gz").dataobj).T
+    masks = labels.parent / "masks"
+    for name in ("liver", "secret", "secret_tumor"):
+        save_scan(masks / f"{name}.nii.gz", (voxels == 1).astype(np.uint8), SPACING)
+    code, table, said = measure(scans, masks, "--hash-names")
+    other, tumor = (hashlib.sha256(name).hexdigest()[:12] for name in (b"secret", b"secret_tumor"))
+    assert (code, said) == (0, "") and {name for _, name, _ in values(table)} == {"liver", other, tumor}
+    assert {name for _, name, what in values(table) if what == "pieces"} == {tumor}
+
+
 def test_in_a_dataset_of_bids_a_scan_and_its_labels_have_one_hash(pair: tuple[Path, Path], measure: Measure) -> None:
     scans, labels = pair
     (labels / "sub-x" / "anat").mkdir(parents=True)
