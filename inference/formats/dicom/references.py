@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from ...labels import ALTERED, ANATOMY, NEOPLASM, Code, Structure, is_tumor, str
 from ...names import format_of
 from ...scan import Scan
 from ...version import __version__
-from ..archive import open_anywhere
+from ..archive import open_anywhere, state_of
+from ..sources import Picture
 from ..written import Description
 from .headers import CT_CLASSES, LONGEST_HEADER, read
 from .read import Series
@@ -88,8 +90,7 @@ def check(scan: Scan) -> None:
     if not isinstance(scan.origin, Series):
         raise ScanError("is not a DICOM series, to which labels in DICOM must refer: choose another --format")
     _check_told_apart(scan.origin)
-    with lenient():
-        _headers(scan.origin, 1)
+    _headers(scan)
 
 
 def _check_told_apart(series: Series) -> None:
@@ -109,18 +110,10 @@ def _check_told_apart(series: Series) -> None:
 def references(labels: np.ndarray, scan: Scan, about: Description, path: Path) -> References:
     """The slices of the scan that labels (z, y, x) lie on, for a file that is to be written. Raises UnwrittenError."""
     series: Series = scan.origin
-    with lenient():
-        try:
-            slices = _headers(series)
-        except ScanError as error:
-            raise UnwrittenError(f"{shown(path.name)} cannot be written: the series {error}") from error
-        first = slices[0]
-        for one in slices[1:]:
-            for name in ("ImageOrientationPatient", "PixelSpacing"):  # the same but for rounding, as their reader saw
-                setattr(one, name, first[name].value)
-        for one in slices:
-            if not one.get("SliceThickness"):  # which a SEG has to tell, and a CT need not
-                one.SliceThickness = f"{scan.grid.spacing[0]:.6g}"
+    try:
+        slices = _headers(scan)
+    except ScanError as error:
+        raise UnwrittenError(f"{shown(path.name)} cannot be written: the series {error}") from error
     frames = tuple(
         picture.frame + 1 if int(one.get("NumberOfFrames") or 1) > 1 else None
         for picture, one in zip(series.pictures, slices, strict=True)
@@ -131,15 +124,41 @@ def references(labels: np.ndarray, scan: Scan, about: Description, path: Path) -
     parts += [f"{value}={name}" for value, name in sorted(about.names.items())]
     parts.append(hashlib.sha256(np.ascontiguousarray(labels).data).hexdigest())
     planes = tuple(round(place) for place in series.places)
-    return References(tuple(slices), frames, planes, "\0".join(parts))
+    return References(slices, frames, planes, "\0".join(parts))
 
 
-def _headers(series: Series, most: int | None = None) -> list[Any]:
-    """Of each picture, or of the first ones. Raises ScanError."""
+def _headers(scan: Scan) -> tuple[Any, ...]:
+    """Of each slice, as References has them. Raises ScanError.
+
+    The last answer is kept: the same is asked before labels are made, and for each object of them.
+    """
+    pictures = scan.origin.pictures
+    states = tuple(state_of(file) for file in dict.fromkeys(picture.file for picture in pictures))
+    return _headers_of(pictures, f"{scan.grid.spacing[0]:.6g}", states)
+
+
+@lru_cache(maxsize=1)
+def _headers_of(
+    pictures: tuple[Picture, ...], thickness: str, states: tuple[tuple[int, int] | None, ...]
+) -> tuple[Any, ...]:
+    """thickness: of slices that do not tell it, as a SEG has to and a CT need not."""
+    with lenient():
+        slices = _read_all(pictures)
+        first = slices[0]
+        for one in slices:
+            for name in ("ImageOrientationPatient", "PixelSpacing"):  # the same but for rounding, as their reader saw
+                setattr(one, name, first[name].value)
+            if not one.get("SliceThickness"):
+                one.SliceThickness = thickness
+    return tuple(slices)
+
+
+def _read_all(pictures: Sequence[Picture]) -> list[Any]:
+    """The header of each picture. Raises ScanError."""
     files: dict[Path, Any] = {}
-    called = called_as(picture.file for picture in series.pictures)
+    called = called_as(picture.file for picture in pictures)
     slices = []
-    for picture in series.pictures[:most]:
+    for picture in pictures:
         holds = f"holds {shown(called[picture.file])}, which"
         try:
             if picture.file not in files:

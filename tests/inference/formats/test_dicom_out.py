@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -471,6 +472,22 @@ def test_a_damaged_header_is_said_before_a_network_runs(
     scan = read_scan(tmp_path / "s")
     with pytest.raises(ScanError, match=r"^s holds 001.dcm, which cannot be referred to: its header is damaged"):
         check(scan, "s", [tmp_path / "x.seg.dcm"])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda one: delattr(one, "SOPInstanceUID"), "has no SOPInstanceUID: no labels in DICOM can refer to it"),
+        (lambda one: setattr(one, "SOPClassUID", "1.2.3"), "cannot be referred to: its header is damaged"),
+    ],
+)
+def test_so_is_that_of_a_later_slice(
+    spoil: Callable[[Any], None], why: str, labels: np.ndarray, tmp_path: Path
+) -> None:
+    scan = scan_of(labels, tmp_path / "s", change=lambda z, one: spoil(one) if z == 4 else None)
+    with pytest.raises(ScanError, match=f"^s holds 005.dcm, which {why}"):
+        check(scan, "s", [tmp_path / "x.seg.dcm"])
+    check(scan, "s", [tmp_path / "x.nii.gz"])
 
 
 @pytest.mark.parametrize("kind", DICOM_FORMATS)
