@@ -18,7 +18,7 @@ from .errors import CaseError, MemoryBudgetError, ScanError, UnwrittenError, one
 from .formats.cases import Case
 from .formats.channels import name_of_file
 from .formats.probabilities import Probabilities
-from .formats.reading import peek, read_scan
+from .formats.reading import peek, read_scan, volume_in
 from .formats.sources import case_digest
 from .formats.writing import check, write
 from .formats.written import Description, Written
@@ -40,9 +40,9 @@ def segment_file(
     *,
     probabilities: bool = False,
 ) -> Record:
-    """Segment a file, or the folder of a DICOM series, to OUTPUTS/X.nii.gz; where the networks take several channels, a
-    file for each. The record says how it went: no scan raises anything. No record is written beside the labels. The
-    folder is made if it is missing.
+    """Segment a file, the folder of a DICOM series or a ZIP with one to OUTPUTS/X.nii.gz; where the networks take
+    several channels, a file for each. The record says how it went: no scan raises anything. No record is written beside
+    the labels. The folder is made if it is missing.
 
     formats        of the label map, one or several, as --format calls them: "nifti", "seg.nrrd", "mha", "seg",
                    "labelmap", "rtstruct", "sr"; or by their endings, such as "nii.gz"
@@ -53,9 +53,15 @@ def segment_file(
     with suppress(OSError):  # if it cannot be made, writing says so
         Path(outputs).mkdir(parents=True, exist_ok=True)
     channels = (Path(scan),) if isinstance(scan, str | Path) else tuple(map(Path, scan))
-    name = name_of_file(channels[0]) if len(channels) == 1 else case_of(channels[0].name)
+    name, volume, refused = case_of(channels[0].name), None, None
+    if len(channels) == 1:
+        name = name_of_file(channels[0])
+        try:
+            volume = volume_in(channels[0])
+        except ScanError as error:
+            refused = str(error)
     files = tuple(labels_file(Path(outputs), name, kind) for kind in (*kinds, *[PROBABILITIES] * probabilities))
-    return run_case(predictor, Case(name, channels, files))
+    return run_case(predictor, Case(name, channels, files, refused, volume))
 
 
 @dataclass(frozen=True)
@@ -116,6 +122,8 @@ def _run(
     if most_voxels(ways) < most_voxels(predictor.ways):  # a process before this one was lost
         record.fallback.append(_smaller(ways))
     with record.stage("read"):
+        if case.refused:
+            raise ScanError(case.refused)
         if len(case.files) != len(predictor.ct):
             raise ScanError(f"{len(case.files)} files are given, and the networks take {len(predictor.ct)} channels")
         ways, need = _fitting(predictor, case, record, ways, share)

@@ -46,9 +46,15 @@ def case_names(stems: set[str]) -> tuple[dict[str, str], dict[str, str]]:
     return names, reasons
 
 
+def name_of_path(path: Path) -> str:
+    """Of a folder or file that is a case by itself."""
+    path = path if path.name not in ("", "..") else path.resolve()
+    return case_of(re.sub(r"\.(zip|dcm)$", "", path.name, flags=re.IGNORECASE))
+
+
 def name_of_file(scan: Path) -> str:
     """The case of a file that is given alone: called as if its folder were given, if that can be listed."""
-    name, whole = case_of(scan.name), without_ending(scan.name)
+    name, whole = name_of_path(scan), without_ending(scan.name)
     if not whole.endswith(CHANNEL):
         return name
     try:

@@ -15,11 +15,13 @@ from ..errors import CaseError, ScanError, shown
 from ..names import METAIMAGE, NRRD
 from ..scan import Grid, Scan, check_extent, times
 from . import raster
+from .archive import ENDING, NO_DICOM, is_archive
 from .hounsfield import as_they_are, check_slope, checked
 from .nifti import file as nifti
 from .nifti.header import PAIR, Header
 from .opening import with_name
 from .sources import Volume, dicom_files
+from .tree import dicom_in
 from .writing import check, write
 from .written import Description, Written
 
@@ -38,8 +40,8 @@ def read_scan(
 ) -> Scan:
     """The scan, its voxels checked. Raises ScanError and MemoryBudgetError: file and cause in a sentence.
 
-    path    a file, the folder of a DICOM series or a DICOM volume; of a scan of several channels one for each, all on
-            one grid
+    path    a file, the folder of a DICOM series, a ZIP with one, or a DICOM volume; of a scan of several channels one
+            for each, all on one grid
     accept  voxels that cannot be HU are a warning, not an error
     ct      for each channel whether its voxels are HU, as `Predictor.ct` has it; others are taken as they are.
             Default: all are
@@ -61,7 +63,33 @@ def read_scan(
 
 
 def _source(given: Source) -> Path | Volume:
-    return given if isinstance(given, Volume) else with_name(Path(given))
+    if isinstance(given, Volume):
+        return given
+    path = with_name(Path(given))
+    return volume_in(path) or path
+
+
+def volume_in(path: Path) -> Volume | None:
+    """The volume in a ZIP, or in a DICOM file; None of any other file and of a folder. Raises ScanError where there is
+    none, or not only one."""
+    if os.path.isdir(path):
+        return None
+    with _named(path):
+        if not (files := dicom_in(path, path, ())):
+            if path.name.lower().endswith(ENDING) and os.path.isfile(path):
+                raise ScanError(f"is a ZIP: {NO_DICOM}")
+            return None
+        from .dicom.find import find
+
+        found = find(files, path, None)
+        if not found.volumes:
+            reasons = ", ".join(f"{shown(name)}: {reason}" for name, reason in found.left_out)
+            hint = "" if is_archive(path) else "; a series of several files is given by its folder"
+            raise ScanError(f"holds no volume ({reasons}){hint}")
+        if len(found.volumes) > 1:
+            names = ", ".join(shown(name) for name, _ in found.volumes)
+            raise ScanError(f"holds {len(found.volumes)} volumes, where one is wanted: {names}")
+    return found.volumes[0][1]
 
 
 def _read(path: Path | Volume, accept: bool, hu: bool, resample: bool, abdominal: bool) -> Scan:

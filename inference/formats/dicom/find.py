@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import ScanError
+from ..channels import name_of_path
 from ..opening import with_name
 from ..sources import Picture, Volume
 from .copies import without_copies
 from .headers import CT_CLASSES, quiet, read_header
-from .naming import name_of_path, names_of, title
+from .naming import names_of, title
 from .slices import PHASES, Slice, code, tag
 from .stack import differing, directions, stack
 

@@ -13,8 +13,8 @@ from pydicom.datadict import keyword_for_tag, tag_for_keyword
 from pydicom.dataset import Dataset
 
 from ...errors import NoInputError
-from ...names import case_of
 from ..archive import open_anywhere
+from ..channels import name_of_path
 from .headers import LONGEST_HEADER, quiet, read
 from .slices import Slice
 
@@ -51,12 +51,6 @@ def names_of(volumes: Sequence[Sequence[Slice]], inputs: Path, name_by: str | No
         alone = len(owners[base.casefold()]) == 1
         names.append((base if alone else f"{base}_{hashlib.sha256(uid.encode()).hexdigest()[:8]}") + ending)
     return names
-
-
-def name_of_path(path: Path) -> str:
-    """Of a folder or file that is a case by itself."""
-    path = path if path.name not in ("", "..") else path.resolve()
-    return case_of(re.sub(r"\.(zip|dcm)$", "", path.name, flags=re.IGNORECASE))
 
 
 def tag_number(text: str) -> int:
