@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DeviceError, VisceraError, WeightsError, one_line
+from ..errors import DeviceError, VisceraError, one_line
 from ..formats.cases import Case
 from ..options import Options
 from . import dask_worker
@@ -54,12 +54,15 @@ class Cluster:
     options  with which they load networks, from a folder that all of them see
     timeout  s without progress after which a worker ends itself, and without any worker after which the run ends
     check    called several times a second; may raise
+    dicom    whether labels are written as DICOM
     """
 
-    def __init__(self, place: Place, options: Options, timeout: float, check: Callable[[], None]) -> None:
+    def __init__(
+        self, place: Place, options: Options, timeout: float, check: Callable[[], None], dicom: bool = False
+    ) -> None:
         self.place, self.options, self.timeout, self.check = place, options, timeout, check
         self._run = secrets.token_hex(8)
-        self._order = dask_worker.first_order(self._run, options, timeout, place.own)
+        self._order = dask_worker.first_order(self._run, options, timeout, place.own, dicom)
         self._wanted = dask_worker.identity(options)
         self._client: Client | None = None
         self._scratch = TemporaryDirectory(prefix="viscera-", ignore_cleanup_errors=True)
@@ -163,8 +166,10 @@ class Cluster:
         for address, why in found.items():
             if isinstance(why, Exception) and not isinstance(why, OSError):  # that is one that has just been lost
                 raise DeviceError(f"the worker {address} cannot run this program: {one_line(why)}")
-            if isinstance(why, str):
-                raise WeightsError(f"the worker {address} cannot take part: {why}")
+            if why and not isinstance(why, Exception):
+                error = VisceraError(f"the worker {address} cannot take part: {why[1]}")
+                error.exit_code = why[0]
+                raise error
 
     def _heard(self, event: tuple[float, Any]) -> None:
         """Of the scheduler, in Dask's thread."""

@@ -19,7 +19,8 @@ from typing import Any
 from .. import errors, machine
 from ..cards import digests, networks_of
 from ..engines.lean import start_lean
-from ..errors import WeightsError
+from ..errors import DeviceError, WeightsError
+from ..formats.dicom import cannot_write
 from ..options import WEIGHTS, Options
 from ..pack import unpacked
 from ..version import LABELS, __version__
@@ -48,19 +49,22 @@ _pauses: list[tuple[Any, Any]] = []  # of Dask, switched off while a run is here
 _turn = threading.Lock()  # one scan at a time, whatever the cluster has of threads: the watch is one for the process
 
 
-def first_order(run: str, options: Options, timeout: float, own: bool) -> str:
+def first_order(run: str, options: Options, timeout: float, own: bool, dicom: bool = False) -> str:
     """What `check` and `load` are told.
 
     run      a name that no other run has
     options  whose folder of networks all workers see, or which are the program's own
     timeout  s without progress after which the process ends itself
     own      whether the process was started for this run, and does nothing else
+    dicom    whether labels are written as DICOM
     """
     given = options.to_json()
     if options.weights == WEIGHTS:
         del given["weights"]  # the program may lie elsewhere there
     hide = errors.names_are_hidden()
-    return json.dumps({"run": run, "options": given, "hide_names": hide, "timeout": timeout, "own": own})
+    return json.dumps(
+        {"run": run, "options": given, "hide_names": hide, "timeout": timeout, "own": own, "dicom": dicom}
+    )
 
 
 def identity(options: Options) -> dict[str, Any]:
@@ -70,13 +74,13 @@ def identity(options: Options) -> dict[str, Any]:
     return {"program": __version__, "labels": LABELS, "networks": digests(cards)}
 
 
-def check(order: str, wanted: dict[str, Any]) -> str | None:
-    """Why this process cannot be a worker of the run; None if it can."""
+def check(order: str, wanted: dict[str, Any]) -> tuple[int, str] | None:
+    """Why this process cannot be a worker of the run, after the exit code for that; None if it can."""
     try:
-        _compare(_options(json.loads(order)), wanted)
+        _fit(json.loads(order), wanted)
     except Exception as error:
-        text: str = fatal(error)["fatal"][1]
-        return text
+        code, text = fatal(error)["fatal"]
+        return code, text
     return None
 
 
@@ -96,8 +100,7 @@ def load(order: str, wanted: dict[str, Any]) -> str:
     with _at(run):
         _watch(given["timeout"])
         try:
-            options = _options(given)
-            _compare(options, wanted)
+            options = _fit(given, wanted)
             _keep_running()
             machine.limit_threads(options.threads or machine.usable_cpus())
             if given["own"]:
@@ -162,18 +165,19 @@ def _watch(timeout: float) -> None:
     faulthandler.dump_traceback_later(timeout, exit=True, file=sys.__stderr__ or sys.stderr)
 
 
-def _options(given: dict[str, Any]) -> Options:
-    return replace(Options(), **given["options"])
-
-
-def _compare(options: Options, wanted: dict[str, Any]) -> None:
-    """Raises WeightsError where this process would make other labels, or other records, than the run wants."""
+def _fit(given: dict[str, Any], wanted: dict[str, Any]) -> Options:
+    """The options of a run. Raises WeightsError where this process would make other labels, or other records, than the
+    run wants, and DeviceError where it could not write them."""
+    options = replace(Options(), **given["options"])
     own = identity(options)
     if own["networks"] != wanted["networks"]:
         names = [name for name, digest in wanted["networks"].items() if own["networks"].get(name) != digest]
         raise WeightsError(f"network {', '.join(names)} in {options.weights} is a different one there")
     if own != wanted:
         raise WeightsError(f"it has version {own['program']} of this program, and this machine has {wanted['program']}")
+    if given["dicom"] and (why := cannot_write()):
+        raise DeviceError(why)
+    return options
 
 
 def _keep_running() -> None:

@@ -62,7 +62,8 @@ class Run:
         """
         if self.request.scheduler:
             check_installed(self.request.scheduler)
-        if any(one in DICOM_FORMATS for one in self.request.formats) and (why := cannot_write()):
+        elsewhere = self.request.scheduler and self.request.scheduler not in STARTED  # then workers look for themselves
+        if _writes_dicom(self.request) and not elsewhere and (why := cannot_write()):
             raise DeviceError(why)  # at once, not after the first scan has been read
         folders = self._find()
         own = self._prepare(folders)
@@ -122,7 +123,9 @@ class Run:
 
         place = Place(request.scheduler, workers or 0, options.threads or 1, options.max_memory, request.outputs)
         given = replace(options, weights=self.given.weights)
-        return ClusterSchedule(cases, Cluster(place, given, request.timeout, check), attempts, room)
+        return ClusterSchedule(
+            cases, Cluster(place, given, request.timeout, check, _writes_dicom(request)), attempts, room
+        )
 
     def _find(self) -> set[Path]:
         """Read the cards and find the cases; returns the folders of scans. Raises VisceraError."""
@@ -218,12 +221,16 @@ class Run:
         return self.request.outputs / (part.summary if part else "summary.json")
 
 
+def _writes_dicom(request: Request) -> bool:
+    return any(one in DICOM_FORMATS for one in request.formats)
+
+
 def _idle(request: Request, cases: Sequence[Case]) -> list[str]:
     """A sentence for each flag that is of DICOM, and changes nothing here."""
     said = []
     if request.name_by and not any(case.volume for case in cases):
         said.append("--name-by changes no name: none of the cases is DICOM")
-    if request.options.anonymous and not any(one in DICOM_FORMATS for one in request.formats):
+    if request.options.anonymous and not _writes_dicom(request):
         said.append("--anonymous changes nothing: none of the formats that are written is DICOM")
     return said
 

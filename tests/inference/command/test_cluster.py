@@ -22,11 +22,13 @@ import pytest
 
 from inference.command.cli import parse
 from inference.command.cluster import Cluster
+from inference.command.dask_worker import check, first_order, identity
 from inference.command.schedulers import Place, connected
 from inference.errors import hide_names
 from inference.options import Options
 from tests.conftest import ROOT, command, wait
 from tests.inference.command.test_schedule import label_maps, without_times
+from tests.made.ct import ct_series
 from tests.made.ports import free_port
 
 pytest.importorskip("distributed")
@@ -350,8 +352,6 @@ def test_a_worker_that_may_have_lost_its_gpu_is_replaced(
 def test_workers_with_other_networks_or_without_the_program_are_found_before_the_first_scan(
     tmp_path: Path, blob: np.ndarray, save_scan: Save, tiny_weights: Path, dask: Dask
 ) -> None:
-    from inference.command.dask_worker import check, first_order, identity
-
     scan = save_scan(tmp_path / "a_0000.nii.gz", blob, SPACING)
     options = Options(weights=tiny_weights)
     wanted, order = identity(options), first_order("run", options, 60, False)
@@ -370,6 +370,35 @@ def test_workers_with_other_networks_or_without_the_program_are_found_before_the
     dask.start_workers(1, tmp_path)
     done = run(scan, tmp_path / "out", "--scheduler", dask.address)
     assert done.returncode == 3 and "cannot run this program: " in done.stderr and "No module named" in done.stderr
+
+
+def test_dicom_is_written_where_the_workers_are(tmp_path: Path, tiny_weights: Path) -> None:
+    without = "import sys, json; sys.modules['highdicom'] = None; from inference.command.dask_worker import check; "
+    options = Options(weights=tiny_weights)
+    for dicom in (False, True):
+        given = json.dumps([first_order("run", options, 60, False, dicom), identity(options)])
+        program = without + "print(json.dumps(check(*json.loads(sys.argv[1]))))"
+        done = subprocess.run(
+            [sys.executable, "-c", program, given], capture_output=True, text=True, check=False, cwd=ROOT
+        )
+        why = [3, 'labels in DICOM need highdicom, which is not installed: pip install ".[dicom]" in the checkout']
+        assert json.loads(done.stdout) == (why if dicom else None), done.stderr
+
+
+@pytest.mark.slow
+def test_the_machine_of_the_command_needs_no_library_of_dicom(
+    tmp_path: Path, blob: np.ndarray, tiny_weights: Path, dask: Dask
+) -> None:
+    pytest.importorskip("highdicom")
+    ct_series(tmp_path / "s", blob, spacing=SPACING)
+    dask.start_workers(1)
+    without = "import sys; sys.modules['highdicom'] = None; from inference.command.cli import main; sys.exit(main())"
+    given = [tmp_path / "s", tmp_path / "out", "--weights", tiny_weights, "--format", "seg", *FLAGS]
+    for scheduler, code, said in (("local", 3, "labels in DICOM need highdicom"), (dask.address, 0, "")):
+        asked = [sys.executable, "-c", without, *map(str, given), "--scheduler", scheduler]
+        done = subprocess.run(asked, capture_output=True, text=True, check=False, cwd=ROOT, timeout=300)
+        assert done.returncode == code and said in done.stderr
+    assert (tmp_path / "out" / "s.seg.dcm").is_file()
 
 
 @pytest.mark.slow
