@@ -16,6 +16,7 @@ from ..errors import ScanError
 
 SLOPE = (1e-4, 1e4)  # of stored values to HU
 AIR, METAL = -1024, 3071  # HU: what 12 bits can hold
+HALF_AIR = (-650, -400)  # HU: where air is in CT that was halved, and of lungs only those without air
 NO_AIR = -200  # HU: below fat, above lung
 ALL_AIR = -500  # HU: what is above it is not air
 SAMPLE = 64  # voxels along each axis that decide: 260,000 give shares to a tenth of a per cent
@@ -188,6 +189,17 @@ def _odd(sample: _Sample, low: float) -> Iterator[str]:
         yield (
             f"no voxel is below {low:g} HU, as air and lung would be: labels are wrong if this is "
             "CT stored with an offset (often +1024), windowed CT, or MR"
+        )
+    half = float(np.diff(np.searchsorted(sample.ordered, HALF_AIR))[0]) / len(sample.ordered)
+    if half > 0.1 and np.searchsorted(sample.found, -700) < 0.005 * len(sample.found):
+        yield (
+            f"{half:.0%} of the voxels are from {HALF_AIR[0]} to {HALF_AIR[1]} HU and hardly one is darker: labels are "
+            "wrong if air, which is at -1000, lies there because this is CT stored with a factor of 1/2"
+        )
+    if (share := _above(sample.found, ALL_AIR)) < 0.05:
+        yield (
+            f"{share:.0%} of the voxels are above {ALL_AIR} HU, as all of a patient but lung is: labels are wrong if "
+            "an intercept of -1024 was applied twice"
         )
     for hu, most in ((800, 0.08), (METAL, 0.01)):
         if (share := _above(sample.solid, hu)) > most:

@@ -100,6 +100,10 @@ WARNED: dict[str, tuple[Change, str]] = {
     "NaN around the field of view": (lambda hu: padded(hu, NAN), "no value"),
     "infinite": (lambda hu: hot(hot(hu, np.inf, 1), -np.inf, 2), "infinite"),
     "times two": (lambda hu: hu * 2, "below -1300"),
+    "halved": (lambda hu: hu / 2, "a factor of 1/2"),
+    "halved within padding": (lambda hu: padded(hu, -2000) / 2, "a factor of 1/2"),
+    "air halved and cut off": (lambda hu: np.maximum(hu, -1024) / 2, "a factor of 1/2"),
+    "intercept twice and air cut off": (lambda hu: np.maximum(hu - 1024, -1024), "-1024 was applied twice"),
     "divided by ten": (lambda hu: hu / 10, "as air and lung would be"),
     "a window in HU": (lambda hu: np.clip(hu, -160, 240), "as air and lung would be"),
     "a crop with no air": (lambda hu: hu[:12, 18:42, 18:54], "as air and lung would be"),
@@ -180,6 +184,9 @@ def test_real_ct_passes_and_the_same_spoilt_does_not(shared_data: Path) -> None:
         for name in ("a window as 0 to 255", "0 to 1", "offset of 1024", "modulo 65536", "1000 - HU", "-HU"):
             with pytest.raises(ScanError):
                 checked(REFUSED[name][0](scan.voxels.astype(np.float32)))
+        for name in ("halved", "air halved and cut off", "intercept twice and air cut off"):
+            change, said = WARNED[name]
+            assert any(re.search(said, one) for one in checked(change(scan.voxels.astype(np.float32)))[1]), path.name
 
 
 @pytest.mark.parametrize("dtype", ["c8", "c16", "?", "O", "U5", "S3", "M8[s]", "m8[s]", "V4"])
