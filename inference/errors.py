@@ -93,6 +93,7 @@ UNTOLD = "what an earlier run without --hash-names told is hidden: run again wit
 # What went wrong in CUDA or a library of it, which ONNX Runtime puts between two places and their types.
 CUDA_FAILURE = r"CU(DA|DNN|DNN_FE|BLAS) failure \d+: [^;]+|CUDA error cuda\w+:[^;]+"
 
+_HERE = os.path.dirname(os.path.realpath(__file__))
 _hidden: bool | str = False
 
 
@@ -141,14 +142,16 @@ def shown(name: str | Path) -> str:
 
 
 def how_to_install(extra: str) -> str:
-    """The command that installs an extra. pip knows a checkout, which is not installed, by its folder only."""
+    """The command that installs an extra. pip knows a checkout, which is not installed, by its folder only; what is
+    installed under the name of that may be another program."""
     from importlib.metadata import PackageNotFoundError, distribution  # 20 ms that only an error is worth
 
+    package = __package__ or ""
     try:
-        distribution(__package__)
+        is_installed = os.path.realpath(str(distribution(package).locate_file(package))) == _HERE
     except PackageNotFoundError:
-        return f'pip install ".[{extra}]" in the checkout'
-    return f'pip install "{__package__}[{extra}]"'
+        is_installed = False
+    return f'pip install "{package}[{extra}]"' if is_installed else f'pip install ".[{extra}]" in the checkout'
 
 
 def retold(text: str, case: str, told_of: str) -> str:
