@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import ScanError, shown
+from ..errors import ScanError, UnwrittenError, shown
 from ..labels import structures
 from ..names import DICOM_FORMATS, PROBABILITIES, format_of
 from ..scan import Scan
 from . import metaimage, seg_nrrd
-from .atomic import discard
+from .atomic import discard, writing
 from .nifti import file as nifti
 from .probabilities import Probabilities
 from .written import Description, Written
@@ -101,10 +101,11 @@ def write(
     done: dict[Path, Written] = {}
     try:
         for path in reversed(outputs):  # the label map is the last to be there
-            if probabilities and format_of(path) == PROBABILITIES:
-                done[path] = probabilities.write(path, scan)
-            else:
-                done[path] = WRITERS[format_of(path)](labels, scan, path, about)
+            with writing(shown(path.name), UnwrittenError):  # whatever a writer has no memory for
+                if probabilities and format_of(path) == PROBABILITIES:
+                    done[path] = probabilities.write(path, scan)
+                else:
+                    done[path] = WRITERS[format_of(path)](labels, scan, path, about)
     except BaseException:
         discard(done)
         raise

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from inference.errors import UnwrittenError
 from inference.formats.probabilities import Probabilities
 from inference.formats.recorded import digest
 from inference.scan import Scan, turned
+from tests.conftest import ROOT
 from tests.inference.cards import make_card
 
 SHAPE = (4, 5, 6)
@@ -60,19 +63,6 @@ def test_another_try_begins_with_nothing(tmp_path: Path, scan: Scan) -> None:
     assert values[:, :, 0] == pytest.approx(0.2) and not values[:, :, 1:].any()
 
 
-def test_too_little_memory_is_not_a_file_that_cannot_be_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    keep = Probabilities([make_card(channels=2)], tmp_path).of(make_card(channels=2), lambda stored: stored)
-
-    def no_memory(_: np.ndarray) -> np.ndarray:
-        raise MemoryError
-
-    monkeypatch.setattr(np, "ascontiguousarray", no_memory)
-    with pytest.raises(MemoryError):  # on which smaller windows are tried
-        keep(whole(SHAPE), np.full((1, *SHAPE), 255, np.uint8))
-
-
 def test_names_of_labels_become_names_of_files(tmp_path: Path) -> None:
     names = ["background", "left kidney", "Left_Kidney", "../../etc/passwd", "..", "a" * 300, "肝脏", "left/kidney"]
     labels = tuple(Label(value, name) for value, name in enumerate(names))
@@ -109,3 +99,44 @@ def test_a_folder_that_is_not_there_or_full_is_named(tmp_path: Path, scan: Scan)
         kept._file = full  # type: ignore[assignment]
         with pytest.raises(UnwrittenError, match="a file of probabilities cannot be written: No space left"):
             keep(whole(SHAPE), np.full((1, *SHAPE), 255, np.uint8))
+
+
+WITHOUT_MEMORY = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from inference.boxes import whole
+from inference.formats.probabilities import Probabilities
+from inference.formats.writing import write
+from inference.formats.written import Description
+from inference.scan import Grid, Scan
+from tests.inference.cards import make_card
+shape, path = (64, 1024, 2048), Path(sys.argv[1])  # 134 MB
+kept, card = Probabilities([make_card(channels=2)], path), make_card(channels=2)
+keep = kept.of(card, lambda stored: stored)
+taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (taken + 2**26,) * 2)
+of_no_size = np.broadcast_to(np.uint8(1), (1, *shape))
+scan = Scan((), Grid.of(shape, (1, 1, 1), "LPS"))
+for do in (
+    lambda: keep(whole(shape), of_no_size),
+    lambda: write(of_no_size[0], scan, [path / "x.nii.gz", path / "x.probabilities"], Description({1: "a"}), kept),
+):
+    try:
+        do()
+    except Exception as error:
+        print(type(error).__name__, str(error)[:60])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits memory as Linux does")
+def test_memory_that_runs_out_in_a_window_is_no_fault_of_the_files_but_later_it_is(
+    tmp_path: Path,
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_MEMORY, str(tmp_path)], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    first, second = done.stdout.splitlines()
+    assert first.split()[0].endswith("MemoryError"), done.stderr
+    assert second.startswith("UnwrittenError x.probabilities cannot be written: not enough memory")
+    assert not list(tmp_path.iterdir())
