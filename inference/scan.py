@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .boxes import Shape
-from .errors import ScanError
+from .errors import JOIN, ScanError
 
 FEWEST = 3  # voxels along an axis
 SPACING = (0.05, 30.0)  # mm
@@ -171,7 +171,7 @@ def check_extent(shape: Sequence[int], spacing: Sequence[float], abdominal: bool
     if not abdominal:
         return _odd_extent(shape, spacing, extent)
     if min(shape) < FEWEST:
-        raise ScanError(f"has only {times(shape)} voxels: no volume")
+        raise ScanError(f"has only {times(shape)} voxels: no volume" + (f"; {JOIN}" if 1 in shape else ""))
     if min(spacing) < SPACING[0] or max(spacing) > SPACING[1]:
         raise ScanError(f"has the spacing {times(spacing)} mm: not plausible for CT")
     if min(extent) < EXTENT[0] or max(extent) > EXTENT[1]:

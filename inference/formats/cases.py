@@ -11,6 +11,7 @@ from ..errors import NoInputError, shown
 from ..names import BIDS, CHANNEL, FOLDERS, FORMATS, LAYOUTS, bids_case, format_of, labels_file, stem, without_ending
 from .candidates import Candidate, LeftOut, like, of_one_channel, of_several_channels, sentences, some_of
 from .channels import split
+from .entries import PICTURES
 from .opening import listing
 from .recorded import wrote
 from .sources import Volume, is_dicom_file
@@ -161,14 +162,16 @@ def _doubts(inputs: Path, cases: Sequence[Case], certain: Collection[Path], imag
 
 
 def _mistaken(inputs: Path) -> list[str]:
-    """A sentence where inputs without a case are one slice, or hold label maps of this program's, which are passed
-    over."""
+    """A sentence where inputs without a case are one slice, or hold pictures or label maps of this program's, which are
+    passed over."""
     if not inputs.is_dir():
         return ["a series of several files is given by its folder"] if is_dicom_file(inputs) else []
-    ours = (one.name for one in listing(inputs) if stem(one.name) and wrote(inputs / one.name))
-    if (name := next(ours, None)) is None:
-        return []
-    return [f"{shown(name)} is a label map that this program wrote: are the two folders the wrong way round?"]
+    names = [one.name for one in listing(inputs)]
+    if name := next((one for one in names if stem(one) and wrote(inputs / one)), None):
+        return [f"{shown(name)} is a label map that this program wrote: are the two folders the wrong way round?"]
+    if name := next((one for one in names if one.lower().endswith(PICTURES)), None):
+        return [f"{shown(name)} is a picture, which tells neither HU nor mm: export the scan as DICOM or NIfTI"]
+    return []
 
 
 def _apart(one: Path, other: Path) -> tuple[str, str]:

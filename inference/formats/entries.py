@@ -23,6 +23,7 @@ PLAIN = (
     ".md5", ".odt", ".pdf", ".png", ".ppt", ".pptx", ".py", ".r", ".rst", ".sh", ".sha256", ".svg", ".toml", ".tsv",
     ".txt", ".xls", ".xlsx", ".xml", ".yaml", ".yml",
 )  # fmt: skip
+PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 # Formats of scans that are not read; a file may be empty or text and still be meant as one.
 FOREIGN = (
     ".nii.bz2", ".nii.xz", ".nii.zst", ".nii.z", ".nii.zip", ".hdr", ".img", ".hdr.gz", ".img.gz", ".mgz", ".mgh",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import isfinite
 
-from ..errors import ScanError
+from ..errors import JOIN, ScanError
 
 NO_LENGTHS = "does not say how large its voxels are: it has no "
 NO_SPACE = "the header gives no orientation: axes taken as a scanner stores them (LPS)"
@@ -53,6 +53,6 @@ def lengths(text: str) -> list[float] | None:
 def only_volumes(axes: int, values: int = 1) -> None:
     """Raises ScanError where a voxel has several values, or the file not three axes."""
     if axes != 3:
-        raise ScanError(f"is {axes}-D: a scan has three dimensions")
+        raise ScanError(f"is {axes}-D: a scan has three dimensions" + (f"; {JOIN}" if axes == 2 else ""))
     if values != 1:
         raise ScanError(f"has {values} values a voxel: a scan has one")

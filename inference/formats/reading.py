@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import CaseError, ScanError, shown
-from ..names import METAIMAGE, NRRD
+from ..names import METAIMAGE, NRRD, stem
 from ..scan import Grid, Scan, check_extent, times
 from . import raster
 from .archive import ENDING, NO_DICOM, is_archive
@@ -70,9 +70,9 @@ def _source(given: Source) -> Path | Volume:
 
 
 def volume_in(path: Path) -> Volume | None:
-    """The volume in a ZIP, or in a DICOM file; None of any other file and of a folder. Raises ScanError where there is
-    none, or not only one."""
-    if os.path.isdir(path):
+    """The volume in a ZIP, or in a DICOM file; None of a folder and of a file that is another format's by its name.
+    Raises ScanError where there is none, or not only one."""
+    if os.path.isdir(path) or stem(path.name):
         return None
     with _named(path):
         if not (files := dicom_in(path, path, ())):

@@ -14,7 +14,7 @@ from nibabel.nifti1 import Nifti1Header, data_type_codes
 from nibabel.nifti2 import Nifti2Header
 from nibabel.quaternions import quat2mat
 
-from ...errors import ScanError
+from ...errors import JOIN, ScanError
 from ...scan import SHEAR, Grid, Spacing, check_grid, shear, times
 from ..stream import looks_like
 
@@ -146,7 +146,8 @@ def _shape(fields: Nifti1Header) -> tuple[int, int, int]:
         raise ScanError(f"has the size {times(sizes)} by its header: broken")
     if count < 3:
         single = times([*sizes, 1, 1][:3])
-        raise ScanError(f"is {count}-D ({times(sizes)}): a scan has three dimensions, a single plane {single} voxels")
+        text = f"is {count}-D ({times(sizes)}): a scan has three dimensions, a single plane {single} voxels; {JOIN}"
+        raise ScanError(text)
     if max(sizes[3:], default=1) > 1:
         raise ScanError(f"is {count}-D ({times(sizes)}): one CT of three dimensions is needed")
     return sizes[0], sizes[1], sizes[2]

@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("nnunetv2")
 
 from benchmark.parity import agreement  # noqa: E402
-from inference.errors import ScanError  # noqa: E402
+from inference.errors import JOIN, ScanError  # noqa: E402
 from inference.export.convert import export  # noqa: E402
 from inference.formats.reading import read_scan  # noqa: E402
 from inference.predictor import Predictor  # noqa: E402
@@ -113,7 +113,7 @@ def test_a_network_of_abdomens_takes_none_of_these(tmp_path: Path, save_scan: Ca
     record = segment_file(
         predictor, save_scan(tmp_path / "x_0000.nii.gz", picture((1, 30, 34)), (3.0, 2.0, 2.0)), tmp_path
     )
-    assert record.error == "x_0000.nii.gz has only 34 x 30 x 1 voxels: no volume"
+    assert record.error == f"x_0000.nii.gz has only 34 x 30 x 1 voxels: no volume; {JOIN}"
     with pytest.raises(ScanError, match="the array has only 1 x 30 x 34 voxels"):
         predictor(picture((1, 30, 34)), (3.0, 2.0, 2.0), "LPS")
 

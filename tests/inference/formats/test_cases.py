@@ -355,3 +355,10 @@ def test_scans_in_a_folder_that_may_be_listed_but_not_entered_are_cases_that_wil
         (tmp_path / "in").chmod(0o755)
     assert [case.name for case in found.cases] == ["a", "b"]
     assert [one.name for one in found.left_out] == ["noending", "sub"]
+
+
+def test_a_folder_of_pictures_holds_no_case_and_is_told_what_would(tmp_path: Path) -> None:
+    (tmp_path / "001.PNG").write_bytes(b"\x89PNG\r\n")
+    (tmp_path / "readme.txt").write_text("slices")
+    with pytest.raises(NoInputError, match=r"001.PNG is a picture, .*: export the scan as DICOM or NIfTI$"):
+        find_cases(tmp_path, tmp_path / "out")

@@ -377,7 +377,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "47 mm named microns": ({"xyzt_units": 3}, "not plausible"),
     "47 mm named metres": ({"xyzt_units": 1}, "not plausible"),
     "49 one slice": ({"dim": [3, 14, 12, 1, 1, 1, 1, 1]}, "no volume"),
-    "50 2-D": ({"dim": [2, 14, 12, 1, 1, 1, 1, 1]}, "is 2-D (14 x 12): a scan has three dimensions"),
+    "50 2-D": ({"dim": [2, 14, 12, 1, 1, 1, 1, 1]}, "14 x 12 x 1 voxels; if it is one of several slices, join"),
     "50 1-D": ({"dim": [1, 14, 1, 1, 1, 1, 1, 1]}, "is 1-D"),
     "52 4-D": ({"dim": [4, 14, 12, 5, 2, 1, 1, 1]}, "is 4-D"),
     "52 a vector a voxel": ({"dim": [5, 14, 12, 5, 1, 2, 1, 1]}, "is 5-D"),
