@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from inference.windows.planes import SHALLOW
 from training.augment import Volume, normalise
 from training.labels import IGNORE, TUMOR
 from training.settings import Shape, Spacing
@@ -46,6 +47,7 @@ def _segmented(network: UNet, volume: Volume, spacing: Spacing, blocks: Shape, b
     hu = F.interpolate(volume.hu, size=shape, mode="trilinear", align_corners=False)
     label = F.interpolate(volume.label, size=shape, mode="nearest")[0, 0].long()
     missing = [-size % block for size, block in zip(shape, blocks, strict=True)]
+    missing[0] = max(missing[0], SHALLOW - shape[0])  # as inference pads it
     before = [n // 2 for n in missing]
     edges = [edge for n, first in zip(missing[::-1], before[::-1], strict=True) for edge in (first, n - first)]
     image = F.pad(normalise(hu), edges).contiguous(memory_format=torch.channels_last_3d)
