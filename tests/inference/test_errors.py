@@ -53,8 +53,8 @@ def test_an_extra_is_one_of_this_program_and_not_of_another_that_is_called_like_
     for name in ("inference", "viscera"):
         program = f"from {name}.errors import how_to_install; print(how_to_install('dicom'))"
         done = subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(tmp_path)},
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
         )  # fmt: skip
         told[name] = done.stdout.strip()
     assert told == {"inference": 'pip install ".[dicom]" in the checkout', "viscera": 'pip install "viscera[dicom]"'}
