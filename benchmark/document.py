@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from inference.formats.atomic import write_atomically
+from inference.formats.outputs import in_the_way
 
 FORMAT, VERSION = "viscera-benchmark", 1
 
@@ -124,6 +126,13 @@ def read_runs(path: Path) -> Runs:
         return Runs.from_json(read(path, "runs"))
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} is not complete: {type(error).__name__} {error}") from error
+
+
+def output(text: str) -> Path:
+    """An argument: a file for `write`, which replaces none but those."""
+    if why := in_the_way(Path(text), lambda found: isinstance(found, dict) and found.get("format") == FORMAT):
+        raise argparse.ArgumentTypeError(f"{text} {why}")
+    return Path(text)
 
 
 def write(document: dict[str, Any], out: Path) -> None:

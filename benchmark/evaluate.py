@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.document import markdown, write
+from benchmark.document import markdown, output, write
 from benchmark.lesions import Lesions, rows, score_lesions
 from benchmark.process import start
 from benchmark.run import add_flags
@@ -84,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("scans", type=Path, nargs="+", metavar="SCAN")
     parser.add_argument("--references", type=Path, required=True, help="folder with X.nii.gz for X_0000.nii.gz")
     parser.add_argument("--labels", default="", help="score these labels too, such as 7,8")
-    parser.add_argument("--out", type=Path, help="JSON file for the scores")
+    parser.add_argument("--out", type=output, help="JSON file for the scores")
     add_flags(parser)
 
 

@@ -20,6 +20,8 @@ import numpy as np
 from benchmark.document import Run, Runs, markdown, read, read_runs
 from benchmark.lesions import Lesions, rows
 from benchmark.paper import MOST_GPU_MB, MOST_SECONDS, TABLE_4, TABLE_5
+from inference.errors import OutputError
+from inference.formats.outputs import page_in_the_way
 from inference.labels import ORGANS, TABLE, TUMOR
 
 matplotlib.use("Agg")  # no screen is needed
@@ -28,6 +30,11 @@ from matplotlib import pyplot as plt
 Table = list[list[str]]  # rows; the first is the head
 STAGES = ("read", "load", "prepare", "network", "restore", "check", "measure", "write")
 OURS, PAPER = "#1f6f8b", "#c8553d"
+TITLE = "# Benchmark"
+HEADS = {  # of the files that are written, by which one of an earlier report is known
+    "README.md": TITLE,
+    "index.html": '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Viscera benchmark</title>',
+}
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; }
@@ -92,10 +99,16 @@ def run(options: argparse.Namespace) -> None:
 
 
 def build(document: Runs, scores: dict[str, Any] | None, out: Path) -> None:
-    """Write README.md, index.html and the figures to the folder `out`, which is made."""
+    """Write README.md, index.html and the figures to the folder `out`, which is made.
+
+    Raises OutputError where one of the two is somebody else's.
+    """
+    for name, head in HEADS.items():
+        if why := page_in_the_way(out / name, head.encode()):
+            raise OutputError(f"{out / name} {why}: choose another folder")
     cases = _cases(document)
     out.mkdir(parents=True, exist_ok=True)
-    parts: list[str | Table | Path] = ["# Benchmark", _where(document), "## Cases", _case_table(cases)]
+    parts: list[str | Table | Path] = [TITLE, _where(document), "## Cases", _case_table(cases)]
     parts += [_tolerances(cases), "## Beside the paper's Table 5", _table_5(cases), PAPER_NOTE]
     growth = document.growth
     if growth:
@@ -300,7 +313,6 @@ def _page(parts: list[str | Table | Path]) -> str:
             blocks.append("<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>")
     body = "\n".join(blocks)
     return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Viscera benchmark</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>\n'
+        f'{HEADS["index.html"]}<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>\n'
         f"<body>\n{body}\n</body></html>\n"
     )

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmark.document import Run, Runs, read_runs, write
+from benchmark.document import Run, Runs, output, read_runs, write
 from benchmark.process import host, watch
 from inference.formats.cases import Case, find_cases
 
@@ -30,7 +30,7 @@ def add_measured(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeat", type=int, default=3, help="rounds over all cases")
     parser.add_argument("--resume", action="store_true", help="keep the runs in --out and continue after them")
     add_flags(parser)
-    parser.add_argument("--out", type=Path, required=True, help="JSON file")
+    parser.add_argument("--out", type=output, required=True, help="JSON file")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmark.document import FORMAT, VERSION, markdown, write
+from benchmark.document import FORMAT, VERSION, markdown, output, write
 from benchmark.lesions import Lesions, rows, score_lesions, summary
 from benchmark.scoring import Score, means, read_pair, score_case
 from inference.labels import TABLE
@@ -16,7 +16,7 @@ from inference.labels import TABLE
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pred", type=Path, required=True, help="folder of X.nii.gz")
     parser.add_argument("--ref", type=Path, required=True, help="folder of X.nii.gz")
-    parser.add_argument("--out", type=Path, required=True, help="JSON file")
+    parser.add_argument("--out", type=output, required=True, help="JSON file")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from benchmark.document import FORMAT, VERSION, by_case, write
+from benchmark.document import FORMAT, VERSION, by_case, output, write
 from benchmark.parity import agreement
 from benchmark.peers import PEERS
 from benchmark.peers.nnunet import write_models
@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--models", type=Path, nargs="+", default=[],
                         help="nnU-Net result folders of the same (default: made from --weights)")  # fmt: skip
     add_flags(parser)
-    parser.add_argument("--out", type=Path, required=True, help="JSON file, written after each pair")
+    parser.add_argument("--out", type=output, required=True, help="JSON file, written after each pair")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -13,8 +13,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from benchmark.report import CaseRuns, _table_5
+from benchmark.report import CaseRuns, _table_5, build
 from benchmark.scaling import growth, make_sizes
+from inference.errors import OutputError
 from tests.benchmark.runs import benchmark, run_of, runs_of
 
 
@@ -117,3 +118,20 @@ def test_what_is_no_result_is_refused_by_name(tmp_path: Path) -> None:
     assert done.returncode == 1 and "other.json holds no runs" in done.stderr
     done = benchmark("compare", tmp_path / "other.json", tmp_path / "other.json")
     assert done.returncode == 1 and "other.json holds no runs" in done.stderr
+
+
+def test_nothing_but_earlier_results_is_written_over(tmp_path: Path) -> None:
+    other, out = tmp_path / "dataset.json", tmp_path / "out"
+    other.write_text('{"labels": {}}')
+    for program in (("run", "--cases", tmp_path), ("score", "--pred", tmp_path, "--ref", tmp_path)):
+        done = benchmark(*program, "--out", other)
+        assert done.returncode == 2 and "dataset.json exists already and was not written" in done.stderr
+    assert other.read_text() == '{"labels": {}}'
+
+    runs = runs_of([run_of("a", 1.0, exit_code=1, samples={"gpu": None})])
+    for _ in range(2):  # an earlier report makes room for the next
+        build(runs, None, out)
+    (out / "README.md").write_text("My project\n")
+    with pytest.raises(OutputError, match="README.md exists already and was not written by this program"):
+        build(runs, None, out)
+    assert (out / "README.md").read_text() == "My project\n"
