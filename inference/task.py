@@ -53,15 +53,13 @@ def segment_file(
     with suppress(OSError):  # if it cannot be made, writing says so
         Path(outputs).mkdir(parents=True, exist_ok=True)
     channels = (Path(scan),) if isinstance(scan, str | Path) else tuple(map(Path, scan))
-    name, volume, refused = case_of(channels[0].name), None, None
+    name, volume = case_of(channels[0].name), None
     if len(channels) == 1:
         name = name_of_file(channels[0])
-        try:
+        with suppress(Exception):  # which reading will meet as well, and the record then tells
             volume = volume_in(channels[0])
-        except ScanError as error:
-            refused = str(error)
     files = tuple(labels_file(Path(outputs), name, kind) for kind in (*kinds, *[PROBABILITIES] * probabilities))
-    return run_case(predictor, Case(name, channels, files, refused, volume))
+    return run_case(predictor, Case(name, channels, files, volume=volume))
 
 
 @dataclass(frozen=True)
@@ -122,8 +120,6 @@ def _run(
     if most_voxels(ways) < most_voxels(predictor.ways):  # a process before this one was lost
         record.fallback.append(_smaller(ways))
     with record.stage("read"):
-        if case.refused:
-            raise ScanError(case.refused)
         if len(case.files) != len(predictor.ct):
             raise ScanError(f"{len(case.files)} files are given, and the networks take {len(predictor.ct)} channels")
         ways, need = _fitting(predictor, case, record, ways, share)

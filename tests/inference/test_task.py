@@ -38,8 +38,9 @@ def test_a_file_is_segmented_and_the_record_says_how_it_went(
     (tmp_path / "file").touch()
     record = segment_file(predictor, tmp_path / "x_0000.nii.gz", tmp_path / "file")
     assert record.status == "failed" and record.error and "x.nii.gz cannot be written" in record.error
-    record = segment_file(predictor, tmp_path / "none_0000.nii.gz", out)
-    assert record.status == "failed" and record.error and "none_0000.nii.gz" in record.error
+    for name, why in (("none_0000.nii.gz", "none_0000.nii.gz cannot be read"), ("no\0name", "embedded null byte")):
+        record = segment_file(predictor, tmp_path / name, out)
+        assert record.status == "failed" and record.error and why in record.error
 
 
 def test_formats_are_named_as_those_of_the_command(
