@@ -168,13 +168,13 @@ def _watch(timeout: float) -> None:
 def _fit(given: dict[str, Any], wanted: dict[str, Any]) -> Options:
     """The options of a run. Raises WeightsError where this process would make other labels, or other records, than the
     run wants, and DeviceError where it could not write them."""
+    if (__version__, LABELS) != (wanted["program"], wanted["labels"]):  # first: another version knows other options
+        raise WeightsError(f"it has version {__version__} of this program, and this machine has {wanted['program']}")
     options = replace(Options(), **given["options"])
-    own = identity(options)
-    if own["networks"] != wanted["networks"]:
-        names = [name for name, digest in wanted["networks"].items() if own["networks"].get(name) != digest]
+    networks = identity(options)["networks"]
+    if networks != wanted["networks"]:
+        names = [name for name, digest in wanted["networks"].items() if networks.get(name) != digest]
         raise WeightsError(f"network {', '.join(names)} in {options.weights} is a different one there")
-    if own != wanted:
-        raise WeightsError(f"it has version {own['program']} of this program, and this machine has {wanted['program']}")
     if given["dicom"] and (why := cannot_write()):
         raise DeviceError(why)
     return options

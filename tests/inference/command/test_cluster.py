@@ -372,6 +372,14 @@ def test_workers_with_other_networks_or_without_the_program_are_found_before_the
     assert done.returncode == 3 and "cannot run this program: " in done.stderr and "No module named" in done.stderr
 
 
+def test_a_worker_of_another_version_says_so_though_it_knows_none_of_the_options(tiny_weights: Path) -> None:
+    options = Options(weights=tiny_weights)
+    order = json.loads(first_order("run", options, 60, False))
+    order["options"]["of_a_later_version"] = 1
+    why = check(json.dumps(order), identity(options) | {"program": "9.0"})
+    assert why and why[0] == 9 and why[1].endswith("of this program, and this machine has 9.0")
+
+
 def test_dicom_is_written_where_the_workers_are(tmp_path: Path, tiny_weights: Path) -> None:
     without = "import sys, json; sys.modules['highdicom'] = None; from inference.command.dask_worker import check; "
     options = Options(weights=tiny_weights)
