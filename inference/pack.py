@@ -50,7 +50,7 @@ def pack(weights: Path, file: Path) -> list[Card]:
     if not found:
         raise WeightsError(no_network(weights))
     if os.path.lexists(file) and not _is_packed(file):
-        raise OutputError(f"{file} exists already and is no file of networks: choose another name")
+        raise OutputError(f"{file} exists already and is not a file of networks: choose another name")
     cards = list({card.name: card for card in with_earlier(found)}.values())
     part = file.with_name(f".{file.name}.part")
     try:
@@ -75,8 +75,10 @@ def pack(weights: Path, file: Path) -> list[Card]:
 def _is_packed(file: Path) -> bool:
     """Whether it is a file of networks, which another one may replace."""
     try:
+        if not file.is_file():  # a pipe would be waited for
+            return False
         with zipfile.ZipFile(file) as archive:
-            return file.is_file() and LABELS in archive.namelist()
+            return LABELS in archive.namelist()
     except (OSError, zipfile.BadZipFile):
         return False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import pickle
 import shutil
 import subprocess
@@ -62,11 +63,12 @@ def test_only_an_earlier_file_of_networks_is_replaced(packed: Path, tiny_weights
     (tmp_path / "x_0000.nii.gz").write_bytes(b"a scan")
     (tmp_path / "link").symlink_to("nowhere")
     (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
     with zipfile.ZipFile(tmp_path / "series.zip", "w") as archive:
         archive.writestr("1.dcm", b"a slice")
     before = {path: path.lstat() for path in tmp_path.iterdir()}
     for path in before:
-        with pytest.raises(OutputError, match=f"{path.name} exists already and is no file of networks"):
+        with pytest.raises(OutputError, match=f"{path.name} exists already and is not a file of networks"):
             pack(tiny_weights, path)
     assert {path: path.lstat() for path in tmp_path.iterdir()} == before
     pack(tiny_weights, Path(shutil.copy(packed, tmp_path / "again.zip")))
