@@ -246,7 +246,7 @@ def _run(given: argparse.Namespace) -> int:
 
 def _write(path: Path | None, content: bytes) -> None:
     """Raises OutputError."""
-    with writing(shown(path or "the table")):
+    with writing(shown(path) if path else "the table"):
         if path:
             write_atomically(path, content)
         else:

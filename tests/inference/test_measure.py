@@ -302,6 +302,14 @@ def test_names_are_hidden_as_a_run_hides_them(pair: tuple[Path, Path], measure: 
     assert not names_are_hidden()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_table_that_cannot_be_printed_is_called_one(pair: tuple[Path, Path]) -> None:
+    command = [sys.executable, "-m", "inference.measure", *map(str, pair), "--hash-names"]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (7, "error: the table cannot be written: No space left on device\n")
+
+
 def test_names_of_masks_are_hidden_but_for_those_of_organs(
     pair: tuple[Path, Path], measure: Measure, save_scan: Save
 ) -> None:
