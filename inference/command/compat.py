@@ -147,8 +147,8 @@ def _run(given: dict[str, Any]) -> int:
         say_warning(str(warning.message))
     if not code and not given["quiet"]:
         written = one_file(given["output"]) if given["ml"] else given["output"]
-        where = "no label maps, as --skip_saving asks" if given["skip_saving"] else f"-> {shown(written)}"
-        say(f"{perf_counter() - began:.1f} s {where}")
+        where = ", no label maps (--skip_saving)" if given["skip_saving"] else f" -> {shown(written)}"
+        say(f"{perf_counter() - began:.1f} s{where}")
     return code
 
 

@@ -69,7 +69,7 @@ def test_the_label_map_is_called_as_it_is_written(
     assert capsys.readouterr().out.endswith("m.nii\n") and (tmp_path / "m.nii").exists()
     (tmp_path / "m.nii").unlink()
     assert cli.main([*call, named_weights, "--skip_saving"]) == 0
-    assert capsys.readouterr().out.endswith(" s no label maps, as --skip_saving asks\n")
+    assert capsys.readouterr().out.endswith(" s, no label maps (--skip_saving)\n")
     assert not (tmp_path / "m.nii").exists()
 
 
