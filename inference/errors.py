@@ -88,7 +88,7 @@ def end_tidily() -> None:
             signal.signal(number, lambda number, _: sys.exit(128 + number))
 
 
-JOIN = "if it is one of several slices, join them into one file"  # what to do with planes in files of their own
+JOIN = "if it is one of several slices, join them into one volume"  # what to do with planes in files of their own
 UNTOLD = "what an earlier run without --hash-names told is hidden: run again without --resume to see it"
 
 # What went wrong in CUDA or a library of it, which ONNX Runtime puts between two places and their types.
