@@ -19,6 +19,7 @@ AIR, METAL = -1024, 3071  # HU: what 12 bits can hold
 HALF_AIR = (-650, -400)  # HU: where air is in CT that was halved, and of lungs only those without air
 NO_AIR = -200  # HU: below fat, above lung
 ALL_AIR = -500  # HU: what is above it is not air
+SOFT = (-200, 200)  # HU: of what is not air most of a patient, fat and organs
 SAMPLE = 64  # voxels along each axis that decide: 260,000 give shares to a tenth of a per cent
 GLANCE = 32  # voxels along each side of a plane that tell it from others at first
 TISSUE_VALUES = 16  # HU values that tissue has at least in those, since it is noisy
@@ -196,10 +197,11 @@ def _odd(sample: _Sample, low: float) -> Iterator[str]:
             f"{half:.0%} of the voxels are from {HALF_AIR[0]} to {HALF_AIR[1]} HU and hardly one is darker: labels are "
             "wrong if air, which is at -1000, lies there because this is CT stored with a factor of 1/2"
         )
-    if (share := _above(sample.found, ALL_AIR)) < 0.05:
+    soft = float(np.diff(np.searchsorted(sample.found, SOFT))[0]) / len(sample.found)
+    if (share := _above(sample.found, ALL_AIR)) < 0.05 and soft < 0.7 * share:  # else a child in a wide field of view
         yield (
-            f"{share:.0%} of the voxels are above {ALL_AIR} HU, as all of a patient but lung is: labels are wrong if "
-            "an intercept of -1024 was applied twice"
+            f"{share:.0%} of the voxels are above {ALL_AIR} HU, as all of a patient but lung is, and few of these are "
+            "soft tissue: labels are wrong if an intercept of -1024 was applied twice"
         )
     for hu, most in ((800, 0.08), (METAL, 0.01)):
         if (share := _above(sample.solid, hu)) > most:

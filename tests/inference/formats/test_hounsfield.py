@@ -30,7 +30,7 @@ def ct() -> np.ndarray:
     hu[:14, 20:40, 15:32] = 110  # liver
     hu[14:, 20:40, 15:32] = -850  # lung
     hu[:, 42:48, 33:39] = 350  # spine
-    hu[:, 44:46, 35:37] = 900
+    hu[:, 44:46, 35:37] = 700
     return np.rint(hu + RNG.normal(0, 12, SHAPE)).astype(np.float32)
 
 
@@ -41,6 +41,14 @@ def scaled(hu: np.ndarray, low: float, high: float, to: float) -> np.ndarray:
 
 def padded(hu: np.ndarray, value: float) -> np.ndarray:
     return np.where(CORNERS, np.float32(value), hu)
+
+
+def in_air(hu: np.ndarray) -> np.ndarray:
+    """In the middle of planes that are 4 times as high and wide."""
+    z, y, x = hu.shape
+    seen = RNG.normal(-1000, 12, (z, 4 * y, 4 * x))
+    seen[:, y : 2 * y, x : 2 * x] = hu
+    return np.rint(seen)
 
 
 REFUSED: dict[str, tuple[Change, str]] = {
@@ -154,6 +162,7 @@ FINE: dict[str, Change] = {
     "planes of air alone": lambda hu: np.concatenate([np.full_like(hu[:4], -1000), hu, np.full_like(hu[:4], -1000)]),
     "planes of padding alone": lambda hu: np.concatenate([padded(np.full_like(hu[:4], -1024), -3024), hu]),
     "three planes": lambda hu: hu[10:13],
+    "a child in a wide field of view": lambda hu: in_air(hu),
     "turned": lambda hu: hu.transpose(2, 0, 1)[::-1],
 }
 
