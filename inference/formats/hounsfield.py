@@ -19,7 +19,7 @@ AIR, METAL = -1024, 3071  # HU: what 12 bits can hold
 HALF_AIR = (-650, -400)  # HU: where air is in CT that was halved, and of lungs only those without air
 NO_AIR = -200  # HU: below fat, above lung
 ALL_AIR = -500  # HU: what is above it is not air
-SOFT = (-200, 200)  # HU: of what is not air most of a patient, fat and organs
+SOFT = (-200, 200)  # HU: fat and organs
 SAMPLE = 64  # voxels along each axis that decide: 260,000 give shares to a tenth of a per cent
 GLANCE = 32  # voxels along each side of a plane that tell it from others at first
 TISSUE_VALUES = 16  # HU values that tissue has at least in those, since it is noisy
@@ -130,6 +130,12 @@ class _Sample:
         solid = self.found[np.searchsorted(self.found, ALL_AIR, "right") :]
         return solid if len(solid) > 0.05 * len(self.found) else solid[:0]
 
+    @cached_property
+    def soft(self) -> float:
+        """Share of what is not air that is fat or an organ, as most of any patient is."""
+        above = self.found[np.searchsorted(self.found, ALL_AIR, "right") :]
+        return float(np.diff(np.searchsorted(above, SOFT))[0]) / max(len(above), 1)
+
     def quantile(self, share: float) -> float:
         return float(self.found[round(share * (len(self.found) - 1))])
 
@@ -177,7 +183,8 @@ def _impossible(sample: _Sample, low: float, high: float) -> Iterator[str]:
     if (share := sample.dark(-3100)) > 0.05:
         yield f"is not CT in HU: {share:.0%} of its voxels are below -3100 and not padding (stored with a factor?)"
     dark = sample.ordered[: np.searchsorted(sample.ordered, -1300)]
-    if len(dark) > 0.05 * len(sample.ordered) and _above(sample.ordered, ALL_AIR) < 0.02:
+    little = _above(sample.ordered, ALL_AIR) < 0.02 and sample.soft < 0.7  # else an organ alone within padding
+    if len(dark) > 0.05 * len(sample.ordered) and little:
         yield (
             f"is not CT in HU: air is at {np.median(dark):g} instead of -1000, and hardly a voxel above {ALL_AIR} "
             "(an intercept of -1024 applied twice?)"
@@ -197,8 +204,7 @@ def _odd(sample: _Sample, low: float) -> Iterator[str]:
             f"{half:.0%} of the voxels are from {HALF_AIR[0]} to {HALF_AIR[1]} HU and hardly one is darker: labels are "
             "wrong if air, which is at -1000, lies there because this is CT stored with a factor of 1/2"
         )
-    soft = float(np.diff(np.searchsorted(sample.found, SOFT))[0]) / len(sample.found)
-    if (share := _above(sample.found, ALL_AIR)) < 0.05 and soft < 0.7 * share:  # else a child in a wide field of view
+    if (share := _above(sample.found, ALL_AIR)) < 0.05 and sample.soft < 0.7:  # else a child in a wide field of view
         yield (
             f"{share:.0%} of the voxels are above {ALL_AIR} HU, as all of a patient but lung is, and few of these are "
             "soft tissue: labels are wrong if an intercept of -1024 was applied twice"

@@ -163,6 +163,7 @@ FINE: dict[str, Change] = {
     "planes of padding alone": lambda hu: np.concatenate([padded(np.full_like(hu[:4], -1024), -3024), hu]),
     "three planes": lambda hu: hu[10:13],
     "a child in a wide field of view": lambda hu: in_air(hu),
+    "an organ alone within padding": lambda hu: np.pad(hu[4:12, 24:36, 18:30], 20, constant_values=-3024),
     "turned": lambda hu: hu.transpose(2, 0, 1)[::-1],
 }
 
