@@ -11,7 +11,7 @@ from torch.optim import AdamW, Muon, Optimizer
 from training.unet import UNet
 
 WEIGHT_DECAY = 2e-2  # times the learning rate
-MUON = 2.0  # Muon's learning rate, as a multiple of AdamW's; its steps have a root mean square of 0.2 times it
+MUON = 4.0  # Muon's learning rate, as a multiple of AdamW's; its steps have a root mean square of 0.2 times it
 
 
 def optimizers(network: UNet, rate: float) -> list[Optimizer]:
