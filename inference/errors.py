@@ -77,6 +77,13 @@ class UnwrittenError(CaseError):
     pass
 
 
+def met_elsewhere(exit_code: int, text: str) -> VisceraError:
+    """The error that another process of this program met, with its exit code."""
+    error = VisceraError(text)
+    error.exit_code = exit_code
+    return error
+
+
 class ScanWarning(UserWarning):
     """What was odd about a scan that Predictor was called with; see warnings.catch_warnings."""
 

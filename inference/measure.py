@@ -40,14 +40,7 @@ from .formats.reading import elsewhere, read_scan
 from .formats.recorded import is_summary, label_folders
 from .labels import TABLE, known
 from .measurements import FILE_NAME, Row, rows, table
-from .names import (
-    BIDS,
-    DSEG,
-    LAYOUTS,
-    NIFTI,
-    stem,
-    without_ending,
-)
+from .names import BIDS, DSEG, LAYOUTS, NIFTI, stem, without_ending
 from .options import given_path
 from .pack import unpacked
 from .quantities import VALUES, quantities

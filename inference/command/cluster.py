@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DeviceError, VisceraError, one_line
+from ..errors import DeviceError, VisceraError, met_elsewhere, one_line
 from ..formats.cases import Case
 from ..options import Options
 from . import dask_worker
@@ -167,9 +167,7 @@ class Cluster:
             if isinstance(why, Exception) and not isinstance(why, OSError):  # that is one that has just been lost
                 raise DeviceError(f"the worker {address} cannot run this program: {one_line(why)}")
             if why and not isinstance(why, Exception):
-                error = VisceraError(f"the worker {address} cannot take part: {why[1]}")
-                error.exit_code = why[0]
-                raise error
+                raise met_elsewhere(why[0], f"the worker {address} cannot take part: {why[1]}")
 
     def _heard(self, event: tuple[float, Any]) -> None:
         """Of the scheduler, in Dask's thread."""

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from time import perf_counter
 from typing import Protocol
 
-from ..errors import VisceraError
+from ..errors import VisceraError, met_elsewhere
 from ..formats.cases import Case
 from .attempts import Attempt, Attempts
 from .console import say_warning
@@ -199,10 +199,7 @@ class Schedule:
         elif "fatal" in message:
             self._forget(number)
             self.workers.end(number)
-            code, text = message["fatal"]
-            error = VisceraError(text)
-            error.exit_code = code
-            self._not_loaded(attempt, error)
+            self._not_loaded(attempt, met_elsewhere(*message["fatal"]))
         elif "needs" in message:
             attempt.pause()
             self.asking[number] = ALONE if attempt.alone else message["needs"]

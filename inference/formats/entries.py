@@ -16,14 +16,14 @@ from .storage import detached
 
 HEAD = 1024  # bytes of a file that tell whether it is text
 
+PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 # What lies beside scans and is none, by ending. Files of other endings are looked into: text is no scan either.
 PLAIN = (
-    ".before", ".bib", ".bmp", ".bval", ".bvec", ".cfg", ".conf", ".csv", ".ctbl", ".db", ".doc", ".docx", ".gif",
-    ".htm", ".html", ".ini", ".ipynb", ".jpeg", ".jpg", ".json", ".jsonl", ".label", ".lnk", ".log", ".m", ".md",
-    ".md5", ".odt", ".pdf", ".png", ".ppt", ".pptx", ".py", ".r", ".rst", ".sh", ".sha256", ".svg", ".toml", ".tsv",
-    ".txt", ".xls", ".xlsx", ".xml", ".yaml", ".yml",
+    *PICTURES, ".before", ".bib", ".bval", ".bvec", ".cfg", ".conf", ".csv", ".ctbl", ".db", ".doc", ".docx", ".htm",
+    ".html", ".ini", ".ipynb", ".json", ".jsonl", ".label", ".lnk", ".log", ".m", ".md", ".md5", ".odt", ".pdf", ".ppt",
+    ".pptx", ".py", ".r", ".rst", ".sh", ".sha256", ".svg", ".toml", ".tsv", ".txt", ".xls", ".xlsx", ".xml", ".yaml",
+    ".yml",
 )  # fmt: skip
-PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 # Formats of scans that are not read; a file may be empty or text and still be meant as one.
 FOREIGN = (
     ".nii.bz2", ".nii.xz", ".nii.zst", ".nii.z", ".nii.zip", ".hdr", ".img", ".hdr.gz", ".img.gz", ".mgz", ".mgh",

@@ -125,16 +125,18 @@ class _Sample:
         return rest if self.ordered[0] < ALL_AIR and len(rest) else self.ordered
 
     @cached_property
-    def solid(self) -> np.ndarray:
-        """What is not air; nothing where there is too little of it to say what it looks like."""
-        solid = self.found[np.searchsorted(self.found, ALL_AIR, "right") :]
-        return solid if len(solid) > 0.05 * len(self.found) else solid[:0]
+    def not_air(self) -> np.ndarray:
+        return self.found[np.searchsorted(self.found, ALL_AIR, "right") :]
 
     @cached_property
+    def solid(self) -> np.ndarray:
+        """What is not air; nothing where there is too little of it to say what it looks like."""
+        return self.not_air if len(self.not_air) > 0.05 * len(self.found) else self.not_air[:0]
+
+    @property
     def soft(self) -> float:
         """Share of what is not air that is fat or an organ, as most of any patient is."""
-        above = self.found[np.searchsorted(self.found, ALL_AIR, "right") :]
-        return float(np.diff(np.searchsorted(above, SOFT))[0]) / max(len(above), 1)
+        return _between(self.not_air, *SOFT)
 
     def quantile(self, share: float) -> float:
         return float(self.found[round(share * (len(self.found) - 1))])
@@ -152,6 +154,11 @@ class _Sample:
 def _above(ordered: np.ndarray, hu: float) -> float:
     """Share of sorted voxels above a value."""
     return 1 - float(np.searchsorted(ordered, hu, "right")) / len(ordered) if len(ordered) else 0.0
+
+
+def _between(ordered: np.ndarray, low: float, high: float) -> float:
+    """Share of sorted voxels from `low` to below `high`."""
+    return float(np.diff(np.searchsorted(ordered, (low, high)))[0]) / len(ordered) if len(ordered) else 0.0
 
 
 def _impossible(sample: _Sample, low: float, high: float) -> Iterator[str]:
@@ -198,7 +205,7 @@ def _odd(sample: _Sample, low: float) -> Iterator[str]:
             f"no voxel is below {low:g} HU, as air and lung would be: labels are wrong if this is "
             "CT stored with an offset (often +1024), windowed CT, or MR"
         )
-    half = float(np.diff(np.searchsorted(sample.ordered, HALF_AIR))[0]) / len(sample.ordered)
+    half = _between(sample.ordered, *HALF_AIR)
     if half > 0.1 and np.searchsorted(sample.found, -700) < 0.005 * len(sample.found):
         yield (
             f"{half:.0%} of the voxels are from {HALF_AIR[0]} to {HALF_AIR[1]} HU and hardly one is darker: labels are "
