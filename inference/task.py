@@ -18,7 +18,7 @@ from .errors import CaseError, MemoryBudgetError, ScanError, UnwrittenError, one
 from .formats.cases import Case
 from .formats.channels import name_of_file
 from .formats.probabilities import Probabilities
-from .formats.reading import peek, read_scan, volume_in
+from .formats.reading import given_sources, peek, read_scan, volume_in
 from .formats.sources import case_digest
 from .formats.writing import check, write
 from .formats.written import Description, Written
@@ -47,12 +47,12 @@ def segment_file(
     formats        of the label map, one or several, as --format calls them: "nifti", "seg.nrrd", "mha", "seg",
                    "labelmap", "rtstruct", "sr"; or by their endings, such as "nii.gz"
     probabilities  are written to the folder OUTPUTS/X.probabilities
-    Raises ValueError where a format is none of these.
+    Raises ValueError where a format is none of these, or `scan` is no path.
     """
     kinds = formats_named([formats] if isinstance(formats, str) else formats)
     with suppress(OSError):  # if it cannot be made, writing says so
         Path(outputs).mkdir(parents=True, exist_ok=True)
-    channels = (Path(scan),) if isinstance(scan, str | Path) else tuple(map(Path, scan))
+    channels = tuple(map(Path, given_sources(scan)))
     name, volume = case_of(channels[0].name), None
     if len(channels) == 1:
         name = name_of_file(channels[0])

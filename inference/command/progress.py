@@ -83,7 +83,8 @@ class Progress:
         else:
             self.worked += 1
             found = len(record.labels or {})
-            text = f"{title}: {record.seconds['total']:.1f} s, {found} labels -> {shown(case.labels)}"
+            labels = "1 label" if found == 1 else f"{found} labels"
+            text = f"{title}: {record.seconds['total']:.1f} s, {labels} -> {shown(case.labels)}"
         self._say(
             "case",
             None if record.status == "failed" else text,  # an error, which is printed as such

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -29,6 +29,7 @@ NEAR = 1e-3  # mm, and of cosines: two affines that differ by less are one
 
 
 Source = str | Path | Volume
+S = TypeVar("S", bound=Source)
 
 
 def read_scan(
@@ -49,7 +50,7 @@ def read_scan(
     abdominal  what is no volume of an abdomen, such as a single plane, is refused; `Predictor.abdominal` says whether
             the networks are for these
     """
-    paths = [_source(one) for one in ([path] if isinstance(path, Source) else path)]
+    paths = [_source(one) for one in given_sources(path)]
     scans = [
         _read(one, accept, hu, resample, abdominal) for one, hu in zip(paths, ct or [True] * len(paths), strict=True)
     ]
@@ -60,6 +61,14 @@ def read_scan(
             raise ScanError(f"{shown(paths[0].name)} and {shown(one.name)} do not lie on one grid: {other}")
     warnings = [f"{shown(one.name)}: {text}" for one, scan in zip(paths, scans, strict=True) for text in scan.warnings]
     return replace(scans[0], channels=tuple(scan.voxels for scan in scans), warnings=tuple(warnings))
+
+
+def given_sources(given: S | Iterable[S]) -> list[S]:
+    """Raises ValueError where it is neither a path nor several."""
+    sources = [given] if isinstance(given, Source) else list(given) if isinstance(given, Iterable) else []
+    if not sources or not all(isinstance(one, Source) for one in sources):
+        raise ValueError(f"expected the path of a scan, of several channels a list of one each, not {repr(given)[:60]}")
+    return sources
 
 
 def _source(given: Source) -> Path | Volume:

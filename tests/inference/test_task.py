@@ -43,6 +43,15 @@ def test_a_file_is_segmented_and_the_record_says_how_it_went(
         assert record.status == "failed" and record.error and why in record.error
 
 
+def test_what_is_no_path_is_refused(tmp_path: Path, tiny_weights: Path) -> None:
+    predictor = Predictor(tiny_weights, device="cpu", threads=1)
+    for wrong in (nib.Nifti1Image(np.zeros((3, 3, 3)), np.eye(4)), np.zeros((3, 3, 3)), None, [], [None]):
+        with pytest.raises(ValueError, match="^expected the path of a scan"):
+            segment_file(predictor, wrong, tmp_path)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="^expected the path of a scan"):
+            read_scan(wrong)  # type: ignore[arg-type]
+
+
 def test_formats_are_named_as_those_of_the_command(
     tmp_path: Path, tiny_weights: Path, blob: np.ndarray, save_scan: Callable[..., Path]
 ) -> None:
