@@ -68,6 +68,13 @@ def _task(name: str) -> str:
     return name
 
 
+def _output_type(name: str) -> str:
+    if name != "nifti":
+        why = f"{name!r} is not offered, only nifti: without {VERB} --format seg,rtstruct writes DICOM"
+        raise argparse.ArgumentTypeError(why)
+    return name
+
+
 def parser_of(program: str) -> argparse.ArgumentParser:
     """The parser of `compat totalsegmentator`; its names are those of the Python function's arguments."""
     parser = argparse.ArgumentParser(
@@ -97,7 +104,7 @@ def parser_of(program: str) -> argparse.ArgumentParser:
     )
     add("-sa", "--stats_aggregation", choices=("mean", "median"), default="mean", help="of the intensities (mean)")
     add("-ta", "--task", type=_task, default="total", metavar="total", help="the only choice")
-    add("-ot", "--output_type", choices=("nifti",), default="nifti", help="the only choice")
+    add("-ot", "--output_type", nargs="+", type=_output_type, default="nifti", metavar="nifti", help="the only choice")
     add("-d", "--device", default="gpu", metavar="NAME", help="cpu, or gpu if there is one")
     for *switch, text in SWITCHES:
         add(*switch, action="store_true", help=text)

@@ -40,7 +40,7 @@ REFUSED: dict[str, Any] = {
     "plans": "nnUNetPlans", "model_size": "big",
 }  # fmt: skip
 # What chooses among several networks and ways there, and what says only how the work is done.
-FAST = ("fast", "fastest", "higher_order_resampling", "resampling_order")
+FAST = ("fast", "fastest", "higher_order_resampling", "higher_order_resampling_LEGACY", "resampling_order")
 EFFORT = ("robust_crop", "debug")
 
 
@@ -60,7 +60,7 @@ def totalsegmentator(
     crop_path: str | Path | None = None,
     body_seg: bool = False,
     force_split: bool = False,
-    output_type: str = "nifti",
+    output_type: str | list[str] = "nifti",
     quiet: bool = False,
     verbose: bool = False,
     test: int = 0,
@@ -146,7 +146,7 @@ def totalsegmentator(
 def _refuse(given: dict[str, Any]) -> None:
     """Raises ValueError and TypeError where an argument asks for what is not offered."""
     for name, nothing in REFUSED.items():
-        if given.get(name, nothing) not in (nothing, None):
+        if given.get(name, nothing) not in (nothing, None, [nothing]):  # output_type may be a list
             raise ValueError(f"{name}={given[name]!r} of TotalSegmentator is not offered here")
     for name, choices in (("device", tuple(DEVICES)), ("stats_aggregation", ("mean", "median"))):
         if given[name] not in choices:

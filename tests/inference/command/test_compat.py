@@ -106,6 +106,15 @@ def test_other_tasks_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert stop.value.code == 2 and "'lung_vessels' is not offered, only total" in capsys.readouterr().err
 
 
+def test_the_type_of_the_files_may_be_named_as_theirs_is(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = parser_of("viscera")
+    assert parser.parse_args(["-i", "a", "-ot", "nifti", "-o", "b"]).output_type == ["nifti"]
+    for types in (["dicom_seg"], ["nifti", "dicom_seg"], ["nifti,dicom_seg"]):
+        with pytest.raises(SystemExit) as stop:
+            parser.parse_args(["-i", "a", "-o", "b", "-ot", *types])
+        assert stop.value.code == 2 and "is not offered, only nifti: " in capsys.readouterr().err
+
+
 def test_other_programs_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["compat"], ["compat", "nnunet"]):
         with pytest.raises(SystemExit) as stop:

@@ -124,15 +124,15 @@ def test_what_is_left_out_or_changes_nothing_is_said(named_weights: Path, scan: 
     more = shutil.copytree(named_weights, tmp_path / "more")
     rename(more / "organ", {3: "cyst"})
     with pytest.warns(ScanWarning) as said:
-        totalsegmentator(scan, None, fast=True, resampling_order=1, weights=more, threads=1)
+        totalsegmentator(scan, None, fast=True, higher_order_resampling_LEGACY=True, weights=more, threads=1)
     texts = [str(one.message) for one in said]
-    assert "fast and resampling_order: no difference here, the networks decide how fine and how fast it is" in texts
+    assert any(text.startswith("fast and higher_order_resampling_LEGACY: no difference here, the ") for text in texts)
     assert "cyst: left out, since TotalSegmentator has no such structure" in texts
     few = "only 3 of TotalSegmentator's 117 structures: the networks know no others"
     assert few in texts
     assert not any("statistics" in text for text in texts)
     with pytest.warns(ScanWarning) as said:
-        totalsegmentator(scan, None, roi_subset=["liver"], fast=True, weights=more, threads=1)
+        totalsegmentator(scan, None, roi_subset=["liver"], fast=True, output_type=["nifti"], weights=more, threads=1)
     assert few not in [str(one.message) for one in said]
     with pytest.warns(ScanWarning, match="^0 in the statistics, since they come within 3 voxels .*: .*liver"):
         _, numbers = totalsegmentator(scan, None, statistics=True, weights=more, threads=1)
@@ -141,8 +141,8 @@ def test_what_is_left_out_or_changes_nothing_is_said(named_weights: Path, scan: 
 
 def test_what_is_not_offered_is_refused_by_name(named_weights: Path, scan: Path) -> None:
     for name, value in (
-        ("preview", True), ("task", "body"), ("output_type", "dicom_seg"), ("report", "r.json"), ("device", "mps"),
-        ("stats_aggregation", "mode"), ("model_size", "small"),
+        ("preview", True), ("task", "body"), ("output_type", "dicom_seg"), ("output_type", ["nifti", "dicom_seg"]),
+        ("report", "r.json"), ("device", "mps"), ("stats_aggregation", "mode"), ("model_size", "small"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=name):
             quietly(scan, weights=named_weights, **{name: value})
