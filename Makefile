@@ -48,7 +48,7 @@ gpu-kit: .venv/dev
 	@test -n "$(SCANS)" || { echo "error: give SCANS='X_0000.nii.gz ...', the largest first" >&2; exit 2; }
 	$(BIN)/pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
 		$(foreach n,28 27 17,--platform manylinux_2_$(n)_x86_64) --platform manylinux2014_x86_64 --dest $(GPU_KIT)/wheels \
-		$(shell grep -oE '^(connected-components-3d|isal|nibabel|tqdm)==[^ ]+' requirements.txt)
+		$(shell grep -oE '^(connected-components-3d|isal|nibabel|threadpoolctl|tqdm)==[^ ]+' requirements.txt)
 	$(BIN)/python -m benchmark gpu-kit $(GPU_KIT) $(SCANS)
 
 # ONNX Runtime for that machine, in parts like those of the training kit: its wheel has 256 MB.

@@ -8,6 +8,7 @@ import sys
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from . import cgroups
@@ -96,6 +97,31 @@ def own_program(module: str) -> list[str]:
 def limit_threads(threads: int) -> None:
     """Tell the numeric libraries, before they are imported, how many threads to start."""
     os.environ |= {THREADS_VARIABLE: str(threads)} | dict.fromkeys(ONE_THREAD, "1")
+
+
+class OneThread:
+    """NumPy's matrix products run on one thread while a thread is within, also where somebody else has loaded NumPy."""
+
+    def __init__(self) -> None:
+        self._within, self._turn = 0, Lock()
+        self._limits: Any = None
+
+    def __enter__(self) -> None:
+        from threadpoolctl import threadpool_limits
+
+        with self._turn:
+            if not self._within:
+                self._limits = threadpool_limits(1, "blas")
+            self._within += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._turn:
+            self._within -= 1
+            if not self._within:
+                self._limits.restore_original_limits()
+
+
+one_thread = OneThread()  # of the process, as is what it limits
 
 
 def peak_memory_mb() -> float | None:

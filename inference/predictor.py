@@ -22,7 +22,7 @@ from .errors import CaseError, DeviceError, EngineError, MemoryBudgetError, Scan
 from .formats.probabilities import Probabilities
 from .given import checked_scan, scan_of
 from .grids.view import too_thin
-from .machine import held_memory, ran_out, usable_cpus
+from .machine import held_memory, one_thread, ran_out, usable_cpus
 from .model import Model, Progress, Quiet
 from .names import PROBABILITIES
 from .options import GUIDE, WEIGHTS, Options, Way
@@ -197,7 +197,7 @@ class Predictor:
             ways = ways or self.budget.fitting(scan, self.ways, record, folders)
         except MemoryBudgetError as error:
             raise MemoryBudgetError(f"the scan {error}") from error
-        with self._turn:
+        with self._turn, one_thread:
             try:
                 progress = progress or Quiet()
                 labels = segment(

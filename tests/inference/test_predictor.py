@@ -21,12 +21,15 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from inference.errors import EngineError, ScanError, ScanWarning, UnwrittenError, VisceraError, WeightsError
 from inference.given import looks_turned, scan_of
+from inference.machine import one_thread
 from inference.model import Quiet
 from inference.options import DENSE, ENGINES
 from inference.predictor import Predictor
+from inference.scan import Scan
 from tests.conftest import ROOT
 
 SPACING = (3.0, 2.0, 2.0)
@@ -44,6 +47,28 @@ def expected(predictor: Predictor, blob: np.ndarray) -> np.ndarray:
         labels = predictor(blob, SPACING, "LPS")
     assert labels.any()
     return labels
+
+
+def test_matrix_products_run_on_one_thread_and_then_as_before(predictor: Predictor, blob: np.ndarray) -> None:
+    seen: list[set[int]] = []
+
+    def threads() -> set[int]:
+        return {one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"}
+
+    class Heard(Quiet):
+        def window(self) -> None:
+            seen.append(threads())
+
+    with threadpool_limits(2, "blas"):
+        if threads() != {2}:
+            pytest.skip("the number of threads of this NumPy's library cannot be set")
+        predictor.segment(Scan.of(blob, SPACING, "LPS"), Heard())
+        assert seen and all(one == {1} for one in seen)
+        assert threads() == {2}
+        with one_thread:  # another predictor, which is done later
+            predictor.segment(Scan.of(blob, SPACING, "LPS"))
+            assert threads() == {1}
+        assert threads() == {2}
 
 
 # --- arrays
