@@ -209,6 +209,12 @@ def networks_in(weights: Path) -> list[str]:
         raise WeightsError(f"{error.filename} cannot be read: {error.strerror}") from error
 
 
+def left_aside(cards: Sequence[Card], weights: Path) -> list[str]:
+    """The names of networks in a folder that do not run with these."""
+    run = {card.name for card in with_earlier(cards)}
+    return [name for name in networks_in(weights) if name not in run]
+
+
 def no_network(weights: Path) -> str:
     """Why a folder is not one of networks."""
     if _is_network(weights):

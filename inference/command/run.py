@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import cgroups, machine
 from ..card import Card
-from ..cards import chosen, digests, labels_of, networks_of
+from ..cards import chosen, digests, labels_of, left_aside, networks_of
 from ..errors import ALL_FAILED, SOME_FAILED, DeviceError, OutputError, VisceraError
 from ..formats import bids
 from ..formats.atomic import remove_parts
@@ -144,6 +144,8 @@ class Run:
         )
         folders = {file.parent for case in self.found.cases for file in case.files if not case.volume}
         idle = _idle(request, self.found.cases)
+        if request.options.networks is None and request.options.labels is None:
+            idle += _unasked(self.cards, request.options.weights)
         if part := request.part:
             # What is left out is one part's to tell, or each would fail for it.
             rest = (self.found.left_out, self.found.warnings) if part.index == 1 else ([], [])
@@ -233,6 +235,14 @@ def _idle(request: Request, cases: Sequence[Case]) -> list[str]:
     if request.options.anonymous and not _writes_dicom(request):
         said.append("--anonymous changes nothing: none of the formats that are written is DICOM")
     return said
+
+
+def _unasked(cards: Sequence[Card], weights: Path) -> list[str]:
+    """A sentence on networks that do not run because nobody named them, though they lie beside those that do."""
+    if not (names := left_aside(cards, weights)):
+        return []
+    those = ", ".join(card.name for card in cards)
+    return [f"networks not run beside {those}: {', '.join(names)} (--networks names those that are to run)"]
 
 
 def shared_out(workers: int | None, threads: int | None, cases: int) -> tuple[int, int]:

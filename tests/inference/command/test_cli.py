@@ -172,6 +172,17 @@ def test_flags_of_dicom_that_change_nothing_are_said(inputs: Path, tmp_path: Pat
     )
 
 
+def test_networks_that_nobody_named_are_said(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
+    weights = shutil.copytree(tiny_weights, tmp_path / "weights")
+    (weights / "tumor").rename(weights / "vessels")
+    said = "warning: networks not run beside organ: vessels (--networks names those that are to run)\n"
+    flags = ("--weights", weights, "--threads", "1", *F32)
+    done = run(inputs / "a_0000.nii.gz", tmp_path / "out", *flags)
+    assert done.returncode == 0 and done.stderr.count(said) == 1, done.stderr
+    done = run(inputs / "a_0000.nii.gz", tmp_path / "out", *flags, "--networks", "organ")
+    assert done.returncode == 0 and said not in done.stderr
+
+
 def test_one_file_some_networks_and_the_dense_plan(inputs: Path, tmp_path: Path, tiny_weights: Path) -> None:
     flags = ("--weights", tiny_weights, "--plan", "dense", "--step", "0.75", "--threads", "1", *F32)
     done = run(inputs / "a_0000.nii.gz", tmp_path / "out", *flags, "--networks", "tumor")
