@@ -160,7 +160,7 @@ class Card:
     largest           what of the labels is kept, in this order
     way               the name of the way of windows that it was made for: "dense" unless it says otherwise
     step              distance of windows as a share of the patch
-    precision         what "auto" takes where engine and processor have it; None: the fastest but int8
+    precision         what "auto" takes where engine and processor have it; None: the first choice of the engine
     activations       numbers that the network holds at once for a voxel of a window, at most, counted in its graph;
                       None: nobody has counted
     trained_on        a sentence for people: data, iterations, known weakness

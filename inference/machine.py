@@ -49,16 +49,22 @@ OUT_OF_MEMORY = re.compile(
 ISA_NAMES = {
     "int8": ("VNNI", "BF16", "FP16", "AMX", "AVX10"),
     "bf16": ("BF16", "FP16", "AMX", "AVX10"),
-    "f16": ("FP16", "AVX10"),
+    "f16": ("FP16", "AMX", "AVX10"),
 }
+
+
+def isa_limit() -> str | None:
+    """What oneDNN is held to, as it was given; None where it may use all instructions."""
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", "ALL"))
+    return None if limit.upper() in ("ALL", "DEFAULT") else limit
 
 
 def computes(precision: str) -> bool:
     """Whether the processor has instructions for a precision, and oneDNN may use them; f32 it has always."""
     if precision == "f32":
         return True
-    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", "ALL")).upper()
-    if limit not in ("ALL", "DEFAULT") and not any(name in limit for name in ISA_NAMES[precision]):
+    limit = isa_limit()
+    if limit and not any(name in limit.upper() for name in ISA_NAMES[precision]):
         return False
     try:
         flags = set(Path("/proc/cpuinfo").read_text().split())

@@ -22,7 +22,7 @@ from pathlib import Path
 from ..arrays import Array, Network, are_numbers
 from ..card import Card
 from ..errors import DeviceError, EngineError, VisceraError, one_line
-from ..machine import CPU_FLAGS, computes, ran_out
+from ..machine import CPU_FLAGS, computes, isa_limit, ran_out
 from ..options import ENGINES
 
 # What each engine can compute in, on each device, best first: "auto" takes the first that the machine has. Behind f32,
@@ -87,7 +87,7 @@ def choose(device: str, engine: str, precision: str, cards: Sequence[Card] = ())
     if precision == "auto":
         tuned = {card.precision for card in cards} == {"int8"} and "int8" in possible
         precision = "int8" if tuned else possible[0]
-        reason = "as the networks were tuned" if tuned else f"the fastest that {engine} has on this {device}"
+        reason = "as the networks were tuned" if tuned else f"the first choice of {engine} on this {device}"
         why.append(f"precision {precision}: {reason}")
     elif precision not in PRECISIONS[engine, device]:
         raise DeviceError(f"precision {precision} is not one of engine {engine} on {device}: {', '.join(possible)}")
@@ -96,7 +96,9 @@ def choose(device: str, engine: str, precision: str, cards: Sequence[Card] = ())
                           f"python -m {__package__.partition('.')[0]}.export.quantize makes it")  # fmt: skip
     elif precision not in possible:
         flags = ", ".join(CPU_FLAGS[precision])
-        raise DeviceError(f"precision {precision} was asked for, but this CPU has none of {flags}")
+        limit = isa_limit()
+        within = f" within ONEDNN_MAX_CPU_ISA={limit}" if limit else ""
+        raise DeviceError(f"precision {precision} was asked for, but this CPU has none of {flags}{within}")
     return Choice(device, engine, precision, tuple(why))
 
 

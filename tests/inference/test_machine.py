@@ -93,8 +93,9 @@ print(machine.peak_memory_mb() - before)
         ("AVX512_CORE", set()),
         ("AVX2_VNNI", {"int8"}),
         ("AVX512_CORE_BF16", {"int8", "bf16"}),
-        ("AVX512_CORE_AMX", {"int8", "bf16"}),
         ("AVX512_CORE_FP16", {"int8", "bf16", "f16"}),
+        ("AVX512_CORE_AMX", {"int8", "bf16", "f16"}),
+        ("AVX10_1_512_AMX", {"int8", "bf16", "f16"}),
         ("ALL", {"int8", "bf16", "f16"}),
     ],
 )

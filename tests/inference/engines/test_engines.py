@@ -88,6 +88,13 @@ def test_a_cpu_without_the_instructions(monkeypatch: pytest.MonkeyPatch) -> None
         engines.choose("cpu", "openvino", "bf16")
 
 
+def test_instructions_that_a_limit_forbids(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processor may have them: whoever looks there must read of the limit."""
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    with pytest.raises(DeviceError, match="none of amx_bf16, avx512_bf16 within ONEDNN_MAX_CPU_ISA=AVX2"):
+        engines.choose("cpu", "openvino", "bf16")
+
+
 @pytest.mark.parametrize(("engine", "file", "cpu", "gpu"), [
     ("onnxruntime", "capi/build_and_package_info.py", "", "cuda_version = '13.0'"),
     ("torch", "version.py", "cuda: Optional[str] = None\nhip: Optional[str] = '6'", "cuda: Optional[str] = '13.0'"),
