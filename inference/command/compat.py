@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -61,18 +61,19 @@ class _Refused(argparse.Action):
         parser.error(f"{'/'.join(self.option_strings)} of TotalSegmentator is not offered here")
 
 
-def _task(name: str) -> str:
-    if name != "total":
-        why = f"{name!r} is not offered, only total: networks of other tasks run without {VERB}"
-        raise argparse.ArgumentTypeError(f"{why} (docs/totalsegmentator.md)")
-    return name
+def _only(choice: str, otherwise: str) -> Callable[[str], str]:
+    """The type of a flag that takes one value; of any other it says how to have that."""
+
+    def given(name: str) -> str:
+        if name != choice:
+            raise argparse.ArgumentTypeError(f"{name!r} is not offered, only {choice}: {otherwise}")
+        return name
+
+    return given
 
 
-def _output_type(name: str) -> str:
-    if name != "nifti":
-        why = f"{name!r} is not offered, only nifti: without {VERB} --format seg,rtstruct writes DICOM"
-        raise argparse.ArgumentTypeError(why)
-    return name
+_task = _only("total", f"networks of other tasks run without {VERB} (docs/totalsegmentator.md)")
+_output_type = _only("nifti", f"without {VERB} --format seg,rtstruct writes DICOM")
 
 
 def parser_of(program: str) -> argparse.ArgumentParser:
